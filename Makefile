@@ -1,0 +1,41 @@
+# Every target makes what it needs, the virtual environment included. `make help` lists them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# The tests and the demo never touch a network or a user's cache of models.
+QUIET  := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
+
+.PHONY: help setup demo test check bench format clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $(STAMP)
+
+setup: $(STAMP)  ## the virtual environment, from nothing
+
+demo: $(STAMP)  ## the main job, start to end
+	$(QUIET) $(BIN)/vertebra demo
+
+test: $(STAMP)  ## all tests, on two processes
+	$(QUIET) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
+
+check: $(STAMP)  ## format, lint, types, architecture and exports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(QUIET) $(BIN)/python -m pytest tests/test_architecture.py tests/test_exports.py
+
+bench: $(STAMP)  ## every benchmark beside its peer; prints medians and ratios
+	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(QUIET) $(BIN)/python $$file; done
+
+format: $(STAMP)  ## write the format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,36 @@
+"""Vertebra: the language backbone of vision-language-action and document models.
+
+Importing this package imports neither torch nor transformers, sets no seed, configures no logging and touches no
+network: each public name is resolved on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# One line a public name: where it lives. The exports test walks this table.
+_HOME = {
+    "TokenSequence": "vertebra.sequence.tokens",
+    "Role": "vertebra.sequence.tokens",
+    "VertebraError": "vertebra.errors",
+}
+
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        from vertebra.errors import did_you_mean
+
+        raise AttributeError(f"module 'vertebra' has no attribute '{name}'.{did_you_mean(name, _HOME)}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,59 @@
+"""The library's logger: quiet by default, silent on every rank but the first, and able to say a thing once.
+
+It configures nothing at import; a program decides where messages go (`show()` is what the command line calls).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+logger = logging.getLogger("vertebra")
+logger.addHandler(logging.NullHandler())
+
+_said: set[str] = set()
+
+
+def rank() -> int:
+    """This process's rank under torchrun, 0 outside of it; read from the environment, so torch stays unimported."""
+    return int(os.environ.get("RANK", "0") or 0)
+
+
+def info(message: str) -> None:
+    if rank() == 0:
+        logger.info(message)
+
+
+def warn(message: str) -> None:
+    if rank() == 0:
+        logger.warning(message)
+
+
+def warn_once(message: str) -> None:
+    """Say a message the first time only, in this process."""
+    if message not in _said:
+        _said.add(message)
+        warn(message)
+
+
+def forget_said() -> None:
+    """Let every message of `warn_once` be said again (tests begin with this)."""
+    _said.clear()
+
+
+def show(level: int = logging.INFO) -> None:
+    """Print messages to standard error, plain: for programs, never called at import."""
+    if any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
+        return
+    handler = _StderrHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(level)
+
+
+class _StderrHandler(logging.Handler):
+    """Looks `sys.stderr` up at each message, so that it also works where the stream is replaced."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")

@@ -1,0 +1,206 @@
+"""`TokenSequence`: one sample as parallel vectors, one entry a position, made together in one pass.
+
+    position     0      1      2      3       4     5      6
+    ids         <s>   <slot> <slot>   In     :     left   </s>
+    role        text   image  image   user   user  asst   asst
+    target      <s>    none   none    In     :     left   </s>     what this position must predict: itself, unless …
+    weight       0      0      0      0      0      1      1       … and how much its loss counts
+    block        0      0      0      0      0      0      0       0: causal; k > 0: both ways among all k
+    slot         -    (0,0)  (0,1)    -      -      -      -       (segment, index inside the segment)
+
+Targets are *aligned* with ids; the shift by one happens in the loss, once. The vectors are numpy arrays, so that
+data workers need no torch. This module does not know tokenizers, models, or where tokens come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from vertebra.errors import SequenceError
+
+NO_TARGET = -100
+"""The target of a position that predicts nothing (a slot of an image, padding); its weight is 0."""
+
+
+class Role(IntEnum):
+    """Who speaks at a position."""
+
+    PAD = 0
+    TEXT = 1  # plain text, and marks such as BOS that belong to nobody
+    SYSTEM = 2
+    USER = 3
+    ASSISTANT = 4
+    TOOL = 5
+    IMAGE = 6
+    PAGE = 7
+    VECTOR = 8
+    ACTION = 9
+
+
+# name -> (dtype, value where nothing was given)
+_FILL: dict[str, tuple[type, Any]] = {
+    "weight": (np.float32, 0.0),
+    "role": (np.int64, int(Role.TEXT)),
+    "type": (np.int64, 0),
+    "block": (np.int64, 0),
+    "document": (np.int64, 0),
+}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TokenSequence:
+    """Parallel vectors of one sample, or of several packed ones. Build it with `TokenSequence.of`."""
+
+    ids: np.ndarray
+    """Token id. A position that an outside embedding fills holds the id of a real, reserved token."""
+    target: np.ndarray
+    """What this position must predict: the id itself, unless masked (masked LM) or a slot (`NO_TARGET`)."""
+    weight: np.ndarray
+    """How much its loss counts; 0: not supervised."""
+    role: np.ndarray
+    """A `Role`: who speaks."""
+    type: np.ndarray
+    """Token type, for models that have them."""
+    block: np.ndarray
+    """Attention: 0 is causal; positions with the same k > 0 also see each other both ways, inside a document."""
+    slot: np.ndarray
+    """[N, 2]: (index into `segments`, index inside that segment), or (-1, -1) where the token's own embedding stays."""
+    document: np.ndarray
+    """Which sample of a packed row."""
+    position: np.ndarray
+    """Rotary or absolute position, restarted per document."""
+    segments: tuple[str, ...] = ()
+    """Names of the outside embeddings that slots point to: `image`, `image:wrist`, `boxes`, `proprio`, `action`."""
+
+    def __post_init__(self) -> None:
+        length = len(self.ids)
+        for name in VECTORS:
+            value = getattr(self, name)
+            shape = (length, 2) if name == "slot" else (length,)
+            if value.shape != shape:
+                raise SequenceError(f"`{name}` has shape {value.shape}; with {length} ids it must be {shape}")
+        if length and int(self.slot[:, 0].max()) >= len(self.segments):
+            raise SequenceError(f"a slot names segment {int(self.slot[:, 0].max())}; segments are {self.segments}")
+
+    @classmethod
+    def of(
+        cls,
+        ids: Iterable[int],
+        *,
+        target: Iterable[int] | None = None,
+        slot: Any = None,
+        position: Iterable[int] | None = None,
+        segments: Sequence[str] = (),
+        **vectors: Any,
+    ) -> TokenSequence:
+        """Fill in what is not given. A scalar (`role=Role.USER`, `weight=1.0`) holds for every position."""
+        ids = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), dtype=np.int64)
+        length = len(ids)
+        unknown = set(vectors) - set(_FILL)
+        if unknown:
+            raise SequenceError(f"a token sequence has no {sorted(unknown)}; its vectors are {list(VECTORS)}")
+        slots = np.full((length, 2), -1, np.int64) if slot is None else np.asarray(slot, np.int64).reshape(length, 2)
+        filled: dict[str, np.ndarray] = {}
+        for name, (dtype, default) in _FILL.items():
+            value = np.asarray(vectors.get(name, default), dtype=dtype)
+            filled[name] = np.full(length, value, dtype) if value.ndim == 0 else value
+        if target is None:
+            targets = np.where(slots[:, 0] >= 0, NO_TARGET, ids)
+        else:
+            targets = np.asarray(target, np.int64)
+        if position is None:
+            positions = _positions(filled["document"])
+        else:
+            positions = np.asarray(position, np.int64)
+        return cls(ids=ids, target=targets, slot=slots, position=positions, segments=tuple(segments), **filled)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TokenSequence) or self.segments != other.segments:
+            return NotImplemented if not isinstance(other, TokenSequence) else False
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in VECTORS)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        slots = {name: int((self.slot[:, 0] == i).sum()) for i, name in enumerate(self.segments)}
+        return f"TokenSequence({len(self)} positions, {self.supervised} supervised, slots {slots})"
+
+    @property
+    def supervised(self) -> int:
+        """How many positions are trained on."""
+        return int((self.weight > 0).sum())
+
+    @property
+    def documents(self) -> int:
+        return len(np.unique(self.document))
+
+    def slot_count(self, segment: str) -> int:
+        """How many outside embeddings of this name the sequence has room for."""
+        if segment not in self.segments:
+            return 0
+        return int((self.slot[:, 0] == self.segments.index(segment)).sum())
+
+    def with_vectors(self, **vectors: Any) -> TokenSequence:
+        """A copy with some vectors replaced; the original is not modified."""
+        return replace(self, **vectors)
+
+    def cut(self, start: int = 0, stop: int | None = None) -> TokenSequence:
+        """Positions `start:stop` as a sequence of its own. Positions and slot indices stay what they were."""
+        return replace(self, **{name: getattr(self, name)[start:stop] for name in VECTORS})
+
+    @staticmethod
+    def join(parts: Sequence[TokenSequence], *, new_documents: bool = False) -> TokenSequence:
+        """One sequence after the other.
+
+        Inside one document positions go on and slots of one segment name are counted on; with `new_documents` each
+        part is a document (or several) of its own: positions restart, and attention never crosses.
+        """
+        if not parts:
+            return TokenSequence.of([])
+        segments = tuple(dict.fromkeys(name for part in parts for name in part.segments))
+        seen = np.zeros(len(segments), np.int64)
+        columns: dict[str, list[np.ndarray]] = {name: [] for name in VECTORS}
+        next_position = next_document = next_block = 0
+        for part in parts:
+            for name in VECTORS:
+                columns[name].append(getattr(part, name))
+            columns["slot"][-1] = _renumbered(part, segments, seen)
+            columns["block"][-1] = np.where(part.block > 0, part.block + next_block, 0)
+            next_block += int(part.block.max(initial=0))
+            if new_documents:
+                columns["document"][-1] = part.document + next_document
+                next_document += int(part.document.max(initial=-1)) + 1
+            else:
+                columns["position"][-1] = part.position + next_position
+                next_position = int(columns["position"][-1].max(initial=next_position - 1)) + 1
+        return TokenSequence(segments=segments, **{name: np.concatenate(columns[name]) for name in VECTORS})
+
+
+VECTORS = tuple(field.name for field in fields(TokenSequence) if field.name != "segments")
+"""The names of the vectors, in the order in which the class declares them."""
+
+
+def _positions(document: np.ndarray) -> np.ndarray:
+    """0, 1, 2 … restarted wherever the document changes."""
+    index = np.arange(len(document))
+    starts = np.concatenate([[True], document[1:] != document[:-1]]) if len(document) else np.zeros(0, bool)
+    return index - np.maximum.accumulate(np.where(starts, index, 0))
+
+
+def _renumbered(part: TokenSequence, segments: tuple[str, ...], seen: np.ndarray) -> np.ndarray:
+    """The part's slots in the joined numbering; `seen` counts each segment's slots so far and is advanced."""
+    slot = part.slot.copy()
+    for old, name in enumerate(part.segments):
+        here = part.slot[:, 0] == old
+        new = segments.index(name)
+        slot[here] = np.stack([np.full(int(here.sum()), new), part.slot[here, 1] + seen[new]], axis=1)
+        seen[new] += int(here.sum())
+    return slot

@@ -1,0 +1,118 @@
+"""The import floors of docs/design.md: imports go down, never up, never along one; those inside functions too."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parent.parent / "src" / "vertebra"
+
+FLOORS: list[set[str]] = [
+    {"errors"},
+    {"log"},
+    {"config"},
+    {"compat"},
+    {"sequence"},
+    {"prompt", "action"},
+    {"backbone"},
+    {"multimodal"},
+    {"generate", "tune", "data"},
+    {"train", "interop", "serve"},
+    {"evaluate", "check"},
+    {"cli"},
+]
+FLOOR = {package: number for number, floor in enumerate(FLOORS) for package in floor}
+
+# The only doors through which transformers enters.
+TRANSFORMERS_DOORS = ("compat", "backbone", "multimodal.vision", "generate.hf", "data.masked", "train")
+
+
+def modules() -> list[Path]:
+    return sorted(SRC.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    parts = list(path.relative_to(SRC).with_suffix("").parts)
+    if parts[-1] == "__init__":
+        parts.pop()
+    return ".".join(parts)
+
+
+def imports_of(path: Path) -> list[tuple[int, str]]:
+    """(line, absolute module) of every import in a file, `from vertebra import x` resolved to `vertebra.x`."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: write imports absolutely"
+            if node.module == "vertebra":
+                found += [(node.lineno, f"vertebra.{alias.name}") for alias in node.names]
+            else:
+                found.append((node.lineno, node.module or ""))
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_imports_go_down_the_floors(path: Path):
+    own = name_of(path).split(".")[0]
+    if not own:
+        return  # the package itself resolves names lazily and imports none at import time
+    assert own in FLOOR, f"`{own}` stands on no floor: add it to docs/design.md and to FLOORS"
+    wrong = []
+    for line, module in imports_of(path):
+        if not module.startswith("vertebra."):
+            continue
+        other = module.split(".")[1]
+        if other == "__version__" or other == own:
+            continue
+        if FLOOR.get(other, 99) >= FLOOR[own]:
+            wrong.append(f"{path.name}:{line} imports {module}")
+    assert not wrong, f"{own} may import only from floors below it: {wrong}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_transformers_enters_through_its_doors_alone(path: Path):
+    name = name_of(path)
+    if any(name == door or name.startswith(door + ".") for door in TRANSFORMERS_DOORS):
+        return
+    entered = [line for line, module in imports_of(path) if module.split(".")[0] == "transformers"]
+    assert not entered, f"{name} imports transformers on lines {entered}"
+
+
+def test_no_circles_inside_a_package():
+    graph = {name_of(path): {m.removeprefix("vertebra.") for _, m in imports_of(path)} for path in modules()}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, f"imports in a circle: {' -> '.join((*trail, name))}"
+        if name in done:
+            return
+        for other in graph.get(name, ()):
+            if other in graph and other != name:
+                visit(other, (*trail, name))
+        done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_import_is_light():
+    """No torch, no transformers, no numpy: shown by what is loaded, not by a clock."""
+    code = "import sys, vertebra; print([m for m in ('torch', 'transformers', 'numpy', 'rich') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys\nfrom vertebra.cli.main import run\nsys.argv = ['vertebra', '--help']\n"
+        "try: run()\nexcept SystemExit: pass\n"
+        "print('LOADED', [m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "LOADED []" in out
