@@ -1,0 +1,172 @@
+"""Train a family's tokenizer on the bundled text with the `tokenizers` library, and wrap it in its transformers class.
+
+The vocabulary is put together by hand from the learnt merges, so that special tokens stand where the real ones do and
+the same text always gives the same ids. It does not know models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from vertebra.backbone.tiny.spec import TinyTokenizer
+
+_RARE = 2
+"""Characters seen fewer times get no piece of their own: byte fallback (or `[UNK]`) must have something to do."""
+
+# What merges may not cross, while training. SentencePiece: a word with its leading `▁`, single digits, punctuation.
+_PIECES = r"▁*\p{L}+|\p{N}|▁*[^\p{L}\p{N}▁]+|▁+"
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+_QWEN = _LLAMA3.replace("{1,3}", "")
+
+
+def tiny_text() -> str:
+    """The bundled text: English prose, robot instructions, receipts and forms, code, and a dozen scripts."""
+    return resources.files("vertebra.backbone.tiny").joinpath("text.txt").read_text(encoding="utf-8")
+
+
+def chat_template(name: str) -> str:
+    """A bundled chat template, without its final newline."""
+    file = resources.files("vertebra.backbone.tiny").joinpath("templates", f"{name}.jinja")
+    return file.read_text(encoding="utf-8").removesuffix("\n")
+
+
+def make_tokenizer(spec: TinyTokenizer, *, max_length: int, template: str | None = None) -> Any:
+    """The trained tokenizer in its transformers class, ready for `save_pretrained`."""
+    import transformers
+
+    settings = {**spec.settings, "model_max_length": max_length, "added_tokens_decoder": _added_tokens(spec)}
+    if spec.kind == "wordpiece":
+        tokenizer = transformers.BertTokenizer(vocab=_wordpiece(spec), **settings)
+    elif spec.cls == "TokenizersBackend":
+        tokenizer = transformers.TokenizersBackend(tokenizer_object=_llama3_backend(spec), **settings)
+    else:
+        vocab, merges = _vocabulary(spec)
+        tokenizer = getattr(transformers, spec.cls)(vocab=vocab, merges=merges, **settings)
+    if template is not None:
+        tokenizer.chat_template = chat_template(template)
+    return tokenizer
+
+
+def _added_tokens(spec: TinyTokenizer) -> dict[int, Any]:
+    """Every added token at its id. Given to the constructor, which else numbers the named ones before the others."""
+    from tokenizers import AddedToken
+
+    swallowing = spec.last[1:] if spec.swallow else ()
+    added = dict(enumerate(spec.first))
+    added |= dict(enumerate((*spec.last, *spec.plain), start=spec.size - len(spec.last) - len(spec.plain)))
+    return {
+        number: AddedToken(token, normalized=False, special=token not in spec.plain, rstrip=token in swallowing)
+        for number, token in added.items()
+    }
+
+
+def _llama3_backend(spec: TinyTokenizer) -> Any:
+    """LLaMA-3's repository names no class of its own: its `tokenizer.json` alone says how text is cut."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    vocab, merges = _vocabulary(spec)
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=True))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_LLAMA3), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _vocabulary(spec: TinyTokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """(token -> id, merges) without what is added later: `first`, then bytes, characters, and pieces as learnt."""
+    size = spec.size - len(spec.first) - len(spec.last) - len(spec.plain)
+    if spec.kind in ("metaspace", "gemma"):
+        alphabet = _pieces_alphabet()
+        base = [f"<0x{byte:02X}>" for byte in range(256)] + list(alphabet)
+    else:
+        alphabet = _byte_alphabet()
+        base = list(alphabet)
+    merges = _merges(spec.kind, alphabet)[: size - len(base)]
+    tokens = [*spec.first, *base, *(left + right for left, right in merges)]
+    return {token: number for number, token in enumerate(tokens)}, merges
+
+
+def _merges(kind: str, alphabet: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Merges in the order they were learnt, without those that make a piece which is already there."""
+    learnt, known = [], set(alphabet)
+    for left, right in _learn(kind, alphabet):
+        if left + right not in known:
+            known.add(left + right)
+            learnt.append((left, right))
+    return learnt
+
+
+@cache
+def _learn(kind: str, alphabet: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+
+    lines: Iterable[str] = [line for line in tiny_text().splitlines() if line]
+    if kind in ("metaspace", "gemma"):
+        keep, prefix = set(alphabet), "▁" if kind == "metaspace" else ""
+        lines = ["".join(c if c in keep else "\n" for c in prefix + line.replace(" ", "▁")) for line in lines]
+        cut = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split("\n", behavior="removed"),
+                pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            ]
+        )
+    else:
+        lines = [tiny_text()]  # whole, so that runs of newlines and indents are learnt too
+        regex = {"llama3": _LLAMA3, "qwen": _QWEN}.get(kind)
+        bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex is None)
+        if regex is None:
+            cut = bytes_only
+        else:
+            cut = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(regex), behavior="isolated"), bytes_only])
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = cut
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000, initial_alphabet=list(alphabet), limit_alphabet=len(alphabet), show_progress=False
+    )
+    backend.train_from_iterator(lines, trainer)
+    merges = json.loads(backend.to_str())["model"]["merges"]
+    return tuple((left, right) for left, right in merges)
+
+
+@cache
+def _pieces_alphabet() -> tuple[str, ...]:
+    """Characters with a piece of their own: the frequent ones, `▁` first, in a fixed order."""
+    counts = Counter(tiny_text().replace(" ", "▁"))
+    frequent = [char for char, count in counts.items() if count > _RARE and not char.isspace()]
+    return tuple(sorted(frequent, key=lambda char: (-counts[char], char)))
+
+
+@cache
+def _byte_alphabet() -> tuple[str, ...]:
+    """The 256 printable characters that stand for bytes, in GPT-2's order: those that print as themselves first."""
+    own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in own]
+    return tuple(chr(byte) for byte in own) + tuple(chr(256 + number) for number in range(len(others)))
+
+
+def _wordpiece(spec: TinyTokenizer) -> dict[str, int]:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    text = normalizer.normalize_str(tiny_text())
+    counts = Counter(text)
+    text = "".join(char if char.isspace() or counts[char] > _RARE else " " for char in text)
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=spec.size, special_tokens=list(spec.first), min_frequency=1, show_progress=False
+    )
+    backend.train_from_iterator(text.splitlines(), trainer)
+    return backend.get_vocab()
