@@ -75,7 +75,7 @@ def _opt() -> TinyTokenizer:
 
 
 def _gpt2_like(cls: str, size: int, *, last: tuple[str, ...] = (END,), **parts: Any) -> TinyTokenizer:
-    return TinyTokenizer(kind="gpt2", cls=cls, size=size, last=last, "settings": _GPT2_NAMES, **parts)
+    return TinyTokenizer(kind="gpt2", cls=cls, size=size, last=last, **{"settings": _GPT2_NAMES, **parts})
 
 
 # Phi-3's own tokens, all but the first of which swallow the newline that its template writes after them.
@@ -116,9 +116,7 @@ TOKENIZERS: dict[str, TinyTokenizer] = {
         768,
         first=_SMOLLM2_FIRST,
         last=(),
-        settings={
-            "unk_token": END, "bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"
-        },
+        settings={"unk_token": END, "bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"},
     ),
     "opt": _opt(),
     "qwen2": _qwen(763),
@@ -142,8 +140,12 @@ TOKENIZERS: dict[str, TinyTokenizer] = {
         size=1000,
         first=("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
         settings={
-            "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]",
-            "mask_token": "[MASK]", "do_lower_case": True,
+            "pad_token": "[PAD]",
+            "unk_token": "[UNK]",
+            "cls_token": "[CLS]",
+            "sep_token": "[SEP]",
+            "mask_token": "[MASK]",
+            "do_lower_case": True,
         },
     ),
 }
