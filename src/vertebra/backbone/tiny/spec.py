@@ -9,9 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-RECIPE = 1
-"""Raised whenever the same row would give other files; old caches are then left alone and new ones made."""
-
 Kind = Literal["metaspace", "gemma", "gpt2", "llama3", "qwen", "neox", "wordpiece"]
 
 
@@ -58,5 +55,3 @@ class TinySpec:
     """What the real repository ships in `generation_config.json` beside the ids, written as raw JSON."""
     generation_ids: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     """Ids in the generation config where they differ from the model's config."""
-    embed_std: float = 0.5
-    """Spread of the embedding rows; chosen so that logits are peaked, and depend on more than the last token."""

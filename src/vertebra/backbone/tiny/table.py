@@ -195,7 +195,7 @@ _ROWS = (
         rms_norm_eps=1e-6,
         rope_parameters=_rope(1_000_000.0),
     ),
-    _opt("tiny-opt", "facebook/opt-125m", do_layer_norm_before=True, word_embed_proj_dim=64),
+    _opt("tiny-opt", "facebook/opt-125m", do_layer_norm_before=True),
     _opt("tiny-opt-narrow", "facebook/opt-350m", do_layer_norm_before=False, word_embed_proj_dim=32),
     TinySpec(
         name="tiny-gpt2",

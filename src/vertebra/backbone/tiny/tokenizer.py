@@ -112,26 +112,22 @@ def _merges(kind: str, alphabet: tuple[str, ...]) -> list[tuple[str, str]]:
 def _learn(kind: str, alphabet: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
+    cuts: list[Any]
     lines: Iterable[str] = [line for line in tiny_text().splitlines() if line]
     if kind in ("metaspace", "gemma"):
         keep, prefix = set(alphabet), "▁" if kind == "metaspace" else ""
         lines = ["".join(c if c in keep else "\n" for c in prefix + line.replace(" ", "▁")) for line in lines]
-        cut = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split("\n", behavior="removed"),
-                pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
-            ]
-        )
+        cuts = [
+            pre_tokenizers.Split("\n", behavior="removed"),
+            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+        ]
     else:
         lines = [tiny_text()]  # whole, so that runs of newlines and indents are learnt too
         regex = {"llama3": _LLAMA3, "qwen": _QWEN}.get(kind)
-        bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex is None)
-        if regex is None:
-            cut = bytes_only
-        else:
-            cut = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(regex), behavior="isolated"), bytes_only])
+        cuts = [pre_tokenizers.Split(Regex(regex), behavior="isolated")] if regex else []
+        cuts.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex is None))
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = cut
+    backend.pre_tokenizer = pre_tokenizers.Sequence(cuts)
     trainer = trainers.BpeTrainer(
         vocab_size=2000, initial_alphabet=list(alphabet), limit_alphabet=len(alphabet), show_progress=False
     )
