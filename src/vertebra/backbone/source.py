@@ -1,0 +1,173 @@
+"""Where a checkpoint is, and whether it is whole: every fault of a folder or hub name, told before anything loads.
+
+A local folder is inspected file by file; a hub name is resolved through its `config.json`, whose download tells a
+private repository from an absent one and from an absent network. It does not know models' insides.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vertebra.errors import CheckpointError, ConfigError, NetworkError
+
+RECORD = "vertebra.json"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
+_INDEX = "model.safetensors.index.json"
+_BIN_INDEX = "pytorch_model.bin.index.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that was found: its name, the folder that holds its small files, and its config as plain data."""
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    local: bool
+    """A folder that the user named, not a snapshot in the hub's cache."""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `vertebra.json` says, or nothing for a checkpoint that was not written by us."""
+        path = self.folder / RECORD
+        return read_json(path) if path.is_file() else {}
+
+
+def find(name: str | Path, *, token: str | None = None) -> Source:
+    """Resolve a folder or hub name, or say exactly what is missing."""
+    text = str(name)
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return Source(text, folder, _local_config(folder), local=True)
+    if folder.exists():
+        raise CheckpointError(f"`{text}` is a file; expected a folder with config.json, weights and tokenizer files")
+    if _looks_like_a_path(text):
+        raise CheckpointError(f"there is no folder `{text}`. Give a folder with config.json, a hub name (`org/name`), or an id")
+    config = fetch(text, "config.json", token=token)
+    data = read_json(config)
+    _refuse_remote_code(text, data)
+    return Source(text, config.parent, data, local=False)
+
+
+def fetch(repo: str, filename: str, *, token: str | None = None) -> Path:
+    """One file of a hub repository, from the cache or the network; each way to fail has its own message."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub import errors as hub
+
+    try:
+        return Path(hf_hub_download(repo, filename, token=token))
+    except hub.GatedRepoError as error:
+        raise CheckpointError(
+            f"`{repo}` is gated: accept its terms on its page on the hub, then pass `hf_token=` or run `hf auth login`"
+        ) from error
+    except hub.RepositoryNotFoundError as error:
+        hint = "the token given cannot see it" if token else "if it is private, pass `hf_token=` or run `hf auth login`"
+        raise CheckpointError(f"the hub has no repository `{repo}` that is visible here; {hint}") from error
+    except hub.LocalEntryNotFoundError as error:  # offline, or the network failed and nothing is cached
+        raise NetworkError(
+            f"`{filename}` of `{repo}` is not in the local cache and the hub cannot be reached "
+            "(no network, or HF_HUB_OFFLINE is set). Give a local folder, or fetch it where there is a network"
+        ) from error
+    except hub.EntryNotFoundError as error:
+        raise CheckpointError(f"`{repo}` on the hub has no `{filename}`") from error
+    except hub.HFValidationError as error:
+        raise ConfigError(f"`{repo}` is neither an id, nor an existing folder, nor a hub name like `org/name`") from error
+
+
+def _looks_like_a_path(text: str) -> bool:
+    return text.startswith(("/", "./", "../", "~")) or text in (".", "..") or text.count("/") > 1 or "\\" in text
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"`{path}` is not valid JSON ({error}); the file is damaged or incomplete") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"`{path}` holds a {type(data).__name__}; expected an object with named entries")
+    return data
+
+
+def _local_config(folder: Path) -> dict[str, Any]:
+    if not any(folder.iterdir()):
+        raise CheckpointError(f"`{folder}` is empty; expected config.json, weights (*.safetensors) and tokenizer files")
+    config = folder / "config.json"
+    if not config.is_file():
+        found = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
+        raise CheckpointError(f"`{folder}` has no config.json (it holds {found}); give the folder that `save_pretrained` wrote")
+    data = read_json(config)
+    _refuse_remote_code(str(folder), data)
+    return data
+
+
+def _refuse_remote_code(name: str, config: dict[str, Any]) -> None:
+    """A config that asks for code of its own is refused, unless the library has the same model natively."""
+    if not config.get("auto_map"):
+        return
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    if config.get("model_type") in CONFIG_MAPPING:
+        return
+    raise CheckpointError(
+        f"`{name}` needs code that ships inside the checkpoint ({sorted(config['auto_map'].values())[0]}); remote code is "
+        f"never run. Model type `{config.get('model_type')}` is not among those that the installed transformers has"
+    )
+
+
+def require_tokenizer(folder: Path, name: str) -> None:
+    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        raise CheckpointError(
+            f"`{name}` has no tokenizer ({', '.join(_TOKENIZER_FILES[:3])} …); save it beside the weights with "
+            "`tokenizer.save_pretrained(folder)`"
+        )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights, whole and readable: safetensors first, `.bin` only where there is nothing else."""
+    for index, single in ((_INDEX, "model.safetensors"), (_BIN_INDEX, "pytorch_model.bin")):
+        if (folder / index).is_file():
+            files = _shards(folder, index)
+        elif (folder / single).is_file():
+            files = [folder / single]
+        else:
+            continue
+        for file in files:
+            if file.suffix == ".safetensors":
+                read_header(file)
+        return files
+    raise CheckpointError(f"`{folder}` has no weights; expected model.safetensors, or {_INDEX} with its shards")
+
+
+def _shards(folder: Path, index: str) -> list[Path]:
+    names = sorted(set(read_json(folder / index).get("weight_map", {}).values()))
+    if not names:
+        raise CheckpointError(f"`{folder / index}` names no shards; the index is damaged")
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent:
+        raise CheckpointError(f"`{folder}` lacks {len(absent)} of {len(names)} shards: {', '.join(absent)}")
+    return [folder / name for name in names]
+
+
+def read_header(file: Path) -> dict[str, Any]:
+    """The header of a safetensors file, checked against the file's length, so that truncation is found at once."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
+        if length < 2 or length > min(size - 8, 100_000_000):
+            raise CheckpointError(f"`{file}` is not a whole safetensors file ({size} bytes); copy or save it again")
+        try:
+            header = json.loads(stream.read(length))
+        except ValueError as error:
+            raise CheckpointError(f"`{file}` has a damaged header; copy or save it again") from error
+    header.pop("__metadata__", None)
+    end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if 8 + length + end != size:
+        raise CheckpointError(
+            f"`{file}` is truncated: its header promises {8 + length + end} bytes, the file has {size}; copy it again"
+        )
+    return header

@@ -1,0 +1,147 @@
+"""Weights without copies: a structure on the meta device, tensors mapped from safetensors, and one assignment.
+
+A 1 B-parameter checkpoint is ready in a fraction of a second, since nothing is initialised, read or copied before it
+is used. Buffers that no checkpoint holds (rotary tables, embedding scales) are made for real from the start.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vertebra.backbone.source import weight_files
+from vertebra.errors import CheckpointError
+
+_PATCH = threading.Lock()
+
+# Ways in which other tools name the same tensors: (what their names begin with, what ours begin with).
+_SPELLINGS = (
+    ("", ""),
+    ("llm.", ""),  # one of our own backbones saved by its state dict
+    ("llm_backbone.llm.", ""),  # prismatic
+    ("language_model.", ""),  # OpenVLA, LLaVA, older Gemma-3
+    ("model.language_model.", "model."),  # vision-language models of transformers 5
+)
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Inside, new parameters live on the meta device while buffers are real.
+
+    `torch.device("meta")` would put rotary tables and embedding scales there too, and no checkpoint brings them back.
+    """
+    original = nn.Module.register_parameter
+
+    def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:
+            parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+        original(module, name, parameter)
+
+    with _PATCH:  # the patch is global, so that two threads must not build at once
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            nn.Module.register_parameter = original  # type: ignore[method-assign]
+
+
+def mapped_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a folder, mapped from safetensors (nothing is read yet) or loaded from plain `.bin` files."""
+    tensors: dict[str, torch.Tensor] = {}
+    for file in weight_files(folder):
+        tensors.update(_safetensors(file) if file.suffix == ".safetensors" else _plain_bin(file))
+    return tensors
+
+
+def _safetensors(file: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt", device="cpu") as stream:
+            return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(f"`{file}` cannot be read ({error}); copy or save it again") from error
+
+
+def _plain_bin(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError(
+            f"`{file}` holds more than plain tensors, or is damaged; it is not opened, since unpickling can run code. "
+            "Convert it to safetensors where you trust it"
+        ) from error
+
+
+def spelled_for(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors under the model's own names: the spelling that finds most of them wins."""
+    expected = set(model.state_dict().keys())
+    base = getattr(model, "base_model_prefix", "")
+    best: dict[str, torch.Tensor] = {}
+    for theirs, ours in (*_SPELLINGS, ("", f"{base}.")):  # the last: saved from the bare model, without its head
+        named = {
+            ours + name.removeprefix(theirs): value for name, value in tensors.items() if name.startswith(theirs)
+        }
+        found = {name: value for name, value in named.items() if name in expected}
+        if len(found) > len(best):
+            best = found
+    return best
+
+
+def assign(model: Any, tensors: dict[str, torch.Tensor], *, dtype: torch.dtype, where: str) -> None:
+    """Put mapped tensors into a meta structure. All faults are told at once; on any fault nothing is assigned."""
+    expected = model.state_dict()
+    tied = _tied_names(model)
+    missing = [name for name in expected if name not in tensors and name not in tied]
+    wrong = [
+        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in expected
+        if name in tensors and tensors[name].shape != expected[name].shape
+    ]
+    if missing or wrong:
+        raise CheckpointError(_fault_text(where, missing, wrong, len(expected)))
+    with torch.no_grad():
+        kept = {name: _cast(tensors[name], dtype) for name in expected if name in tensors}
+        model.load_state_dict(kept, strict=False, assign=True)
+    model.tie_weights()
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _tied_names(model: Any) -> set[str]:
+    """Names that share another's tensor, and so may be absent from a checkpoint."""
+    names: set[str] = set()
+    first: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in first:
+            names.add(name)
+        first.setdefault(id(parameter), name)
+    return names
+
+
+def _fault_text(where: str, missing: list[str], wrong: list[str], total: int) -> str:
+    lines = [f"the weights in `{where}` do not fit the model; nothing was loaded."]
+    if missing:
+        lines.append(f"{len(missing)} of {total} tensors are missing: {_some(missing)}.")
+    if wrong:
+        lines.append(f"{len(wrong)} have another shape: {_some(wrong)}.")
+    lines.append("Expected the checkpoint of the same architecture and size as config.json describes.")
+    return " ".join(lines)
+
+
+def _some(names: list[str], count: int = 4) -> str:
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+
+
+def left_on_meta(model: nn.Module) -> list[str]:
+    """Names of parameters and buffers that have no storage yet."""
+    return [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]

@@ -1,0 +1,52 @@
+"""Differences between supported transformers versions (5.17 and later), and nothing else.
+
+Everything that reads a version number, or tries a newer name before an older one, stands here, so that the rest of
+the house can be written for one library. It does not know our own classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+from packaging.version import Version
+from transformers import DynamicCache
+
+OLDEST = "5.17"
+VERSION = Version(transformers.__version__)
+
+if Version(OLDEST) > VERSION:
+    raise ImportError(f"vertebra needs transformers >= {OLDEST}; found {transformers.__version__}. Upgrade transformers.")
+
+
+def enable_checkpointing(model: Any) -> None:
+    """Recompute activations in the backward pass, by the non-reentrant call.
+
+    The reentrant one gives no gradients when `inputs_embeds` enter a frozen model. 5.23 renamed the method and made
+    the old name warn.
+    """
+    arguments = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=arguments)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=arguments)
+
+
+def disable_checkpointing(model: Any) -> None:
+    if hasattr(model, "activation_checkpointing_disable"):
+        model.activation_checkpointing_disable()
+    else:
+        model.gradient_checkpointing_disable()
+
+
+def cache_from_pairs(pairs: Any, config: Any) -> DynamicCache:
+    """A cache from older code's tuple of (keys, values) per layer; transformers 5 has no converter of its own."""
+    cache = DynamicCache(config=config)
+    for layer, (keys, values) in enumerate(pairs):
+        cache.update(keys, values, layer)
+    return cache
+
+
+def supports_sdpa(model_cls: type) -> bool:
+    """Whether a class has the sdpa kernel in this version (Gemma-2 has it in 5.17 and lost it in 5.23)."""
+    return bool(getattr(model_cls, "_supports_sdpa", False))
