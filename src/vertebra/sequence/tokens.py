@@ -16,31 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
 from vertebra.errors import SequenceError
-
-NO_TARGET = -100
-"""The target of a position that predicts nothing (a slot of an image, padding); its weight is 0."""
-
-
-class Role(IntEnum):
-    """Who speaks at a position."""
-
-    PAD = 0
-    TEXT = 1  # plain text, and marks such as BOS that belong to nobody
-    SYSTEM = 2
-    USER = 3
-    ASSISTANT = 4
-    TOOL = 5
-    IMAGE = 6
-    PAGE = 7
-    VECTOR = 8
-    ACTION = 9
-
+from vertebra.sequence.roles import NO_TARGET, Role
 
 # name -> (dtype, value where nothing was given)
 _FILL: dict[str, tuple[type, Any]] = {

@@ -1,0 +1,23 @@
+"""Who speaks at a position, and the target of a position that predicts nothing. It knows no sequence."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+NO_TARGET = -100
+"""The target of a position that predicts nothing (a slot of an image, padding); its weight is 0."""
+
+
+class Role(IntEnum):
+    """Who speaks at a position."""
+
+    PAD = 0
+    TEXT = 1  # plain text, and marks such as BOS that belong to nobody
+    SYSTEM = 2
+    USER = 3
+    ASSISTANT = 4
+    TOOL = 5
+    IMAGE = 6
+    PAGE = 7
+    VECTOR = 8
+    ACTION = 9
