@@ -48,7 +48,7 @@ def mask_takes_effect(
     *,
     attend: Attend | None = None,
     window: int | None = None,
-    every_layer_windowed: bool = True,
+    layers: int | None = None,
     positions: Sequence[tuple[int, int]] | None = None,
     tolerance: float = 1e-6,
 ) -> list[Effect]:
@@ -56,15 +56,16 @@ def mask_takes_effect(
 
     `positions` are (row, index) pairs; by default the last position of every both-ways block (its earlier ones must
     notice; under causal attention they would not) and, in each row, the last real position (none before it may).
-    `window` is that of the model; with `every_layer_windowed=False` other layers see everything.
+    `window` is that of a model whose every layer has it (None where some see everything). A change travels from layer
+    to layer: with `layers` the probe knows how far, and so can tell a window that was lost.
     """
     if inputs.ndim != 3 or inputs.shape[:2] != batch["input_ids"].shape or not inputs.is_floating_point():
         raise SequenceError(
             f"inputs are {inputs.dtype} of shape {tuple(inputs.shape)}; expected embeddings [{batch.rows}, "
             f"{batch.length}, D]"
         )
-    direct = allowed(batch, attend=attend, window=window if every_layer_windowed else None)
-    through = _closure(direct)
+    direct = allowed(batch, attend=attend, window=window)
+    through = _through(direct, layers)
     before = forward(inputs)
     if not bool(torch.isfinite(before[batch["attention_mask"].bool()]).all()):
         raise BackboneError("the outputs hold NaN or infinite values before anything was changed")
@@ -118,11 +119,15 @@ def _telling(batch: Batch) -> list[tuple[int, int]]:
     return sorted(telling)
 
 
-def _closure(table: torch.Tensor) -> torch.Tensor:
-    """Who sees whom through any number of layers."""
-    reach = table.float()
-    for _ in range(max(1, table.shape[-1].bit_length())):
-        reach = ((reach @ reach) > 0).float()
+def _through(table: torch.Tensor, layers: int | None) -> torch.Tensor:
+    """Who sees whom through so many layers (None: any number); each layer also hands on what it was given."""
+    step = table.float() + torch.eye(table.shape[-1], device=table.device)
+    reach = step
+    for _ in range((layers or table.shape[-1]) - 1):
+        further = ((reach @ step) > 0).float()
+        if torch.equal(further, reach):
+            break
+        reach = further
     return reach > 0
 
 
