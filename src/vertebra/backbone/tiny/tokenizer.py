@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -110,7 +110,7 @@ def _merges(kind: str, alphabet: tuple[str, ...]) -> list[tuple[str, str]]:
 
 @cache
 def _learn(kind: str, alphabet: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import Regex, pre_tokenizers
 
     cuts: list[Any]
     lines: Iterable[str] = [line for line in tiny_text().splitlines() if line]
@@ -126,14 +126,20 @@ def _learn(kind: str, alphabet: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         regex = {"llama3": _LLAMA3, "qwen": _QWEN}.get(kind)
         cuts = [pre_tokenizers.Split(Regex(regex), behavior="isolated")] if regex else []
         cuts.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex is None))
+    return _train(lines, pre_tokenizers.Sequence(cuts), alphabet)
+
+
+def _train(lines: Iterable[str], cut: Any, alphabet: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Merges of a plain BPE over a fixed alphabet: only then are ties broken the same way every time."""
+    from tokenizers import Tokenizer, models, trainers
+
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.Sequence(cuts)
+    backend.pre_tokenizer = cut
     trainer = trainers.BpeTrainer(
         vocab_size=2000, initial_alphabet=list(alphabet), limit_alphabet=len(alphabet), show_progress=False
     )
     backend.train_from_iterator(lines, trainer)
-    merges = json.loads(backend.to_str())["model"]["merges"]
-    return tuple((left, right) for left, right in merges)
+    return tuple((left, right) for left, right in json.loads(backend.to_str())["model"]["merges"])
 
 
 @cache
@@ -153,16 +159,24 @@ def _byte_alphabet() -> tuple[str, ...]:
 
 
 def _wordpiece(spec: TinyTokenizer) -> dict[str, int]:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    """BERT's vocabulary: lower case, and `##` before what continues a word.
 
-    normalizer = normalizers.BertNormalizer(lowercase=True)
-    text = normalizer.normalize_str(tiny_text())
+    The library's own WordPiece trainer numbers its pieces differently in every process. So a plain BPE learns them,
+    with a character of the private use area for every character inside a word.
+    """
+    from tokenizers import normalizers, pre_tokenizers
+
+    text = normalizers.BertNormalizer(lowercase=True).normalize_str(tiny_text())
     counts = Counter(text)
-    text = "".join(char if char.isspace() or counts[char] > _RARE else " " for char in text)
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=spec.size, special_tokens=list(spec.first), min_frequency=1, show_progress=False
-    )
-    backend.train_from_iterator(text.splitlines(), trainer)
-    return backend.get_vocab()
+    text = "".join(char if counts[char] > _RARE else " " for char in text)
+    words = [word for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(text)]
+    inside = {char: chr(0xE000 + n) for n, char in enumerate(sorted({char for word in words for char in word[1:]}))}
+    outside = {code: char for char, code in inside.items()}
+    coded = [word[0] + "".join(inside[char] for char in word[1:]) for word in words]
+    alphabet = sorted(set("".join(coded)))
+    merges = _train(coded, pre_tokenizers.WhitespaceSplit(), alphabet)
+    tokens = list(spec.first)
+    for piece in dict.fromkeys([*alphabet, *(left + right for left, right in merges)]):
+        mark = "##" if piece[0] in outside else ""
+        tokens.append(mark + "".join(outside.get(char, char) for char in piece))
+    return {token: number for number, token in enumerate(tokens[: spec.size])}

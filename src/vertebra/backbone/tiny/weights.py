@@ -30,6 +30,7 @@ _BEFORE_HEAD = (
     "transformer.ln_f.weight",
     "model.decoder.final_layer_norm.weight",
     "model.decoder.project_out.weight",
+    "cls.predictions.transform.LayerNorm.weight",
 )
 
 

@@ -129,6 +129,7 @@ def _settings(spec: TinySpec, overrides: Mapping[str, Any]) -> dict[str, Any]:
 def _model(spec: TinySpec, settings: dict[str, Any], seed: int, num_tokens: int) -> Any:
     import torch
     import transformers
+    from huggingface_hub.errors import StrictDataclassError
 
     from vertebra.backbone.tiny.weights import fill
 
@@ -139,7 +140,7 @@ def _model(spec: TinySpec, settings: dict[str, Any], seed: int, num_tokens: int)
         config = getattr(transformers, spec.config_cls)(**settings)
         with torch.random.fork_rng(devices=[]):  # the library draws weights first; the caller's seed is not ours
             model = getattr(transformers, spec.llm_cls)(config)
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, StrictDataclassError) as error:
         raise ConfigError(f"{spec.config_cls} cannot have these settings: {error}") from error
     fill(model, seed=seed, num_tokens=num_tokens)
     return model.to(getattr(torch, dtype)).eval()
