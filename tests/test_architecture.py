@@ -13,7 +13,7 @@ SRC = Path(__file__).parent.parent / "src" / "vertebra"
 
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"log"},
+    {"log", "folders"},
     {"config"},
     {"compat"},
     {"sequence"},

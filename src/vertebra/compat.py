@@ -6,11 +6,15 @@ the house can be written for one library. It does not know our own classes.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import transformers
 from packaging.version import Version
 from transformers import DynamicCache
+from transformers.utils import logging as transformers_logging
 
 OLDEST = "5.17"
 VERSION = Version(transformers.__version__)
@@ -50,3 +54,16 @@ def cache_from_pairs(pairs: Any, config: Any) -> DynamicCache:
 def supports_sdpa(model_cls: type) -> bool:
     """Whether a class has the sdpa kernel in this version (Gemma-2 has it in 5.17 and lost it in 5.23)."""
     return bool(getattr(model_cls, "_supports_sdpa", False))
+
+
+@contextmanager
+def bars_only_in_terminals() -> Iterator[None]:
+    """The library draws a progress bar for every load and save; in a log file or a pipe it is noise."""
+    if sys.stderr.isatty() or not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()

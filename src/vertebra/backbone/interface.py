@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from transformers.modeling_outputs import CausalLMOutputWithPast
 
-    from vertebra.prompt import PromptBuilder
+    from vertebra.prompt.builders import PromptBuilder
 
 
 class LLMBackbone(nn.Module, ABC):

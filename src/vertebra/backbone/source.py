@@ -36,6 +36,15 @@ class Source:
         path = self.folder / RECORD
         return read_json(path) if path.is_file() else {}
 
+    def file(self, name: str, *, token: str | None = None) -> Path | None:
+        """A small file of the checkpoint, fetched where it is on the hub; None where it has none."""
+        if self.local:
+            return self.folder / name if (self.folder / name).is_file() else None
+        try:
+            return fetch(self.name, name, token=token)
+        except (CheckpointError, NetworkError):  # absent on the hub, or not cached and out of reach
+            return None
+
 
 def find(name: str | Path, *, token: str | None = None) -> Source:
     """Resolve a folder or hub name, or say exactly what is missing."""
@@ -46,7 +55,9 @@ def find(name: str | Path, *, token: str | None = None) -> Source:
     if folder.exists():
         raise CheckpointError(f"`{text}` is a file; expected a folder with config.json, weights and tokenizer files")
     if _looks_like_a_path(text):
-        raise CheckpointError(f"there is no folder `{text}`. Give a folder with config.json, a hub name (`org/name`), or an id")
+        raise CheckpointError(
+            f"there is no folder `{text}`. Give a folder with config.json, a hub name (`org/name`), or an id"
+        )
     config = fetch(text, "config.json", token=token)
     data = read_json(config)
     _refuse_remote_code(text, data)
@@ -55,8 +66,8 @@ def find(name: str | Path, *, token: str | None = None) -> Source:
 
 def fetch(repo: str, filename: str, *, token: str | None = None) -> Path:
     """One file of a hub repository, from the cache or the network; each way to fail has its own message."""
-    from huggingface_hub import hf_hub_download
     from huggingface_hub import errors as hub
+    from huggingface_hub import hf_hub_download
 
     try:
         return Path(hf_hub_download(repo, filename, token=token))
@@ -75,7 +86,9 @@ def fetch(repo: str, filename: str, *, token: str | None = None) -> Path:
     except hub.EntryNotFoundError as error:
         raise CheckpointError(f"`{repo}` on the hub has no `{filename}`") from error
     except hub.HFValidationError as error:
-        raise ConfigError(f"`{repo}` is neither an id, nor an existing folder, nor a hub name like `org/name`") from error
+        raise ConfigError(
+            f"`{repo}` is neither an id, nor an existing folder, nor a hub name like `org/name`"
+        ) from error
 
 
 def _looks_like_a_path(text: str) -> bool:
@@ -98,7 +111,9 @@ def _local_config(folder: Path) -> dict[str, Any]:
     config = folder / "config.json"
     if not config.is_file():
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
-        raise CheckpointError(f"`{folder}` has no config.json (it holds {found}); give the folder that `save_pretrained` wrote")
+        raise CheckpointError(
+            f"`{folder}` has no config.json (it holds {found}); give the folder that `save_pretrained` wrote"
+        )
     data = read_json(config)
     _refuse_remote_code(str(folder), data)
     return data

@@ -86,9 +86,7 @@ def spelled_for(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str,
     base = getattr(model, "base_model_prefix", "")
     best: dict[str, torch.Tensor] = {}
     for theirs, ours in (*_SPELLINGS, ("", f"{base}.")):  # the last: saved from the bare model, without its head
-        named = {
-            ours + name.removeprefix(theirs): value for name, value in tensors.items() if name.startswith(theirs)
-        }
+        named = {ours + name.removeprefix(theirs): value for name, value in tensors.items() if name.startswith(theirs)}
         found = {name: value for name, value in named.items() if name in expected}
         if len(found) > len(best):
             best = found
@@ -98,8 +96,7 @@ def spelled_for(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str,
 def assign(model: Any, tensors: dict[str, torch.Tensor], *, dtype: torch.dtype, where: str) -> None:
     """Put mapped tensors into a meta structure. All faults are told at once; on any fault nothing is assigned."""
     expected = model.state_dict()
-    tied = _tied_names(model)
-    missing = [name for name in expected if name not in tensors and name not in tied]
+    missing = missing_from(model, tensors)
     wrong = [
         f"{name} is {tuple(tensors[name].shape)}, expected {tuple(expected[name].shape)}"
         for name in expected
@@ -111,6 +108,12 @@ def assign(model: Any, tensors: dict[str, torch.Tensor], *, dtype: torch.dtype, 
         kept = {name: _cast(tensors[name], dtype) for name in expected if name in tensors}
         model.load_state_dict(kept, strict=False, assign=True)
     model.tie_weights()
+
+
+def missing_from(model: Any, tensors: dict[str, torch.Tensor]) -> list[str]:
+    """Names that the model needs and a checkpoint lacks; tied ones may be absent."""
+    tied = _tied_names(model)
+    return [name for name in model.state_dict() if name not in tensors and name not in tied]
 
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

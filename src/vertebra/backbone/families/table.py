@@ -38,7 +38,7 @@ class Family:
     pad_token: str | None
     """A pad token that is always added; None: the general rule chooses."""
     multiple_of: int
-    """Rows of the matrices are padded to a multiple of this when the family's own pad token is added."""
+    """Rows of the matrices are padded to a multiple of this when a pad token has to be added."""
     isolates_by_position: bool
     """Packed samples are kept apart by position ids alone (no mask, no cache)."""
 
@@ -59,7 +59,7 @@ _LLAMA = {
     "layers": "model.layers",
     "norm": "model.norm",
     "half_precision": "bfloat16",
-    "multiple_of": 1,
+    "multiple_of": 64,
     "isolates_by_position": True,
 }
 _CHATML = (("-instruct", "chatml"), ("-base", "pure"))
@@ -82,7 +82,6 @@ FAMILIES: dict[str, Family] = {
             anchor="bos",
             builders=(("-pure", "pure"), ("-chat", "llama2-chat"), ("vicuna", "vicuna-v15")),
             pad_token="<PAD>",
-            multiple_of=64,
         ),
         _llama_like("llama3", anchor="bos", builders=(("-instruct", "llama3"), ("-base", "pure"))),
         _llama_like(
@@ -92,7 +91,6 @@ FAMILIES: dict[str, Family] = {
             anchor="bos",
             builders=(("-pure", "pure"), ("-instruct", "mistral-instruct")),
             pad_token="<PAD>",
-            multiple_of=64,
         ),
         _llama_like(
             "phi",
@@ -100,9 +98,8 @@ FAMILIES: dict[str, Family] = {
             model_type="phi",
             norm="model.final_layernorm",
             anchor="prepend bos",
-            builders=(("phi-2", "phi"),),
+            builders=(("", "phi"),),
             pad_token="<PAD>",
-            multiple_of=64,
         ),
         _llama_like("phi3", **_own_class("Phi3"), model_type="phi3", anchor="none", builders=(("", "phi3"),)),
         _llama_like("qwen2", **_own_class("Qwen2"), model_type="qwen2", anchor="none", builders=_CHATML),
@@ -216,7 +213,9 @@ MODELS: dict[str, ModelRow] = {
             for size in ("0.6B", "1.7B", "4B", "8B")
         ),
         _rows("opt", *((f"opt-{size}", f"facebook/opt-{size}") for size in ("125m", "350m", "1.3b", "2.7b", "6.7b"))),
-        _rows("gpt2", *((name, f"openai-community/{name}") for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"))),
+        _rows(
+            "gpt2", *((name, f"openai-community/{name}") for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"))
+        ),
         _base_and_instruct("gemma2", "gemma2-2b", "google/gemma-2-2b", "google/gemma-2-2b-it"),
         _base_and_instruct("gemma2", "gemma2-9b", "google/gemma-2-9b", "google/gemma-2-9b-it"),
         *(
@@ -235,7 +234,10 @@ MODELS: dict[str, ModelRow] = {
         _base_and_instruct("smollm3", "smollm3-3b", "HuggingFaceTB/SmolLM3-3B-Base", "HuggingFaceTB/SmolLM3-3B"),
         _rows(
             "pythia",
-            *((f"pythia-{size}", f"EleutherAI/pythia-{size}") for size in ("70m", "160m", "410m", "1b", "1.4b", "2.8b")),
+            *(
+                (f"pythia-{size}", f"EleutherAI/pythia-{size}")
+                for size in ("70m", "160m", "410m", "1b", "1.4b", "2.8b")
+            ),
         ),
     )
     for row in rows

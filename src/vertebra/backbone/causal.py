@@ -1,0 +1,334 @@
+"""`HFCausalLLMBackbone`: any Hugging Face causal language model, complete as it is; families add only their facts.
+
+Training mode holds pretrained weights. Inference mode holds the structure alone until `load_weights` maps a folder in.
+It does not know images, decoding or optimizers.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoTokenizer
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from vertebra import compat, log
+from vertebra.backbone import habits as tokenizer_habits
+from vertebra.backbone.facts import attention_facts, family_of, submodule
+from vertebra.backbone.families.table import builder_name
+from vertebra.backbone.interface import LLMBackbone
+from vertebra.backbone.kernels import as_dtype, choose_kernel, default_dtype
+from vertebra.backbone.matrices import num_rows
+from vertebra.backbone.saving import LoadReport, load_displaced, load_weights, save_backbone
+from vertebra.backbone.source import find, require_tokenizer
+from vertebra.backbone.structure import build_config, build_structure, greedy_generation, load_pretrained
+from vertebra.backbone.vocabulary import Growth, follow_pad, grow_vocabulary
+from vertebra.backbone.weights import left_on_meta
+from vertebra.errors import BackboneError, CheckpointError, ConfigError, SequenceError, TooLongError
+from vertebra.prompt.builders import PromptBuilder
+from vertebra.sequence.masks import AttentionFacts
+
+ADDED_PAD = "<PAD>"
+
+
+class HFCausalLLMBackbone(LLMBackbone):
+    """A Hugging Face causal language model and its tokenizer behind the one interface."""
+
+    def __init__(
+        self,
+        llm_backbone_id: str,
+        llm_family: str,
+        llm_cls: Any,
+        hf_hub_path: str | Path,
+        llm_max_length: int = 2048,
+        hf_token: str | None = None,
+        inference_mode: bool = False,
+        use_flash_attention_2: bool = False,
+        *,
+        attn: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        device: str | torch.device | None = None,
+        quantization: str | None = None,
+        builder: str | None = None,
+        config_overrides: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(llm_backbone_id)
+        self.llm_family = llm_family
+        self.llm_max_length = llm_max_length
+        self.inference_mode = inference_mode
+        self.hf_hub_path = str(hf_hub_path)
+        self.growths: list[Growth] = []
+        self.quantization = quantization
+        self._device = device
+        if llm_max_length < 1:
+            raise ConfigError(f"llm_max_length is {llm_max_length}; expected 1 or more")
+
+        source = find(hf_hub_path, token=hf_token)
+        if source.local:
+            require_tokenizer(source.folder, source.name)
+        kernel = choose_kernel(llm_cls, attn=attn, use_flash_attention_2=use_flash_attention_2)
+        wanted = as_dtype(dtype) if dtype else default_dtype(source.config, inference_mode=inference_mode)
+        config = build_config(source, llm_cls, kernel, wanted, config_overrides or {})
+        self.tokenizer = self._load_tokenizer(source, hf_token, config)
+        if inference_mode:
+            if quantization is not None:
+                raise ConfigError("quantization packs weights while they load: use inference_mode=False, then `eval()`")
+            self.llm = build_structure(llm_cls, config).eval()
+        else:
+            self.llm = load_pretrained(source, llm_cls, config, token=hf_token, quantization=quantization)
+        self.llm.generation_config = greedy_generation(source, self.tokenizer, hf_token)
+        self.llm.loss_type = "ForCausalLM"  # GPT-2's class name hides it from transformers, which then warns
+        self._awaiting_weights = inference_mode
+
+        self.habits = tokenizer_habits.probe(self.tokenizer)
+        self.family, self.facts_guessed = family_of(llm_family, self.llm, self.tokenizer, self.habits)
+        tokenizer_habits.check_anchor(self.family.anchor, self.habits, self.tokenizer, llm_backbone_id)
+        recorded = source.record.get("backbone", {})
+        self._builder = builder or recorded.get("prompt_builder")
+        self._take_record(source, recorded)
+        self._set_pad()
+        if not inference_mode:
+            # a frozen embedding would cut the graph before the first checkpointed layer
+            self.llm.enable_input_require_grads()
+        if device is not None and not inference_mode and quantization is None:
+            self.llm.to(device)
+
+    def _load_tokenizer(self, source: Any, token: str | None, config: Any) -> Any:
+        limit = min(self.llm_max_length, getattr(config, "max_position_embeddings", None) or self.llm_max_length)
+        where = str(source.folder) if source.local else source.name
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                where,
+                token=token,
+                model_max_length=limit,
+                padding_side="left" if self.inference_mode else "right",
+                trust_remote_code=False,
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"the tokenizer of `{source.name}` cannot be loaded: {error}") from error
+        if not tokenizer.is_fast:
+            raise CheckpointError(
+                f"`{source.name}` has no fast tokenizer (tokenizer.json); offsets and probes need one"
+            )
+        return tokenizer
+
+    def _take_record(self, source: Any, recorded: dict[str, Any]) -> None:
+        """What a folder of ours says about itself: which tokens were added, and which tokenizer it was made with."""
+        if not recorded:
+            return
+        tokenizer_habits.check_fingerprint(self.tokenizer, recorded["fingerprint"], source.name)
+        self.growths = [Growth.from_json(entry) for entry in recorded["growths"]]
+        load_displaced(self.growths, source.folder)
+
+    def _set_pad(self) -> None:
+        """The family's rule first; else a pad that ends nothing, else unk, else a reserved token; else an added one."""
+        ends = self.eos_token_ids
+        known = self.tokenizer.get_vocab()
+        always = self.family.pad_token
+        chosen = always if always is not None else tokenizer_habits.choose_pad(self.tokenizer, ends)
+        if chosen is not None and chosen in known:
+            self.tokenizer.pad_token = chosen
+            follow_pad(self)
+        else:
+            token = chosen or ADDED_PAD
+            grow_vocabulary(self, [token], init="mean", multiple_of=self.family.multiple_of, is_pad=True)
+
+    def load_weights(self, folder: str | Path | None = None) -> LoadReport:
+        """Map the weights of a folder in and assign them; base rows are grown again, grown rows taken as they are."""
+        report = load_weights(self, folder or self.hf_hub_path)
+        self._awaiting_weights = False
+        if self._device is not None:
+            self.llm.to(self._device)
+        log.info(str(report))
+        return report
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write model, tokenizer and record as one folder, whole or not at all."""
+        self._require_weights()
+        return save_backbone(self, Path(folder), overwrite=overwrite)
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        *,
+        logits_to_keep: int | torch.Tensor | None = None,
+        num_items_in_batch: int | torch.Tensor | None = None,
+    ) -> CausalLMOutputWithPast:
+        inputs = input_ids if inputs_embeds is None else inputs_embeds
+        if inputs is None or (input_ids is not None and inputs_embeds is not None):
+            given = "neither" if inputs is None else "both"
+            raise SequenceError(f"forward needs input_ids or inputs_embeds; {given} came. Give exactly one of them")
+        self._require_weights()
+        past_key_values = self._as_cache(past_key_values)
+        self._check_length(inputs, past_key_values)
+        if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
+            # models that count from 0 would shift a left-padded row
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
+        extra: dict[str, Any] = {}
+        if logits_to_keep is not None:
+            extra["logits_to_keep"] = logits_to_keep
+        if num_items_in_batch is not None:
+            extra["num_items_in_batch"] = num_items_in_batch
+        run = self._with_attentions if output_attentions else self.llm
+        return run(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            use_cache=self.inference_mode if use_cache is None else use_cache,
+            output_attentions=bool(output_attentions),
+            output_hidden_states=bool(output_hidden_states),
+            return_dict=True if return_dict is None else return_dict,
+            **extra,
+        )
+
+    def _with_attentions(self, **inputs: Any) -> CausalLMOutputWithPast:
+        """Only the eager kernel keeps attention weights; the chosen one returns after the call."""
+        kernel = self.attn
+        if kernel == "eager":
+            return self.llm(**inputs)
+        log.warn_once(f"attention weights were asked for; `{kernel}` keeps none, so that these calls run with `eager`")
+        with self.kernel("eager"):
+            return self.llm(**inputs)
+
+    @contextmanager
+    def kernel(self, name: str) -> Iterator[None]:
+        """Run with another attention kernel inside the block."""
+        before = self.attn
+        self.llm.set_attn_implementation(name)
+        try:
+            yield
+        finally:
+            self.llm.set_attn_implementation(before)
+
+    def _as_cache(self, past: Any) -> Any:
+        if not isinstance(past, (tuple, list)):
+            return past
+        pairs = [layer for layer in past if isinstance(layer, (tuple, list)) and len(layer) == 2]
+        if len(pairs) != len(past) or len(past) != self.llm.config.num_hidden_layers:
+            raise SequenceError(
+                f"past_key_values is a {type(past).__name__} of {len(past)} entries; expected a transformers Cache, or the "
+                f"older form, {self.llm.config.num_hidden_layers} pairs of (keys, values)"
+            )
+        return compat.cache_from_pairs(past, self.llm.config)
+
+    def _check_length(self, inputs: torch.Tensor, past: Any) -> None:
+        limit = getattr(self.llm.config, "max_position_embeddings", None)
+        seen = past.get_seq_length() if past is not None else 0
+        # a static cache counts in a tensor; reading it would stop the device, and its own size is its limit
+        if limit is not None and isinstance(seen, int) and seen + inputs.shape[1] > limit:
+            raise TooLongError(
+                f"{inputs.shape[1]} positions after {seen} cached ones make {seen + inputs.shape[1]}; `{self.identifier}` "
+                f"has {limit}. Shorten the prompt, or override `max_position_embeddings` if the model was made for more"
+            )
+
+    def _require_weights(self) -> None:
+        if self._awaiting_weights:
+            missing = left_on_meta(self.llm)
+            if missing:
+                raise BackboneError(
+                    f"`{self.identifier}` was built in inference mode and has no weights yet ({len(missing)} tensors); call "
+                    "load_weights(folder) first"
+                )
+            self._awaiting_weights = False  # somebody assigned a state dict by other means
+
+    def embed_input_ids(self, input_ids: torch.LongTensor) -> torch.FloatTensor:
+        self._require_weights()
+        return self.llm.get_input_embeddings()(input_ids)
+
+    def enable_gradient_checkpointing(self) -> None:
+        compat.enable_checkpointing(self.llm)
+
+    def get_fsdp_wrapping_policy(self) -> Callable[..., Any]:
+        from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+
+        return partial(transformer_auto_wrap_policy, transformer_layer_cls={self.transformer_layer_cls})
+
+    @property
+    def prompt_builder_fn(self) -> type[PromptBuilder]:
+        from vertebra.prompt.registry import prompt_builder
+
+        # `pure` ends answers with `</s>`; on a tokenizer that has another end, that would be plain text
+        eos = self.tokenizer.eos_token if self.builder == "pure" and self.tokenizer.eos_token != "</s>" else None
+        return prompt_builder(self.builder, eos=eos)
+
+    @property
+    def builder(self) -> str:
+        """The name of the prompt builder, by the model's id unless it was given or recorded."""
+        return self._builder or builder_name(self.family, self.identifier)
+
+    @property
+    def transformer_layer_cls(self) -> type[nn.Module]:
+        found = getattr(inspect.getmodule(type(self.llm)), self.family.layer_cls, None)
+        return found or type(self.layers[0])
+
+    @property
+    def half_precision_dtype(self) -> torch.dtype:
+        return as_dtype(self.family.half_precision)
+
+    @property
+    def last_layer_finetune_modules(self) -> Sequence[nn.Module]:
+        return (self.llm.get_input_embeddings(), self.layers[-1], self.llm.get_output_embeddings())
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers, first to last."""
+        found = submodule(self.llm, self.family.layers, "decoder layers")
+        if not isinstance(found, nn.ModuleList):
+            raise BackboneError(f"`{self.family.layers}` of {type(self.llm).__name__} is no list of layers")
+        return found
+
+    @property
+    def embedding_width(self) -> int:
+        """Columns of the embedding matrix: what projectors aim at; narrower than `embed_dim` in opt-350m."""
+        return int(self.llm.get_input_embeddings().weight.shape[1])
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the embedding matrix, unused ones counted."""
+        return num_rows(self.llm)
+
+    @property
+    def anchor(self) -> str:
+        """Where outside embeddings may enter: `bos`, `none` or `prepend bos`."""
+        return self.family.anchor
+
+    @property
+    def attn(self) -> str:
+        """The attention kernel in use."""
+        return self.llm.config._attn_implementation
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.llm.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.llm.device
+
+    @cached_property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Every id that ends an answer."""
+        return tokenizer_habits.eos_ids(self.tokenizer, self.llm.generation_config)
+
+    @property
+    def attention_facts(self) -> AttentionFacts:
+        """What masks must know of this model."""
+        return attention_facts(self.llm.config, isolates_by_position=self.family.isolates_by_position)

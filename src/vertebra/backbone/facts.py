@@ -1,0 +1,94 @@
+"""Facts of one model: from its family's row, or read off the loaded model where no row describes it.
+
+A model that is in no table works from its path all the same; what was read instead of known is listed as a guess, and
+`vertebra check` shows it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from vertebra.backbone.families.table import FAMILIES, Family
+from vertebra.backbone.habits import Habits, anchor_of
+from vertebra.errors import BackboneError
+from vertebra.sequence.masks import AttentionFacts
+
+GUESSED = ("anchor", "pad rule", "prompt builder", "layer class", "half-precision type")
+"""What is read off a model that no family describes."""
+
+
+def family_of(name: str, llm: Any, tokenizer: Any, habits: Habits) -> tuple[Family, bool]:
+    """The family's row, and whether it had to be guessed."""
+    if name in FAMILIES:
+        return FAMILIES[name], False
+    path, layers = find_layers(llm)
+    return (
+        Family(
+            name=name,
+            model_type=llm.config.model_type,
+            llm_cls=type(llm).__name__,
+            layer_cls=type(layers[0]).__name__,
+            layers=path,
+            norm=_norm_after(llm, path),
+            anchor=anchor_of(habits),
+            builders=(("", "template" if tokenizer.chat_template else "pure"),),
+            half_precision=_half_precision(llm.config),
+            pad_token=None,
+            multiple_of=64,
+            # Read off nothing: packing by position is an optimization, and its absence is always right.
+            isolates_by_position=False,
+        ),
+        True,
+    )
+
+
+def find_layers(llm: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The decoder layers of an unknown model: its longest list of modules of one class."""
+    lists = [
+        (name, module)
+        for name, module in llm.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) and len({type(layer) for layer in module}) == 1
+    ]
+    if not lists:
+        raise BackboneError(
+            f"{type(llm).__name__} has no list of decoder layers; register a family that names its path"
+        )
+    # Of equally long lists the outermost one holds the layers; experts and heads lie inside of it.
+    return max(lists, key=lambda pair: (len(pair[1]), -pair[0].count(".")))
+
+
+def submodule(llm: nn.Module, path: str, what: str) -> nn.Module:
+    """A module by its dotted path, or an error that names family table and model."""
+    try:
+        return llm.get_submodule(path)
+    except AttributeError as error:
+        raise BackboneError(f"{type(llm).__name__} has no `{path}`, where its family says its {what} are") from error
+
+
+def _norm_after(llm: nn.Module, layers_path: str) -> str:
+    """The last norm beside the layers, which follows them in every decoder that we know."""
+    stem = layers_path.rpartition(".")[0]
+    names = [name for name, child in llm.get_submodule(stem).named_children() if "norm" in type(child).__name__.lower()]
+    return f"{stem}.{names[-1]}" if names else ""
+
+
+def _half_precision(config: Any) -> str:
+    return "float16" if "float16" in str(config.dtype) and "bfloat16" not in str(config.dtype) else "bfloat16"
+
+
+def attention_facts(config: Any, *, isolates_by_position: bool) -> AttentionFacts:
+    """What masks must know of a model: kernel, window, layer types, a learned table of positions."""
+    window = getattr(config, "sliding_window", None)
+    layer_types = getattr(config, "layer_types", None)
+    if layer_types is not None and "sliding_attention" not in layer_types:
+        window = None
+    rotary = getattr(config, "rope_parameters", None) is not None
+    return AttentionFacts(
+        kernel=config._attn_implementation,
+        window=window,
+        layer_types=tuple(layer_types) if layer_types is not None else None,
+        isolates_by_position=isolates_by_position,
+        max_positions=None if rotary else getattr(config, "max_position_embeddings", None),
+    )

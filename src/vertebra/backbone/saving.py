@@ -1,0 +1,162 @@
+"""A backbone as a folder: written whole or not at all, and read back by mapping.
+
+config.json  generation_config.json  model*.safetensors   a plain Hugging Face folder
+tokenizer files
+vertebra.json                                              id, family, builder, growths, fingerprint, versions
+displaced.safetensors                                      spare rows that new tokens took over, where there were any
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from vertebra import compat
+from vertebra.backbone.habits import check_fingerprint, fingerprint_record
+from vertebra.backbone.matrices import num_rows, resize
+from vertebra.backbone.source import RECORD, find, read_json
+from vertebra.backbone.structure import converted_by_library
+from vertebra.backbone.vocabulary import Growth, replay
+from vertebra.backbone.weights import assign, mapped_tensors, missing_from, spelled_for
+from vertebra.errors import CheckpointError, ConfigError
+from vertebra.folders import require_free, write_whole
+
+FORMAT = 1
+DISPLACED = "displaced.safetensors"
+
+
+def save_backbone(backbone: Any, folder: Path, *, overwrite: bool) -> Path:
+    def write(part: Path) -> None:
+        with compat.bars_only_in_terminals():
+            backbone.llm.save_pretrained(part)
+        backbone.tokenizer.save_pretrained(part)
+        displaced = {
+            f"{number}.{name}": rows.contiguous()
+            for number, growth in enumerate(backbone.growths)
+            for name, rows in growth.displaced.items()
+        }
+        if displaced:
+            save_file(displaced, part / DISPLACED)
+        (part / RECORD).write_text(json.dumps(record(backbone), indent=1, ensure_ascii=False), encoding="utf-8")
+
+    require_free(folder, overwrite=overwrite)
+    return write_whole(folder, write, replace=True)
+
+
+def record(backbone: Any) -> dict[str, Any]:
+    """What `vertebra.json` says of a backbone."""
+    return {
+        "format": FORMAT,
+        "backbone": {
+            "id": backbone.identifier,
+            "family": backbone.llm_family,
+            "llm_cls": type(backbone.llm).__name__,
+            "prompt_builder": _builder(backbone),
+            "llm_max_length": backbone.llm_max_length,
+            "growths": [growth.to_json() for growth in backbone.growths],
+            "fingerprint": fingerprint_record(backbone.tokenizer),
+        },
+        "versions": {name: version(name) for name in ("vertebra", "torch", "transformers", "tokenizers")},
+    }
+
+
+def _builder(backbone: Any) -> str | None:
+    try:
+        return backbone.builder
+    except ConfigError:  # an id that names no format: the folder then names none either
+        return None
+
+
+def load_displaced(growths: list[Growth], folder: Path) -> None:
+    """Give growths that were read from a record the rows that they displaced."""
+    if not (folder / DISPLACED).is_file():
+        return
+    for key, rows in load_file(folder / DISPLACED).items():
+        number, _, name = key.partition(".")
+        growths[int(number)].displaced[name] = rows
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` found and did."""
+
+    folder: str
+    rows: str
+    """`base`: without the tokens that were added since; `grown`: with them."""
+    replayed: int
+    """How many growths were replayed on base rows."""
+    rows_in_file: int
+    tensors: int
+    seconds: float
+
+    def __str__(self) -> str:
+        how = f", {self.replayed} growths replayed" if self.replayed else ", taken as they are"
+        return f"{self.folder}: {self.tensors} tensors mapped in {self.seconds:.2f} s; {self.rows_in_file} {self.rows} rows{how}"
+
+
+def load_weights(backbone: Any, where: str | Path) -> LoadReport:
+    """Map a folder's tensors into the structure, with base rows or grown rows, whichever it holds."""
+    start = time.perf_counter()
+    source = find(where)
+    llm, growths = backbone.llm, backbone.growths
+    recorded = source.record.get("backbone")
+    if recorded is not None:
+        check_fingerprint(backbone.tokenizer, recorded["fingerprint"], source.name)
+    tensors = _tensors(llm, source.folder)
+    name = next(n for n, p in llm.named_parameters() if p is llm.get_input_embeddings().weight)
+    if name not in tensors:
+        raise CheckpointError(
+            f"`{source.name}` holds no tensor `{name}`; it is not a checkpoint of {type(llm).__name__}"
+        )
+    rows = int(tensors[name].shape[0])
+    pending = _pending(growths, rows, num_rows(llm), source.folder, recorded is not None, source.name)
+    resize(llm, rows)
+    try:
+        assign(llm, tensors, dtype=llm.config.dtype, where=source.name)
+    except CheckpointError:
+        resize(llm, growths[-1].rows_after if growths else rows)
+        raise
+    for growth in pending:
+        replay(llm, growth)
+    if recorded is not None and not pending:
+        load_displaced(growths, source.folder)
+    kind = "grown" if growths and len(pending) < len(growths) else "base"
+    return LoadReport(source.name, kind, len(pending), rows, len(tensors), time.perf_counter() - start)
+
+
+def _tensors(llm: Any, folder: Path) -> dict[str, torch.Tensor]:
+    """Mapped tensors under the model's names; where transformers itself renames or reshapes what is saved
+    (GPT-NeoX's head), its loader does it, at the cost of a copy."""
+    mapped = mapped_tensors(folder)
+    tensors = spelled_for(llm, mapped)
+    if len(tensors) < len(mapped) and missing_from(llm, tensors):
+        return converted_by_library(llm, folder) or tensors
+    return tensors
+
+
+def _pending(growths: list[Growth], rows: int, grown: int, folder: Path, is_ours: bool, who: str) -> list[Growth]:
+    """The growths that the file's rows have not seen; an error where the number of rows fits none of them."""
+    known = _tokens_of(folder)
+    for done in range(len(growths), -1, -1):
+        expected = growths[done].rows_before if done < len(growths) else grown
+        # a growth into spare rows leaves their number alone: the folder's own tokenizer tells whether it happened
+        told = is_ours or done == 0 or known is None or set(growths[done - 1].tokens) <= known
+        if rows == expected and told:
+            return growths[done:]
+    fits = sorted({grown, *(growth.rows_before for growth in growths)})
+    raise CheckpointError(f"`{who}` has {rows} embedding rows; this model takes {' or '.join(map(str, fits))}")
+
+
+def _tokens_of(folder: Path) -> set[str] | None:
+    """Added tokens of the tokenizer in a folder; None where there is none to ask."""
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return None
+    return {entry["content"] for entry in read_json(file).get("added_tokens", [])}

@@ -1,0 +1,188 @@
+"""From a source to a model: its config, its explicit class, and either pretrained weights or the bare structure.
+
+The language half of a vision-language checkpoint becomes a plain causal model here, or is refused by name. Half-loaded
+models do not leave this file: what is missing or misshapen is an error.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import GenerationConfig
+
+from vertebra import compat
+from vertebra.backbone.source import Source, read_json, weight_files
+from vertebra.backbone.weights import assign, mapped_tensors, parameters_on_meta, spelled_for
+from vertebra.errors import CheckpointError, MissingPartError, NetworkError, UnknownNameError, did_you_mean
+
+# Vision-language model types whose language half is a plain causal class: (causal class, settings that mean nothing
+# to it). With text alone, their three-axis rotary positions are the ordinary ones.
+_TEXT_HALVES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "gemma3": ("Gemma3ForCausalLM", ()),
+    "qwen2_5_vl": ("Qwen2ForCausalLM", ("mrope_section",)),
+    "qwen2_vl": ("Qwen2ForCausalLM", ("mrope_section",)),
+}
+QUANTIZATIONS = ("int8", "nf4")
+
+
+def causal_class(source: Source) -> type:
+    """The explicit causal class of a checkpoint, by its config; never a class that ships with the checkpoint."""
+    model_type = source.config.get("model_type")
+    if model_type in _TEXT_HALVES:
+        return getattr(transformers, _TEXT_HALVES[model_type][0])
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+    if model_type not in CAUSAL:
+        raise CheckpointError(
+            f"`{source.name}` is of model type `{model_type}`, which has no causal language model in transformers "
+            f"{transformers.__version__}.{did_you_mean(str(model_type), CAUSAL)} Language halves are known for: "
+            f"{', '.join(sorted(_TEXT_HALVES))}"
+        )
+    if "text_config" in source.config and "text_config" in getattr(_config_class(model_type), "sub_configs", {}):
+        raise CheckpointError(
+            f"`{source.name}` is a vision-language checkpoint of type `{model_type}`, whose language half has no causal "
+            f"class of its own here. Known: {', '.join(sorted(_TEXT_HALVES))}"
+        )
+    return getattr(transformers, CAUSAL[model_type])
+
+
+def _config_class(model_type: str) -> type:
+    return transformers.AutoConfig.for_model(model_type).__class__
+
+
+def class_named(name: str) -> type:
+    found = getattr(transformers, name, None)
+    if found is None:
+        raise UnknownNameError("transformers class", name, (n for n in dir(transformers) if n.endswith("CausalLM")))
+    return found
+
+
+def build_config(source: Source, llm_cls: Any, kernel: str, dtype: torch.dtype, overrides: dict[str, Any]) -> Any:
+    """The config of the explicit class, with the user's overrides; an unknown key fails with the nearest name."""
+    model_type = source.config.get("model_type")
+    config_cls = llm_cls.config_class
+    if model_type in _TEXT_HALVES and config_cls.model_type != model_type:
+        config = _text_half(source, config_cls)
+    elif model_type != config_cls.model_type:
+        raise CheckpointError(
+            f"`{source.name}` is of model type `{model_type}`, but {llm_cls.__name__} loads `{config_cls.model_type}`"
+        )
+    else:
+        config = config_cls.from_dict(copy.deepcopy(source.config))
+    for key, value in overrides.items():
+        if not hasattr(config, key):
+            raise UnknownNameError("config setting", key, config.to_dict())
+        setattr(config, key, value)
+    config._attn_implementation = kernel
+    config.dtype = dtype
+    return config
+
+
+def _text_half(source: Source, config_cls: Any) -> Any:
+    full = transformers.AutoConfig.for_model(source.config["model_type"]).__class__.from_dict(source.config)
+    text = full.get_text_config().to_dict()
+    for key in ("model_type", "architectures", "_name_or_path"):
+        text.pop(key, None)
+    foreign = _TEXT_HALVES[source.config["model_type"]][1]
+    if isinstance(text.get("rope_parameters"), dict):
+        text["rope_parameters"] = {k: v for k, v in text["rope_parameters"].items() if k not in foreign}
+        if text["rope_parameters"].get("rope_type") == "mrope":
+            text["rope_parameters"]["rope_type"] = "default"
+    known = config_cls().to_dict()
+    text = {key: value for key, value in text.items() if key in known}
+    # A head that is tied in the whole model is tied in its half, whichever of the two configs says so.
+    text["tie_word_embeddings"] = bool(source.config.get("tie_word_embeddings", text.get("tie_word_embeddings")))
+    return config_cls(**text)
+
+
+def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | None, quantization: str | None) -> Any:
+    """Pretrained weights with the explicit class; whatever the checkpoint lacks is an error and never noise."""
+    if config.model_type != source.config.get("model_type"):
+        llm = build_structure(llm_cls, config)  # a language half: its tensors have other names
+        assign(llm, spelled_for(llm, mapped_tensors(source.folder)), dtype=config.dtype, where=source.name)
+        return llm.train()
+    if source.local:
+        weight_files(source.folder)
+    settings = {
+        "config": config,
+        "dtype": config.dtype,
+        "attn_implementation": config._attn_implementation,
+        # never the shipped file: LLaMA-2-chat's is invalid by today's rules, and merely reading it warns
+        "generation_config": GenerationConfig(),
+    }
+    if quantization is not None:
+        settings["quantization_config"] = quantization_config(quantization, config.dtype)
+    where = str(source.folder) if source.local else source.name
+    try:
+        with compat.bars_only_in_terminals():
+            llm, told = llm_cls.from_pretrained(where, token=token, output_loading_info=True, **settings)
+    except ConnectionError as error:
+        raise NetworkError(f"the weights of `{source.name}` cannot be fetched: {error}") from error
+    except (RuntimeError, OSError, ValueError) as error:
+        raise CheckpointError(f"`{source.name}` cannot be loaded as {llm_cls.__name__}: {error}") from error
+    _require_whole(source, told)
+    return llm.train()
+
+
+def _require_whole(source: Source, told: dict[str, Any]) -> None:
+    missing = sorted(told.get("missing_keys", ()))
+    wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in told.get("mismatched_keys", ()))
+    if missing or wrong:
+        parts = [f"{len(missing)} tensors are missing ({', '.join(missing[:4])} …)"] if missing else []
+        parts += [f"{len(wrong)} have another shape ({', '.join(wrong[:4])} …)"] if wrong else []
+        raise CheckpointError(f"the weights of `{source.name}` do not fit its config.json: {'; '.join(parts)}")
+
+
+def build_structure(llm_cls: Any, config: Any) -> Any:
+    """The model without weights: parameters on the meta device, buffers real."""
+    with parameters_on_meta():
+        return llm_cls._from_config(config, dtype=config.dtype, attn_implementation=config._attn_implementation)
+
+
+def quantization_config(name: str, dtype: torch.dtype) -> Any:
+    """int8 or nf4 through bitsandbytes, int8 through torchao where only that is present."""
+    import importlib.util
+
+    if name not in QUANTIZATIONS:
+        raise UnknownNameError("quantization", name, QUANTIZATIONS)
+    if importlib.util.find_spec("bitsandbytes") is not None:
+        if name == "int8":
+            return transformers.BitsAndBytesConfig(load_in_8bit=True)
+        return transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
+        )
+    if name == "int8" and importlib.util.find_spec("torchao") is not None:
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        return transformers.TorchAoConfig(Int8WeightOnlyConfig())
+    packages = "bitsandbytes or torchao" if name == "int8" else "bitsandbytes"
+    raise MissingPartError(f"quantization=`{name}` ({packages})", packages.split(" ")[0])
+
+
+def converted_by_library(llm: Any, folder: Path) -> dict[str, torch.Tensor] | None:
+    """The tensors as transformers' own loader names and shapes them, or None where it finds no more than we do."""
+    with compat.bars_only_in_terminals():
+        loaded, told = type(llm).from_pretrained(
+            folder, dtype=llm.config.dtype, output_loading_info=True, generation_config=GenerationConfig()
+        )
+    return None if told.get("missing_keys") else dict(loaded.state_dict())
+
+
+def greedy_generation(source: Source, tokenizer: Any, token: str | None = None) -> GenerationConfig:
+    """Decoding that is greedy until told otherwise, with the end ids that the checkpoint ships.
+
+    LLaMA-2-chat and Vicuna ship a temperature without sampling; transformers warns at every call then, and refuses to
+    save, so that a training run dies at its first checkpoint.
+    """
+    shipped = source.file("generation_config.json", token=token)
+    ends = read_json(shipped).get("eos_token_id") if shipped else source.config.get("eos_token_id")
+    return GenerationConfig(
+        do_sample=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=ends if ends is not None else tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )

@@ -1,0 +1,65 @@
+"""Folders that appear whole or not at all.
+
+Everything goes into a hidden sibling first, reaches the disk, and is renamed when it is complete: a reader never sees
+half a checkpoint, a failure leaves nothing behind, and two processes that make the same one agree.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from vertebra.errors import CheckpointError
+
+
+def require_free(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that would be mixed with, or lost."""
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"`{folder}` is a file; expected the name of a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise CheckpointError(f"`{folder}` exists and is not empty; name another folder, or pass overwrite=True")
+
+
+def write_whole(folder: Path, fill: Callable[[Path], object], *, replace: bool) -> Path:
+    """Let `fill` write into a sibling of `folder`, then rename it. Without `replace`, whoever is first wins."""
+    folder = Path(os.path.abspath(folder))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise CheckpointError(f"cannot write beside `{folder}`: {error}. Name a folder that you may write to.") from error
+    try:
+        part.chmod(0o755)  # mkdtemp's folder is private to its user
+        fill(part)
+        _flush(part)
+        _rename(part, folder, replace=replace)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _flush(part: Path) -> None:
+    """A rename may reach the disk before the bytes do; after a power cut that would be a whole folder of empty files."""
+    for path in (*part.rglob("*"), part):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _rename(part: Path, folder: Path, *, replace: bool) -> None:
+    if replace and folder.is_dir():
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+        folder.rename(old)
+        part.rename(folder)
+        shutil.rmtree(old)
+        return
+    try:
+        part.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
