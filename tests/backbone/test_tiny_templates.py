@@ -54,7 +54,8 @@ FORMATS = {
         "<|user|>\nWhere is it?<|end|>\n<|assistant|>\nOn the left.<|end|>\n<|endoftext|>",
     ),
     "tiny-gemma3": (
-        "<bos><start_of_turn>user\nBe brief.\n\nWhere is it?<end_of_turn>\n<start_of_turn>model\nOn the left.<end_of_turn>\n"
+        "<bos><start_of_turn>user\nBe brief.\n\nWhere is it?<end_of_turn>\n"
+        "<start_of_turn>model\nOn the left.<end_of_turn>\n"
         "<start_of_turn>user\nThanks<end_of_turn>\n<start_of_turn>model\n",
         "<bos><start_of_turn>user\nWhere is it?<end_of_turn>\n<start_of_turn>model\nOn the left.<end_of_turn>\n",
     ),

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["metaspace", "gemma", "gpt2", "llama3", "qwen", "neox", "wordpiece"]
+Kind = Literal["metaspace", "prepend", "gemma", "gpt2", "llama3", "qwen", "neox", "wordpiece"]
+"""`metaspace` and `prepend` are SentencePiece-like: the space mark is put before the text's first word alone, or, as
+in older files, before every stretch of text between marks, by a normalizer and without any pre-tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,8 @@ from vertebra.backbone.tiny.spec import TinyTokenizer
 _RARE = 2
 """Characters seen fewer times get no piece of their own: byte fallback (or `[UNK]`) must have something to do."""
 
+_SENTENCEPIECE = ("metaspace", "prepend", "gemma")
+
 # What merges may not cross, while training. SentencePiece: a word with its leading `▁`, single digits, punctuation.
 _PIECES = r"▁*\p{L}+|\p{N}|▁*[^\p{L}\p{N}▁]+|▁+"
 _LLAMA3 = (
@@ -46,7 +48,8 @@ def make_tokenizer(spec: TinyTokenizer, *, max_length: int, template: str | None
     if spec.kind == "wordpiece":
         tokenizer = transformers.BertTokenizer(vocab=_wordpiece(spec), **settings)
     elif spec.cls == "TokenizersBackend":
-        tokenizer = transformers.TokenizersBackend(tokenizer_object=_llama3_backend(spec), **settings)
+        backend = _llama3_backend(spec) if spec.kind == "llama3" else _prepend_backend(spec)
+        tokenizer = transformers.TokenizersBackend(tokenizer_object=backend, **settings)
     else:
         vocab, merges = _vocabulary(spec)
         tokenizer = getattr(transformers, spec.cls)(vocab=vocab, merges=merges, **settings)
@@ -84,10 +87,23 @@ def _llama3_backend(spec: TinyTokenizer) -> Any:
     return backend
 
 
+def _prepend_backend(spec: TinyTokenizer) -> Any:
+    """SentencePiece as older hub files write it: no pre-tokenizer, so that `word_ids()` are all 0."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    vocab, merges = _vocabulary(spec)
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return backend
+
+
 def _vocabulary(spec: TinyTokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """(token -> id, merges) without what is added later: `first`, then bytes, characters, and pieces as learnt."""
     size = spec.size - len(spec.first) - len(spec.last) - len(spec.plain)
-    if spec.kind in ("metaspace", "gemma"):
+    if spec.kind in _SENTENCEPIECE:
         alphabet = _pieces_alphabet()
         base = [f"<0x{byte:02X}>" for byte in range(256)] + list(alphabet)
     else:
@@ -114,8 +130,8 @@ def _learn(kind: str, alphabet: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 
     cuts: list[Any]
     lines: Iterable[str] = [line for line in tiny_text().splitlines() if line]
-    if kind in ("metaspace", "gemma"):
-        keep, prefix = set(alphabet), "▁" if kind == "metaspace" else ""
+    if kind in _SENTENCEPIECE:
+        keep, prefix = set(alphabet), "" if kind == "gemma" else "▁"
         lines = ["".join(c if c in keep else "\n" for c in prefix + line.replace(" ", "▁")) for line in lines]
         cuts = [
             pre_tokenizers.Split("\n", behavior="removed"),

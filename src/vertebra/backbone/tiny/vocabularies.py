@@ -39,17 +39,10 @@ _SPACES = tuple(" " * n for n in range(31, 1, -1))
 _TABS = tuple("\t" * n for n in range(9, 1, -1))
 
 
-def _llama(size: int = 960, last: tuple[str, ...] = (), *, bos: bool = True, **settings: Any) -> TinyTokenizer:
-    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", **settings}
-    return TinyTokenizer(
-        kind="metaspace",
-        cls="LlamaTokenizer",
-        size=size,
-        first=_LLAMA_FIRST,
-        last=last,
-        swallow=bool(last),
-        settings={**names, "add_bos_token": bos, "legacy": False},
-    )
+def _llama() -> TinyTokenizer:
+    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    settings = {**names, "add_bos_token": True, "legacy": False}
+    return TinyTokenizer(kind="metaspace", cls="LlamaTokenizer", size=960, first=_LLAMA_FIRST, settings=settings)
 
 
 def _qwen(size: int, last: tuple[str, ...] = _QWEN, plain: tuple[str, ...] = ()) -> TinyTokenizer:
@@ -87,7 +80,15 @@ _PHI3_LAST = (
 TOKENIZERS: dict[str, TinyTokenizer] = {
     "llama2": _llama(),
     "mistral": _llama(),
-    "phi3": _llama(971, _PHI3_LAST, bos=False, eos_token=END, pad_token=END),
+    "phi3": TinyTokenizer(
+        kind="prepend",
+        cls="TokenizersBackend",
+        size=971,
+        first=_LLAMA_FIRST,
+        last=_PHI3_LAST,
+        swallow=True,
+        settings={"unk_token": "<unk>", "bos_token": "<s>", "eos_token": END, "pad_token": END},
+    ),
     "llama3": TinyTokenizer(
         kind="llama3",
         cls="TokenizersBackend",
