@@ -16,6 +16,9 @@ _HOME = {
     "TokenSequence": "vertebra.sequence.tokens",
     "Role": "vertebra.sequence.tokens",
     "VertebraError": "vertebra.errors",
+    "TINY": "vertebra.backbone.tiny",
+    "tiny_checkpoint": "vertebra.backbone.tiny",
+    "write_tiny": "vertebra.backbone.tiny",
 }
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604
