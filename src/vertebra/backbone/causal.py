@@ -173,6 +173,8 @@ class HFCausalLLMBackbone(LLMBackbone):
         if inputs is None or (input_ids is not None and inputs_embeds is not None):
             given = "neither" if inputs is None else "both"
             raise SequenceError(f"forward needs input_ids or inputs_embeds; {given} came. Give exactly one of them")
+        if labels is not None and logits_to_keep is not None:
+            raise SequenceError("labels need the logits of every position; leave `logits_to_keep` or `labels` out")
         self._require_weights()
         past_key_values = self._as_cache(past_key_values)
         self._check_length(inputs, past_key_values)
@@ -294,6 +296,12 @@ class HFCausalLLMBackbone(LLMBackbone):
         if not isinstance(found, nn.ModuleList):
             raise BackboneError(f"`{self.family.layers}` of {type(self.llm).__name__} is no list of layers")
         return found
+
+    @property
+    def final_norm(self) -> nn.Module | None:
+        """The norm after the last layer; None where a model has none (opt-350m)."""
+        stem, _, name = self.family.norm.rpartition(".")
+        return getattr(submodule(self.llm, stem, "norm"), name, None)
 
     @property
     def embedding_width(self) -> int:
