@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from data.tokenizers import tokenizer_of
+
 
 @pytest.fixture
 def jsonl(tmp_path: Path) -> Callable[..., Path]:
@@ -20,3 +22,21 @@ def jsonl(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def llama() -> Any:
+    """Adds BOS, has no pre-tokenizer."""
+    return tokenizer_of("tiny-llama2")
+
+
+@pytest.fixture
+def gpt2() -> Any:
+    """Adds nothing, byte-level with a pre-tokenizer."""
+    return tokenizer_of("tiny-gpt2")
+
+
+@pytest.fixture
+def bert() -> Any:
+    """Adds [CLS] and [SEP], has a mask token and token types."""
+    return tokenizer_of("tiny-bert")

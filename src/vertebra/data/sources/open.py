@@ -72,7 +72,7 @@ def open_source(
         if found is None:
             return _saved_or_hub(text, config=config, split=split, streaming=streaming)
         sources = [_file(path, text_unit, max_line) for path in found]
-        return sources[0] if len(sources) == 1 and Path(text).is_file() else Chain(sources, text)
+        return sources[0] if len(sources) == 1 and os.path.isfile(text) else Chain(sources, text)
     if isinstance(data, Mapping):
         raise DataError("a mapping is no source; for several sources with weights make a `Mixture(…)` of it")
     if isinstance(data, Sequence):
@@ -86,7 +86,7 @@ def _sequence(data: Sequence[Any], text_unit: TextUnit | None, max_line: int) ->
     """Several paths, or a list of rows: paths exist."""
     if len(data) and all(isinstance(item, os.PathLike) for item in data):
         return Chain([_file(Path(item), text_unit, max_line) for item in data], f"<{len(data)} files>")
-    if len(data) and all(isinstance(item, str) and len(item) < 4096 and Path(item).is_file() for item in data[:100]):
+    if len(data) and all(isinstance(item, str) and os.path.isfile(item) for item in data[:100]):
         return Chain([_file(Path(item), text_unit, max_line) for item in data], f"<{len(data)} files>")
     return Items(data)
 
@@ -94,9 +94,9 @@ def _sequence(data: Sequence[Any], text_unit: TextUnit | None, max_line: int) ->
 def _paths(text: str, pattern: str | None) -> list[Path] | None:
     """The files that a path names, sorted; None where it names no path here."""
     path = Path(text)
-    if path.is_file():
+    if os.path.isfile(text):  # unlike Path.is_file it takes a text too long for a name
         return [path]
-    if path.is_dir():
+    if os.path.isdir(text):
         if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
             return None
         return _folder(path, pattern)
@@ -132,11 +132,11 @@ def _folder(path: Path, pattern: str | None) -> list[Path]:
 def _saved_or_hub(text: str, *, config: str | None, split: str | None, streaming: bool) -> Source:
     """A dataset folder, or a hub name; and a good message where it is neither."""
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(text):
         return load_saved(text, split=split)
     looks_like_path = text.startswith((".", "/", "~")) or text.count("/") > 1 or inner_suffix(path) in KINDS
     if looks_like_path or "/" not in text:
-        parent = path.parent if path.parent.is_dir() else None
+        parent = path.parent if os.path.isdir(path.parent) else None
         near = did_you_mean(path.name, [file.name for file in parent.iterdir()]) if parent else ""
         raise DataError(f"no such file or folder: {text}.{near} (A dataset of the hub is named `hub:{text}`.)")
     return load_hub(text, config=config, split=split, streaming=streaming)
