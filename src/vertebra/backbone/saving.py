@@ -98,7 +98,8 @@ class LoadReport:
 
     def __str__(self) -> str:
         how = f", {self.replayed} growths replayed" if self.replayed else ", taken as they are"
-        return f"{self.folder}: {self.tensors} tensors mapped in {self.seconds:.2f} s; {self.rows_in_file} {self.rows} rows{how}"
+        rows = f"{self.rows_in_file} {self.rows} rows{how}"
+        return f"{self.folder}: {self.tensors} tensors mapped in {self.seconds:.2f} s; {rows}"
 
 
 def load_weights(backbone: Any, where: str | Path) -> LoadReport:

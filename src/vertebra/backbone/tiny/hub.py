@@ -13,10 +13,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from vertebra.backbone.tiny.folders import write_whole
 from vertebra.backbone.tiny.table import TINY, TINY_ENCODERS
 from vertebra.backbone.tiny.write import tiny_checkpoint, tiny_spec
 from vertebra.errors import ConfigError
+from vertebra.folders import write_whole
 
 
 def write_hub_cache(folder: str | os.PathLike[str], names: Mapping[str, str] | None = None) -> Path:

@@ -15,11 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vertebra.backbone.tiny.folders import write_whole
 from vertebra.backbone.tiny.spec import TinySpec
 from vertebra.backbone.tiny.table import TINY, TINY_ENCODERS
 from vertebra.backbone.tiny.tokenizer import make_tokenizer
 from vertebra.errors import ConfigError, UnknownNameError
+from vertebra.folders import write_whole
 
 # Settings with one entry a layer; they follow when the number of layers is overridden.
 _PER_LAYER = ("layer_types", "no_rope_layers")
