@@ -126,14 +126,20 @@ class Table(Samples):
 
     def scales(self, first: int, last: int) -> np.ndarray | None:
         """How much samples `first:last` count, or None where all count 1."""
-        if not self._scaled:
+        if not self.scaled:
             return None
         return np.array(
             [1.0 if (scale := self._place(i)[0].scale) is None else scale[self._row[i]] for i in range(first, last)]
         )
 
     @property
-    def _scaled(self) -> bool:
+    def columns(self) -> tuple[str, ...]:
+        """The vectors it holds."""
+        return tuple(self.chunks[0].columns) if self.chunks else ("ids",)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether some samples count more than others."""
         return any(chunk.scale is not None for chunk in self.chunks)
 
     def _place(self, index: int) -> tuple[Chunk, int]:
