@@ -96,9 +96,7 @@ def differences(before: Any, after: Any) -> list[str]:
     """`name: old → new` for every setting in which two configs (or their plain forms) differ."""
     old, new = dict(_leaves(plain(before))), dict(_leaves(plain(after)))
     names = [*old, *(name for name in new if name not in old)]
-    return [
-        f"{n}: {old.get(n, '–')} → {new.get(n, '–')}" for n in names if old.get(n, _NOTHING) != new.get(n, _NOTHING)
-    ]
+    return [f"{n}: {old.get(n, '–')} → {new.get(n, '–')}" for n in names if old.get(n, "–") != new.get(n, "–")]
 
 
 def _leaves(tree: Any, name: str = "") -> Iterable[tuple[str, Any]]:
