@@ -1,9 +1,17 @@
-"""What every test shares: no network, one thread, messages said anew, and tiny checkpoints made once a session."""
+"""What every test shares: no network, caches of its own, and messages that are said anew."""
 
 from __future__ import annotations
 
+import getpass
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
+# Kept between runs, so that tiny checkpoints are made once; their names hold a hash of all that makes them.
+_CACHE = Path(tempfile.gettempdir()) / f"vertebra-tests-{getpass.getuser()}"
+os.environ["VERTEBRA_CACHE"] = str(_CACHE / "tiny")
+os.environ["HF_HUB_CACHE"] = str(_CACHE / f"hub-{os.getpid()}")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -16,3 +24,15 @@ from vertebra import log
 @pytest.fixture(autouse=True)
 def _say_messages_anew():
     log.forget_said()
+
+
+@pytest.fixture
+def hub():
+    """`hub({"org/name": "tiny-llama2"})`: lay tiny checkpoints out as a hub cache, under real hub names."""
+    from vertebra.backbone.tiny import write_hub_cache
+
+    return lambda names: write_hub_cache(Path(os.environ["HF_HUB_CACHE"]), names)
+
+
+def pytest_sessionfinish():
+    shutil.rmtree(os.environ["HF_HUB_CACHE"], ignore_errors=True)

@@ -20,7 +20,9 @@ OLDEST = "5.17"
 VERSION = Version(transformers.__version__)
 
 if Version(OLDEST) > VERSION:
-    raise ImportError(f"vertebra needs transformers >= {OLDEST}; found {transformers.__version__}. Upgrade transformers.")
+    raise ImportError(
+        f"vertebra needs transformers >= {OLDEST}; found {transformers.__version__}. Upgrade transformers."
+    )
 
 
 def enable_checkpointing(model: Any) -> None:
@@ -67,3 +69,14 @@ def bars_only_in_terminals() -> Iterator[None]:
         yield
     finally:
         transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def errors_only() -> Iterator[None]:
+    """Inside, the library's reports stay quiet: the caller checks what was loaded, and says it in one message."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)

@@ -137,7 +137,8 @@ def _arguments(name: str | Path, row: ModelRow | None, token: str | None) -> dic
     recorded = source.record.get("backbone", {})
     return {
         "llm_backbone_id": recorded.get("id", text),
-        "llm_family": recorded.get("family") or source.config.get("model_type", "unknown"),
+        # no family's name, so that its facts are read off the model and not taken for known
+        "llm_family": recorded.get("family") or f"{source.config.get('model_type', 'unknown')}-like",
         "llm_cls": causal_class(source),
         "hf_hub_path": text,
     }

@@ -94,12 +94,15 @@ class LoadReport:
     """How many growths were replayed on base rows."""
     rows_in_file: int
     tensors: int
+    unused: int
+    """Tensors of the file that belong to something else: a projector, a vision tower."""
     seconds: float
 
     def __str__(self) -> str:
         how = f", {self.replayed} growths replayed" if self.replayed else ", taken as they are"
         rows = f"{self.rows_in_file} {self.rows} rows{how}"
-        return f"{self.folder}: {self.tensors} tensors mapped in {self.seconds:.2f} s; {rows}"
+        aside = f"; {self.unused} tensors are of other parts" if self.unused else ""
+        return f"{self.folder}: {self.tensors} tensors mapped in {self.seconds:.2f} s; {rows}{aside}"
 
 
 def load_weights(backbone: Any, where: str | Path) -> LoadReport:
@@ -110,7 +113,7 @@ def load_weights(backbone: Any, where: str | Path) -> LoadReport:
     recorded = source.record.get("backbone")
     if recorded is not None:
         check_fingerprint(backbone.tokenizer, recorded["fingerprint"], source.name)
-    tensors = _tensors(llm, source.folder)
+    tensors, unused = _tensors(llm, source.folder)
     name = next(n for n, p in llm.named_parameters() if p is llm.get_input_embeddings().weight)
     if name not in tensors:
         raise CheckpointError(
@@ -129,17 +132,19 @@ def load_weights(backbone: Any, where: str | Path) -> LoadReport:
     if recorded is not None and not pending:
         load_displaced(growths, source.folder)
     kind = "grown" if growths and len(pending) < len(growths) else "base"
-    return LoadReport(source.name, kind, len(pending), rows, len(tensors), time.perf_counter() - start)
+    return LoadReport(source.name, kind, len(pending), rows, len(tensors), unused, time.perf_counter() - start)
 
 
-def _tensors(llm: Any, folder: Path) -> dict[str, torch.Tensor]:
-    """Mapped tensors under the model's names; where transformers itself renames or reshapes what is saved
-    (GPT-NeoX's head), its loader does it, at the cost of a copy."""
+def _tensors(llm: Any, folder: Path) -> tuple[dict[str, torch.Tensor], int]:
+    """Mapped tensors under the model's names, and how many others there are. Where transformers itself renames or
+    reshapes what is saved (GPT-NeoX's head), its loader does it, at the cost of a copy."""
     mapped = mapped_tensors(folder)
     tensors = spelled_for(llm, mapped)
     if len(tensors) < len(mapped) and missing_from(llm, tensors):
-        return converted_by_library(llm, folder) or tensors
-    return tensors
+        converted = converted_by_library(llm, folder)
+        if converted is not None:
+            return converted, 0
+    return tensors, len(mapped) - len(tensors)
 
 
 def _pending(growths: list[Growth], rows: int, grown: int, folder: Path, is_ours: bool, who: str) -> list[Growth]:

@@ -7,6 +7,7 @@ models do not leave this file: what is missing or misshapen is an error.
 from __future__ import annotations
 
 import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 import transformers
 from transformers import GenerationConfig
 
-from vertebra import compat
+from vertebra import compat, log
 from vertebra.backbone.source import Source, read_json, weight_files
 from vertebra.backbone.weights import assign, mapped_tensors, parameters_on_meta, spelled_for
 from vertebra.errors import CheckpointError, MissingPartError, NetworkError, UnknownNameError, did_you_mean
@@ -118,11 +119,13 @@ def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | N
         settings["quantization_config"] = quantization_config(quantization, config.dtype)
     where = str(source.folder) if source.local else source.name
     try:
-        with compat.bars_only_in_terminals():
-            llm, told = llm_cls.from_pretrained(where, token=token, output_loading_info=True, **settings)
+        with compat.bars_only_in_terminals(), compat.errors_only():
+            llm, told = llm_cls.from_pretrained(
+                where, token=token, output_loading_info=True, ignore_mismatched_sizes=True, **settings
+            )
     except ConnectionError as error:
         raise NetworkError(f"the weights of `{source.name}` cannot be fetched: {error}") from error
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"`{source.name}` cannot be loaded as {llm_cls.__name__}: {error}") from error
     _require_whole(source, told)
     return llm.train()
@@ -135,6 +138,9 @@ def _require_whole(source: Source, told: dict[str, Any]) -> None:
         parts = [f"{len(missing)} tensors are missing ({', '.join(missing[:4])} …)"] if missing else []
         parts += [f"{len(wrong)} have another shape ({', '.join(wrong[:4])} …)"] if wrong else []
         raise CheckpointError(f"the weights of `{source.name}` do not fit its config.json: {'; '.join(parts)}")
+    unused = sorted(told.get("unexpected_keys", ()))
+    if unused:
+        log.warn(f"{len(unused)} tensors of `{source.name}` belong to no part of the model: {', '.join(unused[:4])} …")
 
 
 def build_structure(llm_cls: Any, config: Any) -> Any:

@@ -1,0 +1,222 @@
+"""Every way in which a checkpoint can be wrong: one clear message each, nothing half-loaded, nothing written."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vertebra.backbone.registry import load_backbone
+from vertebra.backbone.tiny import write_tiny
+from vertebra.errors import CheckpointError, NetworkError, UnknownNameError
+
+BOTH_MODES = pytest.mark.parametrize("mode", [{}, {"inference_mode": True, "weights": True}], ids=["train", "infer"])
+
+
+def listing(folder: Path) -> dict[str, int]:
+    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*")}
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    return write_tiny("tiny-llama2", tmp_path / "model")
+
+
+def refused(folder: Path | str, text: str, mode: dict, error: type[Exception] = CheckpointError) -> str:
+    before = listing(Path(folder)) if Path(folder).is_dir() else None
+    with pytest.raises(error, match=text) as caught:
+        load_backbone(folder, **mode)
+    if before is not None:
+        assert listing(Path(folder)) == before, "the input must not be written to"
+    return str(caught.value)
+
+
+def edit_json(file: Path, **values) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+@BOTH_MODES
+def test_missing_folder(tmp_path, mode):
+    refused(tmp_path / "absent", "there is no folder", mode)
+    refused("./absent", "there is no folder", mode)
+
+
+@BOTH_MODES
+def test_empty_folder_and_file(tmp_path, mode):
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "is empty", mode)
+    (tmp_path / "file").write_text("x")
+    refused(tmp_path / "file", "is a file", mode)
+
+
+@BOTH_MODES
+def test_no_config(model, mode):
+    (model / "config.json").unlink()
+    refused(model, r"no config\.json", mode)
+
+
+@BOTH_MODES
+def test_damaged_config(model, mode):
+    (model / "config.json").write_text('{"model_type": "lla')
+    refused(model, "not valid JSON", mode)
+    (model / "config.json").write_text("[1]")
+    refused(model, "holds a list", mode)
+
+
+@BOTH_MODES
+def test_missing_tokenizer(model, mode):
+    for file in model.glob("*token*"):
+        file.unlink()
+    refused(model, "has no tokenizer", mode)
+
+
+@BOTH_MODES
+def test_missing_weights(model, mode):
+    (model / "model.safetensors").unlink()
+    refused(model, "has no weights", mode)
+
+
+@BOTH_MODES
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, -1])
+def test_truncated_safetensors(model, mode, keep):
+    file = model / "model.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * keep) if isinstance(keep, float) else keep])
+    refused(model, "not a whole|truncated|damaged", mode)
+
+
+def shard(model: Path) -> None:
+    """Rewrite the weights as two shards and an index."""
+    tensors = load_file(model / "model.safetensors")
+    names = sorted(tensors)
+    halves = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, part in halves.items():
+        save_file({name: tensors[name] for name in part}, model / file, metadata={"format": "pt"})
+    weight_map = {name: file for file, part in halves.items() for name in part}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (model / "model.safetensors").unlink()
+
+
+@BOTH_MODES
+def test_shards_load_and_an_absent_one_is_named(model, mode, shared, ids):
+    shard(model)
+    expected = shared("tiny-llama2")
+    with torch.no_grad():
+        logits = load_backbone(model, dtype="float32", **mode).eval()(ids(expected)).logits[..., :960]
+        assert torch.equal(logits, expected(ids(expected)).logits[..., :960])
+    (model / "model-00002-of-00002.safetensors").unlink()
+    refused(model, "lacks 1 of 2 shards: model-00002-of-00002", mode)
+
+
+@BOTH_MODES
+def test_wrong_shapes_and_missing_tensors(model, mode):
+    tensors = load_file(model / "model.safetensors")
+    save_file({**tensors, "model.norm.weight": torch.ones(3)}, model / "model.safetensors", metadata={"format": "pt"})
+    assert "model.norm.weight" in refused(model, "norm", mode)
+    tensors.pop("model.norm.weight")
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    assert "model.norm.weight" in refused(model, "norm", mode)
+
+
+class Evil:
+    """Unpickling this would write a file."""
+
+    def __reduce__(self):
+        return (open, ("evil-was-here", "w"))
+
+
+@BOTH_MODES
+def test_bin_that_is_not_plain_weights(model, mode, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (model / "model.safetensors").unlink()
+    torch.save({"model.norm.weight": Evil()}, model / "pytorch_model.bin")
+    refused(model, "(?i)plain tensors|weights_only|cannot be loaded", mode)
+    assert not (tmp_path / "evil-was-here").exists()
+
+
+def test_plain_bin_is_mapped(model, shared, ids):
+    tensors = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    torch.save(tensors, model / "pytorch_model.bin")
+    expected = shared("tiny-llama2")
+    backbone = load_backbone(model, inference_mode=True, weights=True, dtype="float32")
+    with torch.no_grad():
+        assert torch.equal(backbone(ids(expected)).logits[..., :960], expected(ids(expected)).logits[..., :960])
+
+
+@BOTH_MODES
+def test_unsupported_classes(model, mode):
+    edit_json(model / "config.json", model_type="lama")
+    assert "`llama`" in refused(model, "no causal language model", mode)
+    edit_json(model / "config.json", model_type="t5")
+    refused(model, "no causal language model", mode)
+
+
+@BOTH_MODES
+def test_remote_code_is_never_run(model, mode):
+    edit_json(model / "config.json", model_type="mine", auto_map={"AutoModelForCausalLM": "modeling_mine.MineLM"})
+    (model / "modeling_mine.py").write_text("raise SystemExit('ran')")
+    assert "modeling_mine.MineLM" in refused(model, "remote code is never run", mode)
+
+
+def test_a_class_that_is_not_the_checkpoints(model):
+    from transformers import MistralForCausalLM
+
+    from vertebra import HFCausalLLMBackbone
+
+    with pytest.raises(CheckpointError, match="`llama`, but MistralForCausalLM loads `mistral`"):
+        HFCausalLLMBackbone("x", "mistral", MistralForCausalLM, model)
+
+
+def test_an_id_with_a_typo_offers_the_nearest():
+    with pytest.raises(UnknownNameError, match="`llama2-7b-pure`"):
+        load_backbone("lama2-7b-pure")
+
+
+def test_no_network():
+    with pytest.raises(NetworkError, match="cannot be reached"):
+        load_backbone("someone/not-cached")
+
+
+class FakeHub(http.server.BaseHTTPRequestHandler):
+    """Answers as the hub does for repositories that one may not see."""
+
+    def do_HEAD(self):
+        code, error = {"gated": (403, "GatedRepo"), "absent": (401, "RepoNotFound")}[self.path.split("/")[1]]
+        self.send_response(code)
+        self.send_header("X-Error-Code", error)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_HEAD
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_repository_that_needs_a_token():
+    """A real request against a server that answers as the hub does; no token, and one that does not help."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    code = (
+        "from vertebra.backbone.source import find\nfrom vertebra.errors import VertebraError\n"
+        "for name, token in (('gated/model', None), ('absent/model', None), ('absent/model', 'hf_x')):\n"
+        "    try: find(name, token=token)\n    except VertebraError as error: print(type(error).__name__, error)\n"
+    )
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1"}
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    server.shutdown()
+    server.server_close()
+    gated, absent, with_token = out.stdout.strip().splitlines()
+    assert gated.startswith("CheckpointError `gated/model` is gated")
+    assert "pass `hf_token=`" in absent
+    assert "the token given cannot see it" in with_token
