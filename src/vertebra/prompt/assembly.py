@@ -1,0 +1,161 @@
+"""From a written prompt and its encoding to the vectors: roles and weights by character, splices by token.
+
+It knows neither formats nor tokenizers: pieces come in, and the ids of their joined text with the characters behind
+each id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vertebra.prompt.conversation import Splice
+from vertebra.prompt.layout import Piece
+from vertebra.prompt.tokenizer import Encoding
+from vertebra.sequence.roles import Role
+from vertebra.sequence.tokens import TokenSequence
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A conversation written out, before it is encoded."""
+
+    text: str
+    pieces: list[Piece]
+    cut: bool
+    """The sequence ends with its last splice: the ids of an answer that goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A splice and the index of the token before which it enters."""
+
+    at: int
+    splice: Splice
+    weight: float
+
+
+def assemble(
+    prompt: Written,
+    encoding: Encoding,
+    prefix: tuple[int, ...],
+    front: int,
+    reserved: int,
+    both_ways: frozenset[str],
+) -> TokenSequence:
+    role, weight = _by_character(prompt.pieces, encoding)
+    ids = encoding.ids
+    if prefix:
+        ids = np.concatenate([np.asarray(prefix, np.int64), ids])
+        role = np.concatenate([np.full(len(prefix), Role.TEXT, np.int64), role])
+        weight = np.concatenate([np.zeros(len(prefix), np.float32), weight])
+    entries = _entries(prompt, encoding, len(prefix), front)
+    if not entries:
+        return TokenSequence.of(ids, role=role, weight=weight)
+    sequence = _with_entries(ids, role, weight, entries, reserved, both_ways)
+    if prompt.cut:
+        after = len(ids) - entries[-1].at
+        sequence = sequence.cut(0, len(sequence) - after)
+    return sequence
+
+
+def _by_character(pieces: Sequence[Piece], encoding: Encoding) -> tuple[np.ndarray, np.ndarray]:
+    """Each token's role and weight, from the characters behind it.
+
+    A token that straddles a border is its last character's (`▁Hi` is the answer's, though the space is the format's),
+    and is trained on if any of its characters is.
+    """
+    lengths = [len(piece.text) for piece in pieces]
+    roles = np.repeat([int(piece.role) for piece in pieces], lengths)
+    weights = np.repeat(np.asarray([piece.weight for piece in pieces], np.float32), lengths)
+    at = 0
+    for piece, length in zip(pieces, lengths, strict=True):
+        for start, stop in piece.pages:
+            roles[at + start : at + stop] = Role.PAGE
+        at += length
+    if not len(encoding.ids):
+        return np.zeros(0, np.int64), np.zeros(0, np.float32)
+    last = np.maximum(encoding.stop, encoding.start + 1) - 1
+    trained = np.maximum.accumulate(np.where(weights > 0, np.arange(len(weights)), -1))[last]
+    return roles[last], np.where(trained >= encoding.start, weights[trained], np.float32(0.0))
+
+
+def _entries(prompt: Written, encoding: Encoding, shift: int, front: int) -> list[_Entry]:
+    """Every splice with its place among the tokens: anchored ones right after BOS, then the others in order."""
+    anchored: list[_Entry] = []
+    inline: list[_Entry] = []
+    at = 0
+    for piece in prompt.pieces:
+        for offset, splice in piece.splices:
+            if splice.anchored:
+                anchored.append(_Entry(front, splice, piece.weight))
+            else:
+                place = _place(prompt.text, encoding, at + offset)
+                inline.append(_Entry(max(place + shift, front), splice, piece.weight))
+        at += len(piece.text)
+    return anchored + inline
+
+
+def _place(text: str, encoding: Encoding, at: int) -> int:
+    """How many tokens stand before what enters at a character.
+
+    A token with characters on both sides stands where its first visible one is: `▁cup` behind, `:\\n` before.
+    """
+    place = int(np.searchsorted(encoding.stop, at, side="right"))
+    if place < len(encoding.ids):
+        start = int(encoding.start[place])
+        if start < at and text[start:at].strip():
+            place += 1
+    return place
+
+
+def _with_entries(
+    ids: np.ndarray,
+    role: np.ndarray,
+    weight: np.ndarray,
+    entries: Sequence[_Entry],
+    reserved: int,
+    both_ways: frozenset[str],
+) -> TokenSequence:
+    """The vectors with every splice's ids or slots inserted."""
+    segments: dict[str, int] = {}
+    seen: dict[str, int] = {}
+    places: list[int] = []
+    new_ids: list[int] = []
+    new_roles: list[int] = []
+    new_weights: list[float] = []
+    new_slots: list[tuple[int, int]] = []
+    new_blocks: list[int] = []
+    block = 1  # a prefix that sees itself both ways is block 1; parts are counted from 2
+    for entry in entries:
+        splice = entry.splice
+        count = len(splice.ids) if splice.segment is None else splice.count
+        places += [entry.at] * count
+        new_roles += [int(splice.role)] * count
+        if splice.segment is None:
+            new_ids += splice.ids
+            new_weights += [entry.weight] * count
+            new_slots += [(-1, -1)] * count
+            new_blocks += [0] * count
+            continue
+        name = splice.segment
+        number, first = segments.setdefault(name, len(segments)), seen.get(name, 0)
+        seen[name] = first + count
+        together = bool(both_ways & {name, name.split(":")[0], splice.role.name.lower()})
+        block += together
+        new_ids += [reserved] * count
+        new_weights += [0.0] * count
+        new_slots += [(number, index) for index in range(first, first + count)]
+        new_blocks += [block if together else 0] * count
+    slot = np.full((len(ids), 2), -1, np.int64)
+    block_of = np.zeros(len(ids), np.int64)
+    return TokenSequence.of(
+        np.insert(ids, places, new_ids),
+        role=np.insert(role, places, new_roles),
+        weight=np.insert(weight, places, new_weights),
+        slot=np.insert(slot, places, np.asarray(new_slots, np.int64).reshape(-1, 2), axis=0),
+        block=np.insert(block_of, places, new_blocks),
+        segments=tuple(segments),
+    )

@@ -1,0 +1,349 @@
+"""Prompt builders: a conversation becomes a string turn by turn, or pieces for `render`; the formats are data.
+
+The string interface is OpenVLA's: roles `human` and `gpt` (here also `user`, `assistant`, and `system` first), and no
+BOS where the tokenizer adds one. It knows no tokenizer, so it cannot protect a prompt from typed control tokens:
+`render` does.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, ClassVar, Literal
+
+from vertebra import log
+from vertebra.errors import ConfigError, PromptError, did_you_mean
+from vertebra.prompt import templates
+from vertebra.prompt.conversation import Content, Message, Reader, check_order
+from vertebra.prompt.layout import End, Piece, text_of
+from vertebra.prompt.templates import Template
+from vertebra.sequence.roles import Role
+
+SystemChoice = Literal["native", "fold"]
+_READER = Reader()
+
+
+class PromptBuilder(ABC):
+    """Builds one conversation turn by turn.
+
+    `system_prompt` is what the system says; None means the format's own default, an empty string means nothing. A
+    format without a place for it raises, unless `system="fold"` puts it before the first question.
+    """
+
+    name: ClassVar[str] = ""
+    bos: str | None = None
+    """The BOS token that rendering puts before the text once, if the tokenizer knows it."""
+    stop: str | None = None
+    """The token that ends an answer, if the format names it."""
+    follows_tokenizer: ClassVar[bool] = False
+    """The tokenizer's own chat template says everything, BOS included."""
+
+    def __init__(self, model_family: str, system_prompt: str | None = None, *, system: SystemChoice = "native") -> None:
+        if system_prompt is not None and not isinstance(system_prompt, str):
+            raise PromptError(f"a system prompt is a string or None, not {system_prompt!r:.80}")
+        if system not in ("native", "fold"):
+            near = did_you_mean(str(system), ("native", "fold"))
+            raise ConfigError(
+                f"system={system!r}:{near} `native` uses the format's own place, `fold` the first question."
+            )
+        self.model_family, self.system_prompt, self.system = model_family, system_prompt, system
+        self._messages: list[Message] = []
+
+    @abstractmethod
+    def add_turn(self, role: str, message: str) -> str:
+        """Add what `human` or `gpt` says; returns the text by which the prompt grew."""
+
+    @abstractmethod
+    def get_potential_prompt(self, message: str) -> str:
+        """The prompt that would ask `message` next, ready for an answer; the builder stays as it is."""
+
+    @abstractmethod
+    def get_prompt(self) -> str:
+        """The prompt so far; after a question, ready for its answer."""
+
+    @abstractmethod
+    def layout(self, messages: Sequence[Message], end: End, tokenizer: Any = None) -> list[Piece]:
+        """A whole conversation as pieces. `tokenizer` is for formats that a tokenizer carries."""
+
+    def writes_bos(self, tokenizer: Any) -> bool:
+        """Whether the text itself begins with BOS."""
+        return False
+
+    @property
+    def turn_count(self) -> int:
+        """How many turns of `human` and `gpt` were added."""
+        return sum(message.role != "system" for message in self._messages)
+
+    def system_text(self) -> str | None:
+        """What the system says if the conversation itself does not say it."""
+        return self.system_prompt
+
+    def with_system(self, messages: Sequence[Message]) -> list[Message]:
+        """The conversation with this builder's system prompt in front, unless it has one."""
+        if messages and messages[0].role == "system":
+            said = messages[0].content.text
+            if self.system_prompt is not None and self.system_prompt != said:
+                raise PromptError(
+                    f"two system prompts: the builder has {self.system_prompt!r:.60}, the conversation {said!r:.60}. "
+                    "Give one of them."
+                )
+            return list(messages)
+        text = self.system_text()
+        if text is None:
+            return list(messages)
+        return [Message("system", Content(text)), *messages]
+
+    def _read_turn(self, role: str, message: str) -> Message:
+        if not isinstance(message, str):
+            raise PromptError(f"a turn is a string here, not {message!r:.80}; parts and slots are for `render`")
+        return _READER.message(len(self._messages), {"role": role, "content": message})
+
+
+class TurnPromptBuilder(PromptBuilder):
+    """What all formats of the table share; each is a class with its `template`."""
+
+    template: ClassVar[Template]
+
+    def __init_subclass__(cls) -> None:
+        template = cls.template
+        cls.name, cls.bos, cls.stop = template.name, template.bos, template.stop.strip()
+
+    @classmethod
+    def ending(cls, eos: str) -> type[TurnPromptBuilder]:
+        """This format with its answers ended by another EOS; the same class for the same token."""
+        return _ending(cls, eos)
+
+    @property
+    def prompt(self) -> str:
+        """What the turns so far have written, as they wrote it."""
+        return self._string(self._messages, "closed")
+
+    def add_turn(self, role: str, message: str) -> str:
+        before = self.prompt
+        messages = [*self._messages, self._read_turn(role, message)]
+        after = self._string(messages, "closed")
+        self._warn_of_controls(messages[-1])
+        self._messages = messages
+        return after[len(before) :]
+
+    def get_potential_prompt(self, message: str) -> str:
+        return self._string([*self._messages, self._read_turn("user", message)], "open")
+
+    def get_prompt(self) -> str:
+        asked = bool(self._messages) and self._messages[-1].role == "user"
+        text = self._string(self._messages, "open" if asked else "closed")
+        return text.rstrip() if self.template.trims_open else text
+
+    def system_text(self) -> str | None:
+        return self.template.default_system if self.system_prompt is None else self.system_prompt
+
+    def writes_bos(self, tokenizer: Any) -> bool:
+        return bool(self.template.start)
+
+    def layout(self, messages: Sequence[Message], end: End, tokenizer: Any = None) -> list[Piece]:
+        return self._layout(messages, end, self.template.cuts_mark_when_rendered)
+
+    def _string(self, messages: Sequence[Message], end: End) -> str:
+        if not messages:
+            return ""
+        return text_of(self._layout(self.with_system(messages), end, True))
+
+    def _layout(self, messages: Sequence[Message], end: End, cut_mark: bool) -> list[Piece]:
+        check_order(messages)
+        template = self.template
+        pieces = [Piece(template.start, Role.TEXT)] if template.start else []
+        turns = [message for message in messages if message.role != "system"]
+        inside: list[Piece] = []
+        for message in messages[: len(messages) - len(turns)]:
+            block, inside = self._system_pieces(message, cut_mark)
+            pieces += block
+        for message in turns:
+            content = self._cleaned(message, cut_mark)
+            if message.role == "user":
+                self._warn_of_marks(content.text)
+                pieces += [
+                    Piece(template.user[0], Role.USER),
+                    *inside,
+                    Piece.said(message, content),
+                    Piece(template.user[1], Role.USER),
+                ]
+                inside = []
+            else:
+                rest = template.answer[1].removeprefix(template.stop)
+                pieces += [
+                    Piece(template.answer[0], Role.ASSISTANT),
+                    Piece.said(message, content),
+                    Piece(template.stop, Role.ASSISTANT, message.weight),
+                    Piece(rest, Role.ASSISTANT),
+                ]
+        if end == "answer":
+            return pieces[:-2]
+        if end == "open":
+            opening = Piece(template.answer[0], Role.ASSISTANT)
+            if template.trims_open:
+                pieces[-1] = Piece(pieces[-1].text.rstrip(), pieces[-1].role)
+            pieces.append(opening)
+        return pieces
+
+    def _system_pieces(self, message: Message, cut_mark: bool) -> tuple[list[Piece], list[Piece]]:
+        """(what stands before the turns, what stands inside the first question)."""
+        template = self.template
+        content = self._cleaned(message, cut_mark)
+        if content.empty:
+            return [], []
+        if self.system == "fold":
+            return [], [Piece.said(message, content), Piece("\n\n", Role.SYSTEM)]
+        if template.system_rule == "drop":
+            return [], []
+        if template.system_rule == "refuse":
+            raise PromptError(
+                f"the `{template.name}` format has no place for a system prompt ({content.text!r:.60}). "
+                'Leave it out, or put it before the first question with system="fold".'
+            )
+        before, after = (Piece(mark, Role.SYSTEM) for mark in template.system)
+        block = [before, Piece.said(message, content), after]
+        return ([], block) if template.system_rule == "inside" else (block, [])
+
+    def _cleaned(self, message: Message, cut_mark: bool) -> Content:
+        """A message as the format shows it."""
+        template, content = self.template, message.content
+        if cut_mark and template.image_mark:
+            content = content.without(template.image_mark)
+        if template.strips:
+            content = content.stripped()
+        if message.role == "assistant" and not content.text and not content.splices:
+            return Content(template.empty_answer)
+        return content
+
+    def _warn_of_marks(self, text: str) -> None:
+        for mark in _marks_in(self.template, text):
+            log.warn_once(
+                f"a user's text holds `{mark}`, a mark of the `{self.template.name}` format that is plain text: the "
+                "model cannot tell it from the real one. Prefer a format with control tokens for untrusted text."
+            )
+
+    def _warn_of_controls(self, message: Message) -> None:
+        for token in _controls(self.template):
+            if message.role == "user" and token in message.content.text:
+                log.warn_once(
+                    f"a user's text holds `{token}`, which becomes a control token when the prompt string is "
+                    "tokenized. `render` keeps it text."
+                )
+
+
+@cache
+def _ending(cls: type[TurnPromptBuilder], eos: str) -> type[TurnPromptBuilder]:
+    if eos == cls.template.stop.strip():
+        return cls
+    return type(cls.__name__, (cls,), {"template": cls.template.ending(eos), "__doc__": cls.__doc__})
+
+
+@cache
+def _mark_pattern(marks: tuple[str, ...]) -> re.Pattern[str]:
+    # `In:` is a mark; the end of `Log In:` is read as one too, that of `Plugin:` is not.
+    return re.compile("|".join((r"\b" if mark[0].isalpha() else "") + re.escape(mark) for mark in marks))
+
+
+def _marks_in(template: Template, text: str) -> list[str]:
+    if not template.marks:
+        return []
+    return list(dict.fromkeys(_mark_pattern(template.marks).findall(text)))
+
+
+@cache
+def _controls(template: Template) -> frozenset[str]:
+    """The marks that look like control tokens, such as `</s>` and `<|im_end|>`."""
+    marks = "\0".join((template.start, *template.user, *template.answer, *template.system))
+    return frozenset(re.findall(r"(?<!<)</?[^<>\s]+>(?!>)", marks))
+
+
+class PurePromptBuilder(TurnPromptBuilder):
+    """`In: …\\nOut: …</s>`: for models without a chat format of their own."""
+
+    template = templates.PURE
+
+
+class LLaMa2ChatPromptBuilder(TurnPromptBuilder):
+    """`[INST] <<SYS>>\\n…\\n<</SYS>>\\n\\n… [/INST] …</s>`, Meta's own spelling."""
+
+    template = templates.LLAMA2_CHAT
+
+
+class VicunaV15ChatPromptBuilder(TurnPromptBuilder):
+    """`… USER: … ASSISTANT: …</s>`."""
+
+    template = templates.VICUNA_V15
+
+
+class MistralInstructPromptBuilder(TurnPromptBuilder):
+    """`[INST] … [/INST] …</s>`."""
+
+    template = templates.MISTRAL_INSTRUCT
+
+
+class PhiPromptBuilder(TurnPromptBuilder):
+    """`<|endoftext|>Input: …\\nOutput: …\\n<|endoftext|>`, for Phi-2; the string holds its BOS."""
+
+    template = templates.PHI
+
+
+class ChatMLPromptBuilder(TurnPromptBuilder):
+    """`<|im_start|>user\\n…<|im_end|>\\n`: Qwen, SmolLM. No default system prompt; their own templates have one."""
+
+    template = templates.CHATML
+
+
+class LLaMa3PromptBuilder(TurnPromptBuilder):
+    """`<|start_header_id|>user<|end_header_id|>\\n\\n…<|eot_id|>`; without the dates that LLaMA-3.1's template writes."""
+
+    template = templates.LLAMA3
+
+
+class GemmaPromptBuilder(TurnPromptBuilder):
+    """`<start_of_turn>user\\n…<end_of_turn>\\n`, the answerer is `model`."""
+
+    template = templates.GEMMA
+
+
+class Phi3PromptBuilder(TurnPromptBuilder):
+    """`<|user|>\\n…<|end|>\\n`."""
+
+    template = templates.PHI3
+
+
+class Phi4PromptBuilder(TurnPromptBuilder):
+    """`<|user|>…<|end|>`: Phi-4-mini."""
+
+    template = templates.PHI4
+
+
+class PureLegacyPromptBuilder(PurePromptBuilder):
+    """OpenVLA's own: a system prompt vanishes, `<image>` in text is cut out."""
+
+    template = templates.PURE_LEGACY
+
+
+class LLaMa2ChatLegacyPromptBuilder(LLaMa2ChatPromptBuilder):
+    """OpenVLA's own spelling, `<<SYS>` with one `>`, with which its checkpoints were trained."""
+
+    template = templates.LLAMA2_CHAT_LEGACY
+
+
+class VicunaV15LegacyPromptBuilder(VicunaV15ChatPromptBuilder):
+    """OpenVLA's own: `<image>` in text is cut out."""
+
+    template = templates.VICUNA_V15_LEGACY
+
+
+class MistralLegacyPromptBuilder(MistralInstructPromptBuilder):
+    """OpenVLA's own: a system prompt vanishes, `<image>` in text is cut out."""
+
+    template = templates.MISTRAL_LEGACY
+
+
+class PhiLegacyPromptBuilder(PhiPromptBuilder):
+    """OpenVLA's own: a system prompt vanishes, `<image>` in text is cut out."""
+
+    template = templates.PHI_LEGACY

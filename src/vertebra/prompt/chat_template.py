@@ -1,0 +1,283 @@
+"""The builder that follows a tokenizer's own chat template, and finds out which of its text is whose.
+
+The template is rendered twice: with what was said, and once per shape of conversation with a private mark in place of
+each text (the skeleton, kept). What lies between the marks are the template's own words; the first rendering must be
+the skeleton with the texts filled in, or the template rewrites them and it is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from vertebra import log
+from vertebra.errors import PromptError
+from vertebra.prompt.builders import PromptBuilder, SystemChoice
+from vertebra.prompt.conversation import ROLES, Content, Message, check_order
+from vertebra.prompt.layout import End, Piece, until_last_content
+from vertebra.prompt.template_words import Shown, TemplateWords, words_of
+from vertebra.sequence.roles import Role
+
+_MARK = "\U0010f0fc{}\U0010f0fd"
+_FIND_MARK = re.compile("\U0010f0fc(\\d+)\U0010f0fd")
+_KEPT_SKELETONS = 512
+
+
+class TemplatePromptBuilder(PromptBuilder):
+    """Follows the tokenizer's own chat template; ids equal those of its `apply_chat_template(tokenize=True)`.
+
+    `tokenizer` may be left out where `render` is given one. `arguments` go to the template (`enable_thinking=False`).
+    """
+
+    name: ClassVar[str] = "template"
+    follows_tokenizer: ClassVar[bool] = True
+    tokenizer: Any = None
+
+    def __init__(
+        self,
+        model_family: str,
+        system_prompt: str | None = None,
+        *,
+        system: SystemChoice = "native",
+        tokenizer: Any = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(model_family, system_prompt, system=system)
+        if tokenizer is not None:
+            self.tokenizer = tokenizer
+        self.arguments = dict(arguments or {})
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> type[TemplatePromptBuilder]:
+        """The class with a tokenizer bound to it, so that it is made like every other builder."""
+        return type(cls.__name__, (cls,), {"tokenizer": tokenizer, "__doc__": cls.__doc__})
+
+    def add_turn(self, role: str, message: str) -> str:
+        before = self._string(self._messages, False) if self._messages else ""
+        messages = [*self._messages, self._read_turn(role, message)]
+        after = self._string(messages, False)
+        self._messages = messages
+        same = 0  # not `len(before)`: a template may rewrite what went before
+        while same < min(len(before), len(after)) and before[same] == after[same]:
+            same += 1
+        return after[same:]
+
+    def get_potential_prompt(self, message: str) -> str:
+        return self._string([*self._messages, self._read_turn("user", message)], True)
+
+    def get_prompt(self) -> str:
+        return self._string(self._messages, self._messages[-1].role != "assistant") if self._messages else ""
+
+    def writes_bos(self, tokenizer: Any) -> bool:
+        return "bos_token" in words_of(self._source(tokenizer)).source
+
+    def layout(self, messages: Sequence[Message], end: End, tokenizer: Any = None) -> list[Piece]:
+        messages = self._ordered(messages)
+        source = self._source(tokenizer)
+        template = words_of(source)
+        shown = [template.split(message) for message in messages]
+        opened = end == "open"
+        said = [template.visible(message) for message in messages]
+        skeleton = _skeleton(source, template, messages, shown, opened, self.arguments)
+        text = _apply(
+            source, [(m.role, spoken) for m, spoken in zip(messages, said, strict=True)], opened, self.arguments
+        )
+        filling = _fill(text, skeleton, messages, shown, said)
+        pieces = _pieces(filling, messages, shown, template, opened)
+        return until_last_content(pieces) if end == "answer" else pieces
+
+    def _ordered(self, messages: Sequence[Message]) -> list[Message]:
+        check_order(messages, tools=True)
+        messages = list(messages)
+        if self.system == "fold" and len(messages) > 1 and messages[0].role == "system":
+            said = messages[0].content.text + "\n\n"
+            asked = messages[1].content
+            content = Content(
+                said + asked.text,
+                tuple((at + len(said), splice) for at, splice in asked.splices),
+                tuple((a + len(said), b + len(said)) for a, b in asked.pages),
+            )
+            messages[:2] = [replace(messages[1], content=content)]
+        return messages
+
+    def _source(self, tokenizer: Any) -> Any:
+        source = self.tokenizer if self.tokenizer is not None else tokenizer
+        if source is None:
+            raise PromptError(
+                "the `template` builder follows a tokenizer's chat template and has no tokenizer: give "
+                "TemplatePromptBuilder(…, tokenizer=tokenizer)"
+            )
+        return source
+
+    def _string(self, messages: Sequence[Message], opened: bool) -> str:
+        ordered = self._ordered(self.with_system(messages))
+        return _apply(
+            self._source(None), [(message.role, message.content.text) for message in ordered], opened, self.arguments
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Filled:
+    """One text of a message where it stands in the rendered prompt, and the template's words behind it."""
+
+    message: int
+    content: Content
+    words: str
+
+
+def _skeleton(
+    source: Any,
+    template: TemplateWords,
+    messages: Sequence[Message],
+    shown: Sequence[Shown],
+    opened: bool,
+    arguments: Mapping[str, Any],
+) -> list[str]:
+    """The template around the texts of a conversation of this shape: words, number, words, number, … words."""
+    roles = tuple(message.role for message in messages)
+    key = (roles, tuple((one.words, len(one.texts)) for one in shown), opened, repr(sorted(arguments.items())))
+    known = template.skeletons.get(key)
+    if known is not None:
+        return known
+    number = 0
+    conversation = []
+    for role, one in zip(roles, shown, strict=True):
+        content = one.words[0]
+        for word in one.words[1:]:
+            content += _MARK.format(number) + word
+            number += 1
+        conversation.append((role, content))
+    made = _FIND_MARK.split(_apply(source, conversation, opened, arguments))
+    if len(template.skeletons) >= _KEPT_SKELETONS:
+        template.skeletons.clear()
+    template.skeletons[key] = made
+    return made
+
+
+def _fill(
+    text: str, skeleton: Sequence[str], messages: Sequence[Message], shown: Sequence[Shown], said: Sequence[str]
+) -> tuple[str, list[_Filled]]:
+    """(the template's first words, each text with the words behind it); raise unless that gives `text` exactly."""
+    owners = [(index, stretch) for index, one in enumerate(shown) for stretch in one.texts]
+    numbers = [int(number) for number in skeleton[1::2]]
+    _check_nothing_dropped(messages, shown, {owners[number][0] for number in numbers})
+    at = len(skeleton[0])
+    filled: list[_Filled] = []
+    fits = text.startswith(skeleton[0])
+    for number, words in zip(numbers, skeleton[2::2], strict=True):
+        index, (start, stop) = owners[number]
+        last = len(filled) == len(numbers) - 1
+        for left, right in _trimmings(said[index][start:stop]):
+            candidate = said[index][start + left : start + right] + words
+            if text.startswith(candidate, at) and (not last or at + len(candidate) == len(text)):
+                filled.append(_Filled(index, messages[index].content.cut(start + left, start + right), words))
+                at += len(candidate)
+                break
+        else:
+            fits = False
+        if not fits:
+            message = messages[index]
+            raise PromptError(
+                f"the chat template rewrites message {index} ({message.role}: {message.content.text!r:.60}), so that "
+                "nobody can say which of its text is trained on. Give the message as the template would write it."
+            )
+    return skeleton[0], filled
+
+
+def _check_nothing_dropped(messages: Sequence[Message], shown: Sequence[Shown], present: set[int]) -> None:
+    for index, (message, one) in enumerate(zip(messages, shown, strict=True)):
+        says = any(message.content.text[a:b].strip() for a, b in one.texts) or bool(message.content.splices)
+        if index not in present and (says or message.role == "assistant"):
+            hint = ' Use system="fold" to put it before the first question.' if message.role == "system" else ""
+            raise PromptError(
+                f"the chat template leaves out message {index} ({message.role}: {message.content.text!r:.60}).{hint}"
+            )
+
+
+def _trimmings(text: str) -> list[tuple[int, int]]:
+    """What a template may leave of a text: all, or without outer white space or newlines on one or both sides."""
+    whole = len(text)
+    ends = []
+    for characters in (None, "\n"):
+        left = whole - len(text.lstrip(characters))
+        right = max(left, len(text.rstrip(characters)))
+        ends += [(left, right), (left, whole), (0, len(text.rstrip(characters)))]
+    return list(dict.fromkeys([(0, whole), *ends]))
+
+
+def _pieces(
+    filling: tuple[str, list[_Filled]],
+    messages: Sequence[Message],
+    shown: Sequence[Shown],
+    template: TemplateWords,
+    opened: bool,
+) -> list[Piece]:
+    """Texts and words as pieces: an answer goes from its first text or own word to its stop token."""
+    first, filled = filling
+    bos = template.bos if template.bos and first.startswith(template.bos) else ""
+    pieces = [Piece(bos, Role.TEXT)]
+    before: int | None = None
+    words = first[len(bos) :]
+    for one in [*filled, None]:
+        after = None if one is None else one.message
+        if before is not None and before == after:
+            pieces.append(Piece(words, ROLES[messages[before].role], messages[before].weight))
+        else:
+            if before is not None:
+                closing, words = _closing(words, messages[before], shown[before], template)
+                pieces += closing
+            pieces += _opening(words, messages, shown, before, after, opened)
+        if one is not None:
+            pieces.append(Piece.said(messages[one.message], one.content))
+            before, words = one.message, one.words
+    return pieces
+
+
+def _closing(words: str, message: Message, shown: Shown, template: TemplateWords) -> tuple[list[Piece], str]:
+    """(what ends a message: its own last word, the stop token, the space behind it; the words that are left)"""
+    role = ROLES[message.role]
+    own = shown.words[-1] if words.startswith(shown.words[-1]) else ""
+    words = words[len(own) :]
+    match = template.stop.match(words)
+    if match is None and message.weight and message.role == "assistant":
+        log.warn_once("the chat template writes no stop token after an answer: a model trained so will not stop")
+    stop = match[0] if match else ""
+    rest = words[len(stop) :]
+    space = rest[: len(rest) - len(rest.lstrip())]
+    weight = message.weight if message.role == "assistant" else 0.0
+    return [Piece(own, role, message.weight), Piece(stop, role, weight), Piece(space, role)], rest[len(space) :]
+
+
+def _opening(
+    words: str,
+    messages: Sequence[Message],
+    shown: Sequence[Shown],
+    before: int | None,
+    after: int | None,
+    opened: bool,
+) -> list[Piece]:
+    """What leads to a message, or to the answer that is awaited; a word that the message itself begins with is its."""
+    if after is None:
+        role = Role.TEXT if before is None else ROLES[messages[before].role]
+        return [Piece(words, Role.ASSISTANT if opened else role)]
+    message = messages[after]
+    own = shown[after].words[0].strip()
+    at = words.rfind(own) if own else -1
+    at = len(words) if at < 0 else at
+    role = ROLES[message.role]
+    return [Piece(words[:at], role), Piece(words[at:], role, message.weight)]
+
+
+def _apply(source: Any, conversation: Sequence[tuple[str, str]], opened: bool, arguments: Mapping[str, Any]) -> str:
+    """The template's own rendering."""
+    from jinja2 import TemplateError
+
+    messages = [{"role": role, "content": content} for role, content in conversation]
+    try:
+        return source.apply_chat_template(messages, tokenize=False, add_generation_prompt=opened, **arguments)
+    except TemplateError as error:
+        roles = ", ".join(role for role, _ in conversation)
+        hint = ' A system prompt can be put before the first question with system="fold".' if "system" in roles else ""
+        raise PromptError(f"the chat template refuses this conversation ({roles}): {error}.{hint}") from error
