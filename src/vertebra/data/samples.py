@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.data.rows import digest
 from vertebra.errors import DataError
 from vertebra.sequence.tokens import TokenSequence
 
@@ -41,9 +42,14 @@ class Samples(ABC):
         """What belongs to the sample beside its tokens: `images`, `label`."""
         return {}
 
+    def order(self, epoch: int, seed: int, *, shuffle: bool = True) -> np.ndarray:
+        """The samples of one epoch, in its order; each once, unless they are a mixture."""
+        count = len(self)
+        return np.random.default_rng([seed, epoch]).permutation(count) if shuffle else np.arange(count)
+
+    @abstractmethod
     def fingerprint(self) -> str:
         """A hash of what the samples are made of: a resumed run compares it."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -91,6 +97,9 @@ class Picked(Samples):
 
     def where(self, index: int) -> str:
         return self.samples.where(int(self.indices[index]))
+
+    def fingerprint(self) -> str:
+        return digest("picked", self.samples.fingerprint(), self.indices.tobytes().hex())
 
     def extra(self, index: int) -> Mapping[str, Any]:
         return self.samples.extra(int(self.indices[index]))
