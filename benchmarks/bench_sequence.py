@@ -40,10 +40,11 @@ def seconds(work: Callable[[], object], repeats: int = 1) -> float:
 
 
 def in_turn(works: dict[str, Callable[[], object]], *, rounds: int, repeats: int = 1) -> dict[str, float]:
-    """Median seconds of each, measured round by round so that a slow moment meets all of them."""
+    """Median seconds of each, round by round so that a slow moment meets all of them; one unmeasured run before each."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
+            work()
             taken[name].append(seconds(work, repeats))
     return {name: statistics.median(times) for name, times in taken.items()}
 
@@ -51,7 +52,7 @@ def in_turn(works: dict[str, Callable[[], object]], *, rounds: int, repeats: int
 def bench_collate() -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint("tiny-opt"))
     peer = DataCollatorForSeq2Seq(tokenizer)
-    print("collate (9 vectors and a mask) beside DataCollatorForSeq2Seq (ids, mask, labels)")
+    print("collate (nine vectors and a mask) beside DataCollatorForSeq2Seq (ids, mask, labels)")
     for rows in (8, 32, 128):
         ours = samples(rows)
         theirs = [
@@ -64,7 +65,7 @@ def bench_collate() -> None:
                 "peer": lambda theirs=theirs: peer([dict(row) for row in theirs]),
             },
             rounds=15,
-            repeats=max(1, 64 // rows),
+            repeats=max(4, 128 // rows),
         )
         print(
             f"  {rows:4d} rows   ours {times['ours'] * 1e3:6.2f} ms   peer {times['peer'] * 1e3:7.2f} ms   "

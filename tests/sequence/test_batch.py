@@ -59,9 +59,13 @@ def test_collate_is_the_plain_one(sequences, side, multiple_of):
     assert batch.segments == names
     for key, value in expected.items():
         assert batch[key].tolist() == value, key
-    assert {key: str(batch[key].dtype) for key in expected if batch[key].dtype != torch.int64} == {
-        "weights": "torch.float32"
+    # long where torch indexes with it
+    kinds = {
+        "weights": torch.float32,
+        "role": torch.int8,
+        **dict.fromkeys(["type", "block", "slot", "document"], torch.int32),
     }
+    assert {key: batch[key].dtype for key in expected} == {key: kinds.get(key, torch.int64) for key in expected}
 
 
 @settings(max_examples=40, deadline=None)

@@ -24,17 +24,19 @@ from vertebra.sequence.features import Features, gather
 from vertebra.sequence.length import listed, refuse_too_long
 from vertebra.sequence.tokens import NO_TARGET, Role, TokenSequence
 
-# batch key -> (vector of the sequence, what padding holds); the pad id is filled in by `collate`
-_INTEGERS: dict[str, tuple[str, int]] = {
-    "input_ids": ("ids", 0),
-    "position_ids": ("position", 0),
-    "targets": ("target", NO_TARGET),
-    "role": ("role", int(Role.PAD)),
-    "type": ("type", 0),
-    "block": ("block", 0),
-    "document": ("document", -1),
+# key -> (vector of the sequence, what padding holds, type). Long is what torch indexes and embeds with; the others are
+# only compared, and small: a batch is mostly memory to be touched. The pad id is filled in by `collate`.
+_TABLES: dict[str, tuple[str, float, type]] = {
+    "input_ids": ("ids", 0, np.int64),
+    "position_ids": ("position", 0, np.int64),
+    "targets": ("target", NO_TARGET, np.int64),
+    "weights": ("weight", 0, np.float32),
+    "role": ("role", int(Role.PAD), np.int8),
+    "type": ("type", 0, np.int32),
+    "block": ("block", 0, np.int32),
+    "slot": ("slot", -1, np.int32),
+    "document": ("document", -1, np.int32),
 }
-_VECTOR = {key: vector for key, (vector, _) in _INTEGERS.items()} | {"weights": "weight", "slot": "slot"}
 KEYS = (
     "input_ids", "attention_mask", "position_ids", "targets", "weights", "role", "type", "block", "slot", "document",
     "segments", "features",
@@ -135,34 +137,35 @@ def collate(
         width = min(width, max_length)
     spans = [slice(0, n) if side == "right" else slice(width - n, width) for n in lengths]
     segments, slots = _shared_segments(sequences)
-    # One array for all the integer vectors: allocating is what takes time. Slices of rows copy faster than any index.
-    whole = np.empty((len(_INTEGERS) + 1, len(sequences), width), np.int64)
-    for table, (vector, pad) in zip(whole, _INTEGERS.values(), strict=False):
-        table.fill(pad_id if vector == "ids" else pad)
-        for row, sequence, span in zip(table, sequences, spans, strict=True):
-            row[span] = getattr(sequence, vector)
-    column, count = np.arange(width), np.array(lengths)[:, None]
-    whole[-1] = column < count if side == "right" else column >= width - count
-    weights = np.zeros((len(sequences), width), np.float32)
-    slot = np.full((len(sequences), width, 2), -1, np.int64)
-    for row, sequence, span in zip(weights, sequences, spans, strict=True):
-        row[span] = sequence.weight
-    for row, table, span in zip(slot, slots, spans, strict=False):  # no tables where nobody has slots
-        row[span] = table
-    batch = dict(zip((*_INTEGERS, "attention_mask"), torch.from_numpy(whole).unbind(0), strict=True))
-    batch |= {"weights": torch.from_numpy(weights), "slot": torch.from_numpy(slot)}
-    _check_supervision(weights, batch["targets"].numpy())
+    shape = (len(sequences), width)
+    tables: dict[str, np.ndarray] = {}
+    for key, (vector, pad, dtype) in _TABLES.items():
+        table = tables[key] = np.zeros((*shape, 2) if key == "slot" else shape, dtype)
+        if fill := pad_id if key == "input_ids" else pad:  # zeros are not touched twice
+            table.fill(fill)
+        # Slices of rows copy faster than any index.
+        rows = slots if key == "slot" else [getattr(sequence, vector) for sequence in sequences]
+        for row, values, span in zip(table, rows, spans, strict=False):  # no slots where nobody has segments
+            row[span] = values
+    mask = tables["attention_mask"] = np.zeros(shape, np.int64)
+    for row, span in zip(mask, spans, strict=True):
+        row[span] = 1
+    _check_supervision(tables["weights"], tables["targets"])
     gathered = {} if features is None else gather(sequences, features)
-    return Batch({key: batch[key] for key in KEYS[:-2]}, segments=segments, features=gathered)
+    tensors = {key: torch.from_numpy(tables[key]) for key in KEYS if key in tables}
+    return Batch(tensors, segments=segments, features=gathered)
 
 
 def uncollate(batch: Batch) -> list[TokenSequence]:
     """The rows as sequences again, for inspection: `collate` undone. Padding goes; unused segment names go."""
-    arrays = {key: batch[key].cpu().numpy() for key in (*_VECTOR, "attention_mask")}
+    arrays = {key: batch[key].cpu().numpy() for key in (*_TABLES, "attention_mask")}
     sequences = []
     for row in range(batch.rows):
         real = arrays["attention_mask"][row].astype(bool)
-        vectors = {vector: arrays[key][row][real] for key, vector in _VECTOR.items()}
+        vectors = {
+            vector: arrays[key][row][real].astype(np.float32 if key == "weights" else np.int64)
+            for key, (vector, _, _) in _TABLES.items()
+        }
         used = list(dict.fromkeys(index for index in vectors["slot"][:, 0].tolist() if index >= 0))
         own = np.full(len(batch.segments) + 1, -1)  # the last entry is where -1 points
         own[used] = np.arange(len(used))

@@ -108,7 +108,7 @@ def looks_ahead(batch: Batch, *, first_query: int = 0) -> torch.Tensor:
     block, document = batch["block"][:, first_query:], batch["document"][:, first_query:]
     in_block = (block > 0) & batch["attention_mask"][:, first_query:].bool()
     alone = -1 - torch.arange(block.shape[1], device=batch.device)
-    shared = torch.where(in_block, document * (1 << 32) + block, alone).sort(1).values
+    shared = torch.where(in_block, document.long() * (1 << 32) + block, alone).sort(1).values
     return (shared.diff(dim=1) == 0).any()
 
 
