@@ -1,0 +1,68 @@
+"""From an encoder's width to the columns of the embedding matrix: one linear layer, or two or three with GELU between.
+
+A fresh projector is brought to the size of token embeddings on the encoder's own sample items: features that are ten
+times larger drown the text, and training then stays where it began. It knows neither encoders nor models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from vertebra.errors import ConfigError, UnknownNameError
+
+KINDS: dict[str, int] = {"linear": 1, "gelu2": 2, "gelu3": 3}
+"""Kinds of projectors, and how many linear layers each has."""
+FACTOR = 4
+"""The first inner width of `gelu3`, in widths of its input."""
+
+
+class Projector(nn.Module):
+    """`linear`: fc1. `gelu2`: fc1, fc2. `gelu3`: fc1 (four times as wide as the input), fc2, fc3. GELU between them."""
+
+    def __init__(self, kind: str, width_in: int, width_out: int) -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise UnknownNameError("projector", kind, KINDS)
+        if width_in < 1 or width_out < 1:
+            raise ConfigError(f"a projector from width {width_in} to {width_out}; both must be 1 or more")
+        self.kind, self.width_in, self.width_out = kind, width_in, width_out
+        inner = {"linear": [], "gelu2": [width_out], "gelu3": [FACTOR * width_in, width_out]}[kind]
+        widths = [width_in, *inner, width_out]
+        for number, (wide, narrow) in enumerate(pairwise(widths), 1):
+            setattr(self, f"fc{number}", nn.Linear(wide, narrow))
+
+    @property
+    def layers(self) -> list[nn.Linear]:
+        return [getattr(self, f"fc{number}") for number in range(1, KINDS[self.kind] + 1)]
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        first, *others = self.layers
+        hidden = first(features)
+        for layer in others:
+            hidden = layer(nn.functional.gelu(hidden))
+        return hidden
+
+    def settings(self) -> dict[str, Any]:
+        return {"kind": self.kind, "width_in": self.width_in, "width_out": self.width_out}
+
+
+def rms(values: torch.Tensor) -> float:
+    """The root of the mean square of all entries."""
+    return float(values.detach().float().square().mean().sqrt())
+
+
+@torch.no_grad()
+def bring_to_size(projector: Projector, encode: Callable[[], torch.Tensor], size: float) -> float:
+    """Scale the last layer so that the projected sample has the RMS `size`; returns what the RMS was before."""
+    before = rms(projector(encode()))
+    if not 0 < before < float("inf"):
+        raise ConfigError(f"the projector makes features of RMS {before} from the encoder's sample; expected above 0")
+    last = projector.layers[-1]
+    last.weight.mul_(size / before)
+    last.bias.mul_(size / before)
+    return before

@@ -1,0 +1,87 @@
+"""Logits at chosen positions only: the model's own head, run on those and on no others.
+
+Training on answers needs the logits of a third of the positions, actions of a few; the head is the most expensive
+layer of a small model and its output the largest tensor of any. The model's own forward is used, so that whatever it
+does to logits (a cap, a scale, a bias) is done. It knows no outside embeddings.
+
+Legend: B rows, n positions of one forward, N chosen positions, V rows of the head.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from vertebra.errors import SequenceError
+from vertebra.sequence.batch import Batch
+from vertebra.sequence.length import listed
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Positions:
+    """N chosen positions of a forward: `rows[i]`, `columns[i]`."""
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def of(cls, pair: tuple[torch.Tensor, torch.Tensor], batch: Batch, start: int) -> Positions:
+        """(rows, columns) of a batch whose first `start` columns are cached, checked."""
+        rows, columns = (torch.as_tensor(part, device=batch.device) for part in pair)
+        if rows.ndim != 1 or rows.shape != columns.shape or rows.dtype != torch.long or columns.dtype != torch.long:
+            raise SequenceError(
+                f"positions are rows {rows.dtype} {tuple(rows.shape)} and columns {columns.dtype} {tuple(columns.shape)}; "
+                "expected two lists of as many whole numbers, such as `mask.nonzero(as_tuple=True)`"
+            )
+        wrong = (rows < 0) | (rows >= batch.rows) | (columns < start) | (columns >= batch.length)
+        if bool(wrong.any()):
+            faults = [
+                f"({row}, {column})" for row, column in zip(rows[wrong].tolist(), columns[wrong].tolist(), strict=True)
+            ]
+            raise SequenceError(
+                f"positions {listed(faults)} lie outside of rows 0..{batch.rows - 1} and columns {start}..{batch.length - 1}"
+            )
+        return cls(rows=rows, columns=columns - start)
+
+    @classmethod
+    def last(cls, keep: int | torch.Tensor, rows: int, length: int, device: torch.device) -> Positions:
+        """The columns that `logits_to_keep` names, in every row."""
+        index = torch.arange(length, device=device)[-keep:] if isinstance(keep, int) else keep.to(device)
+        return cls(rows=torch.arange(rows, device=device).repeat_interleave(len(index)), columns=index.repeat(rows))
+
+
+def run_at(run: Callable[[], Any], llm: Any, groups: Sequence[Positions]) -> tuple[Any, list[torch.Tensor]]:
+    """One forward (with `logits_to_keep=0`), and for each group its logits [N, V]; the head runs once, on all of them."""
+    at = Positions(
+        rows=torch.cat([group.rows for group in groups]), columns=torch.cat([group.columns for group in groups])
+    )
+    with _head_only_at(llm, at):
+        out = run()
+    return out, list(out.logits[0].split([len(group) for group in groups]))
+
+
+@contextmanager
+def _head_only_at(llm: Any, at: Positions) -> Iterator[None]:
+    head: nn.Module = llm.get_output_embeddings()
+    thread = threading.get_ident()
+
+    def choose(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        if threading.get_ident() != thread:  # another thread runs the same model, for a batch of its own
+            return None
+        hidden, *others = arguments
+        return (hidden[at.rows, at.columns].unsqueeze(0), *others)
+
+    handle = head.register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        handle.remove()
