@@ -69,7 +69,7 @@ def controls(name: str) -> set[int]:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data(), builder=st.sampled_from(BUILDERS))
 def test_ordinary_text_gives_the_ids_of_the_whole_string(name: str, data, builder: str):
     conversation = data.draw(talk(said(ordinary)))
@@ -87,7 +87,7 @@ def test_ordinary_text_gives_the_ids_of_the_whole_string(name: str, data, builde
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data(), builder=st.sampled_from(BUILDERS))
 def test_typed_tokens_stay_text(name: str, data, builder: str):
     conversation = data.draw(talk(said(hostile)))
@@ -101,7 +101,7 @@ def test_typed_tokens_stay_text(name: str, data, builder: str):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(texts=st.lists(hostile, min_size=1, max_size=5))
 def test_guarded_copy_agrees_on_ordinary_text(name: str, texts: list[str]):
     """The slow path alone, forced: where nothing is typed it gives what the tokenizer gives."""
@@ -117,7 +117,7 @@ def test_guarded_copy_agrees_on_ordinary_text(name: str, texts: list[str]):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data(), builder=st.sampled_from(BUILDERS))
 def test_supervision_is_exactly_the_answers_and_their_stop(name: str, data, builder: str):
     """By the plain rule: a token is trained on if one of its characters is an answer's or its stop mark's."""

@@ -23,6 +23,7 @@ from vertebra.prompt.conversation import Reader
 from vertebra.prompt.layout import End, Piece, text_of
 from vertebra.prompt.registry import prompt_builder
 from vertebra.prompt.tokenizer import Facts, Spans, tokenizer_of
+from vertebra.sequence.roles import Role
 from vertebra.sequence.tokens import TokenSequence
 
 Conversation = Sequence[Mapping[str, Any]]
@@ -99,6 +100,8 @@ def render_many(
     reserved = facts.reserved_id if slot_id is None else slot_id
     sequences = []
     for prompt, encoding in zip(prompts, encodings, strict=True):
+        if encoding.typed:
+            _warn_of_text(prompt.pieces, facts)
         prefix, front = _front(encoding.ids, facts, anchor, speaker, tokenizer)
         sequences.append(assemble(prompt, encoding, prefix, front, reserved, frozenset(both_ways)))
     return sequences
@@ -185,6 +188,19 @@ def _front(
             f"the anchor policy is `{anchor}`, but this tokenizer has no BOS token; use the policy `none`"
         )
     return own, len(own)
+
+
+def _warn_of_text(pieces: Sequence[Piece], facts: Facts) -> None:
+    """A user's typed tokens are expected to stay text; an answer's may have been meant."""
+    for piece in pieces:
+        if not piece.plain or piece.role not in (Role.ASSISTANT, Role.SYSTEM, Role.TOOL):
+            continue
+        for token in facts.added:
+            if token.strip() and token in piece.text:
+                who = piece.role.name.lower()
+                log.warn_once(
+                    f"what `{who}` says holds `{token}`, which stays text. If the token is meant: trusted=('{who}',)."
+                )
 
 
 def _warn_without_stop(builder: PromptBuilder, facts: Facts, prompts: Sequence[Written]) -> None:

@@ -17,7 +17,6 @@ from vertebra.errors import PromptError
 from vertebra.prompt.conversation import Message
 
 _BLIND = "\U0010f0fe"
-_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +104,16 @@ _known: weakref.WeakKeyDictionary[Any, TemplateWords] = weakref.WeakKeyDictionar
 
 def _quoted(source: str) -> list[str]:
     """The string literals of a template."""
-    found = (single or double for single, double in _QUOTED.findall(source))
-    return list(dict.fromkeys(re.sub(r"\\(.)", lambda m: {"n": "\n", "t": "\t"}.get(m[1], m[1]), f) for f in found))
+    import jinja2
+
+    try:
+        found = [value for _, kind, value in jinja2.Environment().lex(source) if kind == "string"]
+    except jinja2.TemplateSyntaxError as error:
+        raise PromptError(f"the tokenizer's chat template is broken: {error}") from error
+    # Escapes as jinja reads them; a literal may also hold a real newline.
+    return list(
+        dict.fromkeys(quoted[1:-1].encode("ascii", "backslashreplace").decode("unicode-escape") for quoted in found)
+    )
 
 
 def _alternatives(words: Iterable[str]) -> str:

@@ -29,6 +29,8 @@ class Encoding:
     ids: np.ndarray
     start: np.ndarray
     stop: np.ndarray
+    typed: bool = False
+    """An added token was typed in plain text, and stayed text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,7 @@ class FastTokenizer:
         swapped, bounds = _swap(text, self._marks(text, plain, guard, unguarded))
         encoding = _encoding(guard.backend.encode(swapped, add_special_tokens=False))
         ids = np.asarray([guard.ids.get(number, number) for number in encoding.ids.tolist()], np.int64)
-        encoding = Encoding(ids, bounds[encoding.start], bounds[encoding.stop])
+        encoding = Encoding(ids, bounds[encoding.start], bounds[encoding.stop], True)
         self._typed_token(text, (), encoding)
         return encoding
 
