@@ -135,7 +135,7 @@ def bench_step() -> None:
             optimizer.zero_grad()
 
         step()
-        times = in_turn({"prepare": prepare, "step": step}, rounds=3)
+        times = in_turn({"prepare": prepare, "step": step}, rounds=2)
         form = plan(batch, FACTS).form
         print(
             f"  {name:18s} {form:7s} {batch.rows} x {batch.length:4d}   prepare {times['prepare'] * 1e3:6.2f} ms   "

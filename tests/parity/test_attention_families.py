@@ -295,11 +295,12 @@ def test_a_kernel_that_a_family_lacks_is_refused():
                 load(family).set_attn_implementation("sdpa")
 
 
-def test_an_encoder_sees_both_ways_by_nature():
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+def test_an_encoder_sees_both_ways_by_nature(kernel):
     model = AutoModelForMaskedLM.from_pretrained(
-        tiny_checkpoint("tiny-bert"), dtype=torch.float32, attn_implementation="sdpa"
+        tiny_checkpoint("tiny-bert"), dtype=torch.float32, attn_implementation=kernel
     ).eval()
-    facts = AttentionFacts(kernel="sdpa", causal=False, max_positions=512)
+    facts = AttentionFacts(kernel=kernel, causal=False, max_positions=512)
 
     def alone_in(part):
         batch = collate([part], pad_id=0)
