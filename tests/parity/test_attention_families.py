@@ -215,13 +215,19 @@ def test_bf16_within_a_stated_bound(eager):
         assert_same(logits_of(half, batch, made)[0].float(), expected, bound=0.05)
 
 
-def test_gradients_are_finite_through_padding(model):
-    """A row that sees nothing gives NaN in some kernels; in a 4-D mask padding sees itself."""
+@pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "autocast"])
+def test_gradients_are_finite_through_padding(model, autocast):
+    """A row that sees nothing gives NaN in some kernels; in a 4-D mask padding sees itself.
+
+    Under autocast the mask of an fp32 model meets bf16 scores, where its lowest number becomes minus infinity.
+    """
     batch = collate(sequences(*LENGTHS), pad_id=0, side="left")
     for options in ({}, {"attend": everything_before}):
         inputs = model.get_input_embeddings()(batch.input_ids).detach().requires_grad_()
-        logits = model(inputs_embeds=inputs, **planned(model, batch, **options).kwargs).logits
-        logits[batch.attention_mask.bool()].square().mean().backward()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            logits = model(inputs_embeds=inputs, **planned(model, batch, **options).kwargs).logits
+        logits[batch.attention_mask.bool()].float().square().mean().backward()
+        assert torch.isfinite(logits).all()
         assert torch.isfinite(inputs.grad).all()
     model.zero_grad(set_to_none=True)
 

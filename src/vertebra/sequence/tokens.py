@@ -88,7 +88,7 @@ class TokenSequence:
         slots = np.full((length, 2), -1, np.int64) if slot is None else np.asarray(slot, np.int64).reshape(length, 2)
         filled: dict[str, np.ndarray] = {}
         for name, (dtype, default) in _FILL.items():
-            value = np.asarray(vectors.get(name, default), dtype=dtype)
+            value: np.ndarray = np.asarray(vectors.get(name, default), dtype=dtype)
             filled[name] = np.full(length, value, dtype) if value.ndim == 0 else value
         if target is None:
             targets = np.where(slots[:, 0] >= 0, NO_TARGET, ids)
