@@ -57,9 +57,9 @@ class Content:
         start = len(self.text) - len(self.text.lstrip())
         return self.cut(start, max(start, len(self.text.rstrip())))
 
-    def without(self, mark: str) -> Content:
-        """Every `mark` cut out of the text."""
-        at = self.text.find(mark)
+    def without(self, mark: str, begin: int = 0) -> Content:
+        """Every `mark` cut out of the text, as `str.replace` does it."""
+        at = self.text.find(mark, begin)
         if at < 0:
             return self
         after = at + len(mark)
@@ -69,7 +69,7 @@ class Content:
             tuple((_moved(where, at, after), splice) for where, splice in self.splices),
             tuple((_moved(a, at, after), _moved(b, at, after)) for a, b in self.pages),
         )
-        return closed.without(mark)
+        return closed.without(mark, at)
 
     @property
     def empty(self) -> bool:

@@ -164,6 +164,8 @@ def _front(
 ) -> tuple[tuple[int, ...], int]:
     """(ids to put in front of the text, how many of the sequence's first ids are BOS)."""
     own = facts.prefix or (() if facts.bos_id is None else (facts.bos_id,))
+    if not own and builder.writes_bos(tokenizer):
+        own = tuple(ids[:1].tolist())  # nobody gave the tokenizer's BOS a name; the format writes it
     by_template = builder.follows_tokenizer
     if anchor == "none":
         if facts.prefix and not by_template:

@@ -78,7 +78,7 @@ class FastTokenizer:
         backend = _backend_of(tokenizer)
         # Weak: the cache of adapters must not keep its own keys alive.
         self._owner, self._backend = weakref.ref(tokenizer), weakref.ref(backend)
-        self._given = (bos, eos, pad)
+        self._names = (bos, eos, pad) if tokenizer is backend else _names_of(tokenizer)
         self._post_processor = backend.post_processor
         self._own = plain_copy(backend.to_str())
         added = {token.content: number for number, token in backend.get_added_tokens_decoder().items()}
@@ -101,11 +101,9 @@ class FastTokenizer:
         return backend is not self._backend() or len(backend.get_added_tokens_decoder()) != len(self._added)
 
     def facts(self) -> Facts:
-        names = self._given
         owner = self._owner()
-        if owner is not None and hasattr(owner, "bos_token"):
-            names = (owner.bos_token, owner.eos_token, owner.pad_token)
-        bos, eos, pad = (str(name) if name else None for name in names)
+        named = owner is not None and owner is not self._backend()
+        bos, eos, pad = _names_of(owner) if named else self._names
         bos_id, eos_id, pad_id = (self._own.token_to_id(name) if name else None for name in (bos, eos, pad))
         prefix = self._prefix()
         if bos_id is None and len(prefix) == 1:
@@ -210,6 +208,12 @@ def _backend_of(tokenizer: Any) -> Backend:
             "AutoTokenizer.from_pretrained, or give an object with the methods of `vertebra.prompt.tokenizer.Tokenizer`."
         )
     return backend
+
+
+def _names_of(tokenizer: Any) -> tuple[str | None, str | None, str | None]:
+    names = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
+    bos, eos, pad = (str(name) if name else None for name in names)
+    return bos, eos, pad
 
 
 def _encoding(encoded: Any) -> Encoding:
