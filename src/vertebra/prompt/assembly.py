@@ -122,40 +122,46 @@ def _with_entries(
     """The vectors with every splice's ids or slots inserted."""
     segments: dict[str, int] = {}
     seen: dict[str, int] = {}
-    places: list[int] = []
-    new_ids: list[int] = []
-    new_roles: list[int] = []
-    new_weights: list[float] = []
-    new_slots: list[tuple[int, int]] = []
-    new_blocks: list[int] = []
+    counts: list[int] = []
+    rows: list[tuple[int, int, int, int]] = []  # role, block, segment, index of the first slot
+    weights: list[float] = []
     block = 1  # a prefix that sees itself both ways is block 1; parts are counted from 2
     for entry in entries:
         splice = entry.splice
-        count = len(splice.ids) if splice.segment is None else splice.count
-        places += [entry.at] * count
-        new_roles += [int(splice.role)] * count
-        if splice.segment is None:
-            new_ids += splice.ids
-            new_weights += [entry.weight] * count
-            new_slots += [(-1, -1)] * count
-            new_blocks += [0] * count
-            continue
         name = splice.segment
+        if name is None:
+            counts.append(len(splice.ids))
+            rows.append((splice.role, 0, -1, -1))
+            weights.append(entry.weight)
+            continue
         number, first = segments.setdefault(name, len(segments)), seen.get(name, 0)
-        seen[name] = first + count
+        seen[name] = first + splice.count
         together = bool(both_ways & {name, name.split(":")[0], splice.role.name.lower()})
         block += together
-        new_ids += [reserved] * count
-        new_weights += [0.0] * count
-        new_slots += [(number, index) for index in range(first, first + count)]
-        new_blocks += [block if together else 0] * count
-    slot = np.full((len(ids), 2), -1, np.int64)
-    block_of = np.zeros(len(ids), np.int64)
+        counts.append(splice.count)
+        rows.append((splice.role, block if together else 0, number, first))
+        weights.append(0.0)
+    each = np.asarray(counts)
+    table = np.repeat(np.asarray(rows, np.int64), each, axis=0)
+    within = np.arange(len(table)) - np.repeat(np.cumsum(each) - each, each)
+    is_slot = table[:, 2] >= 0
+    new_ids = np.full(len(table), reserved, np.int64)
+    new_ids[~is_slot] = [number for entry in entries for number in entry.splice.ids]
+    places = np.repeat([entry.at for entry in entries], each) + np.arange(len(table))
+    kept = np.ones(len(ids) + len(table), bool)
+    kept[places] = False
+
+    def filled(old: np.ndarray | int, new: np.ndarray) -> np.ndarray:
+        vector = np.empty((len(kept), *new.shape[1:]), new.dtype)
+        vector[places] = new
+        vector[kept] = old
+        return vector
+
     return TokenSequence.of(
-        np.insert(ids, places, new_ids),
-        role=np.insert(role, places, new_roles),
-        weight=np.insert(weight, places, new_weights),
-        slot=np.insert(slot, places, np.asarray(new_slots, np.int64).reshape(-1, 2), axis=0),
-        block=np.insert(block_of, places, new_blocks),
+        filled(ids, new_ids),
+        role=filled(role, table[:, 0]),
+        weight=filled(weight, np.repeat(np.asarray(weights, np.float32), each)),
+        slot=filled(-1, np.stack([table[:, 2], np.where(is_slot, table[:, 3] + within, -1)], axis=1)),
+        block=filled(0, table[:, 1]),
         segments=tuple(segments),
     )

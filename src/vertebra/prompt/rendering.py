@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +31,7 @@ Conversation = Sequence[Mapping[str, Any]]
 Anchor = Literal["bos", "none", "prepend bos"]
 
 
+_BATCH = 256
 _ANCHORS = ("bos", "none", "prepend bos")
 
 
@@ -92,18 +94,21 @@ def render_many(
             raise ConfigError(f"`{name}` is a collection of part types or segments, not a string; write ({given!r},)")
     reader = Reader(sizes or {}, roles=roles, trusted=trusted, anchored=anchored)
     speaker = _speaker(builder)
-    prompts = [_write(reader, speaker, tokenizer, conversation, open_turn) for conversation in conversations]
     encoder = tokenizer_of(tokenizer)
     facts = encoder.facts()
-    _warn_without_stop(speaker, facts, prompts)
-    encodings = encoder.encode([prompt.text for prompt in prompts], [_plain_spans(p.pieces) for p in prompts])
     reserved = facts.reserved_id if slot_id is None else slot_id
-    sequences = []
-    for prompt, encoding in zip(prompts, encodings, strict=True):
-        if encoding.typed:
-            _warn_of_text(prompt.pieces, facts)
-        prefix, front = _front(encoding.ids, facts, anchor, speaker, tokenizer)
-        sequences.append(assemble(prompt, encoding, prefix, front, reserved, frozenset(both_ways)))
+    waiting = iter(conversations)
+    sequences: list[TokenSequence] = []
+    # In batches: encodings with their offsets are many times as large as what is kept of them.
+    while batch := list(islice(waiting, _BATCH)):
+        prompts = [_write(reader, speaker, tokenizer, conversation, open_turn) for conversation in batch]
+        _warn_without_stop(speaker, facts, prompts)
+        encodings = encoder.encode([prompt.text for prompt in prompts], [_plain_spans(p.pieces) for p in prompts])
+        for prompt, encoding in zip(prompts, encodings, strict=True):
+            if encoding.typed:
+                _warn_of_text(prompt.pieces, facts)
+            prefix, front = _front(encoding.ids, facts, anchor, speaker, tokenizer)
+            sequences.append(assemble(prompt, encoding, prefix, front, reserved, frozenset(both_ways)))
     return sequences
 
 

@@ -10,6 +10,7 @@ import weakref
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -217,8 +218,9 @@ def _names_of(tokenizer: Any) -> tuple[str | None, str | None, str | None]:
 
 
 def _encoding(encoded: Any) -> Encoding:
-    offsets = np.asarray(encoded.offsets, np.int64).reshape(-1, 2)
-    return Encoding(np.asarray(encoded.ids, np.int64), offsets[:, 0].copy(), offsets[:, 1].copy())
+    ids = np.asarray(encoded.ids, np.int64)
+    flat = np.fromiter(chain.from_iterable(encoded.offsets), np.int64, 2 * len(ids))
+    return Encoding(ids, flat[::2].copy(), flat[1::2].copy())
 
 
 def _without_outer_space(text: str, start: int, stop: int) -> tuple[int, int]:
