@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from vertebra.data.conversations import (
     text_of,
     weight_of,
 )
-from vertebra.data.rows import Fault, Row
+from vertebra.data.rows import Fault, Row, Source
 from vertebra.errors import DataError, UnknownNameError, did_you_mean
 
 
@@ -172,6 +173,14 @@ class Reader:
             return sample
         except BadRow as error:
             return Fault(row.file, row.line, str(error))
+
+    def settle(self, source: Source) -> None:
+        """Fix the format by the first rows that spell one, so that every process takes the same."""
+        for row in islice(source.rows(), 100):
+            if self.format is not None:
+                return
+            if isinstance(row, Row):
+                self(row)
 
     def _renamed(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         if not self.columns:

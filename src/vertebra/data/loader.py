@@ -55,7 +55,7 @@ class Loader:
         self.samples, self.sampler, self.collator = samples, sampler, collator
         self._at = _Position(samples, sampler, self.rank, self.world)
         self._torch = DataLoader(
-            _Maker(samples, collator, shift),
+            Maker(samples, collator, shift),
             sampler=self._at,
             batch_size=None,
             num_workers=workers,
@@ -166,7 +166,7 @@ class _Position(TorchSampler[Share]):
         return len(self.plan)
 
 
-class _Maker(Dataset[Batch]):
+class Maker(Dataset[Batch]):
     """A share → its batch; what runs in the workers."""
 
     def __init__(self, samples: Samples, collator: Collator, shift: bool) -> None:

@@ -120,9 +120,10 @@ class Mixture(Source):
         self.position = 0
         """How many units `rows()` has handed out in this epoch."""
 
-    def at_epoch(self, epoch: int) -> Mixture:
-        """The same mixture in the order of another epoch."""
-        return Mixture(self.sources, self.weights, seed=self.seed, epoch=epoch, stop=self.stop)
+    def at_epoch(self, epoch: int, *, seed: int = 0, shuffle: bool = True) -> Mixture:
+        """The same mixture in the order of another epoch; the seed of its draws stays its own."""
+        sources = {name: source.at_epoch(epoch, seed=seed, shuffle=shuffle) for name, source in self.sources.items()}
+        return Mixture(sources, self.weights, seed=self.seed, epoch=epoch, stop=self.stop)
 
     def raw(self, start: int = 0) -> Iterator[Raw]:
         sources = list(self.sources.values())

@@ -94,14 +94,6 @@ class Scan:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_walk": None, "_at": -1}
 
-    def settle_format(self) -> None:
-        """Fix the format by the first rows that spell one, so that every process takes the same."""
-        for row in islice(self.source.rows(), 100):
-            if self.reader.format is not None:
-                return
-            if isinstance(row, Row):
-                self.reader(row)
-
     def encode(self, start: int, stop: int) -> Iterator[Chunk]:
         """Units `start:stop`, in one chunk or, where they are long, in several."""
         batch: list[Placed | Fault] = []
@@ -161,7 +153,7 @@ def _chunks(scan: Scan, key: str, *, cache: bool | str | Path, num_proc: int, kn
     found = folder.find(key)
     if found is not None:
         return found
-    scan.settle_format()
+    scan.reader.settle(scan.source)
     units = scan.source.units() or 0
     spans = [(start, min(start + SPAN, units)) for start in range(0, units, SPAN)]
     if not spans:

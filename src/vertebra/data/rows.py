@@ -97,6 +97,10 @@ class Source(ABC):
         """The files it consists of, for a split by file; itself where it is one."""
         return [self]
 
+    def at_epoch(self, epoch: int, *, seed: int = 0, shuffle: bool = True) -> Source:
+        """The same units as this epoch orders them; a source that has one order only is itself."""
+        return self
+
     def label_names(self) -> dict[str, list[str]]:
         """The names of every column of class labels, where the source knows them."""
         return {}
@@ -140,8 +144,10 @@ class Faults:
             raise DataError(self.report(name, good=good))
         log.warn(f"{name}: left out {self.count} of {self.count + good} rows that cannot be used")
 
-    def report(self, name: str, *, good: int) -> str:
-        lines = [f"{name}: {self.count} of {self.count + good} rows cannot be used"]
+    def report(self, name: str, *, good: int | None = None) -> str:
+        """The list of faults; `good` is how many rows had none, where the scan went to its end."""
+        among = "" if good is None else f" of {self.count + good}"
+        lines = [f"{name}: {self.count}{among} rows cannot be used"]
         lines += [f"  {fault}" for fault in self.kept[:SHOWN]]
         if self.count > SHOWN:
             kinds = ", ".join(f"{count} × {kind}" for kind, count in self.kinds.most_common(5))

@@ -62,10 +62,13 @@ class Chain(Source):
     def label_names(self) -> dict[str, list[str]]:
         return {column: names for source in reversed(self.sources) for column, names in source.label_names().items()}
 
-    def shuffled(self, seed: int, epoch: int) -> Chain:
+    def at_epoch(self, epoch: int, *, seed: int = 0, shuffle: bool = True) -> Chain:
         """The same sources in another order."""
+        if not shuffle:
+            return self
         order = np.random.default_rng([seed, epoch, 17]).permutation(len(self.sources))
-        made = Chain([self.sources[i] for i in order], self.name)
+        sources = [self.sources[i].at_epoch(epoch, seed=seed) for i in order]
+        made = Chain(sources, self.name)
         made._sizes = {new: self._sizes[int(old)] for new, old in enumerate(order) if int(old) in self._sizes}
         return made
 

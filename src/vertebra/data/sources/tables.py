@@ -116,6 +116,11 @@ class StreamedDataset(Source):
     def fingerprint(self) -> str | None:
         return None
 
+    def at_epoch(self, epoch: int, *, seed: int = 0, shuffle: bool = True) -> Source:
+        """A streamed dataset that was shuffled by its own method shuffles anew."""
+        self.dataset.set_epoch(epoch)
+        return self
+
     def label_names(self) -> dict[str, list[str]]:
         return _label_names(self.dataset)
 

@@ -1,0 +1,257 @@
+"""The stream loader: every row once over ranks and workers, independent of workers, resumed at any batch, flat memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.tokenizers import tokenizer_of
+from vertebra.data.causal import Blocks
+from vertebra.data.collate import Collator
+from vertebra.data.encoders import Encoder, Placed, TextEncoder
+from vertebra.data.formats import Reader, Text
+from vertebra.data.mixture import Mixture
+from vertebra.data.rows import Fault
+from vertebra.data.samplers import InOrder, LengthGrouped, Packed, Shuffled
+from vertebra.data.stream import StreamLoader
+from vertebra.data.table import ChunkBuilder
+from vertebra.errors import ConfigError, DataError
+
+
+class Numbers(Encoder):
+    """`17 17 17` → [17, 17, 17]: ids that say which row they come from."""
+
+    name = "numbers"
+    takes = (Text,)
+    columns = ("ids",)
+
+    def __init__(self) -> None:
+        pass
+
+    def options(self):
+        return {}
+
+    def encode(self, batch):
+        made = ChunkBuilder(self.columns)
+        for one in batch:
+            if isinstance(one, Fault):
+                made.fault(one)
+                continue
+            assert isinstance(one, Placed)
+            made.place(one.file, one.line)
+            made.vectors({"ids": np.array([int(word) for word in one.sample.text.split()], np.int32)})
+        return made.built()
+
+
+def rows(count: int) -> list[str]:
+    return [" ".join([str(i)] * (1 + i % 5)) for i in range(count)]
+
+
+SAMPLERS = {"in order": InOrder, "shuffled": Shuffled, "grouped": LengthGrouped, "packed": lambda size: Packed(size, 7)}
+
+
+def loader(data, sampler, **options) -> StreamLoader:
+    return StreamLoader(data, Numbers(), sampler, Collator(0, multiple_of=1), pin_memory=False, shift=False, **options)
+
+
+def ids(batches) -> list[list[list[int]]]:
+    return [[row[mask == 1].tolist() for row, mask in zip(b.input_ids, b.attention_mask, strict=True)] for b in batches]
+
+
+def tokens(batches) -> Counter[int]:
+    return Counter(token for batch in ids(batches) for row in batch for token in row)
+
+
+def expected(count: int) -> Counter[int]:
+    return Counter(int(word) for row in rows(count) for word in row.split())
+
+
+@settings(max_examples=50)
+@given(
+    count=st.integers(1, 40),
+    name=st.sampled_from(list(SAMPLERS)),
+    size=st.integers(1, 3),
+    world=st.integers(1, 3),
+    block=st.integers(3, 12),
+    epoch=st.integers(0, 2),
+    mixed=st.booleans(),
+)
+def test_all_ranks_together_are_the_source_every_epoch(count, name, size, world, block, epoch, mixed):
+    data = rows(count)
+    if mixed and count > 1:
+        data = Mixture({"a": data[: count // 2], "b": (lambda: iter(data_b))}, [1, 2])
+        data_b = rows(count)[count // 2 :]
+    seen: Counter[int] = Counter()
+    for rank in range(world):
+        one = loader(data, SAMPLERS[name](size), rank=rank, world=world, block=block)
+        one.set_epoch(epoch)
+        if rank < min(count, world):
+            seen += tokens(one)
+    assert seen == expected(count)
+
+
+@settings(max_examples=40)
+@given(count=st.integers(5, 40), name=st.sampled_from(list(SAMPLERS)), block=st.integers(3, 12), data=st.data())
+def test_resume_at_any_batch(count, name, block, data):
+    def fresh() -> StreamLoader:
+        return loader(rows(count), SAMPLERS[name](2), block=block, seed=1)
+
+    whole = fresh()
+    first_epoch, second_epoch = ids(whole), ids(whole)
+    stop = data.draw(st.integers(0, len(first_epoch)))
+    first = fresh()
+    state = first.state_dict()
+    for number, _ in enumerate(first, 1):
+        if number == stop:
+            state = first.state_dict()
+            break
+    second = fresh()
+    second.load_state_dict(json.loads(json.dumps(state)))
+    assert ids(second) == first_epoch[stop:]
+    assert ids(second) == second_epoch
+    third = fresh()
+    for _ in third:
+        if third.state_dict()["batches"] == len(first_epoch):
+            break
+    fourth = fresh()
+    fourth.load_state_dict(third.state_dict(consumed=stop))
+    assert ids(fourth) == first_epoch[stop:]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(workers, jsonl):
+    path = jsonl({"text": text} for text in rows(50))
+    plain = loader(path, Packed(2, 7), block=8)
+    busy = loader(path, Packed(2, 7), block=8, workers=workers)
+    assert ids(busy) == ids(plain)
+    assert ids(busy) == ids(plain)
+    for number, _ in enumerate(busy):
+        if number == 4:
+            break
+    state = busy.state_dict(consumed=3)
+    plain.load_state_dict(state)
+    resumed = loader(path, Packed(2, 7), block=8, workers=2)
+    resumed.load_state_dict(state)
+    assert ids(resumed) == ids(plain)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of two cores torch says so
+def test_more_workers_than_blocks():
+    assert tokens(loader(rows(5), InOrder(1), block=4, workers=4)) == expected(5)
+
+
+def test_epochs_differ_and_order_can_be_kept():
+    shuffled = loader(rows(30), Shuffled(2), block=8)
+    assert ids(shuffled) != ids(shuffled)
+    plain = loader(rows(30), InOrder(1), block=8, shuffle=False)
+    assert [row[0][0] for row in ids(plain)] == list(range(30))
+
+
+def test_a_view_cuts_blocks(gpt2):
+    texts = [f"some text number {i}" for i in range(40)]
+    made = StreamLoader(
+        texts,
+        TextEncoder(gpt2),
+        Shuffled(2),
+        Collator(0, multiple_of=1),
+        view=lambda table: Blocks(table, 16),
+        block=20,
+        pin_memory=False,
+    )
+    batches = list(made)
+    assert max(batch.length for batch in batches) == 16
+    assert sum(map(len, (row for batch in ids(batches) for row in batch))) == sum(
+        len(gpt2(text).input_ids) + 1 for text in texts
+    )
+
+
+def test_faults_stop_or_are_counted(jsonl):
+    path = jsonl([{"text": text} for text in rows(10)])
+    with open(path, "a") as file:
+        file.write("{broken\n")
+    for workers in (0, 1):
+        with pytest.raises(DataError, match=rf"{path}:11: malformed JSON"):
+            list(loader(path, InOrder(2), block=4, workers=workers))
+        made = loader(path, InOrder(2), block=4, workers=workers, on_bad="skip")
+        assert tokens(made) == expected(10)
+        assert made.faults.count == 1
+
+
+def test_streams_that_end_early(jsonl):
+    path = jsonl([{"text": text} for text in rows(30)])
+    one = loader(path, InOrder(2), block=4)
+    taken = [batch for _, batch in zip(range(11), one, strict=False)]
+    assert len(taken) == 11
+    state = one.state_dict()
+    for left in (8, 20):
+        jsonl([{"text": text} for text in rows(left)])
+        shorter = loader(path, InOrder(2), block=4)
+        shorter.load_state_dict(state)
+        with pytest.raises(DataError, match="become shorter"):
+            list(shorter)
+    once = loader(iter(rows(6)), InOrder(2), block=4)
+    assert tokens(once) == expected(6)
+    with pytest.raises(DataError, match="already read"):
+        list(once)
+    with pytest.raises(DataError, match="gave no sample"):
+        list(loader(lambda: iter([]), InOrder(1)))
+    with pytest.raises(ConfigError, match="cannot share one iterator"):
+        loader(iter(rows(6)), InOrder(2), workers=2)
+
+
+def test_settings_that_cannot_work():
+    with pytest.raises(ConfigError, match="smaller than a batch"):
+        loader(rows(5), InOrder(8), block=4)
+    one = loader(rows(9), InOrder(2))
+    with pytest.raises(ConfigError, match="other settings"):
+        loader(rows(9), InOrder(3)).load_state_dict(one.state_dict())
+    with pytest.raises(ConfigError, match="were handed out"):
+        one.state_dict(consumed=1)
+
+
+def test_formats_are_read(jsonl):
+    path = jsonl([{"body": text} for text in rows(4)])
+    assert tokens(loader(path, InOrder(2), reader=Reader(columns={"text": "body"}))) == expected(4)
+
+
+FLAT = """
+import resource, sys
+from data.test_stream import Numbers
+from vertebra.data.collate import Collator
+from vertebra.data.samplers import Packed
+from vertebra.data.stream import StreamLoader
+loader = StreamLoader(sys.argv[1], Numbers(), Packed(8, 64), Collator(0), block=64, rank=0, world=40, pin_memory=False)
+peaks = []
+for number, batch in enumerate(loader):
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peaks[len(peaks) // 5], peaks[-1])
+"""
+
+
+def test_memory_stays_flat(tmp_path):
+    """From a fifth of a 60 MB file to its end the process grows by less than a tenth of the file."""
+    path = tmp_path / "large.jsonl"
+    row = json.dumps({"text": "7 " * 1200}) + "\n"
+    path.write_text(row * 25_000)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    code = FLAT.replace("Packed(8, 64)", "Packed(8, 1200)")
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, env=environment)
+    early, late = map(int, done.stdout.split())
+    assert late - early < 6 * 1024, done.stderr
+
+
+def test_it_works_with_a_real_tokenizer(jsonl):
+    tokenizer = tokenizer_of("tiny-llama2")
+    path = jsonl([{"text": f"row {i}"} for i in range(12)])
+    made = StreamLoader(path, TextEncoder(tokenizer), Packed(2, 32), Collator(0), block=6, pin_memory=False)
+    whole = Counter(token for i in range(12) for token in [*tokenizer(f"row {i}").input_ids, tokenizer.eos_token_id])
+    assert tokens(made) == whole
