@@ -53,9 +53,13 @@ def cache_from_pairs(pairs: Any, config: Any) -> DynamicCache:
     return cache
 
 
+# Gemma-2 caps its attention scores, which sdpa cannot: 5.17 offers the kernel all the same and drops the cap.
+_SDPA_INEXACT = ("Gemma2ForCausalLM",)
+
+
 def supports_sdpa(model_cls: type) -> bool:
-    """Whether a class has the sdpa kernel in this version (Gemma-2 has it in 5.17 and lost it in 5.23)."""
-    return bool(getattr(model_cls, "_supports_sdpa", False))
+    """Whether a class has the sdpa kernel, and gives the same numbers with it."""
+    return bool(getattr(model_cls, "_supports_sdpa", False)) and model_cls.__name__ not in _SDPA_INEXACT
 
 
 @contextmanager

@@ -37,6 +37,11 @@ from vertebra.sequence.masks import AttentionFacts
 ADDED_PAD = "<PAD>"
 
 
+def positions_of(attention_mask: torch.Tensor) -> Any:
+    """0, 1, 2 … from the first real token of each row; padding counts as 0."""
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
 class HFCausalLLMBackbone(LLMBackbone):
     """A Hugging Face causal language model and its tokenizer behind the one interface."""
 
@@ -180,7 +185,7 @@ class HFCausalLLMBackbone(LLMBackbone):
         self._check_length(inputs, past_key_values)
         if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
             # models that count from 0 would shift a left-padded row
-            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
+            position_ids = positions_of(attention_mask)[:, -inputs.shape[1] :]
         extra: dict[str, Any] = {}
         if logits_to_keep is not None:
             extra["logits_to_keep"] = logits_to_keep

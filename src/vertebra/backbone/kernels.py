@@ -46,7 +46,9 @@ def _by_name(llm_cls: type, attn: str) -> str:
     if attn not in KERNELS:
         raise UnknownNameError("attention kernel", attn, KERNELS)
     if attn == "sdpa" and not compat.supports_sdpa(llm_cls):
-        raise ConfigError(f"{llm_cls.__name__} has no sdpa kernel in this version of transformers; use attn=`eager`")
+        raise ConfigError(
+            f"{llm_cls.__name__} has no exact sdpa kernel in this version of transformers; use attn=`eager`"
+        )
     if attn.startswith("flash_attention"):
         package = "flash_attn" if attn.endswith("2") else "flash_attn_interface"
         if importlib.util.find_spec(package) is None:

@@ -36,18 +36,23 @@ def save_backbone(backbone: Any, folder: Path, *, overwrite: bool) -> Path:
     def write(part: Path) -> None:
         with compat.bars_only_in_terminals():
             backbone.llm.save_pretrained(part)
-        backbone.tokenizer.save_pretrained(part)
-        displaced = {
-            f"{number}.{name}": rows.contiguous()
-            for number, growth in enumerate(backbone.growths)
-            for name, rows in growth.displaced.items()
-        }
-        if displaced:
-            save_file(displaced, part / DISPLACED)
+        save_vocabulary(backbone, part)
         (part / RECORD).write_text(json.dumps(record(backbone), indent=1, ensure_ascii=False), encoding="utf-8")
 
     require_free(folder, overwrite=overwrite)
     return write_whole(folder, write, replace=True)
+
+
+def save_vocabulary(backbone: Any, part: Path) -> None:
+    """The tokenizer, and the spare rows that its added tokens took over."""
+    backbone.tokenizer.save_pretrained(part)
+    displaced = {
+        f"{number}.{name}": rows.contiguous()
+        for number, growth in enumerate(backbone.growths)
+        for name, rows in growth.displaced.items()
+    }
+    if displaced:
+        save_file(displaced, part / DISPLACED)
 
 
 def record(backbone: Any) -> dict[str, Any]:

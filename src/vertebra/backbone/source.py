@@ -15,6 +15,8 @@ from typing import Any
 from vertebra.errors import CheckpointError, ConfigError, NetworkError
 
 RECORD = "vertebra.json"
+MULTIMODAL = "vertebra"
+"""The model type in the config of a multimodal folder: a plain language model's would let others load half of it."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
 _INDEX = "model.safetensors.index.json"
 _BIN_INDEX = "pytorch_model.bin.index.json"
@@ -115,6 +117,8 @@ def _local_config(folder: Path) -> dict[str, Any]:
             f"`{folder}` has no config.json (it holds {found}); give the folder that `save_pretrained` wrote"
         )
     data = read_json(config)
+    if data.get("model_type") == MULTIMODAL:
+        data = data["text_config"]  # a multimodal folder of ours: the backbone in it
     _refuse_remote_code(str(folder), data)
     return data
 

@@ -51,7 +51,7 @@ def causal_class(source: Source) -> type:
     return getattr(transformers, CAUSAL[model_type])
 
 
-def _config_class(model_type: str) -> type:
+def _config_class(model_type: Any) -> type:
     return transformers.AutoConfig.for_model(model_type).__class__
 
 
@@ -102,8 +102,8 @@ def _text_half(source: Source, config_cls: Any) -> Any:
 
 def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | None, quantization: str | None) -> Any:
     """Pretrained weights with the explicit class; whatever the checkpoint lacks is an error and never noise."""
-    if config.model_type != source.config.get("model_type"):
-        llm = build_structure(llm_cls, config)  # a language half: its tensors have other names
+    if config.model_type != source.config.get("model_type") or "parts" in source.record:
+        llm = build_structure(llm_cls, config)  # a language half, or inside one of our models: other tensor names
         assign(llm, spelled_for(llm, mapped_tensors(source.folder)), dtype=config.dtype, where=source.name)
         return llm.train()
     if source.local:

@@ -125,6 +125,23 @@ def replay(llm: Any, growth: Growth) -> None:
         write_rows(matrix.parameter, growth.written, _new_rows(matrix.parameter, matrix.name, growth, llm.config))
 
 
+def regrow(backbone: Any, growth: Growth) -> None:
+    """Apply a recorded growth to a backbone that has not seen it: tokenizer and matrices, with the same ids and rows."""
+    now = (len(backbone.tokenizer), num_rows(backbone.llm))
+    if now != (growth.vocab_before, growth.rows_before):
+        raise VocabularyError(
+            f"the tokens {list(growth.tokens)} were added to {growth.vocab_before} tokens and {growth.rows_before} rows; "
+            f"`{backbone.identifier}` has {now[0]} and {now[1]}. Load the base that they were added to"
+        )
+    ids = _add_tokens(backbone.tokenizer, growth.tokens, special=growth.special, is_pad=growth.is_pad)
+    if ids != growth.ids:
+        raise VocabularyError(f"the tokens {list(growth.tokens)} got the ids {ids}; {growth.ids} are recorded")
+    replay(backbone.llm, growth)
+    backbone.growths.append(growth)
+    if growth.is_pad:
+        follow_pad(backbone)
+
+
 def undo_growth(backbone: Any) -> Growth:
     """Take the last growth back: tokens leave the tokenizer, rows leave the matrices, displaced rows return."""
     if not backbone.growths:
@@ -175,7 +192,12 @@ def train_only_new_rows(backbone: Any) -> Callable[[], None]:
     for matrix in matrices(backbone.llm):
         matrix.parameter.requires_grad_(True)
         hooks.append(matrix.parameter.register_hook(keep_new))
-    return lambda: [hook.remove() for hook in hooks] and None
+
+    def lift() -> None:
+        for hook in hooks:
+            hook.remove()
+
+    return lift
 
 
 def _checked(
@@ -244,8 +266,8 @@ def _new_rows(parameter: nn.Parameter, name: str, growth: Growth, config: Any) -
     shape = (len(growth.written), *parameter.shape[1:])
     noise = torch.randn(shape, generator=generator)
     if growth.init == "normal":
-        spread = float(getattr(config, "initializer_range", 0.02))
-        return (noise * spread if parameter.dim() > 1 else torch.zeros(shape)).to(parameter.device)
+        std = float(getattr(config, "initializer_range", 0.02)) if parameter.dim() > 1 else 0.0  # a bias starts at 0
+        return (noise * std).to(parameter.device)
     mean, spread = row_statistics(parameter, min(growth.vocab_before, growth.rows_before))
     values = mean.expand(shape).clone()
     if growth.init == "like":

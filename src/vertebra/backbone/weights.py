@@ -25,6 +25,7 @@ _PATCH = threading.Lock()
 _SPELLINGS = (
     ("", ""),
     ("llm.", ""),  # one of our own backbones saved by its state dict
+    ("backbone.llm.", ""),  # … or inside a multimodal model
     ("llm_backbone.llm.", ""),  # prismatic
     ("language_model.", ""),  # OpenVLA, LLaVA, older Gemma-3
     ("model.language_model.", "model."),  # vision-language models of transformers 5
@@ -42,10 +43,12 @@ def parameters_on_meta() -> Iterator[None]:
     def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         if parameter is not None and not parameter.is_meta:
             parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+            # drawing random numbers without storage costs more than all the rest; the library skips what has this mark
+            parameter._is_hf_initialized = True  # type: ignore[attr-defined]
         original(module, name, parameter)
 
     with _PATCH:  # the patch is global, so that two threads must not build at once
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
+        nn.Module.register_parameter = register  # type: ignore[method-assign, assignment]
         try:
             yield
         finally:
