@@ -1,0 +1,200 @@
+"""An adapter as a folder, and back: everything that training changed, and what belongs to the base.
+
+    lora_adapter/           an ordinary PEFT folder; PEFT alone loads it into the base
+    lora_adapter.<part>/    … where encoders or projectors have adapters of their own
+    trained.safetensors     what was trained in full beside the adapters (projectors, heads, patterns)
+    vertebra.json           the base's id and fingerprint, growths, prompt builder, statistics
+    tokenizer files
+
+`load_adapter` restores exactly this on a fresh base: growths are replayed, and a wrong base is an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from vertebra.backbone.habits import check_fingerprint
+from vertebra.backbone.registry import load_backbone
+from vertebra.backbone.saving import record
+from vertebra.backbone.source import RECORD, read_json
+from vertebra.backbone.vocabulary import Growth, regrow
+from vertebra.errors import CheckpointError
+from vertebra.folders import require_free, write_whole
+from vertebra.tune.choose import is_adapter
+from vertebra.tune.fingerprint import BasePrint, check_base
+from vertebra.tune.lora import LANGUAGE, Adapter, has_adapter, peft_quiet, require_peft
+from vertebra.tune.parts import Parts, parts_of
+
+FOLDER = "lora_adapter"
+TRAINED = "trained.safetensors"
+
+
+def save_adapter(
+    model: Any, adapter: Adapter, folder: str | Path, *, extra: Mapping[str, Any] | None = None, overwrite: bool = False
+) -> Path:
+    """Write an adapter, whole or not at all. `extra` joins the record: what a policy knows (action statistics)."""
+    folder = Path(folder)
+    require_free(folder, overwrite=overwrite)
+    return write_whole(folder, lambda part: write_adapter(model, adapter, part, extra=extra), replace=True)
+
+
+def write_adapter(model: Any, adapter: Adapter, folder: Path, *, extra: Mapping[str, Any] | None = None) -> None:
+    """The files of an adapter into a folder that exists (a checkpoint writes its own around them)."""
+    parts = parts_of(model)
+    for name, root in adapter.roots.items():
+        inside = folder / _folder(name)
+        inside.mkdir()
+        save_file(adapter_tensors(root), inside / "adapter_model.safetensors", metadata={"format": "pt"})
+        config = root.peft_config["default"]
+        was = config.inference_mode, config.base_model_name_or_path
+        config.inference_mode = True
+        if name == LANGUAGE and parts.backbone is not None:
+            config.base_model_name_or_path = parts.backbone.hf_hub_path
+        config.save_pretrained(inside)
+        config.inference_mode, config.base_model_name_or_path = was
+    full = {
+        name: parameter.detach().cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not is_adapter(name)
+    }
+    if full:
+        save_file(full, folder / TRAINED)
+    about: dict[str, Any] = dict(extra or {})
+    if parts.backbone is not None:
+        about |= record(parts.backbone)
+        parts.backbone.tokenizer.save_pretrained(folder)
+    about["adapter"] = {"base": asdict(adapter.base), "roots": list(adapter.roots)}
+    (folder / RECORD).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def adapter_tensors(root: Any) -> dict[str, torch.Tensor]:
+    """An adapter's tensors under the names that PEFT saves."""
+    import peft
+
+    with peft_quiet():
+        # by default PEFT would add both whole matrices once the vocabulary has grown
+        tensors = peft.get_peft_model_state_dict(root, save_embedding_layers=False)
+    kept = {name: tensor for name, tensor in tensors.items() if is_adapter(name)}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}
+
+
+def load_adapter(base: Any, folder: str | Path, *, trainable: bool = False, name: str = "") -> tuple[Any, Adapter]:
+    """Put a saved adapter on its base (a model, or the id or folder of a backbone); returns the model and the adapter.
+
+    The base may be ungrown: recorded growths that it lacks are replayed. Prompt builder and tokenizer habits are those
+    of the training.
+    """
+    folder = Path(folder)
+    about = read_adapter_record(folder)
+    model = load_backbone(base) if isinstance(base, (str, Path)) else base
+    parts = parts_of(model)
+    who = name or str(folder)
+    if has_adapter(model):
+        raise CheckpointError(f"`{who}`: the base has an adapter already; load the base anew, or merge the first one")
+    _refuse_merged(parts, folder, who)
+    base_print = check_base(parts, BasePrint(**about["adapter"]["base"]), who=who)
+    if parts.backbone is not None:
+        _replay(parts.backbone, about["backbone"], who)
+    roots = {root: _load_root(parts, root, folder / _folder(root), trainable) for root in about["adapter"]["roots"]}
+    for parameter_name, parameter in model.named_parameters():
+        parameter.requires_grad_(trainable and is_adapter(parameter_name))
+    _load_trained(model, folder, trainable=trainable, who=who)
+    return model, Adapter(roots=roots, base=base_print)
+
+
+def read_adapter_record(folder: str | Path) -> dict[str, Any]:
+    """What an adapter's folder says of itself; one clear message where it is none."""
+    folder = Path(folder)
+    inside = folder / FOLDER
+    if not folder.is_dir():
+        raise CheckpointError(f"`{folder}` is no folder; expected one with `{FOLDER}/` in it")
+    missing = [
+        str(path.relative_to(folder))
+        for path in (folder / RECORD, inside / "adapter_config.json", inside / "adapter_model.safetensors")
+        if not path.is_file()
+    ]
+    if missing:
+        raise CheckpointError(f"`{folder}` is no adapter of ours: {', '.join(missing)} missing")
+    about = read_json(folder / RECORD)
+    if "adapter" not in about:
+        raise CheckpointError(f"`{folder / RECORD}` tells of no adapter; `{folder}` is a whole model, not an adapter")
+    return about
+
+
+def adapter_digest(folder: str | Path) -> str:
+    """A hash of an adapter's tensors: how a merged model remembers what was merged into it."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).glob(f"{FOLDER}*/adapter_model.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:32]
+
+
+def _folder(root: str) -> str:
+    return FOLDER if root == LANGUAGE else f"{FOLDER}.{root}"
+
+
+def _refuse_merged(parts: Parts, folder: Path, who: str) -> None:
+    where = Path(getattr(parts.backbone, "hf_hub_path", "")) / RECORD
+    merged = read_json(where).get("merged", []) if where.is_file() else []
+    if adapter_digest(folder) in merged:
+        raise CheckpointError(f"`{who}` is merged into `{where.parent}` already; merging it twice would double it")
+
+
+def _replay(backbone: Any, recorded: Mapping[str, Any], who: str) -> None:
+    """Growths that the base has not seen, and the tokenizer's fingerprint afterwards."""
+    wanted = [Growth.from_json(entry) for entry in recorded["growths"]]
+    for done, growth in enumerate(backbone.growths):
+        if done >= len(wanted) or growth.to_json() != wanted[done].to_json():
+            raise CheckpointError(
+                f"`{who}` was trained with the added tokens {[list(g.tokens) for g in wanted]}; the base has "
+                f"{[list(g.tokens) for g in backbone.growths]}. Load the base as it was, without growing it"
+            )
+    for growth in wanted[len(backbone.growths) :]:
+        regrow(backbone, growth)
+    check_fingerprint(backbone.tokenizer, recorded["fingerprint"], who)
+    if recorded.get("prompt_builder"):
+        backbone._builder = recorded["prompt_builder"]
+
+
+def _load_root(parts: Parts, root: str, folder: Path, trainable: bool) -> Any:
+    peft = require_peft()
+    module = parts.lm if root == LANGUAGE else parts.module(root)
+    if module is None:
+        raise CheckpointError(f"`{folder}` is an adapter for {root}, which this model does not have")
+    try:
+        load_file(folder / "adapter_model.safetensors")
+        with peft_quiet():
+            config = peft.PeftConfig.from_pretrained(str(folder))
+            config.inference_mode = not trainable
+            return peft.PeftModel.from_pretrained(module, str(folder), config=config, is_trainable=trainable)
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"the adapter in `{folder}` cannot be loaded: {error}") from error
+
+
+def _load_trained(model: Any, folder: Path, *, trainable: bool, who: str) -> None:
+    if not (folder / TRAINED).is_file():
+        return
+    try:
+        tensors = load_file(folder / TRAINED)
+    except SafetensorError as error:
+        raise CheckpointError(f"`{folder / TRAINED}` is damaged: {error}") from error
+    named = dict(model.named_parameters())
+    unknown = sorted(n for n, t in tensors.items() if n not in named or named[n].shape != t.shape)
+    if unknown:
+        raise CheckpointError(
+            f"`{who}` holds trained tensors that the base has not, or not so: {', '.join(unknown[:4])}"
+        )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            named[name].copy_(tensor)
+            named[name].requires_grad_(trainable)

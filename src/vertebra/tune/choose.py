@@ -1,0 +1,150 @@
+"""What trains: OpenVLA's stages for every family, last blocks, biases alone, LoRA, and name patterns on top.
+
+    stage                                     vision   projector   language model          heads
+    align                                     ·        trains      ·                       ·
+    finetune, vla-train                       ·        trains      trains                  train
+    full-finetune, vla-full-train             trains   trains      trains                  train
+    last-layer-finetune, vla-last-layer-train ·        ·           embedding, last, head   train
+    vla-sandwich-train                        trains   trains      embedding, last, head   train
+    last-blocks (blocks=n)                    ·        ·           last n layers           train
+    bitfit                                    ·        ·           biases                  train
+    lora                                      ·        ·           adapters                train
+    none                                      ·        ·           ·                       ·
+
+`train` and `freeze` are patterns over parameter names, applied after the stage. It does not know optimizers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from torch import nn
+
+from vertebra.errors import ConfigError, UnknownNameError, did_you_mean
+from vertebra.tune.lora import Adapter, LoraSettings, add_lora
+from vertebra.tune.parts import Parts, parts_of
+
+Stage = Literal[
+    "align", "finetune", "vla-train", "full-finetune", "vla-full-train", "last-layer-finetune",
+    "vla-last-layer-train", "vla-sandwich-train", "last-blocks", "bitfit", "lora", "none",
+]  # fmt: skip
+
+# stage -> parts: whole ones, or the named pieces of the language model
+STAGES: dict[str, tuple[str, ...]] = {
+    "align": ("projector",),
+    "finetune": ("projector", "lm", "heads"),
+    "vla-train": ("projector", "lm", "heads"),
+    "full-finetune": ("vision", "projector", "lm", "heads"),
+    "vla-full-train": ("vision", "projector", "lm", "heads"),
+    "last-layer-finetune": ("last layer", "heads"),
+    "vla-last-layer-train": ("last layer", "heads"),
+    "vla-sandwich-train": ("vision", "projector", "last layer", "heads"),
+    "last-blocks": ("last blocks", "heads"),
+    "bitfit": ("biases", "heads"),
+    "lora": ("heads",),
+    "none": (),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """What trains."""
+
+    stage: Stage = "full-finetune"
+    blocks: int = 1
+    """For `last-blocks`: how many of the last decoder layers train."""
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    """For `lora`."""
+    train: tuple[str, ...] = ()
+    """Patterns over parameter names that train as well, as in `*.projector.*`."""
+    freeze: tuple[str, ...] = ()
+    """Patterns over parameter names that stay as they are, whatever the stage says."""
+    zero_gradient: tuple[str, ...] = ()
+    """Patterns of tensors that may have a zero gradient at step 1, on top of those that must (`lora_A`)."""
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1:
+            raise ConfigError(f"blocks is {self.blocks}; expected 1 or more")
+
+
+def choose(model: Any, config: TuneConfig, *, seed: int = 0) -> Adapter | None:
+    """Set `requires_grad` everywhere; for `lora`, put the adapter in and return it."""
+    if config.stage not in STAGES:
+        raise UnknownNameError("stage", config.stage, STAGES)
+    parts = parts_of(model)
+    adapter = add_lora(model, config.lora, seed=seed) if config.stage == "lora" else None
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(adapter is not None and is_adapter(name))
+    for name in STAGES[config.stage]:
+        _set(_chosen(parts, name, config))
+    if config.stage in ("align", "vla-sandwich-train") and not parts.projector:
+        what = "vision encoder or projector" if config.stage == "vla-sandwich-train" else "projector"
+        raise ConfigError(
+            f"stage `{config.stage}` trains the projector, and this model has no {what}. Stages for a language model "
+            "alone: full-finetune, last-layer-finetune, last-blocks, bitfit, lora"
+        )
+    _by_pattern(model, config.train, True)
+    _by_pattern(model, config.freeze, False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(f"stage `{config.stage}` with freeze={list(config.freeze)} leaves nothing to train")
+    return adapter
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter belongs to an adapter, by PEFT's names."""
+    return any(mark in name for mark in (".lora_", "lora_magnitude_vector", "trainable_tokens_delta"))
+
+
+def matching(names: Iterable[str], pattern: str) -> list[str]:
+    """The names that a pattern means: `*` and `?`, or a dotted beginning (`parts.image` means all below it)."""
+    return [name for name in names if fnmatchcase(name, pattern) or name.startswith(pattern + ".")]
+
+
+def _set(parameters: Sequence[nn.Parameter]) -> None:
+    packed = [p for p in parameters if not (p.is_floating_point() or p.is_complex())]
+    if packed:
+        raise ConfigError(
+            f"{len(packed)} of the chosen tensors are quantized and take no gradient; train adapters on them "
+            "(stage `lora`), or load the model without quantization"
+        )
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+
+
+def _chosen(parts: Parts, name: str, config: TuneConfig) -> list[nn.Parameter]:
+    if name == "last layer":
+        return [p for module in parts.last_layer for p in module.parameters()]
+    if name == "last blocks":
+        layers = parts.layers
+        if config.blocks > len(layers):
+            raise ConfigError(f"blocks is {config.blocks}; the model has {len(layers)} layers")
+        return [p for layer in list(layers)[-config.blocks :] for p in layer.parameters()]
+    if name == "biases":
+        biases = [p for n, p in parts.lm.named_parameters() if n.rpartition(".")[2] == "bias"]
+        if not biases:
+            raise ConfigError(
+                f"{type(parts.lm).__name__} has no bias at all, so that `bitfit` trains nothing. GPT-2, OPT, Phi-2 and "
+                "Pythia have; for this family take stage `lora`, or patterns: train=['*norm*']"
+            )
+        return biases
+    if name == "lm":
+        return list(parts.lm.parameters())
+    kinds = {"vision": parts.vision, "projector": parts.projector, "heads": parts.heads}
+    return [p for module in kinds[name].values() for p in module.parameters()]
+
+
+def _by_pattern(model: nn.Module, patterns: Sequence[str], trains: bool) -> None:
+    named = dict(model.named_parameters())
+    for pattern in patterns:
+        found = matching(named, pattern)
+        if not found:
+            pieces = {".".join(n.split(".")[:k]) for n in named for k in range(1, n.count(".") + 2)}
+            raise ConfigError(f"pattern `{pattern}` fits no parameter.{did_you_mean(pattern.rstrip('.*'), pieces)}")
+        if trains:
+            _set([named[name] for name in found])
+        else:
+            for name in found:
+                named[name].requires_grad_(False)

@@ -1,0 +1,98 @@
+"""The check at step 1: every tensor that is said to train has a gradient, finite and not zero.
+
+A tensor without a gradient is the quietest fault of training: the loss falls all the same. Some gradients must be
+zero at the start (`lora_A`, since `lora_B` starts at zero); those are listed, and nothing else is let through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from vertebra.errors import TrainingError
+from vertebra.tune.choose import matching
+
+# Why: B starts at zero, so that A gets nothing; a key's bias adds the same to every score of a softmax.
+ZERO_AT_START = ("*.lora_A.*", "*.k_proj.bias")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientCheck:
+    """What the first step showed."""
+
+    tensors: int
+    missing: tuple[str, ...]
+    """Trainable, but no gradient came."""
+    not_finite: tuple[str, ...]
+    zero: tuple[str, ...]
+    allowed_zero: tuple[str, ...]
+    """Zero, and on the list of those that may be."""
+
+    @property
+    def good(self) -> bool:
+        return not (self.missing or self.not_finite or self.zero)
+
+    def __str__(self) -> str:
+        if self.good:
+            zero = f"; zero, as they may be: {_listed(self.allowed_zero)}" if self.allowed_zero else ""
+            return f"step 1: all {self.tensors} trainable tensors have a finite gradient{zero}"
+        lines = [
+            f"  {what}: {_listed(names)}"
+            for what, names in (
+                ("no gradient", self.missing),
+                ("NaN or infinite", self.not_finite),
+                ("zero", self.zero),
+            )
+            if names
+        ]
+        return (
+            "step 1: some trainable tensors do not learn:\n" + "\n".join(lines) + "\nFreeze them (`freeze`), or name "
+            "them in `zero_gradient` where a zero is right."
+        )
+
+    def require_good(self) -> None:
+        if not self.good:
+            raise TrainingError(str(self))
+
+
+def check_gradients(model: nn.Module, allowed: Sequence[str] = ()) -> GradientCheck:
+    """Look at every trainable tensor's gradient; on sharded tensors all ranks must call it."""
+    missing: list[str] = []
+    not_finite: list[str] = []
+    zero: list[str] = []
+    may: list[str] = []
+    count = 0
+    patterns = (*ZERO_AT_START, *allowed)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        count += 1
+        if parameter.grad is None:
+            missing.append(name)
+            continue
+        size = _norm(parameter.grad)
+        if size != size or size == float("inf"):
+            not_finite.append(name)
+        elif size == 0:
+            (may if any(matching([name], pattern) for pattern in patterns) else zero).append(name)
+    return GradientCheck(
+        tensors=count,
+        missing=tuple(missing),
+        not_finite=tuple(not_finite),
+        zero=tuple(zero),
+        allowed_zero=tuple(may),
+    )
+
+
+def _norm(gradient: Any) -> float:
+    """The largest entry: unlike a norm it neither overflows nor vanishes in 16 bits. NaN stays NaN."""
+    largest = gradient.detach().abs().amax()
+    return float(largest.full_tensor() if hasattr(largest, "full_tensor") else largest)
+
+
+def _listed(names: Sequence[str], limit: int = 12) -> str:
+    more = f" … and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

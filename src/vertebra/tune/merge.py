@@ -1,0 +1,179 @@
+"""An adapter merged into its base: in fp32, in place, one base in memory, with the difference in logits told.
+
+    W ← W + scale · B A        one matrix at a time, then the cast, then a plain Hugging Face folder
+
+Half-precision merges differ from what was trained; how much is measured on fixed probes, and above a bound the result
+is not written. It does not know optimizers or data.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vertebra.backbone.habits import PROBES
+from vertebra.backbone.kernels import as_dtype
+from vertebra.backbone.registry import load_backbone
+from vertebra.backbone.saving import save_backbone
+from vertebra.backbone.source import RECORD, find, read_json
+from vertebra.errors import CheckpointError
+from vertebra.folders import require_free, write_whole
+from vertebra.tune.adapter import adapter_digest, load_adapter
+from vertebra.tune.parts import parts_of
+
+# Largest difference that is good, as a share of the largest logit.
+BOUNDS = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeReport:
+    """How far the merged model is from base and adapter side by side, on fixed probes."""
+
+    matrices: int
+    dtype: str
+    largest_logit: float
+    exact: float
+    """Largest difference in fp32, where only the order of additions changed."""
+    cast: float
+    """Largest difference after the cast."""
+    bound: float
+    """What the difference after the cast may be."""
+
+    @property
+    def good(self) -> bool:
+        return self.cast <= self.bound  # false for NaN too
+
+    def __str__(self) -> str:
+        verdict = "good" if self.good else "NOT good"
+        return (
+            f"{self.matrices} matrices merged. Largest logit difference on the probes: {self.exact:.2e} in fp32, "
+            f"{self.cast:.2e} in {self.dtype} (largest logit {self.largest_logit:.3g}; bound {self.bound:.2e}): {verdict}"
+        )
+
+
+def merge(
+    base: str | Path,
+    adapter: str | Path,
+    out: str | Path,
+    *,
+    dtype: str | torch.dtype | None = None,
+    bound: float | None = None,
+    overwrite: bool = False,
+) -> MergeReport:
+    """Merge an adapter into its base, and write a plain Hugging Face folder. `dtype`: that of the base by default.
+
+    bound: the largest difference allowed, as a share of the largest logit. Above it nothing is written.
+    """
+    out = Path(out)
+    require_free(out, overwrite=overwrite)
+    backbone = load_backbone(base, dtype="float32")
+    target = as_dtype(dtype) if dtype else _dtype_of(backbone)
+    load_adapter(backbone, adapter)
+    backbone.eval()
+    before = probe_logits(backbone)
+    count = merge_in_place(backbone)
+    exact = _difference(before, probe_logits(backbone))
+    _cast(backbone, target)
+    largest = max(float(rows.abs().max()) for rows in before)
+    share = BOUNDS.get(target, 0.05) if bound is None else bound
+    report = MergeReport(
+        matrices=count,
+        dtype=str(target).removeprefix("torch."),
+        largest_logit=largest,
+        exact=exact,
+        cast=_difference(before, probe_logits(backbone)),
+        bound=share * largest,
+    )
+    if not report.good:
+        raise CheckpointError(f"{report}. Nothing was written; merge into fp32 (--dtype float32), or raise the bound")
+    write_whole(out, lambda part: _fill(part, backbone, base, adapter), replace=True)
+    return report
+
+
+@torch.no_grad()
+def merge_in_place(model: Any) -> int:
+    """Add every adapter to the matrix it sits on, and take the adapters out; returns how many matrices changed."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    parts = parts_of(model)
+    count = 0
+    for root in (parts.lm, *parts.vision.values(), *parts.projector.values()):
+        for name, module in list(root.named_modules()):
+            layer = getattr(module, "token_adapter", module)
+            if not isinstance(layer, BaseTunerLayer) or name.endswith("token_adapter"):
+                continue
+            if not _add(layer):
+                layer.merge()
+            stem, _, leaf = name.rpartition(".")
+            setattr(root.get_submodule(stem), leaf, layer.get_base_layer())
+            count += 1
+        for mark in ("peft_config", "_hf_peft_config_loaded", "active_adapter"):
+            if mark in vars(root):
+                delattr(root, mark)
+    return count
+
+
+def _add(layer: Any) -> bool:
+    """The plain case by one product into the matrix itself; PEFT's own way makes two more matrices of its size."""
+    weight: Any = getattr(layer.get_base_layer(), "weight", None)
+    names = getattr(layer, "active_adapters", ())
+    plain = type(layer).__name__ == "Linear" and isinstance(weight, nn.Parameter) and weight.is_floating_point()
+    if not plain or any(layer.lora_variant.get(name) or layer.lora_bias.get(name) for name in names):
+        return False
+    for name in names:
+        a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+        scale = layer.scaling[name]
+        a, b = a.to(weight.dtype), b.to(weight.dtype)
+        if layer.fan_in_fan_out:
+            weight.data.addmm_(a.T, b.T, alpha=scale)
+        else:
+            weight.data.addmm_(b, a, alpha=scale)
+    return True
+
+
+@torch.no_grad()
+def probe_logits(backbone: Any) -> list[torch.Tensor]:
+    """The logits of fixed probe texts, in fp32."""
+    found = []
+    for text in PROBES:
+        ids = backbone.tokenizer(text).input_ids[:64]
+        logits = backbone(input_ids=torch.tensor([ids], device=backbone.device), use_cache=False).logits
+        found.append(logits[0].float())
+    return found
+
+
+def _difference(before: list[torch.Tensor], after: list[torch.Tensor]) -> float:
+    return float(torch.stack([(b - a).abs().max() for b, a in zip(before, after, strict=True)]).max())
+
+
+def _dtype_of(backbone: Any) -> torch.dtype:
+    """The type that the base is stored in."""
+    source = find(backbone.hf_hub_path)
+    text = source.config.get("text_config") or source.config
+    stored = text.get("dtype") or text.get("torch_dtype") or source.config.get("dtype")
+    return as_dtype(stored) if stored else torch.float32
+
+
+def _cast(backbone: Any, dtype: torch.dtype) -> None:
+    """Parameters alone: rotary tables in 16 bits would be off by a radian at position 2048."""
+    for parameter in backbone.llm.parameters():
+        parameter.data = parameter.data.to(dtype)
+    backbone.llm.config.dtype = dtype
+
+
+def _fill(part: Path, backbone: Any, base: str | Path, adapter: str | Path) -> None:
+    inner = save_backbone(backbone, part / "model", overwrite=False)
+    for path in inner.iterdir():
+        path.rename(part / path.name)
+    inner.rmdir()
+    about = read_json(part / RECORD)
+    earlier = read_json(Path(base) / RECORD).get("merged", []) if (Path(base) / RECORD).is_file() else []
+    known = read_json(Path(adapter) / RECORD)
+    kept = {name: value for name, value in known.items() if name not in (*about, "adapter")}
+    about |= kept | {"merged": [*earlier, adapter_digest(adapter)]}
+    (part / RECORD).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")

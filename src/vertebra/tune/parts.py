@@ -1,0 +1,71 @@
+"""The parts of a model that can be trained apart: language model, encoders ("vision"), projectors, heads.
+
+A backbone alone has one part; a multimodal model has an encoder and a projector for each kind of outside embedding,
+and learned queries, which count as heads. Any other module is taken for a language model of its own. What a part is
+called in OpenVLA's stages is written here once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from vertebra.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A model, taken apart; parts by their names in the model."""
+
+    model: nn.Module
+    backbone: Any | None
+    """The backbone with its tokenizer; None for a module that is none of ours."""
+    lm: Any
+    """The Hugging Face model itself, head included."""
+    vision: dict[str, nn.Module] = field(default_factory=dict)
+    projector: dict[str, nn.Module] = field(default_factory=dict)
+    heads: dict[str, nn.Module] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers, first to last."""
+        if self.backbone is not None:
+            return self.backbone.layers
+        lists = [m for m in self.lm.modules() if isinstance(m, nn.ModuleList) and len({type(x) for x in m}) == 1]
+        if not lists:
+            raise ConfigError(f"{type(self.lm).__name__} has no list of layers; name what trains by patterns")
+        return max(lists, key=lambda found: sum(p.numel() for p in found.parameters()))
+
+    @property
+    def last_layer(self) -> list[nn.Module]:
+        """What last-layer fine-tuning trains: embedding, last layer and head."""
+        if self.backbone is not None:
+            return [module for module in self.backbone.last_layer_finetune_modules if module is not None]
+        lm = self.lm
+        return [m for m in (lm.get_input_embeddings(), self.layers[-1], lm.get_output_embeddings()) if m is not None]
+
+    def module(self, name: str) -> nn.Module | None:
+        """An encoder, projector or head by its name in the model."""
+        return (self.vision | self.projector | self.heads).get(name)
+
+
+def parts_of(model: Any) -> Parts:
+    """The parts of a backbone, of a multimodal model, or of any other module."""
+    if hasattr(model, "llm"):
+        return Parts(model=model, backbone=model, lm=model.llm)
+    backbone = getattr(model, "backbone", None)
+    found = Parts(model=model, backbone=backbone, lm=model if backbone is None else backbone.llm)
+    for name, part in getattr(model, "parts", {}).items():
+        if isinstance(getattr(part, "encoder", None), nn.Module):
+            _keep(found.vision, f"parts.{name}.encoder", part.encoder)
+            _keep(found.projector, f"parts.{name}.projector", part.projector)
+        elif getattr(part, "learned", True):  # queries may be fixed
+            _keep(found.heads, f"parts.{name}", part)
+    return found
+
+
+def _keep(kind: dict[str, nn.Module], name: str, module: nn.Module) -> None:
+    if any(True for _ in module.parameters()):
+        kind[name] = module

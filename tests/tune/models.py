@@ -1,0 +1,54 @@
+"""Small models for these tests: tiny backbones, and one with the parts of a multimodal model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from vertebra.backbone.registry import load_backbone
+from vertebra.multimodal.model import MultimodalModel
+from vertebra.multimodal.part import Part
+from vertebra.multimodal.patches import PatchEncoder
+from vertebra.multimodal.projectors import Projector
+from vertebra.multimodal.queries import Queries
+from vertebra.sequence.batch import Batch, collate
+from vertebra.sequence.tokens import TokenSequence
+
+
+def backbone(name: str = "tiny-llama2", **options: Any) -> Any:
+    return load_backbone(name, **{"dtype": "float32", **options})
+
+
+def with_parts(name: str = "tiny-llama2") -> MultimodalModel:
+    """A backbone that sees images through an encoder and a projector, and fills action slots from learned queries."""
+    torch.manual_seed(0)
+    language = backbone(name)
+    width = language.embedding_width
+    image = Part(PatchEncoder(16, image_size=8, patch_size=4), Projector("gelu2", 16, width))
+    return MultimodalModel(language, {"image": image, "action": Queries(2, width)})
+
+
+def batch_for(model: MultimodalModel) -> Batch:
+    """One row: BOS, four image slots, words, two action slots."""
+    words = model.backbone.tokenizer("Pick up the red block.").input_ids
+    ids = [words[0], *[0] * 4, *words[1:], 0, 0]
+    slot = [(-1, -1)] * len(ids)
+    slot[1:5] = [(0, i) for i in range(4)]
+    slot[-2:] = [(1, 0), (1, 1)]
+    weight = [0.0] * 5 + [1.0] * (len(words) - 1) + [0.0, 0.0]
+    target = [*ids[:-2], words[1], words[2]]
+    weight[-1] = 1.0
+    row = TokenSequence.of(ids, target=target, weight=weight, slot=slot, segments=("image", "action"))
+    generator = torch.Generator().manual_seed(0)
+    pixels = model.parts["image"].encoder.sample(1, generator)
+    return collate([row], [{"image": pixels.numpy()}], pad_id=model.backbone.pad_token_id)
+
+
+def some_ids(backbone: Any, text: str = "Pick up the red block, then stop.") -> torch.Tensor:
+    return torch.tensor([backbone.tokenizer(text).input_ids])
+
+
+def trained(model: nn.Module) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
