@@ -1,0 +1,1 @@
+"""The correctness checks behind `vertebra check`: what must hold of a backbone before anything is built on it."""

@@ -1,0 +1,27 @@
+"""Each check turns red for its own fault, and no other check does."""
+
+from __future__ import annotations
+
+import pytest
+from tests.check.perturbations import PERTURBATIONS
+
+from vertebra.backbone.registry import load_backbone
+from vertebra.check.run import check_backbone
+from vertebra.check.table import CHECKS
+
+
+def test_every_check_has_its_fault():
+    assert list(PERTURBATIONS) == list(CHECKS)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_exactly_this_check_turns_red(name, monkeypatch):
+    fault = PERTURBATIONS[name]
+    backbone = load_backbone(fault.model)
+    fault.apply(backbone, monkeypatch)
+    report = check_backbone(backbone)
+    assert report.failed == (name,), [(r.name, r.said) for r in report.results if r.status == "fail"]
+    (row,) = [r for r in report.results if r.name == name]
+    assert row.mend == CHECKS[name].mend
+    print(name, row.number, row.bound, row.said)
