@@ -16,24 +16,29 @@ Nothing about a batch is kept on the model, so that two inputs may take turns on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
 from vertebra.backbone.causal import HFCausalLLMBackbone
-from vertebra.errors import ConfigError, InjectionError, SequenceError, UnknownNameError
-from vertebra.multimodal.inject import Encoded, Injection, inject, place
+from vertebra.errors import ConfigError, SequenceError, UnknownNameError
+from vertebra.multimodal.encoding import AnyPart, encode_items, serving
+from vertebra.multimodal.folder import load_model, save_model, share_once
+from vertebra.multimodal.inject import Injection, inject, place
 from vertebra.multimodal.inputs import whole_batch
 from vertebra.multimodal.part import Part
-from vertebra.multimodal.queries import Queries
-from vertebra.multimodal.selected import Positions, run_at
-from vertebra.sequence.batch import Batch
+from vertebra.multimodal.selected import Positions, head_outputs
+from vertebra.multimodal.vision import VisionTower
+from vertebra.prompt.rendering import Conversation, render
+from vertebra.sequence.batch import Batch, collate
+from vertebra.sequence.features import Features
 from vertebra.sequence.length import listed
 from vertebra.sequence.loss import Supervised, supervised_positions
 from vertebra.sequence.masks import Attend, AttentionPlan, plan
-
-AnyPart = Part | Queries
+from vertebra.sequence.tokens import TokenSequence
 
 
 class MultimodalModel(nn.Module):
@@ -41,47 +46,75 @@ class MultimodalModel(nn.Module):
 
     accepts_loss_kwargs = True  # the Trainer then hands `num_items_in_batch` to `forward`
 
-    def __init__(self, backbone: HFCausalLLMBackbone, parts: Mapping[str, AnyPart] | None = None) -> None:
+    def __init__(
+        self,
+        backbone: HFCausalLLMBackbone,
+        parts: Mapping[str, AnyPart] | None = None,
+        *,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
+        _check_widths(dict(parts or {}), backbone)
         self.backbone = backbone
         self.parts = nn.ModuleDict(dict(parts or {}))
-        _check_widths(dict(parts or {}), backbone)
+        self.record = dict(record or {})
+        """What else belongs to the model and is saved with it, as plain data (statistics of actions, say)."""
+        share_once(self)
 
-    # --- outside embeddings
+    @property
+    def device(self) -> torch.device:
+        """Where batches must be."""
+        return self.backbone.llm.get_input_embeddings().weight.device
 
-    def part_for(self, segment: str) -> AnyPart | None:
-        """The part that serves a segment: its own, else that of the name before the colon."""
-        for name in (segment, segment.split(":")[0]):
-            if name in self.parts:
-                return self.parts[name]  # type: ignore[return-value]
-        return None
+    # From what people have to a batch
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Slots that one item of each part takes: what `render(…, sizes=…)` needs."""
+        """Slots that one item of each part takes."""
         return {name: part.slots for name, part in self.parts.items()}  # type: ignore[misc]
 
     @property
     def anchored(self) -> tuple[str, ...]:
-        """The parts whose slots stand right after BOS: what `render(…, anchored=…)` needs."""
+        """The parts whose slots stand right after BOS."""
         return tuple(name for name, part in self.parts.items() if part.place == "anchored")
+
+    def render(self, conversation: Conversation, **options: Any) -> TokenSequence:
+        """A conversation in this model's prompt format, with this model's slots; options are those of `render`."""
+        options = {"anchored": self.anchored, "sizes": self.sizes, **options}
+        return render(conversation, self.backbone.prompt_builder_fn, self.backbone.tokenizer, **options)
+
+    def prepare(self, items: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
+        """One row's items as people have them (image files, lists of numbers) as arrays for `collate`."""
+        prepared = {}
+        for name, values in items.items():
+            part = serving(self.parts, name)  # type: ignore[arg-type]
+            if not isinstance(part, Part):
+                raise UnknownNameError("segment", name, self.parts)
+            prepared[name] = part.encoder.prepare(values)
+        return prepared
+
+    def collate(
+        self,
+        sequences: Sequence[TokenSequence],
+        features: Sequence[Features | None] | None = None,
+        *,
+        side: Literal["right", "left"] | None = None,
+        **options: Any,
+    ) -> Batch:
+        """A batch on this model's device, padded as its tokenizer pads (left to run, right to train)."""
+        side = side or self.backbone.tokenizer.padding_side
+        return collate(sequences, features, pad_id=self.backbone.pad_token_id, side=side, **options).to(self.device)
+
+    # Outside embeddings
 
     def encode(self, batch: Mapping[str, Any]) -> Injection:
         """Run the encoders and projectors on a batch's raw items, once, and make the table of where they go.
 
         A pure function of (row, absolute position): valid for every stretch of these rows, and for rows that grow
-        longer. Text-only rows cost nothing. Errors name every row that does not fit.
+        longer. Text-only rows cost nothing. One error lists every row whose items are wrong or do not fit.
         """
         batch = whole_batch(batch)
-        features: Mapping[str, Any] = batch["features"]
-        self._check_segments(batch)
-        encoded: dict[str, Encoded] = {}
-        for part, names in self._by_part(features).items():
-            encoded |= _run_part(part, names, features, batch)
-        for number, name in enumerate(batch["segments"]):
-            queries = self.part_for(name)
-            if isinstance(queries, Queries):
-                encoded[name] = queries.fill(batch, number)
+        encoded = encode_items(self.parts, batch, self.device)  # type: ignore[arg-type]
         return place(batch, encoded, width=self.backbone.embedding_width)
 
     def embed(
@@ -94,39 +127,13 @@ class MultimodalModel(nn.Module):
         """
         batch = whole_batch(batch)
         ids = batch["input_ids"][:, start:stop]
-        if injection is None and batch["segments"] and bool((batch["slot"][:, start:stop, 0] >= 0).any()):
+        if ids.device != self.device:
+            raise SequenceError(f"the batch is on {ids.device} and the model on {self.device}: batch.to(model.device)")
+        if injection is None and (_has_slots(batch, start, stop) or (start == 0 and batch["features"])):
             injection = self.encode(batch)
         return inject(self.backbone.embed_input_ids(ids), injection, start=start)
 
-    def _by_part(self, features: Mapping[str, Any]) -> dict[Part, list[str]]:
-        """Which segments each part encodes, so that two cameras of one encoder make one call."""
-        grouped: dict[Part, list[str]] = {}
-        for name in features:
-            part = self.part_for(name)
-            if part is None:
-                raise UnknownNameError("segment", name, self.parts, hint="The batch has features of it.")
-            if isinstance(part, Queries):
-                raise InjectionError(f"`{name}` has raw items, and this model fills its slots with learned queries")
-            grouped.setdefault(part, []).append(name)
-        return grouped
-
-    def _check_segments(self, batch: Batch) -> None:
-        """Slots that nobody fills would be read as the reserved token that stands there."""
-        faults = []
-        for number, name in enumerate(batch["segments"]):
-            part = self.part_for(name)
-            if isinstance(part, Queries) or (part is not None and name in batch["features"]):
-                continue
-            rows = (batch["slot"][..., 0] == number).any(1).nonzero()[:, 0].tolist()
-            if not rows:
-                continue
-            if part is None:
-                raise UnknownNameError("segment", name, self.parts, hint=f"Row {rows[0]} has slots of it.")
-            faults += [f"row {row} has slots of `{name}`, and the batch no items of it" for row in rows]
-        if faults:
-            raise InjectionError(f"{listed(faults)}. Give `features` to `collate`, one mapping a row")
-
-    # --- one forward
+    # One forward
 
     def forward(
         self,
@@ -153,8 +160,6 @@ class MultimodalModel(nn.Module):
         supervised = None
         if return_loss and past_key_values is None and not use_cache:
             supervised = self._supervised(whole, num_items_in_batch)
-        if supervised is None and logits_to_keep is None and positions is None:
-            logits_to_keep = 0
         embeds = self.embed(whole, start=start, injection=injection)
         planned = plan(
             whole,
@@ -166,11 +171,17 @@ class MultimodalModel(nn.Module):
             attend=attend,
         )
 
-        def run(keep: int | torch.Tensor = 0) -> Any:
+        def run(keep: int | torch.Tensor) -> Any:
             return self._run(embeds, planned, past_key_values, keep, output_hidden_states)
 
-        chosen = None if positions is None else Positions.of(positions, whole, start)
-        out, logits, losing = self._logits(run, embeds, supervised, chosen, logits_to_keep)
+        out, logits, losing = head_outputs(
+            run,
+            self.backbone.llm,
+            supervised=None if supervised is None else Positions(rows=supervised.rows, columns=supervised.columns),
+            positions=None if positions is None else Positions.of(positions, whole, start),
+            keep=logits_to_keep,
+            shape=(whole.rows, embeds.shape[1]),
+        )
         loss = None
         if supervised is not None and losing is not None:
             loss = supervised.loss(losing, num_items=num_items_in_batch)
@@ -189,38 +200,6 @@ class MultimodalModel(nn.Module):
         # lengths of documents are words that only a kernel understands: the interface has no name for them
         run = self.backbone.llm if planned.extra else self.backbone
         return run(**options, output_hidden_states=hidden)
-
-    def _logits(
-        self,
-        run: Any,
-        embeds: torch.Tensor,
-        supervised: Supervised | None,
-        chosen: Positions | None,
-        keep: int | torch.Tensor | None,
-    ) -> tuple[Any, torch.Tensor | None, torch.Tensor | None]:
-        """(output, the logits that were asked for, the logits that the loss needs): one run of the head."""
-        if chosen is not None and keep is not None:
-            raise SequenceError("`positions` and `logits_to_keep` both say which logits to make; give one of them")
-        if supervised is None and chosen is None:
-            out = run(0 if keep is None else keep)
-            return out, out.logits, None
-        if isinstance(keep, int) and keep == 0:
-            out = run()
-            return out, out.logits, None if supervised is None else supervised.select(out.logits)
-        rows, length = embeds.shape[:2]
-        groups = []
-        if supervised is not None:
-            groups.append(Positions(rows=supervised.rows, columns=supervised.columns))
-        if chosen is not None:
-            groups.append(chosen)
-        elif keep is not None:
-            groups.append(Positions.last(keep, rows, length, embeds.device))
-        out, made = run_at(run, self.backbone.llm, groups)
-        losing = made.pop(0) if supervised is not None else None
-        logits = made.pop() if made else None
-        if logits is not None and keep is not None:
-            logits = logits.unflatten(0, (rows, -1))
-        return out, logits, losing
 
     def _supervised(self, batch: Batch, num_items: int | torch.Tensor | None) -> Supervised | None:
         at = supervised_positions(batch)
@@ -241,23 +220,51 @@ class MultimodalModel(nn.Module):
         types = facts.layer_types or facts.types
         return {name: past.get_mask_sizes(queries, types.index(name)) for name in facts.types}
 
-    # --- training
+    # Training, saving
 
     def enable_gradient_checkpointing(self) -> None:
-        """Recompute activations of backbone and encoders in the backward pass; gradients reach every part."""
+        """Recompute activations in the backward pass; gradients reach the parts, whatever of the backbone is frozen."""
         self.backbone.enable_gradient_checkpointing()
+        for module in self.parts.modules():
+            if isinstance(module, VisionTower):
+                module.recompute = True
+
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> None:
+        """The name by which a `Trainer` asks for it."""
+        plain = {"every_n_layers": 1, "offload": False, "use_reentrant": False}
+        given = {**dict(activation_checkpointing_kwargs or {}), **options}
+        other = {name: value for name, value in given.items() if name not in plain or value != plain[name]}
+        if other:
+            raise ConfigError(
+                f"gradient checkpointing was asked for with {other}; only the plain non-reentrant form is made here (the "
+                "reentrant one gives no gradients beneath a frozen backbone)"
+            )
+        self.enable_gradient_checkpointing()
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> None:
+        """The same, as transformers called it before 5.20."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the model as one folder, whole or not at all."""
+        return save_model(self, Path(folder), overwrite=overwrite, state=None)
+
+    def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Any] | None = None) -> Path:
+        """`save` by the name that training code calls; an older folder of the same name is replaced."""
+        return save_model(self, Path(folder), overwrite=True, state=state_dict)
+
+    @classmethod
+    def load(cls, folder: str | Path, **options: Any) -> MultimodalModel:
+        """A model from its folder, to train, or to run with `inference_mode=True`; options are `load_backbone`'s."""
+        return load_model(cls, folder, **options)
 
 
-def _run_part(part: Part, names: Sequence[str], features: Mapping[str, Any], batch: Batch) -> dict[str, Encoded]:
-    """One call of a part's encoder for all segments that it serves."""
-    blocks = [features[name] for name in names]
-    values = blocks[0]["values"] if len(blocks) == 1 else torch.cat([block["values"] for block in blocks])
-    embeds = part(values)
-    parts = embeds.split([len(block["values"]) for block in blocks])
-    return {
-        name: Encoded(values=made, rows=block["rows"], added=part.added)
-        for name, block, made in zip(names, blocks, parts, strict=True)
-    }
+def _has_slots(batch: Batch, start: int, stop: int | None) -> bool:
+    return bool(batch["segments"]) and bool((batch["slot"][:, start:stop, 0] >= 0).any())
 
 
 def _cached(past: Any, batch: Batch) -> int:

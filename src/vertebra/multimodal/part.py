@@ -9,13 +9,18 @@ the embeddings enter: in slots where the prompt has them, in slots right after B
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
 from vertebra.errors import UnknownNameError
 from vertebra.multimodal.projectors import Projector
+
+Fault = tuple[int | None, str]
+"""Which item (None: all of them), and what is wrong with it and was expected."""
 
 Place = Literal["slots", "anchored", "added"]
 PLACES: tuple[Place, ...] = ("slots", "anchored", "added")
@@ -40,8 +45,12 @@ class Encoder(nn.Module, ABC):
         """What `type(self)(**settings)` needs to be built again, as plain data."""
 
     @abstractmethod
-    def faults(self, values: torch.Tensor) -> list[tuple[int | None, str]]:
-        """What is wrong with raw items: (which item, or None for all of them; what it is and what was expected)."""
+    def prepare(self, items: Sequence[Any]) -> np.ndarray:
+        """Items as people have them (image files, lists of numbers) as the array that goes into a batch."""
+
+    @abstractmethod
+    def faults(self, values: torch.Tensor) -> list[Fault]:
+        """What is wrong with raw items of a batch; empty where all is well."""
 
     @abstractmethod
     def sample(self, count: int, generator: torch.Generator) -> torch.Tensor:

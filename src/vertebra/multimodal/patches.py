@@ -13,20 +13,28 @@ import torch
 from torch import nn
 
 from vertebra.errors import ConfigError
-from vertebra.multimodal.part import Encoder
-from vertebra.multimodal.pixels import pixel_faults, scaled
+from vertebra.multimodal.images import Preparation
+from vertebra.multimodal.pixels import PixelEncoder, scaled
 
 
-class PatchEncoder(Encoder):
+class PatchEncoder(PixelEncoder):
     """Square images, cut into square patches; each becomes one vector of `width`."""
 
     kind = "patches"
 
-    def __init__(self, width: int = 256, *, image_size: int = 224, patch_size: int = 16) -> None:
+    def __init__(
+        self,
+        width: int = 256,
+        *,
+        image_size: int = 224,
+        patch_size: int = 16,
+        preparation: Preparation | dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
-        if patch_size < 1 or image_size < patch_size or image_size % patch_size:
-            raise ConfigError(f"images of {image_size} pixels do not divide into patches of {patch_size}")
-        self.width, self.image_size, self.patch_size = width, image_size, patch_size
+        if width < 1 or patch_size < 1 or image_size < patch_size or image_size % patch_size:
+            raise ConfigError(f"images of {image_size} pixels in patches of {patch_size}, of width {width}, cannot be")
+        self.preparation = Preparation.of(preparation, image_size)
+        self.width, self.patch_size = width, patch_size
         self.slots = (image_size // patch_size) ** 2
         self.cut = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size)
 
@@ -35,11 +43,9 @@ class PatchEncoder(Encoder):
         return self.cut(pixels).flatten(2).transpose(1, 2)
 
     def settings(self) -> dict[str, Any]:
-        return {"width": self.width, "image_size": self.image_size, "patch_size": self.patch_size}
-
-    def faults(self, values: torch.Tensor) -> list[tuple[int | None, str]]:
-        return pixel_faults(values, self.image_size)
-
-    def sample(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        size = self.image_size
-        return torch.randint(0, 256, (count, 3, size, size), generator=generator, dtype=torch.uint8)
+        return {
+            "width": self.width,
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+            "preparation": self.preparation.settings(),
+        }

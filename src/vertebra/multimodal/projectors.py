@@ -6,7 +6,6 @@ times larger drown the text, and training then stays where it began. It knows ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -34,15 +33,15 @@ class Projector(nn.Module):
         inner = {"linear": [], "gelu2": [width_out], "gelu3": [FACTOR * width_in, width_out]}[kind]
         widths = [width_in, *inner, width_out]
         for number, (wide, narrow) in enumerate(pairwise(widths), 1):
-            setattr(self, f"fc{number}", nn.Linear(wide, narrow))
+            self.add_module(f"fc{number}", nn.Linear(wide, narrow))
 
     @property
     def layers(self) -> list[nn.Linear]:
-        return [getattr(self, f"fc{number}") for number in range(1, KINDS[self.kind] + 1)]
+        return [self.get_submodule(f"fc{number}") for number in range(1, KINDS[self.kind] + 1)]  # type: ignore[misc]
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         first, *others = self.layers
-        hidden = first(features)
+        hidden = first(features.to(first.weight.dtype))
         for layer in others:
             hidden = layer(nn.functional.gelu(hidden))
         return hidden
@@ -57,11 +56,11 @@ def rms(values: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def bring_to_size(projector: Projector, encode: Callable[[], torch.Tensor], size: float) -> float:
-    """Scale the last layer so that the projected sample has the RMS `size`; returns what the RMS was before."""
-    before = rms(projector(encode()))
+def bring_to_size(projector: Projector, features: torch.Tensor, size: float) -> float:
+    """Scale the last layer so that these features come out with the RMS `size`; returns what the RMS was before."""
+    before = rms(projector(features))
     if not 0 < before < float("inf"):
-        raise ConfigError(f"the projector makes features of RMS {before} from the encoder's sample; expected above 0")
+        raise ConfigError(f"the projector makes embeddings of RMS {before} from sample features; expected above 0")
     last = projector.layers[-1]
     last.weight.mul_(size / before)
     last.bias.mul_(size / before)

@@ -85,3 +85,36 @@ def _head_only_at(llm: Any, at: Positions) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def head_outputs(
+    run: Callable[..., Any],
+    llm: Any,
+    *,
+    supervised: Positions | None,
+    positions: Positions | None,
+    keep: int | torch.Tensor | None,
+    shape: tuple[int, int],
+) -> tuple[Any, torch.Tensor | None, torch.Tensor | None]:
+    """One forward: (its output, the logits that were asked for, the logits of the supervised positions).
+
+    `run(keep)` is the forward with `logits_to_keep`. The head runs once, on the union of what is needed.
+    """
+    if positions is not None and keep is not None:
+        raise SequenceError("`positions` and `logits_to_keep` both say which logits to make; give one of them")
+    if supervised is None and positions is None:
+        out = run(0 if keep is None else keep)
+        return out, out.logits, None
+    if isinstance(keep, int) and keep == 0:
+        out = run(0)
+        return out, out.logits, None if supervised is None else out.logits[supervised.rows, supervised.columns]
+    asked = positions
+    if asked is None and keep is not None:
+        asked = Positions.last(keep, *shape, llm.device)
+    groups = [group for group in (supervised, asked) if group is not None]
+    out, made = run_at(lambda: run(0), llm, groups)
+    losing = made.pop(0) if supervised is not None else None
+    logits = made.pop() if made else None
+    if logits is not None and keep is not None:
+        logits = logits.unflatten(0, (shape[0], -1))
+    return out, logits, losing

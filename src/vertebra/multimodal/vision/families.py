@@ -1,0 +1,56 @@
+"""The vision models that we know, as rows: their classes, and which of their outputs are no patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import transformers
+
+from vertebra.errors import CheckpointError, did_you_mean
+
+
+@dataclass(frozen=True)
+class VisionFamily:
+    """What differs between two vision transformers."""
+
+    model_cls: str
+    config_cls: str
+    class_tokens: int
+    """Outputs before the first patch, registers not counted."""
+    unused: tuple[str, ...]
+    """Parameters of the embeddings that no image reaches; kept, they would never see a gradient."""
+
+
+VISION_FAMILIES: dict[str, VisionFamily] = {
+    "siglip_vision_model": VisionFamily("SiglipVisionModel", "SiglipVisionConfig", 0, ()),
+    "dinov2_with_registers": VisionFamily("Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", 1, ("mask_token",)),
+}
+# Whole models whose config holds that of a vision half.
+_HALVES = {"siglip": "siglip_vision_model"}
+
+
+def vision_config(config: Mapping[str, Any], where: str) -> Any:
+    """The config of the vision model (or of the vision half) of a checkpoint."""
+    model_type = str(config.get("model_type"))
+    family = VISION_FAMILIES.get(_HALVES.get(model_type, model_type))
+    if family is None:
+        known = [*VISION_FAMILIES, *_HALVES]
+        raise CheckpointError(
+            f"`{where}` is of model type `{model_type}`, which is no image encoder known here."
+            f"{did_you_mean(model_type, known)} Known: {', '.join(known)}"
+        )
+    config_cls = getattr(transformers, family.config_cls)
+    made = config_cls.from_dict(dict(config.get("vision_config", {}) if model_type in _HALVES else config))
+    if made.image_size % made.patch_size:
+        raise CheckpointError(f"`{where}`: images of {made.image_size} do not divide into patches of {made.patch_size}")
+    return made
+
+
+def family_of(config: Any) -> VisionFamily:
+    return VISION_FAMILIES[config.model_type]
+
+
+def model_class(config: Any) -> Any:
+    return getattr(transformers, family_of(config).model_cls)
