@@ -137,6 +137,14 @@ class TokenSequence:
         """Positions `start:stop` as a sequence of its own. Positions and slot indices stay what they were."""
         return replace(self, **{name: getattr(self, name)[start:stop] for name in VECTORS})
 
+    def show(
+        self, tokenizer: Any = None, *, html: bool = False, mask: Any = None, fold: bool = True, console: Any = None
+    ) -> str | None:
+        """Print it as a coloured table, or return a page of HTML; `mask` is a [length, length] boolean table to draw."""
+        from vertebra.sequence.show import show
+
+        return show(self, tokenizer, html=html, mask=mask, fold=fold, console=console)
+
     @staticmethod
     def join(parts: Sequence[TokenSequence], *, new_documents: bool = False) -> TokenSequence:
         """One sequence after the other.
