@@ -68,13 +68,13 @@ def from_embeddings(subject: Subject) -> Measure:
 
 
 def _beyond(subject: Subject, measure: Any) -> Measure | Skip:
-    if subject.window is None:
+    own = subject.window
+    if own is None:
         return Skip("the model has no sliding window")
     with subject.narrow_window() as window:
         if 3 * window + 12 > subject.limit:
             return Skip(f"a window of {window} is hardly left in {subject.limit} positions")
-        own = subject.backbone.attention_facts.window
-        said = f" beyond a window of {own}" + ("" if window == subject.window else f" (narrowed to {window} here)")
+        said = f" beyond a window of {window}" + ("" if window == own else f" (narrowed from {own})")
         return measure(window, said)
 
 
