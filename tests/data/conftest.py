@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from data.tokenizers import tokenizer_of
+from .tokenizers import tokenizer_of
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.tables import rows_strategy, table_of
 from vertebra.data.causal import Blocks, Windows, fitted
 from vertebra.data.samples import check_supervised
 from vertebra.errors import ConfigError, DataError, TooLongError, UnknownNameError
 from vertebra.sequence.tokens import Role
+
+from .tables import rows_strategy, table_of
 
 
 def ids(samples) -> list[list[int]]:

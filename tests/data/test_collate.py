@@ -31,6 +31,8 @@ def vectors(draw, slots: bool = False):
     if draw(st.booleans()):
         made["document"] = np.sort(np.array(draw(numbers)))
         made["document"] = np.unique(made["document"], return_inverse=True)[1]
+    if draw(st.booleans()):
+        made["block"] = np.array(draw(numbers), np.int8)
     if slots and draw(st.booleans()):
         made["slot"] = np.full((length, 2), -1)
         made["slot"][0] = (0, 0)

@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.tables import rows_strategy, table_of
 from vertebra.data.causal import Blocks
 from vertebra.data.collate import Collator
 from vertebra.data.loader import Loader
@@ -19,6 +18,8 @@ from vertebra.data.mixture import TableMixture
 from vertebra.data.samplers import InOrder, LengthGrouped, Packed, Shuffled, slots_per_token
 from vertebra.errors import ConfigError, DataError, TooLongError
 from vertebra.sequence.loss import count_items
+
+from .tables import rows_strategy, table_of
 
 SAMPLERS = {
     "in order": lambda size, **more: InOrder(size, **more),

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.tables import table_of
 from vertebra.data.mixture import STOPS, Mixture, TableMixture, interleaved
 from vertebra.errors import ConfigError, DataError, UnknownNameError
+
+from .tables import table_of
 
 SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=4)
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.tokenizers import tokenizer_of
 from vertebra import log
 from vertebra.data.cache import Cache
 from vertebra.data.encoders import TextEncoder, WordEncoder
 from vertebra.data.prepare import prepare
 from vertebra.data.table import Table, documents_of
 from vertebra.errors import ConfigError, DataError
+
+from .tokenizers import tokenizer_of
 
 ROWS = [{"text": f"row {i} of the file, word {i * 7}" * (i % 3)} for i in range(2300)]
 
@@ -165,7 +166,7 @@ def test_a_cache_folder_that_cannot_be_written(tmp_path, gpt2, monkeypatch, capl
 
 FULL = """
 import resource, signal, sys
-from data.tokenizers import tokenizer_of
+from tests.data.tokenizers import tokenizer_of
 from vertebra.data.encoders import TextEncoder
 from vertebra.data.prepare import prepare
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.tokenizers import tokenizer_of
 from vertebra.data.causal import Blocks
 from vertebra.data.collate import Collator
 from vertebra.data.encoders import Encoder, Placed, TextEncoder
@@ -25,6 +24,8 @@ from vertebra.data.samplers import InOrder, LengthGrouped, Packed, Shuffled
 from vertebra.data.stream import StreamLoader
 from vertebra.data.table import ChunkBuilder
 from vertebra.errors import ConfigError, DataError
+
+from .tokenizers import tokenizer_of
 
 
 class Numbers(Encoder):
@@ -225,7 +226,7 @@ def test_formats_are_read(jsonl):
 
 FLAT = """
 import resource, sys
-from data.test_stream import Numbers
+from tests.data.test_stream import Numbers
 from vertebra.data.collate import Collator
 from vertebra.data.samplers import Packed
 from vertebra.data.stream import StreamLoader

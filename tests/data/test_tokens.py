@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.tokenizers import tokenizer_of
 from vertebra.data.tokens import TextTokenizer, block_size, framed, joined, stop_id
 from vertebra.errors import VocabularyError
+
+from .tokenizers import tokenizer_of
 
 NAMES = ("tiny-llama2", "tiny-gpt2", "tiny-gemma2", "tiny-pythia", "tiny-bert")
 TEXTS = ["Hello brave world", "", " a  b\n\n\tc", "数据, naïve 🙂 don't", "x" * 300, "def f(x):\n    return 1"]
