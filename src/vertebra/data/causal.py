@@ -63,6 +63,16 @@ class Blocks(Samples):
                 found["weight"] = found.get("weight", 1.0) * weight
         return found
 
+    def words(self, index: int) -> np.ndarray:
+        """Whose word each token is; words of different samples never share a number."""
+        start = index * self.size
+        stop = start + int(self.lengths[index])
+        word = self.table.stream("word", start, stop).astype(np.int64)
+        starts = [low for _, low, _ in documents_of(self.table, start, stop)]
+        changes = np.concatenate([[True], word[1:] != word[:-1]])
+        changes[starts] = True
+        return np.cumsum(changes) - 1
+
     def where(self, index: int) -> str:
         pieces = list(documents_of(self.table, index * self.size, index * self.size + int(self.lengths[index])))
         first, last = (self.table.where(pieces[end][0]) for end in (0, -1))

@@ -1,8 +1,8 @@
 """Samples → batch: padding to the longest, rounded up, with the mask made along with it; several samples a row or one.
 
 The same batch as `sequence.collate` of the joined sequences, but filled straight from the flat arrays: what a sample
-leaves out (targets that are its ids, weights of 1) is never written down in between. Rows with slots or blocks go
-the general way. Padding is known by the mask, never by the pad id.
+leaves out (targets that are its ids, weights of 1) is never written down in between. Rows with slots go the general
+way. Padding is known by the mask, never by the pad id.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from vertebra.data.samples import Vectors, as_sequence
 from vertebra.errors import SequenceError
 from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.packing import join_features
-from vertebra.sequence.tokens import NO_TARGET, TokenSequence
+from vertebra.sequence.tokens import NO_TARGET, Role, TokenSequence
 
 Rows = Sequence[Sequence[Vectors]]
 """Batch rows; each a list of the samples that share it."""
 
-_GENERAL = ("slot", "block", "position")
+_GENERAL = ("slot", "position")
 
 
 class Collator:
@@ -70,94 +70,75 @@ class Collator:
         )
 
     def _flat(self, rows: Rows) -> Batch:
-        samples = [vectors for row in rows for vectors in row]
-        lengths = np.array([sum(len(vectors["ids"]) for vectors in row) for row in rows])
-        if not len(rows) or not lengths.min() or (self.max_length and lengths.max() > self.max_length):
+        lengths = [sum(len(vectors["ids"]) for vectors in row) for row in rows]
+        longest = max(lengths, default=0)
+        if not longest or not min(lengths) or (self.max_length and longest > self.max_length):
             return self._general(rows, None)  # which says what is wrong
-        width = -(-int(lengths.max()) // self.multiple_of) * self.multiple_of
+        width = -(-longest // self.multiple_of) * self.multiple_of
         width = min(width, self.max_length or width)
-        column = np.arange(width)
-        real = column < lengths[:, None] if self.side == "right" else column >= width - lengths[:, None]
-        fill = _Filler(real)
-        mask = real.astype(np.int64)
-        ids = _concatenated(samples, "ids")
-        batch: dict[str, Any] = {
-            "input_ids": fill(ids, self.pad_id, np.int64),
-            "attention_mask": torch.from_numpy(mask),
-        }
-        document = _documents(rows)
-        if document is None:
-            position = column if self.side == "right" else column - (width - lengths[:, None])
-            batch["position_ids"] = torch.from_numpy(np.where(real, position, 0))
-        else:
-            batch["position_ids"] = fill(_restarted(document, lengths), 0, np.int64)
-        batch["targets"] = fill(_concatenated(samples, "target", instead="ids"), NO_TARGET, np.int64)
-        batch["weights"] = _weights(samples, real, fill)
-        given = any("role" in vectors for vectors in samples)  # TEXT is 1 and PAD is 0: plain text is the mask
-        batch["role"] = fill(_concatenated(samples, "role", 1), 0, np.int64) if given else torch.from_numpy(mask.copy())
-        given = any("type" in vectors for vectors in samples)
-        none = torch.zeros(real.shape, dtype=torch.int64)
-        batch["type"] = fill(_concatenated(samples, "type", 0), 0, np.int64) if given else none
-        batch["block"] = torch.zeros(real.shape, dtype=torch.int64)
-        batch["slot"] = torch.full((*real.shape, 2), -1)
-        batch["document"] = torch.from_numpy(mask - 1) if document is None else fill(document, -1, np.int64)
-        batch["segments"] = ()
-        batch["features"] = {}
+        tables = {key: np.zeros((len(rows), width), dtype) for key, dtype in _TYPES.items()}
+        tables["input_ids"].fill(self.pad_id)
+        tables["targets"].fill(NO_TARGET)
+        tables["document"].fill(-1)
+        ramp = np.arange(longest)
+        for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            lines = {key: table[number] for key, table in tables.items()}
+            at = 0 if self.side == "right" else width - length
+            lines["attention_mask"][at : at + length] = 1
+            documents = blocks = 0
+            for vectors in row:
+                span = slice(at, at + len(vectors["ids"]))
+                documents = _write(lines, span, vectors, documents, ramp)
+                if "block" in vectors:  # blocks of one sample are no blocks of the next
+                    own = np.asarray(vectors["block"])
+                    lines["block"][span] = np.where(own > 0, own + blocks, 0)
+                    blocks += int(own.max())
+                at = span.stop
+        weights = tables["weights"]
+        if not (weights.min() >= 0 and weights.max() < np.inf):
+            raise SequenceError(f"weights must be 0 or more and finite; they are {weights.min()} to {weights.max()}")
+        batch = Batch({key: torch.from_numpy(table) for key, table in tables.items()})
+        batch["slot"] = torch.full((len(rows), width, 2), -1, dtype=torch.int32)
+        batch |= {"segments": (), "features": {}}
         return Batch(batch)
 
 
-class _Filler:
-    """Puts flat values where a batch is real, in row order."""
-
-    def __init__(self, real: np.ndarray) -> None:
-        self.shape = real.shape
-        self.at = np.flatnonzero(real)
-
-    def __call__(self, values: np.ndarray, padding: float, dtype: Any) -> torch.Tensor:
-        filled = np.full(self.shape[0] * self.shape[1], padding, dtype)
-        filled[self.at] = values
-        return torch.from_numpy(filled.reshape(self.shape))
-
-
-def _concatenated(samples: Sequence[Vectors], name: str, default: float = 0, *, instead: str = "") -> np.ndarray:
-    """A vector of all samples; one that does not say it has a default, or what another vector says."""
-    parts = []
-    for vectors in samples:
-        value = vectors.get(name)
-        if value is None:
-            value = vectors[instead] if instead else default
-        parts.append(np.full(len(vectors["ids"]), value) if np.ndim(value) == 0 else np.asarray(value))
-    return np.concatenate(parts)
+_TYPES = {
+    "input_ids": np.int64,
+    "attention_mask": np.int64,
+    "position_ids": np.int64,
+    "targets": np.int64,
+    "weights": np.float32,
+    "role": np.int8,
+    "type": np.int32,
+    "block": np.int32,
+    "document": np.int32,
+}
+"""The tensors of a batch without slots, as `sequence.collate` types them; a test holds them against it."""
 
 
-def _weights(samples: Sequence[Vectors], real: np.ndarray, fill: _Filler) -> torch.Tensor:
-    if not any("weight" in vectors for vectors in samples):
-        return torch.from_numpy(real.astype(np.float32))
-    weights = _concatenated(samples, "weight", 1.0)
-    if not np.isfinite(weights).all() or weights.min() < 0:
-        raise SequenceError(f"weights must be 0 or more and finite; the smallest is {weights.min()}")
-    return fill(weights, 0, np.float32)
+def _write(lines: Mapping[str, np.ndarray], span: slice, vectors: Vectors, document: int, ramp: np.ndarray) -> int:
+    """One sample into its place in the row; returns the number of the row's next document."""
+    ids = vectors["ids"]
+    lines["input_ids"][span] = ids
+    lines["targets"][span] = vectors.get("target", ids)
+    lines["weights"][span] = vectors.get("weight", 1.0)
+    lines["role"][span] = vectors.get("role", int(Role.TEXT))
+    if "type" in vectors:
+        lines["type"][span] = vectors["type"]
+    own = vectors.get("document")
+    if own is None:
+        lines["document"][span] = document
+        lines["position_ids"][span] = ramp[: len(ids)]
+        return document + 1
+    lines["document"][span] = own + document
+    lines["position_ids"][span] = _restarted(own)
+    return document + int(own.max()) + 1
 
 
-def _documents(rows: Rows) -> np.ndarray | None:
-    """Which document of its row each position is, or None where every row is one."""
-    if all(len(row) == 1 and "document" not in row[0] for row in rows):
-        return None
-    parts = []
-    for row in rows:
-        next_document = 0
-        for vectors in row:
-            own = np.asarray(vectors.get("document", 0))
-            own = np.full(len(vectors["ids"]), own) if own.ndim == 0 else own
-            parts.append(own + next_document)
-            next_document += int(own.max()) + 1
-    return np.concatenate(parts)
-
-
-def _restarted(document: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Positions that begin at 0 with every document, and with every row."""
+def _restarted(document: np.ndarray) -> np.ndarray:
+    """Positions that begin at 0 with every document."""
     starts = np.concatenate([[True], document[1:] != document[:-1]])
-    starts[np.cumsum(lengths)[:-1]] = True
     index = np.arange(len(document))
     return index - np.maximum.accumulate(np.where(starts, index, 0))
 
