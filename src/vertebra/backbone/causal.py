@@ -186,7 +186,7 @@ class HFCausalLLMBackbone(LLMBackbone):
         self._require_weights()
         past_key_values = self._as_cache(past_key_values)
         self._check_length(inputs, past_key_values)
-        if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
+        if position_ids is None and isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
             # models that count from 0 would shift a left-padded row
             position_ids = positions_of(attention_mask)[:, -inputs.shape[1] :]
         extra: dict[str, Any] = {}
