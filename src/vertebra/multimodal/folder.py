@@ -63,6 +63,7 @@ def write_companions(model: Any, folder: Path) -> None:
     record = {
         **backbone_record(backbone),
         "parts": {name: part_record(part) for name, part in model.parts.items()},
+        "embedding": list(backbone.llm.get_input_embeddings().weight.shape),
         "record": model.record,
     }
     (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")

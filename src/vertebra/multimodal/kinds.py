@@ -33,7 +33,12 @@ def part_record(part: Part | Queries) -> dict[str, Any]:
     if isinstance(part, Queries):
         return {"queries": part.settings(), "place": part.place, "slots": part.slots}
     return {
-        "encoder": {"kind": part.encoder.kind, "width": part.encoder.width, "settings": part.encoder.settings()},
+        "encoder": {
+            "kind": part.encoder.kind,
+            "about": part.encoder.about(),
+            "width": part.encoder.width,
+            "settings": part.encoder.settings(),
+        },
         "projector": part.projector.settings(),
         "place": part.place,
         "slots": part.slots,

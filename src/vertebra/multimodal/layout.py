@@ -96,6 +96,9 @@ class BoxTables(BoxEncoder):
         self.x, self.y, self.h, self.w = (nn.Embedding(steps, size) for _ in range(4))
         self.none = nn.Parameter(torch.randn(self.width))
 
+    def about(self) -> str:
+        return f"boxes 0..{HIGHEST}, six tables of {self.steps} × {self.size}"
+
     def encode(self, numbers: torch.Tensor) -> torch.Tensor:
         left, top, right, bottom, height, width = numbers.long().unbind(1)
         found = (self.x(left), self.y(top), self.x(right), self.y(bottom), self.h(height), self.w(width))
@@ -116,6 +119,9 @@ class BoxWaves(BoxEncoder):
             raise ConfigError(f"{frequencies} frequencies; expected 1 to 16")
         self.frequencies, self.width = frequencies, 6 * 2 * frequencies
         self.none = nn.Parameter(torch.randn(self.width))
+
+    def about(self) -> str:
+        return f"boxes 0..{HIGHEST}, sines and cosines of {self.frequencies} frequencies"
 
     def encode(self, numbers: torch.Tensor) -> torch.Tensor:
         dtype = self.none.dtype

@@ -35,6 +35,8 @@ class Encoder(nn.Module, ABC):
     """Columns of what it makes."""
     slots: int
     """How many slots one item fills."""
+    pretrained: ClassVar[bool] = False
+    """Whether it comes with knowledge; one that does not has to be trained with the projector, from the first stage."""
 
     @abstractmethod
     def forward(self, values: torch.Tensor) -> torch.Tensor:
@@ -43,6 +45,10 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What `type(self)(**settings)` needs to be built again, as plain data."""
+
+    @abstractmethod
+    def about(self) -> str:
+        """What it is and what it reads, in a few words."""
 
     @abstractmethod
     def prepare(self, items: Sequence[Any]) -> np.ndarray:

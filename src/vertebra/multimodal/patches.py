@@ -42,6 +42,9 @@ class PatchEncoder(PixelEncoder):
         pixels = scaled(values, self.cut.weight.dtype) * 2 - 1
         return self.cut(pixels).flatten(2).transpose(1, 2)
 
+    def about(self) -> str:
+        return f"patches of {self.patch_size} × {self.patch_size}, from {self.image_size} × {self.image_size} pixels"
+
     def settings(self) -> dict[str, Any]:
         return {
             "width": self.width,

@@ -25,6 +25,7 @@ class Queries(nn.Module):
     kind = "queries"
     place = "slots"
     added = False
+    weight: torch.Tensor
 
     def __init__(self, count: int, width: int, *, start: Start = "normal", learned: bool = True) -> None:
         super().__init__()
@@ -34,7 +35,11 @@ class Queries(nn.Module):
             raise UnknownNameError("start of queries", start, STARTS)
         self.count, self.width, self.start, self.learned = count, width, start, learned
         first = torch.zeros(count, width) if start == "zeros" else torch.randn(count, width)
-        self.weight = nn.Parameter(first, requires_grad=learned)
+        # what is fixed is no parameter, so that no stage can unfreeze it
+        if learned:
+            self.weight = nn.Parameter(first)
+        else:
+            self.register_buffer("weight", first)
 
     @property
     def slots(self) -> int:

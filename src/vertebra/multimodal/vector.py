@@ -27,6 +27,9 @@ class VectorEncoder(Encoder):
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return values.unsqueeze(1)
 
+    def about(self) -> str:
+        return f"vectors of {self.width} numbers"
+
     def settings(self) -> dict[str, Any]:
         return {"width": self.width}
 

@@ -22,6 +22,7 @@ class FusedTowers(PixelEncoder):
     """Towers of one image size and one number of patches; the width is the sum of theirs."""
 
     kind = "fused vision"
+    pretrained = True
 
     def __init__(
         self,
@@ -43,6 +44,9 @@ class FusedTowers(PixelEncoder):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return torch.cat([tower(values) for tower in self.towers], -1)
+
+    def about(self) -> str:
+        return " + ".join(tower.about() for tower in self.towers)  # type: ignore[operator]
 
     def settings(self) -> dict[str, Any]:
         towers = [tower.settings() for tower in self.towers]  # type: ignore[operator]

@@ -34,6 +34,7 @@ class VisionTower(PixelEncoder):
     """A SigLIP or DINOv2-with-registers encoder. `load` brings weights; the class itself builds the structure."""
 
     kind = "vision"
+    pretrained = True
     embeddings: nn.Module
     encoder: nn.Module
 
@@ -108,6 +109,10 @@ class VisionTower(PixelEncoder):
 
     def _through(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.encoder(hidden).last_hidden_state
+
+    def about(self) -> str:
+        total, size = self.config["num_hidden_layers"], self.image_size
+        return f"{self.config['model_type']}, block {self.blocks} of {total}, from {size} × {size} pixels"
 
     def settings(self) -> dict[str, Any]:
         return {

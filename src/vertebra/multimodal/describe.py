@@ -1,0 +1,148 @@
+"""What a multimodal folder is made of, read from its records and headers alone: no weight is loaded.
+
+    image     siglip_vision_model, block 26 of 27, from 224 × 224 pixels
+              256 × 1152 ──gelu2──► 256 × 4096     256 slots an item, right after BOS        412.4 M, 4.7 M
+    backbone  llama2-7b-pure (llama2) …
+
+`vertebra info` prints it. It knows files, not models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from vertebra.backbone.source import find, read_header, weight_files
+from vertebra.errors import CheckpointError
+
+PLACES = {"slots": "in its slots", "anchored": "right after BOS", "added": "added to its tokens"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartFacts:
+    """One part of a model folder."""
+
+    name: str
+    kind: str
+    about: str
+    """What it is and what it reads."""
+    slots: int
+    """Slots that one item fills."""
+    encoder_width: int | None
+    """Columns of what the encoder makes; None for queries, which have none."""
+    projector: str | None
+    width: int
+    """Columns of what enters the model."""
+    place: str
+    encoder_parameters: int
+    projector_parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """A multimodal folder."""
+
+    folder: str
+    backbone: str
+    family: str
+    builder: str | None
+    layers: int | None
+    embedding: tuple[int, ...]
+    """Rows and columns of the embedding matrix."""
+    backbone_parameters: int
+    parts: tuple[PartFacts, ...]
+    dtypes: tuple[str, ...]
+    bytes: int
+    versions: Mapping[str, str]
+    record: Mapping[str, Any]
+
+    @property
+    def parameters(self) -> int:
+        return self.backbone_parameters + sum(p.encoder_parameters + p.projector_parameters for p in self.parts)
+
+    def draw(self) -> str:
+        """The parts, their widths, parameters and slots, as text."""
+        names = [*(part.name for part in self.parts), "backbone"]
+        wide = max(len(name) for name in names) + 2
+        lines = []
+        for part in self.parts:
+            lines += [f"{part.name:<{wide}}{part.about}", " " * wide + _flow(part)]
+        rows, columns = self.embedding
+        layers = f", {self.layers} layers" if self.layers else ""
+        lines += [
+            f"{'backbone':<{wide}}{self.backbone} ({self.family}), prompts in the form `{self.builder}`",
+            f"{'':<{wide}}embedding {rows} × {columns}{layers}     {counted(self.backbone_parameters)} parameters",
+            f"{'in all':<{wide}}{counted(self.parameters)} parameters, {', '.join(self.dtypes)}, {self.bytes / 2**20:.1f} MiB",
+        ]
+        return "\n".join(lines)
+
+
+def describe(folder: str | Path) -> ModelFacts:
+    """The facts of a multimodal folder; a damaged or other folder is an error that says so."""
+    source = find(folder)
+    described, backbone = source.record.get("parts"), source.record.get("backbone")
+    if described is None or backbone is None:
+        raise CheckpointError(f"`{source.name}` has no record of parts; expected a folder of `MultimodalModel.save`")
+    headers: dict[str, Any] = {}
+    for file in weight_files(source.folder):
+        headers.update(read_header(file))
+    try:
+        parts = tuple(_part(name, entry, headers) for name, entry in described.items())
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"the record of parts in `{source.name}` is damaged ({error!r})") from error
+    return ModelFacts(
+        folder=source.name,
+        backbone=backbone["id"],
+        family=backbone["family"],
+        builder=backbone.get("prompt_builder"),
+        layers=source.config.get("num_hidden_layers"),
+        embedding=tuple(source.record.get("embedding", (0, 0))),
+        backbone_parameters=_count(headers, "backbone."),
+        parts=parts,
+        dtypes=tuple(sorted({entry["dtype"] for entry in headers.values()})),
+        bytes=sum(entry["data_offsets"][1] - entry["data_offsets"][0] for entry in headers.values()),
+        versions=source.record.get("versions", {}),
+        record=source.record.get("record", {}),
+    )
+
+
+def counted(number: int) -> str:
+    """1.2 B, 3.4 M, 5.6 k, 789."""
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.1f} {letter}"
+    return str(number)
+
+
+def _part(name: str, entry: Mapping[str, Any], headers: Mapping[str, Any]) -> PartFacts:
+    if "queries" in entry:
+        queries = entry["queries"]
+        return PartFacts(
+            name=name, kind="queries", about="learned queries" if queries["learned"] else f"fixed {queries['start']}",
+            slots=entry["slots"], encoder_width=None, projector=None, width=queries["width"], place=entry["place"],
+            encoder_parameters=_count(headers, f"parts.{name}."), projector_parameters=0,
+        )  # fmt: skip
+    encoder, projector = entry["encoder"], entry["projector"]
+    return PartFacts(
+        name=name, kind=encoder["kind"], about=encoder["about"], slots=entry["slots"], encoder_width=encoder["width"],
+        projector=projector["kind"], width=projector["width_out"], place=entry["place"],
+        encoder_parameters=_count(headers, f"parts.{name}.encoder."),
+        projector_parameters=_count(headers, f"parts.{name}.projector."),
+    )  # fmt: skip
+
+
+def _count(headers: Mapping[str, Any], prefix: str) -> int:
+    return sum(prod(entry["shape"]) for name, entry in headers.items() if name.startswith(prefix))
+
+
+def _flow(part: PartFacts) -> str:
+    slots = f"{part.slots} slot{'s' if part.slots > 1 else ''} an item, {PLACES.get(part.place, part.place)}"
+    if part.projector is None:
+        return f"{part.slots} × {part.width}     {slots}     {counted(part.encoder_parameters)} parameters"
+    sizes = f"{counted(part.encoder_parameters)} + {counted(part.projector_parameters)} parameters"
+    return (
+        f"{part.slots} × {part.encoder_width} ──{part.projector}──► {part.slots} × {part.width}     {slots}     {sizes}"
+    )
