@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from prompt.tokenizers import GOLDEN, committed
+from tests.prompt.tokenizers import GOLDEN, committed
 from vertebra.prompt.builders import PromptBuilder
 from vertebra.prompt.chat_template import TemplatePromptBuilder
 from vertebra.prompt.registry import prompt_builder, prompt_builder_names

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompt.tokenizers import MAKERS, plain, tokenizer
+from tests.prompt.tokenizers import MAKERS, plain, tokenizer
 from vertebra.prompt.registry import prompt_builder, prompt_builder_names
 from vertebra.prompt.rendering import render
 from vertebra.prompt.tokenizer import FastTokenizer, tokenizer_of

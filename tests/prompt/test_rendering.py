@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from prompt.test_properties import ordinary
-from prompt.tokenizers import MAKERS, committed, plain, tokenizer
+from tests.prompt.test_properties import ordinary
+from tests.prompt.tokenizers import MAKERS, committed, plain, tokenizer
 from vertebra.backbone.tiny import tiny_checkpoint
 from vertebra.errors import ConfigError, PromptError
 from vertebra.prompt.builders import ChatMLPromptBuilder, PurePromptBuilder
@@ -333,6 +333,20 @@ def test_two_system_prompts():
     chat = [{"role": "system", "content": "Be kind."}, *ask("Hi")]
     with pytest.raises(PromptError, match="two system prompts"):
         render(chat, ChatMLPromptBuilder("qwen", "Be rude."), llama())
+
+
+def test_a_system_message_alone():
+    with pytest.raises(PromptError, match="a system message alone"):
+        render([{"role": "system", "content": "Be kind."}], "llama2-chat", llama())
+
+
+def test_a_token_that_opens_turns_is_no_bos():
+    """SmolLM's BOS is `<|im_start|>`, which its tokenizer does not add."""
+    own = AutoTokenizer.from_pretrained(tiny_checkpoint("tiny-smollm2"))
+    content = [IMAGE, text("Hi")]
+    sequence = render(ask(content), "chatml", own, {"image": 1}, anchored=("image",), open_turn=False)
+    assert sequence.slot[0].tolist() == [0, 0]
+    assert (sequence.ids == own.bos_token_id).sum() == 1
 
 
 def test_image_mark_typed_in_text():

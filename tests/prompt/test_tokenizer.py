@@ -11,7 +11,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from prompt.tokenizers import committed, tokenizer, with_typed
+from tests.prompt.tokenizers import committed, tokenizer, with_typed
 from vertebra.errors import PromptError
 from vertebra.prompt.guard import Guard, guarded_tokens
 from vertebra.prompt.rendering import render

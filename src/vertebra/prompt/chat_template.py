@@ -77,6 +77,7 @@ class TemplatePromptBuilder(PromptBuilder):
         messages = self._ordered(messages)
         source = self._source(tokenizer)
         template = words_of(source)
+        _warn_of_marks(messages, template)
         shown = [template.split(message) for message in messages]
         opened = end == "open"
         said = [template.visible(message) for message in messages]
@@ -116,6 +117,17 @@ class TemplatePromptBuilder(PromptBuilder):
         return _apply(
             self._source(None), [(message.role, message.content.text) for message in ordered], opened, self.arguments
         )
+
+
+def _warn_of_marks(messages: Sequence[Message], template: TemplateWords) -> None:
+    if template.marks is None:
+        return
+    for message in messages:
+        for mark in template.marks.findall(message.content.text) if message.role == "user" else ():
+            log.warn_once(
+                f"a user's text holds `{mark}`, a mark of the tokenizer's chat template that is plain text: the model "
+                "cannot tell it from the real one."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,8 @@ def _write(
     if messages[0].role == "system" and "system" in reader.trusted:
         messages[0] = replace(messages[0], plain=False)
     last = messages[-1]
+    if last.role == "system":
+        raise PromptError("the conversation holds a system message alone; it needs at least a user's message")
     end: End = "closed"
     cut = False
     if last.role == "assistant" and open_turn:
@@ -179,10 +181,11 @@ def _front(
                 "use the policy `bos`, or a tokenizer that adds none"
             )
         return (), 0
-    begins = bool(own) and tuple(ids[: len(own)].tolist()) == own
-    # A token that also opens turns (SmolLM's) is no BOS, unless the format means it as one.
-    if begins and (builder.writes_bos(tokenizer) or int((ids == own[0]).sum()) == 1):
-        return (), len(own)
+    if own and tuple(ids[: len(own)].tolist()) == own:
+        # In a template, a token that also opens turns (SmolLM's) is no BOS, unless the template means it as one.
+        alone = by_template and int((ids == own[0]).sum()) == 1
+        if alone or builder.writes_bos(tokenizer):
+            return (), len(own)
     if anchor is None:
         if by_template:
             return (), 0

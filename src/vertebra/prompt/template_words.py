@@ -39,6 +39,8 @@ class TemplateWords:
     """Words of the template that may occur in messages."""
     heard: re.Pattern[str] | None
     """Those among them that system and assistant may say to it: none that holds a special token."""
+    marks: re.Pattern[str] | None
+    """Those that are one word of plain text, such as `[INST]`: a user can type them."""
     stop: re.Pattern[str]
     """White space and one added token: what ends a message."""
     skeletons: dict[Any, list[str]] = field(default_factory=dict)
@@ -94,7 +96,9 @@ def words_of(tokenizer: Any) -> TemplateWords:
         words = [word for word in _quoted(source) if len(word.strip()) > 2 and not word.strip().isalnum()]
         heard = [word for word in words if not any(token in word for token in special)]
         stop = re.compile(r"\s*(?:" + _alternatives(tokens) + ")") if tokens else re.compile(r"(?!)")
-        known = TemplateWords(source, state, _any_of(words), _any_of(heard), stop)
+        plain = {word.strip() for word in words if not any(token in word for token in tokens)}
+        marks = [word for word in plain if not re.search(r"\s", word) and len(word) > 2]
+        known = TemplateWords(source, state, _any_of(words), _any_of(heard), _any_of(marks), stop)
         _known[tokenizer] = known
     return known
 
