@@ -56,7 +56,8 @@ def parts_of(model: Any) -> Parts:
     if hasattr(model, "llm"):
         return Parts(model=model, backbone=model, lm=model.llm)
     backbone = getattr(model, "backbone", None)
-    found = Parts(model=model, backbone=backbone, lm=model if backbone is None else backbone.llm)
+    plain = model if hasattr(model, "get_input_embeddings") else getattr(model, "encoder", model)
+    found = Parts(model=model, backbone=backbone, lm=plain if backbone is None else backbone.llm)
     for name, part in getattr(model, "parts", {}).items():
         if isinstance(getattr(part, "encoder", None), nn.Module):
             _keep(found.vision, f"parts.{name}.encoder", part.encoder)

@@ -1,0 +1,159 @@
+"""`Learner`: a model together with its loss, as the one module that the trainer, DDP and FSDP see.
+
+    batch ──► model, its head held back ──► hidden states at supervised positions ──► head and loss in one
+
+The loss is divided by the weight of the whole accumulated batch over all ranks, so that 1 × 8, 8 × 1 and 2 ranks × 4
+are the same step. Where a family does something to its logits that is not known here, the model's own head is run on
+the supervised positions instead; which of the two holds is found by a probe, never assumed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from vertebra import log
+from vertebra.errors import ConfigError, SequenceError
+from vertebra.multimodal.model import MultimodalModel
+from vertebra.sequence.batch import KEYS
+from vertebra.sequence.loss import Supervised, supervised_positions
+from vertebra.train.head import HeadRule, LossRule, head_loss
+
+LossFunction = Callable[[Any, dict[str, Any], Any], torch.Tensor]
+"""`(outputs, batch, num_items) -> loss`, where outputs hold the logits of every position."""
+
+
+class Learner(nn.Module):
+    """What is trained: the model, and how its loss is made."""
+
+    accepts_loss_kwargs = True  # the Trainer then hands `num_items_in_batch` to `forward`
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        rule: LossRule | None = None,
+        fused: bool = True,
+        shift: bool = True,
+        function: LossFunction | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.rule, self.shift, self.function = rule or LossRule(), shift, function
+        self.head = head_rule(model) if fused and function is None else None
+
+    @property
+    def lm(self) -> Any:
+        """The Hugging Face model inside."""
+        return lm_of(self.model)
+
+    def forward(self, *, num_items_in_batch: Any = None, **batch: Any) -> dict[str, torch.Tensor]:
+        """`loss`, divided by `num_items_in_batch` where given, else by the weight that counts here."""
+        if self.function is not None:
+            loss = self.function(self._run(batch), batch, num_items_in_batch)
+            return {"loss": loss}
+        at = supervised_positions(batch, shift=self.shift)  # type: ignore[arg-type]
+        if self.head is None:
+            loss = at.loss(self._logits(batch, at), num_items=num_items_in_batch, **vars(self.rule))
+            return {"loss": loss}
+        if num_items_in_batch is None and not len(at):
+            raise SequenceError("no supervised position in this batch; check that answers are supervised (`weight`)")
+        weight, bias = head_tensors(self.lm.get_output_embeddings())
+        if at.highest >= len(weight):
+            raise SequenceError(f"target {at.highest} is no row of the head, which has {len(weight)}")
+        with head_held_back(self.lm) as seen:
+            self._run(batch)
+        chosen = at.select(seen[0])
+        summed = head_loss(chosen, weight, bias, at.targets, at.weights, rule=self.rule, head=self.head)
+        items = at.weights.sum() if num_items_in_batch is None else num_items_in_batch
+        return {"loss": summed / items}
+
+    def _run(self, batch: dict[str, Any]) -> Any:
+        inputs = {k: batch[k] for k in KEYS if k in batch}
+        if isinstance(self.model, MultimodalModel):
+            return self.model(**inputs, return_loss=False, logits_to_keep=0)
+        return self.model(**{k: v for k, v in inputs.items() if k not in ("targets", "weights")})
+
+    def _logits(self, batch: dict[str, Any], at: Supervised) -> torch.Tensor:
+        if isinstance(self.model, MultimodalModel) and len(at):
+            inputs = {k: batch[k] for k in KEYS if k in batch}
+            return self.model(**inputs, return_loss=False, positions=(at.rows, at.columns)).logits
+        return at.select(self._run(batch)["logits"])
+
+
+def loss_function(name: str) -> LossFunction:
+    """A function by `package.module:name`."""
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ConfigError(f"loss function `{name}`: expected `package.module:function`")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"loss function `{name}` cannot be imported: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"loss function `{name}` is a {type(found).__name__}; expected a function")
+    return found
+
+
+@contextmanager
+def head_held_back(lm: Any) -> Iterator[list[torch.Tensor]]:
+    """Run the model without its head: what would have gone into it is kept, and nothing of it comes in."""
+    seen: list[torch.Tensor] = []
+
+    def hold(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden, *others = arguments
+        seen.append(hidden)
+        return (hidden[:, :0], *others)
+
+    handle = lm.get_output_embeddings().register_forward_pre_hook(hold)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def head_tensors(head: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The head's matrix and bias, with rows that an adapter trains put in."""
+    rows = getattr(head, "token_adapter", None)
+    if rows is not None:
+        return rows.get_merged_weights(rows.active_adapters), getattr(rows.get_base_layer(), "bias", None)
+    return head.weight, getattr(head, "bias", None)
+
+
+def lm_of(model: Any) -> Any:
+    """The Hugging Face model of a backbone, a multimodal model or a masked model."""
+    if isinstance(model, MultimodalModel):
+        return model.backbone.llm
+    return model.encoder if hasattr(model, "encoder") else model
+
+
+@torch.no_grad()
+def head_rule(model: nn.Module) -> HeadRule | None:
+    """How this model makes logits from what enters its head, shown on a few tokens; None where it does more."""
+    lm = lm_of(model)
+    head, config = lm.get_output_embeddings(), lm.config
+    if head is None:
+        return None
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    rule = HeadRule(cap=getattr(config, "final_logit_softcapping", None), scale=scale)
+    if any(p.is_meta for p in lm.parameters()):
+        return rule  # nothing to show it on yet
+    ids = torch.arange(3, 11, device=head.weight.device)[None] % len(head.weight)
+    was = lm.training
+    lm.eval()
+    expected = lm(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].float()
+    with head_held_back(lm) as seen:
+        lm(input_ids=ids, attention_mask=torch.ones_like(ids))
+    lm.train(was)
+    weight, bias = head_tensors(head)
+    made = nn.functional.linear(seen[0][0], weight, bias).float() * rule.scale
+    made = made if rule.cap is None else rule.cap * torch.tanh(made / rule.cap)
+    if torch.allclose(made, expected, atol=2e-2 * float(expected.abs().max()), rtol=0):
+        return rule
+    log.warn_once(f"{type(lm).__name__} does more to its logits than is known here; its own head makes them")
+    return None
