@@ -16,14 +16,14 @@ _HOME = {
     "TokenSequence": "vertebra.sequence.tokens",
     "Role": "vertebra.sequence.tokens",
     "PromptBuilder": "vertebra.prompt.builders",
-    "PurePromptBuilder": "vertebra.prompt.builders",
-    "LLaMa2ChatPromptBuilder": "vertebra.prompt.builders",
-    "VicunaV15ChatPromptBuilder": "vertebra.prompt.builders",
-    "MistralInstructPromptBuilder": "vertebra.prompt.builders",
-    "PhiPromptBuilder": "vertebra.prompt.builders",
-    "ChatMLPromptBuilder": "vertebra.prompt.builders",
-    "LLaMa3PromptBuilder": "vertebra.prompt.builders",
-    "GemmaPromptBuilder": "vertebra.prompt.builders",
+    "PurePromptBuilder": "vertebra.prompt.formats",
+    "LLaMa2ChatPromptBuilder": "vertebra.prompt.formats",
+    "VicunaV15ChatPromptBuilder": "vertebra.prompt.formats",
+    "MistralInstructPromptBuilder": "vertebra.prompt.formats",
+    "PhiPromptBuilder": "vertebra.prompt.formats",
+    "ChatMLPromptBuilder": "vertebra.prompt.formats",
+    "LLaMa3PromptBuilder": "vertebra.prompt.formats",
+    "GemmaPromptBuilder": "vertebra.prompt.formats",
     "TemplatePromptBuilder": "vertebra.prompt.chat_template",
     "prompt_builder": "vertebra.prompt.registry",
     "register_prompt_builder": "vertebra.prompt.registry",
@@ -73,7 +73,7 @@ _HOME = {
     "write_tiny": "vertebra.backbone.tiny",
 }
 
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

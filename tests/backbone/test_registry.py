@@ -26,7 +26,7 @@ from vertebra.backbone.families.phi import PHI_MODELS
 from vertebra.backbone.families.table import FAMILIES, MODELS
 from vertebra.backbone.tiny import tiny_checkpoint, write_tiny
 from vertebra.errors import CheckpointError, ConfigError, UnknownNameError
-from vertebra.prompt.builders import LLaMa2ChatPromptBuilder, PurePromptBuilder, VicunaV15ChatPromptBuilder
+from vertebra.prompt.formats import LLaMa2ChatPromptBuilder, PurePromptBuilder, VicunaV15ChatPromptBuilder
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from vertebra import compat
 from vertebra.backbone import vocabulary
 from vertebra.backbone.vocabulary import follow_pad
-from vertebra.prompt.builders import PurePromptBuilder
+from vertebra.prompt.formats import PurePromptBuilder
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,19 @@ import pytest
 
 import vertebra
 from vertebra.errors import ConfigError, PromptError, UnknownNameError
-from vertebra.prompt import builders
-from vertebra.prompt.builders import (
+from vertebra.prompt import registry
+from vertebra.prompt.builders import PromptBuilder, TurnPromptBuilder
+from vertebra.prompt.formats import (
     ChatMLPromptBuilder,
     GemmaPromptBuilder,
     LLaMa2ChatPromptBuilder,
     MistralInstructPromptBuilder,
     PhiPromptBuilder,
-    PromptBuilder,
     PurePromptBuilder,
-    TurnPromptBuilder,
     VicunaV15ChatPromptBuilder,
 )
 from vertebra.prompt.registry import prompt_builder, prompt_builder_names, register_prompt_builder
-from vertebra.prompt.templates import TEMPLATES
+from vertebra.prompt.templates import TEMPLATES, Template
 
 TURN_NAMES = [name for name in prompt_builder_names() if name != "template"]
 
@@ -195,6 +194,8 @@ def test_another_end_of_answers():
     builder = cls("gpt2")
     builder.add_turn("human", "Q")
     assert builder.add_turn("gpt", "A") == "A<|endoftext|>"
+    assert pickle.loads(pickle.dumps(builder)).get_prompt() == builder.get_prompt()
+    assert type(pickle.loads(pickle.dumps(builder))) is cls
     assert prompt_builder("pure", eos="</s>") is PurePromptBuilder
     assert prompt_builder("phi", eos="</s>").template.stop == "\n</s>"
     with pytest.raises(ConfigError, match="leave `eos` out"):
@@ -212,9 +213,7 @@ def test_a_format_of_ones_own():
     class ShoutingPromptBuilder(TurnPromptBuilder):
         """Q> … A> …</s>"""
 
-        template = builders.templates.PURE.__class__(
-            name="shouting", user=("Q> ", " A> "), answer=("", "</s>"), stop="</s>"
-        )
+        template = Template(name="shouting", user=("Q> ", " A> "), answer=("", "</s>"), stop="</s>")
 
     register_prompt_builder("shouting", ShoutingPromptBuilder)
     try:
@@ -224,6 +223,4 @@ def test_a_format_of_ones_own():
         with pytest.raises(ConfigError, match="extends PromptBuilder"):
             register_prompt_builder("dict", dict)  # type: ignore[arg-type]
     finally:
-        from vertebra.prompt import registry
-
         del registry._BUILDERS["shouting"]

@@ -19,7 +19,7 @@ from tests.prompt.test_properties import ordinary
 from tests.prompt.tokenizers import MAKERS, committed, plain, tokenizer
 from vertebra.backbone.tiny import tiny_checkpoint
 from vertebra.errors import ConfigError, PromptError
-from vertebra.prompt.builders import ChatMLPromptBuilder, PurePromptBuilder
+from vertebra.prompt.formats import ChatMLPromptBuilder, PurePromptBuilder
 from vertebra.prompt.registry import prompt_builder, prompt_builder_names
 from vertebra.prompt.rendering import render, render_many
 from vertebra.prompt.tokenizer import FastTokenizer

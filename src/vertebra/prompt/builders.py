@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal
 
 from vertebra import log
 from vertebra.errors import ConfigError, PromptError, did_you_mean
-from vertebra.prompt import templates
 from vertebra.prompt.conversation import Content, Message, Reader, check_order
 from vertebra.prompt.layout import End, Piece, text_of
 from vertebra.prompt.templates import Template
@@ -105,15 +104,22 @@ class TurnPromptBuilder(PromptBuilder):
     """What all formats of the table share; each is a class with its `template`."""
 
     template: ClassVar[Template]
+    ends_for: ClassVar[type[TurnPromptBuilder]]
+    """The class whose answers another EOS ends; itself for the format's own."""
 
     def __init_subclass__(cls) -> None:
         template = cls.template
+        cls.ends_for = cls.__dict__.get("ends_for", cls)
         cls.name, cls.bos, cls.stop = template.name, template.bos, template.stop.strip()
 
     @classmethod
     def ending(cls, eos: str) -> type[TurnPromptBuilder]:
         """This format with its answers ended by another EOS; the same class for the same token."""
         return _ending(cls, eos)
+
+    def __reduce__(self) -> Any:
+        """By its format and its EOS: a class that `ending` made cannot be found by name."""
+        return _restored, (self.ends_for, self.stop, self.__dict__)
 
     @property
     def prompt(self) -> str:
@@ -237,7 +243,15 @@ class TurnPromptBuilder(PromptBuilder):
 def _ending(cls: type[TurnPromptBuilder], eos: str) -> type[TurnPromptBuilder]:
     if eos == cls.template.stop.strip():
         return cls
-    return type(cls.__name__, (cls,), {"template": cls.template.ending(eos), "__doc__": cls.__doc__})
+    facts = {"template": cls.template.ending(eos), "ends_for": cls.ends_for, "__doc__": cls.__doc__}
+    return type(cls.__name__, (cls,), facts)
+
+
+def _restored(cls: type[TurnPromptBuilder], eos: str, state: dict[str, Any]) -> TurnPromptBuilder:
+    ended = _ending(cls, eos)
+    builder = ended.__new__(ended)
+    builder.__dict__.update(state)
+    return builder
 
 
 @cache
@@ -257,93 +271,3 @@ def _controls(template: Template) -> frozenset[str]:
     """The marks that look like control tokens, such as `</s>` and `<|im_end|>`."""
     marks = "\0".join((template.start, *template.user, *template.answer, *template.system))
     return frozenset(re.findall(r"(?<!<)</?[^<>\s]+>(?!>)", marks))
-
-
-class PurePromptBuilder(TurnPromptBuilder):
-    """`In: …\\nOut: …</s>`: for models without a chat format of their own."""
-
-    template = templates.PURE
-
-
-class LLaMa2ChatPromptBuilder(TurnPromptBuilder):
-    """`[INST] <<SYS>>\\n…\\n<</SYS>>\\n\\n… [/INST] …</s>`, Meta's own spelling."""
-
-    template = templates.LLAMA2_CHAT
-
-
-class VicunaV15ChatPromptBuilder(TurnPromptBuilder):
-    """`… USER: … ASSISTANT: …</s>`."""
-
-    template = templates.VICUNA_V15
-
-
-class MistralInstructPromptBuilder(TurnPromptBuilder):
-    """`[INST] … [/INST] …</s>`."""
-
-    template = templates.MISTRAL_INSTRUCT
-
-
-class PhiPromptBuilder(TurnPromptBuilder):
-    """`<|endoftext|>Input: …\\nOutput: …\\n<|endoftext|>`, for Phi-2; the string holds its BOS."""
-
-    template = templates.PHI
-
-
-class ChatMLPromptBuilder(TurnPromptBuilder):
-    """`<|im_start|>user\\n…<|im_end|>\\n`: Qwen, SmolLM. No default system prompt; their own templates have one."""
-
-    template = templates.CHATML
-
-
-class LLaMa3PromptBuilder(TurnPromptBuilder):
-    """`<|start_header_id|>user<|end_header_id|>\\n\\n…<|eot_id|>`; without the dates that LLaMA-3.1's template writes."""
-
-    template = templates.LLAMA3
-
-
-class GemmaPromptBuilder(TurnPromptBuilder):
-    """`<start_of_turn>user\\n…<end_of_turn>\\n`, the answerer is `model`."""
-
-    template = templates.GEMMA
-
-
-class Phi3PromptBuilder(TurnPromptBuilder):
-    """`<|user|>\\n…<|end|>\\n`."""
-
-    template = templates.PHI3
-
-
-class Phi4PromptBuilder(TurnPromptBuilder):
-    """`<|user|>…<|end|>`: Phi-4-mini."""
-
-    template = templates.PHI4
-
-
-class PureLegacyPromptBuilder(PurePromptBuilder):
-    """OpenVLA's own: a system prompt vanishes, `<image>` in text is cut out."""
-
-    template = templates.PURE_LEGACY
-
-
-class LLaMa2ChatLegacyPromptBuilder(LLaMa2ChatPromptBuilder):
-    """OpenVLA's own spelling, `<<SYS>` with one `>`, with which its checkpoints were trained."""
-
-    template = templates.LLAMA2_CHAT_LEGACY
-
-
-class VicunaV15LegacyPromptBuilder(VicunaV15ChatPromptBuilder):
-    """OpenVLA's own: `<image>` in text is cut out."""
-
-    template = templates.VICUNA_V15_LEGACY
-
-
-class MistralLegacyPromptBuilder(MistralInstructPromptBuilder):
-    """OpenVLA's own: a system prompt vanishes, `<image>` in text is cut out."""
-
-    template = templates.MISTRAL_LEGACY
-
-
-class PhiLegacyPromptBuilder(PhiPromptBuilder):
-    """OpenVLA's own: a system prompt vanishes, `<image>` in text is cut out."""
-
-    template = templates.PHI_LEGACY

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from vertebra.errors import ConfigError, UnknownNameError
-from vertebra.prompt import builders
+from vertebra.prompt import formats
 from vertebra.prompt.builders import PromptBuilder, TurnPromptBuilder
 from vertebra.prompt.chat_template import TemplatePromptBuilder
 
 _BUILDERS: dict[str, type[PromptBuilder]] = {
     cls.name: cls
     for cls in (
-        builders.PurePromptBuilder,
-        builders.LLaMa2ChatPromptBuilder,
-        builders.VicunaV15ChatPromptBuilder,
-        builders.MistralInstructPromptBuilder,
-        builders.PhiPromptBuilder,
-        builders.ChatMLPromptBuilder,
-        builders.LLaMa3PromptBuilder,
-        builders.GemmaPromptBuilder,
-        builders.Phi3PromptBuilder,
-        builders.Phi4PromptBuilder,
-        builders.PureLegacyPromptBuilder,
-        builders.LLaMa2ChatLegacyPromptBuilder,
-        builders.VicunaV15LegacyPromptBuilder,
-        builders.MistralLegacyPromptBuilder,
-        builders.PhiLegacyPromptBuilder,
+        formats.PurePromptBuilder,
+        formats.LLaMa2ChatPromptBuilder,
+        formats.VicunaV15ChatPromptBuilder,
+        formats.MistralInstructPromptBuilder,
+        formats.PhiPromptBuilder,
+        formats.ChatMLPromptBuilder,
+        formats.LLaMa3PromptBuilder,
+        formats.GemmaPromptBuilder,
+        formats.Phi3PromptBuilder,
+        formats.Phi4PromptBuilder,
+        formats.PureLegacyPromptBuilder,
+        formats.LLaMa2ChatLegacyPromptBuilder,
+        formats.VicunaV15LegacyPromptBuilder,
+        formats.MistralLegacyPromptBuilder,
+        formats.PhiLegacyPromptBuilder,
         TemplatePromptBuilder,
     )
 }
