@@ -113,7 +113,7 @@ class MultimodalModel(nn.Module):
         A pure function of (row, absolute position): valid for every stretch of these rows, and for rows that grow
         longer. Text-only rows cost nothing. One error lists every row whose items are wrong or do not fit.
         """
-        batch = whole_batch(batch)
+        batch = self._taken(batch)
         encoded = encode_items(self.parts, batch, self.device)  # type: ignore[arg-type]
         return place(batch, encoded, width=self.backbone.embedding_width)
 
@@ -125,10 +125,8 @@ class MultimodalModel(nn.Module):
         Without `injection` the encoders run, if the stretch has slots at all; hand over what `encode` made to run
         them once a prompt.
         """
-        batch = whole_batch(batch)
+        batch = self._taken(batch)
         ids = batch["input_ids"][:, start:stop]
-        if ids.device != self.device:
-            raise SequenceError(f"the batch is on {ids.device} and the model on {self.device}: batch.to(model.device)")
         if injection is None and (_has_slots(batch, start, stop) or (start == 0 and batch["features"])):
             injection = self.encode(batch)
         return inject(self.backbone.embed_input_ids(ids), injection, start=start)
@@ -155,7 +153,7 @@ class MultimodalModel(nn.Module):
         `logits`: [B, n, V] of `logits_to_keep` (0: all) or [N, V] of `positions` (rows, columns of the batch); asked
         for neither, of all positions when there is no loss, else of none. `attend` is a free rule, as in `plan`.
         """
-        whole = whole_batch(batch)
+        whole = self._taken(batch)
         start = _cached(past_key_values, whole)
         supervised = None
         if return_loss and past_key_values is None and not use_cache:
@@ -192,6 +190,14 @@ class MultimodalModel(nn.Module):
             hidden_states=out.hidden_states,
             attentions=out.attentions,
         )
+
+    def _taken(self, given: Mapping[str, Any]) -> Batch:
+        batch = whole_batch(given)
+        if batch.device != self.device:
+            raise SequenceError(
+                f"the batch is on {batch.device} and the model on {self.device}: batch.to(model.device)"
+            )
+        return batch
 
     def _run(
         self, embeds: torch.Tensor, planned: AttentionPlan, past: Any, keep: int | torch.Tensor, hidden: bool
