@@ -21,7 +21,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from vertebra import compat, log
 from vertebra.backbone import habits as tokenizer_habits
 from vertebra.backbone.facts import attention_facts, family_of, submodule
-from vertebra.backbone.families.table import builder_name
+from vertebra.backbone.families.table import Anchor, builder_name
 from vertebra.backbone.interface import LLMBackbone
 from vertebra.backbone.kernels import as_dtype, choose_kernel, default_dtype
 from vertebra.backbone.matrices import num_rows
@@ -322,7 +322,7 @@ class HFCausalLLMBackbone(LLMBackbone):
         return num_rows(self.llm)
 
     @property
-    def anchor(self) -> str:
+    def anchor(self) -> Anchor:
         """Where outside embeddings may enter: `bos`, `none` or `prepend bos`."""
         return self.family.anchor
 
