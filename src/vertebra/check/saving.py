@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from vertebra import log
 from vertebra.backbone.registry import load_backbone
 from vertebra.check.results import Measure, Skip
 from vertebra.check.subject import Subject, difference
@@ -69,15 +70,20 @@ def save_and_load(subject: Subject) -> Measure | Skip:
 
 
 def _load(backbone: Any, folder: Any, mapped: bool) -> Any:
-    return load_backbone(
-        folder,
-        llm_max_length=backbone.llm_max_length,
-        inference_mode=mapped,
-        weights=mapped,
-        attn=backbone.attn,
-        dtype=backbone.dtype,
-        device=backbone.device,
-    )
+    """The folder read back; what loading has to say of a temporary folder concerns nobody."""
+    was_disabled, log.logger.disabled = log.logger.disabled, True
+    try:
+        return load_backbone(
+            folder,
+            llm_max_length=backbone.llm_max_length,
+            inference_mode=mapped,
+            weights=mapped,
+            attn=backbone.attn,
+            dtype=backbone.dtype,
+            device=backbone.device,
+        )
+    finally:
+        log.logger.disabled = was_disabled
 
 
 def greedy(subject: Subject) -> Measure:

@@ -1,0 +1,185 @@
+"""`vertebra demo`: three tiny families held against every check, a prompt in color, and a plain training loop.
+
+The loop is the one of `examples/bare_loop.py`: nothing of ours but the backbone, the rendering, the batch and the loss.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+FAMILIES = ("tiny-llama2", "tiny-gemma3", "tiny-qwen2.5")
+ANSWERS = {
+    "What is in the cup?": "Hot tea.",
+    "Where is the red block?": "On the left.",
+    "Who moves it?": "The robot.",
+}
+_STEPS = 60
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="A folder for what the demo writes.")] = Path("out"),
+) -> None:
+    """Check three tiny models, show a prompt in color, train one, and draw its loss; in less than a minute."""
+    from vertebra.cli.output import console
+
+    start = time.monotonic()
+    _make(out)
+    printer = console()
+    with _one_thread():
+        printer.rule("three families, every check")
+        failed = _check(printer)
+        printer.rule("a prompt")
+        page = _prompt(out)
+        printer.rule("a plain PyTorch loop")
+        losses, after = _train(printer)
+    picture = _draw(losses, out / "loss.png")
+    printer.rule("done")
+    learned = sum(answer == wanted for answer, wanted in zip(after, ANSWERS.values(), strict=True))
+    printer.print(f"checks   {len(FAMILIES) - len(failed)} of {len(FAMILIES)} families passed")
+    printer.print(
+        f"answers  {learned} of {len(ANSWERS)} right after {_STEPS} steps; loss {losses[0]:.2f} -> {losses[-1]:.4f}"
+    )
+    for path in (page, picture):
+        if path is not None:
+            printer.print(f"written  {path}", soft_wrap=True)
+    printer.print(f"took     {time.monotonic() - start:.0f} s")
+    if failed or learned < len(ANSWERS):
+        raise typer.Exit(1)
+
+
+def _make(folder: Path) -> None:
+    from vertebra.errors import ConfigError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"`{folder}` cannot be made: {error.strerror}; name another folder with --out") from error
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Tiny models gain nothing from a second thread, and lose much where another program has it."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _check(printer: Any) -> list[str]:
+    """One line a family; the whole table only where something is red."""
+    from vertebra.backbone.registry import load_backbone
+    from vertebra.check.run import check_backbone
+    from vertebra.cli.check import print_report
+
+    failed = []
+    for name in FAMILIES:
+        report = check_backbone(load_backbone(name))
+        ran = [result for result in report.results if result.status != "skip"]
+        if report.passed:
+            worst = max(result.number or 0.0 for result in ran if (result.bound or "").startswith("≤"))
+            printer.print(f"{name}: {len(ran)} checks passed, logits differ by {worst:.1e} at most")
+        else:
+            failed.append(name)
+            print_report(report)
+    return failed
+
+
+def _prompt(out: Path) -> Path:
+    """A conversation in color, and the same as a page."""
+    from vertebra.backbone.registry import load_backbone
+    from vertebra.cli.prompt import said, show
+
+    backbone = load_backbone("tiny-qwen2.5", inference_mode=True)
+    speaker = backbone.prompt_builder_fn(backbone.llm_family, "You are a robot.")
+    turns = [{"role": "user", "content": "Where is the cup?"}, {"role": "assistant", "content": "On the left."}]
+    text, sequence = said(backbone, speaker, turns)
+    show(backbone, speaker, text, sequence)
+    page = out / "prompt.html"
+    page.write_text(str(sequence.show(backbone.tokenizer, html=True)), encoding="utf-8")
+    return page
+
+
+def _train(printer: Any) -> tuple[list[float], list[str]]:
+    """The losses, and the greedy answers afterwards."""
+    import torch
+
+    from vertebra.backbone.registry import load_backbone
+    from vertebra.prompt.rendering import render_many
+    from vertebra.sequence.batch import collate
+    from vertebra.sequence.loss import sequence_loss
+    from vertebra.sequence.masks import plan
+
+    backbone = load_backbone("tiny-llama2")
+    talks = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in ANSWERS.items()]
+    rendered = render_many(talks, backbone.prompt_builder_fn, backbone.tokenizer, anchor=backbone.anchor)
+    batch = collate(rendered, pad_id=backbone.pad_token_id)
+    attention = plan(batch, backbone.attention_facts, dtype=backbone.dtype)
+    before = _answers(backbone)
+    optimizer = torch.optim.AdamW(backbone.train().parameters(), lr=3e-3)
+    losses = []
+    for step in range(_STEPS):
+        logits = backbone(batch.input_ids, **attention.kwargs).logits
+        loss = sequence_loss(logits, batch.targets, batch.weights, document=batch.document)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        if (step + 1) % 20 == 0:
+            printer.print(f"step {step + 1}: loss {losses[-1]:.4f}")
+    after = _answers(backbone)
+    for question, first, last in zip(ANSWERS, before, after, strict=True):
+        printer.print(f"{question}  before {first!r}, after {last!r}")
+    return losses, after
+
+
+def _answers(backbone: Any) -> list[str]:
+    import torch
+
+    from vertebra.prompt.rendering import render
+
+    answers = []
+    for question in ANSWERS:
+        asked = render(
+            [{"role": "user", "content": question}],
+            backbone.prompt_builder_fn,
+            backbone.tokenizer,
+            anchor=backbone.anchor,
+        )
+        ids = torch.tensor(asked.ids)[None]
+        out = backbone.eval().llm.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12)
+        answers.append(backbone.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+    return answers
+
+
+def _draw(losses: list[float], path: Path) -> Path | None:
+    """The loss as a picture; without matplotlib a word about how to get it."""
+    import importlib.util
+
+    from vertebra import log
+
+    if importlib.util.find_spec("matplotlib") is None:
+        log.warn("no picture of the loss: matplotlib is not installed; pip install 'vertebra[train]'")
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.semilogy(range(1, len(losses) + 1), losses)
+    axes.set(xlabel="step", ylabel="loss", title="tiny-llama2 learns three answers")
+    figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,140 @@
+"""`vertebra env`: what is installed, what it runs on, and what optional parts are missing with the way to get them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+_CORE = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "Pillow", "rich", "typer")
+
+
+@dataclass(frozen=True)
+class Part:
+    """An optional part: a package or program, what it is for, and how to get it."""
+
+    name: str
+    purpose: str
+    get: str
+    program: bool = False
+
+
+def _extra(extra: str) -> str:
+    return f"pip install 'vertebra[{extra}]'"
+
+
+PARTS = (
+    Part("accelerate", "training", _extra("train")),
+    Part("peft", "LoRA", _extra("train")),
+    Part("datasets", "data sets of the hub", _extra("train")),
+    Part("matplotlib", "plots", _extra("train")),
+    Part("llguidance", "constrained decoding", _extra("constrain")),
+    Part("flash-attn", "flash-attention 2 on CUDA", "pip install flash-attn --no-build-isolation"),
+    Part("bitsandbytes", "int8 and nf4 weights", "pip install bitsandbytes"),
+    Part("torchao", "int8 weights", "pip install torchao"),
+    Part("sentencepiece", "tokenizers that have a tokenizer.model alone", "pip install sentencepiece"),
+    Part("metaworld", "closed-loop robots", _extra("sim")),
+    Part("mujoco", "closed-loop robots", _extra("sim")),
+    Part("pypdfium2", "pages of PDF files", _extra("doc")),
+    Part("pytesseract", "text of scanned pages", _extra("doc")),
+    Part("tesseract", "text of scanned pages", "apt install tesseract-ocr, or brew install tesseract", program=True),
+    Part("fastapi", "serving", _extra("serve")),
+    Part("uvicorn", "serving", _extra("serve")),
+)
+
+
+@app.command()
+def env(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show versions, devices, folders, and which optional parts are missing and how to get them."""
+    from vertebra.cli.output import console, facts_table, print_json, table
+
+    found = environment()
+    if json:
+        print_json(found)
+        return
+    out = console()
+    out.print(facts_table({name: str(value) for name, value in {**found["system"], **found["versions"]}.items()}))
+    out.print("\nDevices", style="bold")
+    for device in found["devices"]:
+        out.print(f"  {device['name']}: {device['what']}")
+    out.print("\nSettings", style="bold")
+    out.print(facts_table({f"  {name}": str(value) for name, value in found["settings"].items()}))
+    parts = table("part", "for", "version, or how to get it")
+    for part in found["parts"]:
+        parts.add_row(
+            part["name"], part["purpose"], part["version"] or part["get"], style="" if part["here"] else "dim"
+        )
+    out.print("\nOptional parts", style="bold")
+    out.print(parts)
+
+
+def environment() -> dict[str, Any]:
+    """Everything as plain data."""
+    return {
+        "system": {
+            "vertebra": version("vertebra"),
+            "python": f"{platform.python_version()} ({sys.executable})",
+            "platform": platform.platform(),
+        },
+        "versions": {name: installed(name) or "missing" for name in _CORE},
+        "devices": _devices(),
+        "settings": _settings(),
+        "parts": [_found(part) for part in PARTS],
+    }
+
+
+def installed(package: str) -> str | None:
+    """A package's version without importing it."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _found(part: Part) -> dict[str, Any]:
+    told = shutil.which(part.name) if part.program else installed(part.name)
+    fields = {name: value for name, value in asdict(part).items() if name != "program"}
+    return {**fields, "here": told is not None, "version": told}
+
+
+def _devices() -> list[dict[str, str]]:
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = f", {_memory() / 2**30:.0f} GiB memory" if _memory() else ""
+    devices = [{"name": "cpu", "what": f"{cores} cores, torch uses {torch.get_num_threads()} threads{memory}"}]
+    for index in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(index)
+        what = f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability {card.major}.{card.minor}"
+        devices.append({"name": f"cuda:{index}", "what": what})
+    if torch.backends.mps.is_available():
+        devices.append({"name": "mps", "what": "Apple GPU"})
+    return devices
+
+
+def _memory() -> int:
+    """Bytes of the machine's memory; 0 where the system does not tell."""
+    names = getattr(os, "sysconf_names", {})
+    if "SC_PAGE_SIZE" not in names or "SC_PHYS_PAGES" not in names:
+        return 0
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _settings() -> dict[str, Any]:
+    from huggingface_hub import constants
+
+    from vertebra.backbone.tiny.write import cache_folder
+
+    return {
+        "cache of tiny checkpoints": str(cache_folder()),
+        "cache of the hub": constants.HF_HUB_CACHE,
+        "offline": bool(constants.HF_HUB_OFFLINE),
+    }

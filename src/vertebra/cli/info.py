@@ -1,0 +1,188 @@
+"""`vertebra info`: a model's facts from its small files alone; the structure is built without weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+_UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help="An id, a folder, or a hub name.")],
+    attn: Annotated[str | None, typer.Option(help="An attention kernel, such as eager or sdpa.")] = None,
+    token: Annotated[str | None, typer.Option(help="Token for private repositories.", envvar="HF_TOKEN")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a model's config, parameters, memory, anchor, special tokens, attention, and which facts are guesses."""
+    from vertebra.backbone.registry import load_backbone
+    from vertebra.cli.output import console, facts_table, print_json
+
+    # inference mode builds the structure on the meta device: config.json and the tokenizer are all it needs
+    backbone = load_backbone(model, inference_mode=True, attn=attn, hf_token=token)
+    told = info_of(backbone)
+    if json:
+        print_json(told)
+        return
+    out = console()
+    for heading, facts in _headings(told).items():
+        out.print(heading, style="bold cyan")
+        out.print(facts_table({f"  {name}": value for name, value in facts.items()}))
+    if told["guesses"]:
+        out.print("No family describes this model. Read off it instead of known:", style="yellow")
+        out.print(facts_table({f"  {name}": value for name, value in told["guesses"].items()}))
+
+
+def info_of(backbone: Any) -> dict[str, Any]:
+    """Everything as plain data; sizes in bytes."""
+    from vertebra.check.run import guesses_of
+
+    config = backbone.llm.config
+    facts = backbone.attention_facts
+    return {
+        "id": backbone.identifier,
+        "source": backbone.hf_hub_path,
+        "family": backbone.llm_family,
+        "class": type(backbone.llm).__name__,
+        "layer_class": backbone.transformer_layer_cls.__name__,
+        "config": {
+            "layers": config.num_hidden_layers,
+            "hidden_size": backbone.embed_dim,
+            "embedding_width": backbone.embedding_width,
+            "heads": config.num_attention_heads,
+            "key_value_heads": _key_value_heads(config),
+            "max_positions": getattr(config, "max_position_embeddings", None),
+            "window": facts.window,
+            "windowed_layers": _windowed_layers(facts, config),
+        },
+        "parameters": _parameters(backbone),
+        "memory": _memory(backbone),
+        "attention": backbone.attn,
+        "half_precision": str(backbone.half_precision_dtype).removeprefix("torch."),
+        "checkpoint_dtype": str(backbone.dtype).removeprefix("torch."),
+        "vocabulary": _vocabulary(backbone),
+        "prompt_builder": _builder(backbone),
+        "guesses": guesses_of(backbone),
+    }
+
+
+def _windowed_layers(facts: Any, config: Any) -> int:
+    if facts.window is None:
+        return 0
+    if facts.layer_types is None:
+        return config.num_hidden_layers
+    return sum(kind == "sliding_attention" for kind in facts.layer_types)
+
+
+def _key_value_heads(config: Any) -> int:
+    return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+
+
+def _parameters(backbone: Any) -> dict[str, Any]:
+    embedding = backbone.llm.get_input_embeddings().weight
+    head = backbone.llm.get_output_embeddings()
+    tied = head is None or head.weight is embedding
+    return {
+        "total": sum(p.numel() for p in backbone.llm.parameters()),
+        "embedding": embedding.numel(),
+        "head": 0 if tied else head.weight.numel(),
+        "tied": tied,
+        "layers": sum(p.numel() for p in backbone.layers.parameters()),
+    }
+
+
+def _memory(backbone: Any) -> dict[str, int]:
+    """Bytes of the weights by type, and of what comes on top; quantization packs the layers' matrices alone."""
+    total = sum(p.numel() for p in backbone.llm.parameters())
+    packed = sum(p.numel() for p in backbone.layers.parameters() if p.dim() > 1)
+    config = backbone.llm.config
+    width = getattr(config, "head_dim", None) or backbone.embed_dim // config.num_attention_heads
+    per_position = 2 * config.num_hidden_layers * _key_value_heads(config) * width
+    return {
+        "fp32": 4 * total,
+        "bf16": 2 * total,
+        "int8": packed + 2 * (total - packed),
+        "nf4": packed // 2 + 2 * (total - packed),
+        "training_fp32_adamw": 16 * total,
+        "cache_per_1000_positions_bf16": 2000 * per_position,
+    }
+
+
+def _vocabulary(backbone: Any) -> dict[str, Any]:
+    tokenizer = backbone.tokenizer
+    named = {name: getattr(tokenizer, f"{name}_token") for name in ("bos", "eos", "pad", "unk")}
+    return {
+        "tokenizer": type(tokenizer).__name__,
+        "tokens": len(tokenizer),
+        "rows": backbone.num_rows,
+        "anchor": backbone.anchor,
+        "adds_bos": backbone.habits.adds_bos,
+        "lone_space_id": backbone.habits.lone_space_id,
+        "special": {
+            name: {"token": token, "id": tokenizer.convert_tokens_to_ids(token)}
+            for name, token in named.items()
+            if token is not None
+        },
+        "ends": {tokenizer.convert_ids_to_tokens(end): end for end in backbone.eos_token_ids},
+        "grown": [token for growth in backbone.growths for token in growth.tokens],
+    }
+
+
+def _builder(backbone: Any) -> str | None:
+    from vertebra.check.tokens import builder_of
+
+    found = builder_of(backbone)
+    return found.name if found else None
+
+
+def _headings(told: dict[str, Any]) -> dict[str, dict[str, str]]:
+    config, count, memory, words = (told[name] for name in ("config", "parameters", "memory", "vocabulary"))
+    window = f"{config['window']} positions in {config['windowed_layers']} layers" if config["window"] else "none"
+    head = "tied to the embedding" if count["tied"] else f"{count['head']:,}"
+    special = ", ".join(f"{name} {entry['token']} = {entry['id']}" for name, entry in words["special"].items())
+    return {
+        told["id"]: {
+            "source": told["source"],
+            "family": told["family"],
+            "class": f"{told['class']}, layers {told['layer_class']}",
+            "size": f"{config['layers']} layers, hidden {config['hidden_size']}, {config['heads']} heads, "
+            f"{config['key_value_heads']} for keys and values"
+            + (
+                f", embedding {config['embedding_width']}" if config["embedding_width"] != config["hidden_size"] else ""
+            ),
+            "positions": f"{config['max_positions']}, window {window}",
+            "attention": told["attention"],
+        },
+        "parameters": {
+            "total": f"{count['total']:,}",
+            "embedding": f"{count['embedding']:,}",
+            "head": head,
+            "layers": f"{count['layers']:,}",
+        },
+        "memory": {
+            "weights": ", ".join(f"{name} {size_text(memory[name])}" for name in ("fp32", "bf16", "int8", "nf4")),
+            "full training": f"{size_text(memory['training_fp32_adamw'])} (weights, gradients and AdamW in fp32)",
+            "cache": f"{size_text(memory['cache_per_1000_positions_bf16'])} for 1000 positions of one row, bf16",
+            "written in": f"{told['checkpoint_dtype']}; half precision is {told['half_precision']}",
+        },
+        "tokens": {
+            "tokenizer": f"{words['tokenizer']}, {words['tokens']} tokens in {words['rows']} rows",
+            "anchor": f"{words['anchor']} (the tokenizer adds {'BOS' if words['adds_bos'] else 'none'} by itself)",
+            "special": special,
+            "ends": ", ".join(f"{token} = {number}" for token, number in words["ends"].items()),
+            "added here": ", ".join(words["grown"]) or "none",
+            "prompt builder": told["prompt_builder"] or "none known; name one with --builder",
+        },
+    }
+
+
+def size_text(number: int) -> str:
+    """Bytes as people say them."""
+    for unit, size in _UNITS:
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number} bytes"

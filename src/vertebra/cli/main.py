@@ -1,0 +1,105 @@
+"""The command line's table: every command by name, imported only when it, or its own help, is asked for.
+
+`vertebra --help` therefore costs the same with twenty commands as with one, and needs no torch. A module in the table
+has an `app`, a typer application of one command or of several.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from vertebra import __version__, log
+from vertebra.errors import VertebraError
+
+DEBUG = "VERTEBRA_DEBUG"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One command: where it lives, what it does, and under which heading the help lists it."""
+
+    module: str
+    does: str
+    panel: str
+
+
+_MODELS, _INPUTS, _SYSTEM = "Models", "Prompts and data", "This machine"
+
+COMMANDS: dict[str, Entry] = {
+    "models": Entry("vertebra.cli.models", "List every model that loads by its id.", _MODELS),
+    "info": Entry("vertebra.cli.info", "Show a model's facts without loading its weights.", _MODELS),
+    "check": Entry("vertebra.cli.check", "Hold a model against every correctness check.", _MODELS),
+    "tiny": Entry("vertebra.cli.tiny", "Write a tiny but real checkpoint of a family.", _MODELS),
+    "prompt": Entry("vertebra.cli.prompt", "Show a conversation as text, ids and supervision.", _INPUTS),
+    "env": Entry("vertebra.cli.env", "Show versions, devices, and what is missing.", _SYSTEM),
+    "demo": Entry("vertebra.cli.demo", "Check three models, show a prompt, train and generate.", _SYSTEM),
+}
+
+
+class _OnDemand(TyperCommand):
+    """Stands in the list for a command that is not imported yet, and hands over when it is called."""
+
+    def __init__(self, name: str, entry: Entry) -> None:
+        super().__init__(name=name, help=entry.does, rich_help_panel=entry.panel)
+        self.module = entry.module
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        return self.real().make_context(info_name, args, parent=parent, **extra)
+
+    def real(self) -> Any:
+        return typer.main.get_command(importlib.import_module(self.module).app)
+
+
+class _Table(TyperGroup):
+    """The commands of the table, as stand-ins; a mistyped one offers the nearest."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, entry in COMMANDS.items():
+            self.add_command(_OnDemand(name, entry), name)
+
+
+app = typer.Typer(cls=_Table, add_completion=False, no_args_is_help=True, rich_markup_mode="rich")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"vertebra {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def vertebra(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """The language backbone of vision-language-action and document models."""
+
+
+def run() -> None:
+    """The console script: a user's mistake is one red message and exit code 1 (2 for usage), never a traceback."""
+    log.show()
+    # the library's own warnings speak to programmers; where they matter, we say it in our words
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        typer.main.get_command(app)(prog_name="vertebra")
+    except VertebraError as error:
+        if os.environ.get(DEBUG) == "1":
+            raise
+        _say(error)
+        sys.exit(1)
+
+
+def _say(error: VertebraError) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, highlight=False).print(Text(f"error: {error}", style="red"), soft_wrap=True)
