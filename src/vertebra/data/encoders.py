@@ -28,8 +28,6 @@ class Encoder(ABC):
     """Samples → a chunk of a table."""
 
     name: ClassVar[str]
-    takes: ClassVar[tuple[type, ...]]
-    """The kinds of sample that it can say."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokens = TextTokenizer(tokenizer)
@@ -37,6 +35,11 @@ class Encoder(ABC):
     @property
     def tokenizer(self) -> Any:
         return self.tokens.tokenizer
+
+    @property
+    @abstractmethod
+    def takes(self) -> tuple[type, ...]:
+        """The kinds of sample that it can say."""
 
     @property
     @abstractmethod
@@ -67,12 +70,15 @@ class TextEncoder(Encoder):
     """
 
     name = "text"
-    takes = (Text,)
 
     def __init__(self, tokenizer: Any, *, bos: bool = True, stop: str | None = None) -> None:
         super().__init__(tokenizer)
         self.bos = bos
         self.stop = () if stop == "" else (stop_id(tokenizer, stop),)
+
+    @property
+    def takes(self) -> tuple[type, ...]:
+        return (Text,)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -91,7 +97,10 @@ class WordEncoder(Encoder):
     """Plain text for masking: no special tokens at all, and the word behind each token."""
 
     name = "words"
-    takes = (Text,)
+
+    @property
+    def takes(self) -> tuple[type, ...]:
+        return (Text,)
 
     @property
     def columns(self) -> tuple[str, ...]:

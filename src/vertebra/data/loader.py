@@ -181,8 +181,10 @@ class Maker(Dataset[Batch]):
         vectors = self.samples.vectors(index, share.epoch)
         if share.filler:
             return vectors | {"weight": 0.0}
-        # Text that is trained on whole needs no look, be it the one token that was left over for the last block.
-        if np.ndim(vectors.get("weight", 1.0)) and not is_supervised(vectors, shift=self.shift):
+        # Text that is trained on whole needs no look, be it the one token that was left over for the last block; and
+        # where a sample has a label, that is what counts.
+        weighed = np.ndim(vectors.get("weight", 1.0)) > 0
+        if weighed and not is_supervised(vectors, shift=self.shift) and "label" not in self.samples.extra(index):
             raise DataError(
                 f"sample {index} ({self.samples.where(index)}) has no supervised token: nothing can be learnt from it. "
                 "Give it an answer, or leave it out."

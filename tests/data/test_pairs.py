@@ -1,0 +1,125 @@
+"""Sentence pairs: the library's own ids, types and cutting; labels by name, in range, or told."""
+
+from __future__ import annotations
+
+import datasets
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForSequenceClassification
+
+from vertebra.backbone.tiny import tiny_checkpoint
+from vertebra.data.collate import Collator
+from vertebra.data.formats import Pair
+from vertebra.data.loader import Loader
+from vertebra.data.pairs import Labels, PairEncoder
+from vertebra.data.prepare import prepare
+from vertebra.data.samplers import Shuffled
+from vertebra.data.sources.open import open_source
+from vertebra.errors import DataError, VocabularyError
+
+from .tokenizers import tokenizer_of
+
+ROWS = [
+    {"sentence1": "He said so.", "sentence2": "So he said, and went on.", "label": 1},
+    {"sentence1": "It is a dog.", "sentence2": "", "label": 0},
+    {"sentence1": "Rain fell all night long on the whole of the town.", "sentence2": "It was dry.", "label": 0},
+]
+YES_NO = Labels(["no", "yes"])
+
+
+def test_ids_and_types_are_the_librarys(bert):
+    table = prepare(ROWS, PairEncoder(bert, YES_NO), cache=False)
+    for index, row in enumerate(ROWS):
+        expected = bert(row["sentence1"], row["sentence2"])
+        sequence = table.sequence(index)
+        assert sequence.ids.tolist() == expected.input_ids
+        assert sequence.type.tolist() == expected.token_type_ids
+        assert sequence.supervised == 0
+        assert table.extra(index)["label"] == row["label"]
+
+
+@settings(max_examples=40)
+@given(first=st.integers(0, 12), second=st.integers(0, 12), limit=st.integers(5, 20))
+def test_long_pairs_are_cut_as_longest_first_cuts(first, second, limit):
+    bert = tokenizer_of("tiny-bert")
+    row = {"sentence1": "the " * first, "sentence2": "and " * second, "label": 0}
+    table = prepare([row], PairEncoder(bert, YES_NO, max_length=limit), cache=False)
+    expected = bert(row["sentence1"], row["sentence2"], truncation="longest_first", max_length=limit).input_ids
+    assert len(table.sequence(0)) == len(expected)
+    assert table.sequence(0).ids.tolist() == expected
+
+
+def test_single_sentences(bert):
+    rows = [{"sentence": "Good film.", "label": "yes"}]
+    sequence = prepare(rows, PairEncoder(bert, YES_NO), cache=False).sequence(0)
+    assert sequence.ids.tolist() == bert("Good film.").input_ids
+    assert sequence.type.tolist() == bert("Good film.").token_type_ids
+
+
+def test_a_batch_trains_a_classifier(bert):
+    table = prepare(ROWS, PairEncoder(bert, YES_NO), cache=False)
+    (batch,) = Loader(table, Shuffled(3), Collator(bert.pad_token_id), pin_memory=False)
+    model = AutoModelForSequenceClassification.from_config(
+        AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint("tiny-bert"), num_labels=2).config
+    )
+    out = model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        token_type_ids=batch["type"].long(),
+        labels=batch["labels"],
+    )
+    assert tuple(out.logits.shape) == (3, 2)
+    assert sorted(batch["labels"].tolist()) == [0, 0, 1]
+    out.loss.backward()
+
+
+def test_labels_are_read_off_the_data(jsonl):
+    features = datasets.Features(
+        {
+            "sentence1": datasets.Value("string"),
+            "sentence2": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=["not_equivalent", "equivalent"]),
+        }
+    )
+    assert Labels.of(open_source(datasets.Dataset.from_list(ROWS, features=features))).names == [
+        "not_equivalent",
+        "equivalent",
+    ]
+    assert Labels.of(open_source(ROWS)).names == ["0", "1"]
+    named = [{**row, "label": "yes" if row["label"] else "no"} for row in ROWS]
+    assert Labels.of(open_source(named)).names == ["no", "yes"]
+    scores = [{**row, "label": score} for row, score in zip(ROWS, (0.5, 4.2, 3.0), strict=True)]
+    assert Labels.of(open_source(scores)).names is None
+    assert len(Labels.of(open_source(scores))) == 1
+    path = jsonl([])
+    path.write_text("")
+    csv = path.with_suffix(".csv")
+    csv.write_text("sentence1,sentence2,label\na,b,1\nc,d,0\n")
+    assert Labels.of(open_source(csv)).names == ["0", "1"]
+
+
+def test_labels_that_are_none():
+    assert YES_NO.number("yes") == YES_NO.number(1) == YES_NO.number("1") == 1
+    assert "Did you mean `yes`" in YES_NO.number("yess")
+    assert "−1 marks rows without one" in YES_NO.number(-1)
+    assert "expected 0 to 1" in YES_NO.number(2)
+    assert "no label" in YES_NO.number(None)
+    assert Labels(None).number("2.5") == 2.5
+    assert "is no number" in Labels(None).number("x")
+
+
+def test_bad_labels_are_faults(bert, jsonl):
+    path = jsonl([*ROWS, {**ROWS[0], "label": 7}, {"sentence1": "a", "sentence2": "b"}])
+    with pytest.raises(DataError) as caught:
+        prepare(path, PairEncoder(bert, YES_NO), cache=False)
+    assert f"{path}:4: label out of range: 7" in str(caught.value)
+    assert f"{path}:5: no label" in str(caught.value)
+
+
+def test_it_is_for_encoders(gpt2, bert):
+    with pytest.raises(VocabularyError, match="as_conversation"):
+        PairEncoder(gpt2, YES_NO)
+    with pytest.raises(DataError, match="no room for 3 special tokens"):
+        prepare(ROWS, PairEncoder(bert, YES_NO, max_length=2), cache=False)
+    assert Pair("a", "b", 1).label_column == "label"
