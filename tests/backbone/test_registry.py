@@ -115,6 +115,9 @@ def test_a_folder_of_ones_own_works_by_reading(tmp_path):
     backbone = load_backbone(folder)
     assert backbone.facts_guessed
     assert (backbone.anchor, backbone.builder) == ("none", "template")
+    prompt = backbone.prompt_builder_fn("mine")
+    prompt.add_turn("user", "Hello")
+    assert "<|im_start|>user\nHello<|im_end|>" in prompt.get_prompt()
     assert backbone.transformer_layer_cls.__name__ == "Qwen2DecoderLayer"
     assert len(backbone.layers) == backbone.llm.config.num_hidden_layers
 

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vertebra import compat, log
 from vertebra.backbone import habits as tokenizer_habits
-from vertebra.backbone.facts import attention_facts, family_of, submodule
+from vertebra.backbone.facts import attention_facts, builder_class, family_of, submodule
 from vertebra.backbone.families.table import Anchor, builder_name
 from vertebra.backbone.interface import LLMBackbone
 from vertebra.backbone.kernels import as_dtype, choose_kernel, default_dtype
@@ -273,11 +273,7 @@ class HFCausalLLMBackbone(LLMBackbone):
 
     @property
     def prompt_builder_fn(self) -> type[PromptBuilder]:
-        from vertebra.prompt.registry import prompt_builder
-
-        # `pure` ends answers with `</s>`; on a tokenizer that has another end, that would be plain text
-        eos = self.tokenizer.eos_token if self.builder == "pure" and self.tokenizer.eos_token != "</s>" else None
-        return prompt_builder(self.builder, eos=eos)
+        return builder_class(self.builder, self.tokenizer)
 
     @property
     def builder(self) -> str:

@@ -13,6 +13,9 @@ from torch import nn
 from vertebra.backbone.families.table import FAMILIES, Family
 from vertebra.backbone.habits import Habits, anchor_of
 from vertebra.errors import BackboneError
+from vertebra.prompt.builders import PromptBuilder
+from vertebra.prompt.chat_template import TemplatePromptBuilder
+from vertebra.prompt.registry import prompt_builder
 from vertebra.sequence.masks import AttentionFacts
 
 GUESSED = ("anchor", "pad rule", "prompt builder", "layer class", "half-precision type")
@@ -76,6 +79,15 @@ def _norm_after(llm: nn.Module, layers_path: str) -> str:
 
 def _half_precision(config: Any) -> str:
     return "float16" if "float16" in str(config.dtype) and "bfloat16" not in str(config.dtype) else "bfloat16"
+
+
+def builder_class(name: str, tokenizer: Any) -> type[PromptBuilder]:
+    """The prompt builder of a name, made for a tokenizer where the name alone does not settle it."""
+    if name == TemplatePromptBuilder.name:
+        return TemplatePromptBuilder.of(tokenizer)
+    # `pure` ends answers with `</s>`; on a tokenizer that has another end, that would be plain text
+    eos = tokenizer.eos_token if name == "pure" and tokenizer.eos_token != "</s>" else None
+    return prompt_builder(name, eos=eos)
 
 
 def attention_facts(config: Any, *, isolates_by_position: bool) -> AttentionFacts:
