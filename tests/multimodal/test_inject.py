@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -85,7 +86,7 @@ def test_cut_anywhere_it_is_the_same(sequences, data):
     table = place(batch, encode(batch, added=("boxes",)), width=WIDTH)
     longer = torch.cat([embeddings(batch), torch.randn(batch.rows, 3, WIDTH)], 1)
     cuts = sorted({0, longer.shape[1], *data.draw(st.lists(st.integers(0, longer.shape[1]), max_size=4))})
-    parts = [inject(longer[:, a:b], table, start=a) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [inject(longer[:, a:b], table, start=a) for a, b in pairwise(cuts)]
     assert torch.equal(torch.cat(parts, 1), inject(longer, table))
     assert torch.equal(inject(longer, table)[:, batch.length :], longer[:, batch.length :])
 
@@ -256,16 +257,16 @@ def test_slots_that_name_one_embedding_twice():
 
 def test_a_segment_that_the_batch_lacks():
     batch, encoded = bad()
-    with pytest.raises(UnknownNameError, match="imagee.*Did you mean `image`"):
+    with pytest.raises(UnknownNameError, match=r"imagee.*Did you mean `image`"):
         place(batch, {"imagee": encoded["image"]}, width=WIDTH)
 
 
 def test_embeddings_of_other_rows_or_width():
     batch, encoded = bad()
     table = place(batch, encoded, width=WIDTH)
-    with pytest.raises(InjectionError, match="a table of 2 rows and width 5.*injection.select"):
+    with pytest.raises(InjectionError, match=r"a table of 2 rows and width 5.*injection\.select"):
         inject(torch.zeros(3, 4, WIDTH), table)
-    with pytest.raises(InjectionError, match="start is -1"):
+    with pytest.raises(InjectionError, match=r"start is -1"):
         inject(torch.zeros(2, 4, WIDTH), table, start=-1)
-    with pytest.raises(InjectionError, match="on meta and outside embeddings on cpu"):
+    with pytest.raises(InjectionError, match=r"on meta and outside embeddings on cpu"):
         inject(torch.zeros(2, 4, WIDTH, device="meta"), table)

@@ -132,7 +132,7 @@ class TestLossAndLogits:
     def test_a_prompt_has_no_loss_and_a_batch_without_anything_to_learn_is_an_error(self):
         model = build()
         prompt = batch_of(model, [(text(5), {})])
-        with pytest.raises(SequenceError, match="no supervised position"):
+        with pytest.raises(SequenceError, match=r"no supervised position"):
             model(**prompt)
         assert float(model(**prompt, num_items_in_batch=8).loss.detach()) == 0
         with torch.no_grad():
@@ -452,7 +452,7 @@ class TestSizes:
     def test_a_part_of_another_width_is_refused(self):
         narrow, wide = shared("tiny-opt-narrow").backbone, shared().backbone
         part = new_part(narrow, PatchEncoder(16, image_size=28, patch_size=14))
-        with pytest.raises(ConfigError, match="`image` makes embeddings of width 32; .*`tiny-llama2` has 64 columns"):
+        with pytest.raises(ConfigError, match=r"`image` makes embeddings of width 32; .*`tiny-llama2` has 64 columns"):
             MultimodalModel(wide, {"image": part})
 
 
@@ -467,9 +467,9 @@ class TestWrongBatches:
 
     def test_a_row_without_its_image(self):
         model = shared()
-        with pytest.raises(InjectionError, match="row 0 has slots of `image`, and the batch no item of it; row 2"):
+        with pytest.raises(InjectionError, match=r"row 0 has slots of `image`, and the batch no item of it; row 2"):
             model(**model.collate([page_row(0, lines=0)[0], text_row()[0], page_row(1, lines=0)[0]]))
-        with pytest.raises(InjectionError, match="row 1 has 4 slots of `image` and no item"):
+        with pytest.raises(InjectionError, match=r"row 1 has 4 slots of `image` and no item"):
             batch_of(model, [page_row(0, lines=0), (page_row(1, lines=0)[0], {})])
 
     def test_three_and_five_for_four_and_four(self):
@@ -482,7 +482,9 @@ class TestWrongBatches:
     def test_items_for_queries(self):
         model = shared()
         row = TokenSequence.join([text(2), slots("action", 6), text(1, weight=1.0)])
-        with pytest.raises(InjectionError, match="`action` has raw items, and this model fills its slots with learned"):
+        with pytest.raises(
+            InjectionError, match=r"`action` has raw items, and this model fills its slots with learned"
+        ):
             model(**batch_of(model, [(row, {"action": torch.rand(6, 3)})]))
 
     def test_a_batch_on_another_device(self):
@@ -493,12 +495,12 @@ class TestWrongBatches:
             **batch.features,
             "image": {**batch.features["image"], "values": torch.empty(1, 3, 28, 28, device="meta")},
         }
-        with pytest.raises(InjectionError, match="`image` is on meta and the model on cpu"):
+        with pytest.raises(InjectionError, match=r"`image` is on meta and the model on cpu"):
             model(**{**batch, "features": features})
 
     def test_a_prompt_longer_than_the_model(self):
         model = shared()
-        with pytest.raises(TooLongError, match="600 positions"):
+        with pytest.raises(TooLongError, match=r"600 positions"):
             model(**batch_of(model, [(text(600, weight=1.0), {})]))
 
     def test_unknown_keys_and_halves_of_supervision(self):
@@ -508,16 +510,16 @@ class TestWrongBatches:
             model(input_ids=ids, labels=ids)
         with pytest.raises(UnknownNameError, match=r"batch key `pixel_values`.*Raw items go into `features`"):
             model(input_ids=ids, pixel_values=ids)
-        with pytest.raises(SequenceError, match="`targets` and `weights` come together"):
+        with pytest.raises(SequenceError, match=r"`targets` and `weights` come together"):
             model(input_ids=ids, targets=ids)
-        with pytest.raises(SequenceError, match="a batch needs `input_ids`"):
+        with pytest.raises(SequenceError, match=r"a batch needs `input_ids`"):
             model(attention_mask=ids)
 
     def test_positions_that_do_not_exist(self):
         model, batch = shared(), batch_of(shared(), [page_row(0)])
         with pytest.raises(SequenceError, match=r"positions \(0, 99\) lie outside"):
             model(**batch, positions=(torch.tensor([0]), torch.tensor([99])))
-        with pytest.raises(SequenceError, match="expected two lists of as many whole numbers"):
+        with pytest.raises(SequenceError, match=r"expected two lists of as many whole numbers"):
             model(**batch, positions=(torch.tensor([0.0]), torch.tensor([0])))
-        with pytest.raises(SequenceError, match="both say which logits"):
+        with pytest.raises(SequenceError, match=r"both say which logits"):
             model(**batch, positions=(torch.tensor([0]), torch.tensor([0])), logits_to_keep=1)

@@ -21,11 +21,15 @@ class VisionFamily:
     """Outputs before the first patch, registers not counted."""
     unused: tuple[str, ...]
     """Parameters of the embeddings that no image reaches; kept, they would never see a gradient."""
+    interpolate: str | None
+    """The option that fits its positions to images of another size; None: it does so by itself."""
 
 
 VISION_FAMILIES: dict[str, VisionFamily] = {
-    "siglip_vision_model": VisionFamily("SiglipVisionModel", "SiglipVisionConfig", 0, ()),
-    "dinov2_with_registers": VisionFamily("Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", 1, ("mask_token",)),
+    "siglip_vision_model": VisionFamily("SiglipVisionModel", "SiglipVisionConfig", 0, (), "interpolate_pos_encoding"),
+    "dinov2_with_registers": VisionFamily(
+        "Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", 1, ("mask_token",), None
+    ),
 }
 # Whole models whose config holds that of a vision half.
 _HALVES = {"siglip": "siglip_vision_model"}
@@ -42,10 +46,7 @@ def vision_config(config: Mapping[str, Any], where: str) -> Any:
             f"{did_you_mean(model_type, known)} Known: {', '.join(known)}"
         )
     config_cls = getattr(transformers, family.config_cls)
-    made = config_cls.from_dict(dict(config.get("vision_config", {}) if model_type in _HALVES else config))
-    if made.image_size % made.patch_size:
-        raise CheckpointError(f"`{where}`: images of {made.image_size} do not divide into patches of {made.patch_size}")
-    return made
+    return config_cls.from_dict(dict(config.get("vision_config", {}) if model_type in _HALVES else config))
 
 
 def family_of(config: Any) -> VisionFamily:

@@ -30,21 +30,22 @@ _SIZES = {
     "patch_size": 14,
 }
 _HALF = [0.5, 0.5, 0.5]
+_STEPS = {"do_resize": True, "resample": 3, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
 
 # name -> (config class, its settings, what preprocessor_config.json says beside the sizes)
 TINY_VISION: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "tiny-siglip": (
         "SiglipVisionConfig",
         {**_SIZES, "intermediate_size": 64},
-        {"image_mean": _HALF, "image_std": _HALF, "resample": 3},
+        {"image_processor_type": "SiglipImageProcessor", "image_mean": _HALF, "image_std": _HALF},
     ),
     "tiny-dinov2": (
         "Dinov2WithRegistersConfig",
         {**_SIZES, "hidden_size": 48, "mlp_ratio": 2, "num_register_tokens": 4},
         {
+            "image_processor_type": "BitImageProcessor",
             "image_mean": [0.485, 0.456, 0.406],
             "image_std": [0.229, 0.224, 0.225],
-            "resample": 3,
             "do_center_crop": True,
         },
     ),
@@ -92,7 +93,7 @@ def _write(name: str, part: Path, seed: int, overrides: dict[str, Any]) -> None:
         model.save_pretrained(part)
     size = {"height": config.image_size, "width": config.image_size}
     crop = {"size": {"shortest_edge": config.image_size * 8 // 7}, "crop_size": size}
-    shipped = {**shipped, **(crop if shipped.get("do_center_crop") else {"size": size})}
+    shipped = {**_STEPS, **shipped, **(crop if shipped.get("do_center_crop") else {"size": size})}
     (part / "preprocessor_config.json").write_text(json.dumps(shipped, indent=1), encoding="utf-8")
 
 

@@ -43,6 +43,7 @@ class VisionTower(PixelEncoder):
         config: dict[str, Any],
         *,
         block: int = -2,
+        image_size: int | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
         preparation: Preparation | dict[str, Any] | None = None,
@@ -50,13 +51,19 @@ class VisionTower(PixelEncoder):
     ) -> None:
         super().__init__()
         full = vision_config(config, name or "the given config")
+        size = full.image_size if image_size is None else image_size
+        if size < full.patch_size or size % full.patch_size:
+            raise ConfigError(
+                f"images of {size} pixels do not divide into the patches of {full.patch_size} of `{name}`"
+            )
         self.config, self.block, self.name = full.to_dict(), block, name
         self.recompute = False
         """Run the blocks again in the backward pass, instead of keeping what they computed."""
         self.blocks = kept_blocks(full.num_hidden_layers, block)
-        self.preparation = Preparation.of(preparation, full.image_size)
-        self.width, self.slots = full.hidden_size, (full.image_size // full.patch_size) ** 2
+        self.preparation = Preparation.of(preparation, size)
+        self.width, self.slots = full.hidden_size, (size // full.patch_size) ** 2
         family = family_of(full)
+        self.resized = {family.interpolate: True} if family.interpolate and size != full.image_size else {}
         self.mean, self.std = _statistics(mean, std, IMAGENET if family.class_tokens else HALF)
         self.skipped = family.class_tokens + getattr(full, "num_register_tokens", 0)
         full.num_hidden_layers = self.blocks
@@ -77,20 +84,26 @@ class VisionTower(PixelEncoder):
         where: str | Path,
         *,
         block: int = -2,
+        image_size: int | None = None,
         preparation: Preparation | None = None,
         token: str | None = None,
     ) -> VisionTower:
-        """A pretrained tower from a folder or hub name, with the preparation and statistics that it ships."""
+        """A pretrained tower from a folder or hub name, with the preparation and statistics that it ships.
+
+        `image_size`: None takes the size that its processor makes (224 for DINOv2, whose positions are of 518).
+        """
         source = find(where, token=token)
         shipped = _shipped(source, token)
         config = vision_config(source.config, source.name)
+        size = image_size or _shipped_size(shipped) or config.image_size
         with parameters_on_meta():
             tower = cls(
                 source.config,
                 block=block,
+                image_size=size,
                 mean=shipped.get("image_mean"),
                 std=shipped.get("image_std"),
-                preparation=preparation or preparation_of(shipped, config.image_size),
+                preparation=preparation or preparation_of(shipped, size),
                 name=source.name,
             )
         tower._take(_pretrained(source, config, token))
@@ -100,7 +113,7 @@ class VisionTower(PixelEncoder):
         dtype = next(self.encoder.parameters()).dtype
         pixels = scaled(values, dtype)
         mean, std = (pixels.new_tensor(numbers)[:, None, None] for numbers in (self.mean, self.std))
-        hidden = self.embeddings((pixels - mean) / std)
+        hidden = self.embeddings((pixels - mean) / std, **self.resized)
         if self.recompute and torch.is_grad_enabled():
             hidden = checkpoint(self._through, hidden, use_reentrant=False)
         else:
@@ -118,6 +131,7 @@ class VisionTower(PixelEncoder):
         return {
             "config": self.config,
             "block": self.block,
+            "image_size": self.image_size,
             "mean": list(self.mean),
             "std": list(self.std),
             "preparation": self.preparation.settings(),
@@ -134,12 +148,23 @@ def kept_blocks(total: int, block: int) -> int:
 
 
 def preparation_of(shipped: dict[str, Any], size: int) -> Preparation:
-    """The steps that a checkpoint's `preprocessor_config.json` describes, for images of its own size."""
+    """The steps that a checkpoint's `preprocessor_config.json` describes, for images of `size`."""
     resample = _RESAMPLE.get(shipped.get("resample", 3), "bicubic")
-    shorter = shipped.get("size", {}).get("shortest_edge")
-    if not shipped.get("do_center_crop") or shorter is None:
+    shorter, made = _edge(shipped.get("size"), "shortest_edge"), _shipped_size(shipped)
+    if not shipped.get("do_center_crop") or shorter is None or made is None:
         return Preparation(size=size, resample=resample)
-    return Preparation(size=size, fit="crop", shorter=max(shorter, size), resample=resample)
+    return Preparation(size=size, fit="crop", shorter=max(size, round(shorter * size / made)), resample=resample)
+
+
+def _shipped_size(shipped: dict[str, Any]) -> int | None:
+    """The side of the images that a processor makes; None where it says nothing, or makes no squares."""
+    asked = shipped.get("crop_size") if shipped.get("do_center_crop") else shipped.get("size")
+    return _edge(asked, "height") if _edge(asked, "height") == _edge(asked, "width") else None
+
+
+def _edge(size: Any, name: str) -> int | None:
+    """One side of a size, which is a number in older files."""
+    return size if isinstance(size, int) else (size or {}).get(name)
 
 
 def _shipped(source: Source, token: str | None) -> dict[str, Any]:
