@@ -122,6 +122,7 @@ class Reader:
     format: name it instead of recognising it.
     columns: our name of a column → the name that the data uses.
     images: the folder that image paths are relative to; the data file's own folder where not given.
+    keep: which plain texts to take (a `KeywordFilter`); the others are no faults, they are counted in `left_out`.
     """
 
     def __init__(
@@ -130,8 +131,9 @@ class Reader:
         *,
         columns: Mapping[str, str] | None = None,
         images: str | Path | None = None,
+        keep: Callable[[str], bool] | None = None,
     ) -> None:
-        self.columns = dict(columns or {})
+        self.columns, self.keep, self.left_out = dict(columns or {}), keep, 0
         self.images = None if images is None else Path(images)
         self.format: Format | None = None
         self.has_images = False
@@ -154,7 +156,7 @@ class Reader:
             return "unknown"
         return "llava" if self.format.name == "sharegpt" and (self.has_images or self.images) else self.format.name
 
-    def __call__(self, row: Row) -> Sample | Fault:
+    def __call__(self, row: Row) -> Sample | Fault | None:
         fields = self._renamed(row.fields)
         found = detect(fields)
         if self.format is None:
@@ -170,6 +172,9 @@ class Reader:
                 self.has_images = True
                 folder = self.images or Path(row.file).parent
                 return sample.with_images(folder, given=self.images is not None)
+            if self.keep is not None and isinstance(sample, Text) and not self.keep(sample.text):
+                self.left_out += 1
+                return None
             return sample
         except BadRow as error:
             return Fault(row.file, row.line, str(error))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -42,6 +42,7 @@ def prepare(
     format: str | None = None,
     columns: Mapping[str, str] | None = None,
     images: str | Path | None = None,
+    keep: Callable[[str], bool] | None = None,
     cache: bool | str | Path = True,
     num_proc: int = 1,
     on_bad: OnBad = "fail",
@@ -51,7 +52,8 @@ def prepare(
     """Read and encode all of `data`.
 
     data: anything that `open_source` takes, with its options (`split=`, `pattern=`, `text_unit=` …) in `opening`.
-    format, columns, images: what a row means; see `formats.Reader`.
+    format, columns, images, keep: what a row means, and which texts to take; see `formats.Reader`. A `keep` of your
+    own is cached only if it says what it is by an attribute `key`.
     cache: True for the user's cache folder, a folder, or False. What cannot be hashed (an iterator) is not cached.
     on_bad: `fail` with the list of all unusable rows at the end of the scan, or `skip` them with a warning.
     """
@@ -59,8 +61,8 @@ def prepare(
         raise ConfigError(f"num_proc is {num_proc}; expected 1 or more processes")
     source = open_source(data, **opening)
     faults = Faults(on_bad)
-    scan = Scan(source, encoder, Reader(format, columns=columns, images=images))
-    content = source.fingerprint()
+    scan = Scan(source, encoder, Reader(format, columns=columns, images=images, keep=keep))
+    content = source.fingerprint() if keep is None or hasattr(keep, "key") else None
     meta = {
         "encoder": encoder.name,
         "options": dict(encoder.options()),
@@ -70,7 +72,7 @@ def prepare(
         "pipeline": PIPELINE,
     }
     key = digest(PIPELINE, content, encoder.name, sorted(encoder.options().items()), meta["tokenizer"], format)
-    key = digest(key, sorted((columns or {}).items()), images)
+    key = digest(key, sorted((columns or {}).items()), images, getattr(keep, "key", None))
     chunks = _chunks(scan, key, cache=cache, num_proc=num_proc, known=content is not None, show=show_progress)
     table = Table(chunks, meta=meta | {"fingerprint": key, "labels": source.label_names()})
     for fault in table.faults:
@@ -131,7 +133,8 @@ class Scan:
             row = self.source.parse(raw)
             if isinstance(row, Row):
                 sample = self.reader(row)
-                yield sample if isinstance(sample, Fault) else Placed(row.file, row.line, sample)
+                if sample is not None:
+                    yield sample if isinstance(sample, Fault) else Placed(row.file, row.line, sample)
             elif row is not None:
                 yield row
 

@@ -253,4 +253,6 @@ class _Blocks(IterableDataset[Block]):
         if not isinstance(row, Row):
             return row
         sample = self.reader(row)
-        return sample if isinstance(sample, Fault) else Placed(row.file, row.line, sample)
+        if sample is None or isinstance(sample, Fault):
+            return sample
+        return Placed(row.file, row.line, sample)
