@@ -5,10 +5,7 @@ import sys
 import torch
 from matplotlib import pyplot
 
-from vertebra.backbone.registry import load_backbone
-from vertebra.prompt.rendering import render
-from vertebra.sequence.batch import collate
-from vertebra.sequence.loss import sequence_loss
+from vertebra import collate, load_backbone, render, sequence_loss
 from vertebra.sequence.masks import plan
 
 said = {"What is in the cup?": "Hot tea.", "Where is the red block?": "On the left.", "Who moves it?": "The robot."}

@@ -4,8 +4,7 @@ import sys
 
 import torch
 
-from vertebra.backbone.registry import load_backbone
-from vertebra.prompt.rendering import render
+from vertebra import load_backbone, render
 
 backbone = load_backbone(sys.argv[1] if len(sys.argv) > 1 else "tiny-qwen2.5", inference_mode=True, weights=True)
 prompt = render(

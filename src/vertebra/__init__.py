@@ -67,6 +67,7 @@ _HOME = {
     "VectorEncoder": "vertebra.multimodal.vector",
     "register_encoder": "vertebra.multimodal.kinds",
     "inject_at_prefill": "vertebra.multimodal.hook",
+    "check_backbone": "vertebra.check.run",
     "VertebraError": "vertebra.errors",
     "TINY": "vertebra.backbone.tiny",
     "tiny_checkpoint": "vertebra.backbone.tiny",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.check.perturbations import PERTURBATIONS
 
+from tests.check.perturbations import PERTURBATIONS
 from vertebra.backbone.registry import load_backbone
 from vertebra.check.run import check_backbone
 from vertebra.check.table import CHECKS

@@ -14,7 +14,18 @@ import typer
 
 app = typer.Typer(add_completion=False)
 
-_CORE = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "Pillow", "rich", "typer")
+_CORE = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "huggingface_hub",
+    "numpy",
+    "Pillow",
+    "PyYAML",
+    "rich",
+    "typer",
+)
 
 
 @dataclass(frozen=True)

@@ -72,5 +72,18 @@ def settings_of(pairs: list[str]) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():
             raise ConfigError(f"--set {pair!r} is no setting; write name=value, as in --set num_hidden_layers=4")
-        settings[name] = yaml.safe_load(value)
+        try:
+            settings[name] = _value(yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"the value of --set {pair!r} cannot be read; quote it, or close its brackets") from error
     return settings
+
+
+def _value(read: Any) -> Any:
+    """YAML takes 1e-5 for a word."""
+    if isinstance(read, str):
+        try:
+            return float(read)
+        except ValueError:
+            return read
+    return read

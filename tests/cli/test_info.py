@@ -1,0 +1,89 @@
+"""`vertebra info`: facts without weights, also of a model whose weights are not there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from transformers import LlamaConfig
+
+from vertebra.backbone.registry import load_backbone
+from vertebra.backbone.tiny import tiny_checkpoint
+
+
+def facts(vertebra, *arguments):
+    done = vertebra("info", *arguments, "--json")
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+@pytest.mark.parametrize("name", ["tiny-llama2", "tiny-gemma3", "tiny-opt-narrow", "tiny-gpt2", "tiny-qwen2.5"])
+def test_what_it_says_is_so(vertebra, name):
+    told = facts(vertebra, name)
+    backbone = load_backbone(name)
+    total = sum(p.numel() for p in backbone.parameters())
+    assert told["parameters"]["total"] == total
+    assert told["memory"]["fp32"] == 4 * total
+    assert told["memory"]["bf16"] == 2 * total
+    assert told["parameters"]["tied"] == backbone.llm.config.tie_word_embeddings
+    assert told["vocabulary"]["rows"] == backbone.num_rows
+    assert told["vocabulary"]["special"]["pad"]["id"] == backbone.pad_token_id
+    assert told["vocabulary"]["anchor"] == backbone.anchor
+    assert tuple(told["vocabulary"]["ends"].values()) == backbone.eos_token_ids
+    assert told["config"]["embedding_width"] == backbone.embedding_width
+    assert told["attention"] == backbone.attn
+    assert told["prompt_builder"] == backbone.builder
+    assert told["guesses"] == {}
+
+
+def test_windows(vertebra):
+    config = facts(vertebra, "tiny-gemma3")["config"]
+    assert (config["window"], config["windowed_layers"]) == (8, 2)
+    config = facts(vertebra, "tiny-mistral")["config"]
+    assert (config["window"], config["windowed_layers"]) == (8, 2)
+
+
+def test_the_cache_is_counted(vertebra):
+    memory = facts(vertebra, "tiny-llama3")["memory"]
+    assert memory["cache_per_1000_positions_bf16"] == 1000 * 2 * 2 * (2 * 2 * 16)  # bytes, k and v, layers x heads x 16
+
+
+def test_the_table(vertebra):
+    out = vertebra("info", "tiny-phi2").out
+    for said in ("tiny-phi2", "PhiForCausalLM", "prepend bos", "<PAD>", "sdpa", "window none", "pad <PAD> = 760"):
+        assert said in out
+
+
+def test_a_7b_of_which_only_the_config_is_here(vertebra, tmp_path):
+    source = tiny_checkpoint("tiny-llama2")
+    for file in source.glob("tokenizer*"):
+        shutil.copy(file, tmp_path)
+    LlamaConfig(vocab_size=32000).save_pretrained(tmp_path)
+    told = facts(vertebra, str(tmp_path))
+    assert 6.7e9 < told["parameters"]["total"] < 6.8e9
+    assert told["memory"]["nf4"] < told["memory"]["int8"] < told["memory"]["bf16"] < told["memory"]["fp32"]
+    assert told["family"] == "llama-like"
+    assert set(told["guesses"]) == {
+        "anchor",
+        "pad rule",
+        "prompt builder",
+        "layer class",
+        "half-precision type",
+    }
+    shown = vertebra("info", str(tmp_path)).out
+    assert "No family describes this model" in shown
+    assert "13.5 GB" in shown
+
+
+def test_bad_input(vertebra, tmp_path):
+    done = vertebra("info", "tiny-lama2")
+    assert done.code == 1
+    assert "`tiny-llama2`" in done.err
+    done = vertebra("info", str(tmp_path / "absent"))
+    assert done.code == 1
+    assert "there is no folder" in done.err
+    done = vertebra("info", "tiny-llama2", "--attn", "sdap")
+    assert done.code == 1
+    assert "`sdpa`" in done.err
+    assert vertebra("info").code == 2
