@@ -1,0 +1,204 @@
+"""Checkpoints that are whole or absent: written aside, flushed, renamed; verified by size and hash before use.
+
+    checkpoint-00000120/
+      weights.safetensors   what training changes (a shard a rank where training is sharded)
+      optimizer.pt          optimizer, schedule, scaler, random generators of every rank
+      state.json            step, position in the data, counters, best value, the config
+      trainer_state.json    what the Trainer itself restores
+      manifest.json         size and SHA-256 of every file
+
+A kill at any byte leaves the earlier ones as they were. It knows files and tensors, no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from vertebra import log
+from vertebra.errors import CheckpointError
+from vertebra.folders import write_whole
+
+FORMAT = 1
+MANIFEST, WEIGHTS, OPTIMIZER, STATE = "manifest.json", "weights.safetensors", "optimizer.pt", "state.json"
+_PREFIX = "checkpoint-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Everything of one checkpoint, in memory and no longer changed by training."""
+
+    step: int
+    weights: Mapping[str, torch.Tensor]
+    """Tensors on the CPU."""
+    payload: Mapping[str, Any]
+    """Optimizer, schedule, scaler, generators."""
+    state: Mapping[str, Any]
+    """Plain values."""
+    trainer_state: str = "{}"
+
+
+def name_of(step: int) -> str:
+    return f"{_PREFIX}{step:08d}"
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix(_PREFIX))
+
+
+def write(folder: Path, snapshot: Snapshot) -> Path:
+    """Write one checkpoint into a folder of checkpoints."""
+
+    def fill(part: Path) -> None:
+        save_file(dict(snapshot.weights), part / WEIGHTS)
+        torch.save(dict(snapshot.payload), part / OPTIMIZER)
+        (part / STATE).write_text(json.dumps(snapshot.state, ensure_ascii=False), encoding="utf-8")
+        (part / "trainer_state.json").write_text(snapshot.trainer_state, encoding="utf-8")
+        write_manifest(part, snapshot.step)
+
+    try:
+        return write_whole(folder / name_of(snapshot.step), fill, replace=True)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the checkpoint of step {snapshot.step} cannot be written to `{folder}`: {error}. Earlier checkpoints are "
+            "as they were; make room, then go on with --resume"
+        ) from error
+
+
+def write_manifest(part: Path, step: int) -> None:
+    files = {str(p.relative_to(part)): _mark(p) for p in sorted(part.rglob("*")) if p.is_file()}
+    (part / MANIFEST).write_text(json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1))
+
+
+def _mark(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def faults(folder: Path) -> list[str]:
+    """What is wrong with a checkpoint; empty where it is good."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        return [f"its manifest cannot be read ({error})"]
+    if manifest.get("format") != FORMAT:
+        return [f"it has format {manifest.get('format')}; this version reads {FORMAT}"]
+    found = []
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            found.append(f"{name} is missing")
+        elif path.stat().st_size != expected["size"]:
+            found.append(f"{name} has {path.stat().st_size} bytes, expected {expected['size']}")
+        elif _mark(path)["sha256"] != expected["sha256"]:
+            found.append(f"{name} has other content than was written")
+    return found
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, oldest first, good or not."""
+    if not folder.is_dir():
+        return []
+    names = [p for p in folder.iterdir() if p.is_dir() and p.name.startswith(_PREFIX)]
+    return sorted((p for p in names if p.name.removeprefix(_PREFIX).isdigit()), key=step_of)
+
+
+def newest_good(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole; damaged ones are named and passed over."""
+    for path in reversed(checkpoints(folder)):
+        wrong = faults(path)
+        if not wrong:
+            return path
+        log.warn(f"`{path}` is damaged and passed over: {'; '.join(wrong)}")
+    return None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a kill left half-written."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.is_dir() and path.name.startswith(f".{_PREFIX}"):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def prune(folder: Path, *, keep: int, best: int | None) -> None:
+    """Remove the oldest beyond `keep`, never the best. Each vanishes at once, never half."""
+    old = [path for path in checkpoints(folder)[:-keep] if step_of(path) != best]
+    for path in old:
+        gone = path.with_name(f".{path.name}.gone")
+        path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / STATE).read_text(encoding="utf-8"))
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / WEIGHTS)
+
+
+def read_payload(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / OPTIMIZER, weights_only=True, map_location="cpu")
+
+
+class Writer:
+    """Writes snapshots one after the other, in the background where asked; a failure surfaces at the next call."""
+
+    def __init__(self, folder: Path, *, keep: int, asynchronous: bool) -> None:
+        self.folder, self.keep, self.asynchronous = folder, keep, asynchronous
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, snapshot: Snapshot, *, best: int | None) -> None:
+        self.wait()
+        if not self.asynchronous:
+            self._write(snapshot, best)
+            return
+
+        def work() -> None:
+            try:
+                self._write(snapshot, best)
+            except BaseException as error:  # handed to the training thread, which raises it
+                self._error = error
+
+        # no daemon: a clean exit waits for a checkpoint that is being written
+        self._thread = threading.Thread(target=work, name="checkpoint")
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise what a write in the background failed with, without waiting for one that goes on."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def wait(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check()
+
+    def _write(self, snapshot: Snapshot, best: int | None) -> None:
+        write(self.folder, snapshot)
+        prune(self.folder, keep=self.keep, best=best)
+
+
+def on_cpu(value: Any) -> Any:
+    """Nested state with every tensor copied to the CPU, so that training may go on changing its own."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: on_cpu(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [on_cpu(item) for item in value]
+    return value

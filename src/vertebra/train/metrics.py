@@ -1,0 +1,70 @@
+"""`metrics.jsonl`: one row a line, written whatever else is watching, and cut back exactly when a run resumes.
+
+    {"step": 20, "epoch": 0.5, "loss": 2.31, "lr": 2e-05, "grad_norm": 0.8, "tokens": 20480, "clock": {…}}
+    {"step": 20, "eval": {"loss": 2.4, "tokens": 4096}, "clock": {…}}
+
+Everything that a clock says stands under `clock`; the rest is the same in every run of the same config.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from vertebra.errors import CheckpointError
+
+METRICS = "metrics.jsonl"
+
+
+class Metrics:
+    """The metrics file of a run, open for appending."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / METRICS
+
+    def add(self, row: dict[str, Any]) -> None:
+        line = json.dumps(row, ensure_ascii=False)
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise CheckpointError(
+                f"`{self.path}` cannot be written: {error}. Make room, then go on with --resume"
+            ) from error
+
+    def flush(self) -> None:
+        """On the disk, before a checkpoint that counts on it."""
+        if self.path.exists():
+            handle = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def cut_back(self, step: int) -> None:
+        """Drop rows after a step, and a line that a kill left half-written."""
+        kept = [row for row in read(self.path) if row["step"] <= step]
+        part = self.path.with_name(f".{METRICS}.part")
+        part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
+        os.replace(part, self.path)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file; a last line without an end is none."""
+    if not path.is_file():
+        return []
+    rows = []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for line in lines[:-1]:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # what follows a torn line was never confirmed by a checkpoint
+    return rows
+
+
+def without_clock(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as it is in every run."""
+    return {name: value for name, value in row.items() if name != "clock"}
