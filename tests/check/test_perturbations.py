@@ -24,4 +24,5 @@ def test_exactly_this_check_turns_red(name, monkeypatch):
     assert report.failed == (name,), [(r.name, r.said) for r in report.results if r.status == "fail"]
     (row,) = [r for r in report.results if r.name == name]
     assert row.mend == CHECKS[name].mend
-    print(name, row.number, row.bound, row.said)
+    if row.bound is not None and row.bound.startswith("≤"):
+        assert row.number > 5e-2, "the fault is too small to tell from rounding in half precision"

@@ -14,6 +14,7 @@ from vertebra.check.results import Measure, Skip
 from vertebra.check.subject import Subject
 from vertebra.errors import ConfigError, VocabularyError
 from vertebra.prompt.builders import PromptBuilder
+from vertebra.prompt.chat_template import TemplatePromptBuilder
 from vertebra.prompt.rendering import render
 
 _TURNS = (
@@ -84,31 +85,49 @@ def pad_is_no_end(subject: Subject) -> Measure:
 
 
 def prompt_ids(subject: Subject) -> Measure | Skip:
-    """The prompt that a model is asked with is, id for id, the start of what it was trained on."""
+    """The prompt that a model is asked with is, id for id, the start of what it was trained on.
+
+    It is asked in both ways: rendered, and as the builder's string through the tokenizer.
+    """
     backbone = subject.backbone
     builder = builder_of(backbone)
     if builder is None:
         return Skip("no prompt format is known for this model; name one with `--builder`")
+    if issubclass(builder, TemplatePromptBuilder):
+        builder = builder.of(backbone.tokenizer)
     differing = compared = 0
     faults: list[str] = []
     for conversation in _conversations(backbone, builder):
         trained = render(conversation, builder, backbone.tokenizer, anchor=backbone.anchor)
-        asked = render(conversation[:-1], builder, backbone.tokenizer, anchor=backbone.anchor)
-        start = trained.ids[: len(asked)]
-        wrong = len(asked) - int((start == asked.ids[: len(start)]).sum())
-        if wrong and not faults:
-            first = next(i for i in range(len(asked)) if i >= len(start) or start[i] != asked.ids[i])
-            faults.append(f"after {conversation[-2]['content']!r:.40} they part at position {first}")
-        differing, compared = differing + wrong, compared + len(asked)
-        if not trained.weight[len(asked) :].any():
+        rendered = render(conversation[:-1], builder, backbone.tokenizer, anchor=backbone.anchor).ids.tolist()
+        ways = {"rendered": rendered, "as a string": _string_ids(backbone, builder, conversation[:-1])}
+        for how, asked in ways.items():
+            start = trained.ids[: len(asked)].tolist()
+            parted = [i for i in range(len(asked)) if start[i : i + 1] != asked[i : i + 1]]
+            if parted:
+                faults.append(f"{how}, {conversation[-2]['content']!r:.40} parts at position {parted[0]}")
+            differing, compared = differing + len(parted), compared + len(asked)
+        if not trained.weight[len(rendered) :].any():
             faults.append("no position after the prompt is supervised")
     return Measure(
         number=differing,
         relation="==",
         bound=0,
         said=f"ids of {compared} that differ between training and inference, builder `{builder.name}`",
-        faults=tuple(dict.fromkeys(faults)),
+        faults=tuple(faults[:2]),
     )
+
+
+def _string_ids(backbone: Any, builder: type[PromptBuilder], turns: list[dict[str, str]]) -> list[int]:
+    """The ids of an open prompt as older code makes them: one string, tokenized."""
+    system = turns[0]["content"] if turns[0]["role"] == "system" else None
+    speaker = builder(backbone.llm_family, system)
+    for turn in turns[system is not None :]:
+        speaker.add_turn(turn["role"], turn["content"])
+    tokenizer = backbone.tokenizer
+    ids = list(tokenizer(speaker.get_prompt(), add_special_tokens=not speaker.writes_bos(tokenizer)).input_ids)
+    lacks_bos = backbone.anchor == "prepend bos" and ids[:1] != [tokenizer.bos_token_id]
+    return [tokenizer.bos_token_id, *ids] if lacks_bos else ids
 
 
 def fingerprint(subject: Subject) -> Measure:
