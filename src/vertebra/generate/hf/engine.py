@@ -1,0 +1,202 @@
+"""Hugging Face's `generate` as the second engine: for beams, and for every key that only it honors.
+
+It gets ids, or embeddings with everything injected, and our own rules for what reads the text of the prompt, so that a
+slot is never penalized here either. Whatever needs a mask of ours (blocks, packed documents) is computed by us up to
+the last column and handed over as a cache. What it cannot do is refused by name before it starts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LogitsProcessorList
+
+from vertebra.errors import GenerationError
+from vertebra.generate.ends import check_ids
+from vertebra.generate.hf import cache as caches
+from vertebra.generate.hf.answer import PassLog, answer
+from vertebra.generate.hf.rules import OurRules
+from vertebra.generate.keys import KEYS
+from vertebra.generate.prefill import prefill
+from vertebra.generate.result import Generation
+from vertebra.generate.settings import Settings
+from vertebra.generate.start import Start, start
+from vertebra.generate.state import DecodeState
+
+_OURS_ALONE = ("stop", "attend", "compile", "keep_state")
+# What our rules do before the library shapes and draws; the rest of the settings has the library's own names.
+_THEIRS = ("do_sample", "temperature", "top_k", "top_p", "min_p", "renormalize_logits", "max_time")
+
+
+def generate_hf(model: Any, prompt: Any, settings: Settings) -> Generation:
+    """One call of Hugging Face's engine."""
+    begin = time.perf_counter()
+    _refuse(settings)
+    begun = start(model, prompt, settings)
+    inputs = _inputs(model, begun, settings)
+    embeds = "inputs_embeds" in inputs
+    _refuse_embeds(settings, embeds)
+    call = _Call.of(begun, settings)
+    llm = begun.language.llm
+    log = PassLog()
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(_seeded(settings))
+        stack.enter_context(log.watching(llm))
+        if settings.output_attentions and begun.language.facts.kernel != "eager":
+            stack.enter_context(begun.source.backbone.kernel("eager"))
+        out = llm.generate(**inputs, **call.arguments)
+    prompt_in_it = 0 if embeds else begun.batch.length
+    return answer(
+        out, begun, settings, eos=call.eos, pad_id=call.pad_id, prompt_in_it=prompt_in_it, log=log, begin=begin
+    )
+
+
+def _refuse(settings: Settings) -> None:
+    plain = Settings()
+    for name in _OURS_ALONE:
+        if getattr(settings, name) != getattr(plain, name):
+            raise GenerationError(f'`{name}` is ours alone; leave it out, or use engine="vertebra"')
+    if settings.seed is not None and not isinstance(settings.seed, int):
+        raise GenerationError(
+            'Hugging Face\'s engine draws all rows from one stream: give one seed, or use engine="vertebra" for a seed a row'
+        )
+
+
+def _refuse_embeds(settings: Settings, embeds: bool) -> None:
+    if not embeds:
+        return
+    for name in settings.hf:
+        if KEYS[name].fate == "hf ids":
+            raise GenerationError(
+                f"`{name}` works for prompts of ids alone, and this one has embeddings: {KEYS[name].why}"
+            )
+    if not settings.use_cache:
+        raise GenerationError(
+            'Hugging Face\'s engine silently turns the cache on again for embeddings; use engine="vertebra", which has an '
+            "uncached twin"
+        )
+    if settings.chunk is not None:
+        raise GenerationError('prefill in chunks crashes there with embeddings; use engine="vertebra"')
+
+
+def _inputs(model: Any, begun: Start, settings: Settings) -> dict[str, Any]:
+    """Ids or embeddings, the mask, and a cache where there is one."""
+    state, batch = begun.state, begun.batch
+    if state is None and (begun.layout.plain or _says_it_all(begun)):
+        encoded = begun.source.encode(batch)
+        with torch.inference_mode():
+            inputs: dict[str, Any] = dict(begun.source.inputs(batch, 0, batch.length, encoded))
+        cache = None if isinstance(settings.cache, str) else settings.cache
+        if cache is not None:
+            inputs["past_key_values"] = cache
+        return {**inputs, "attention_mask": batch["attention_mask"]}
+    if state is None:
+        state = prefill(model, batch, upto=batch.length - 1) if batch.length > 1 else prefill(model, batch)
+    else:
+        state = state.fork()
+    return _from_state(state, settings)
+
+
+def _says_it_all(begun: Start) -> bool:
+    """Whether a 2-D mask, and positions counted along it, are all that there is to say."""
+    layout = begun.layout
+    counted = layout.real.cumsum(1) - 1
+    one_document = bool((layout.open == layout.real).all())
+    return (
+        one_document and not bool(begun.batch["block"].any()) and bool((counted == layout.position)[layout.real].all())
+    )
+
+
+def _from_state(state: DecodeState, settings: Settings) -> dict[str, Any]:
+    """Everything but the last column as a cache."""
+    batch, layout = state.batch, state.layout
+    seen = layout.tensor(layout.open)
+    if bool(((seen.long().cumsum(1) - 1) != batch["position_ids"])[seen].any()):
+        raise GenerationError(
+            "Hugging Face's engine counts positions along the mask, and those of this batch go otherwise; use "
+            'engine="vertebra"'
+        )
+    if state.length == batch.length:
+        with torch.inference_mode():
+            caches.trim(state.cache, batch.length - 1)
+    repeats = max(int(settings.hf.get("num_beams") or 1), settings.num_return_sequences)
+    rows = torch.arange(batch.rows, device=batch.device).repeat_interleave(repeats)
+    with torch.inference_mode():
+        cache = caches.fork(state.cache, rows)
+    last = state.inputs(batch.length - 1, batch.length)
+    inputs: dict[str, Any] = {"attention_mask": seen.long(), "past_key_values": cache}
+    if "input_ids" in last:
+        return {**inputs, "input_ids": batch["input_ids"]}
+    width = last["inputs_embeds"]
+    # only the last one is read: what lies before it is cached
+    whole = torch.cat([width.new_zeros((batch.rows, batch.length - 1, width.shape[-1])), width], 1)
+    return {**inputs, "inputs_embeds": whole}
+
+
+@dataclass(kw_only=True)
+class _Call:
+    """What is handed to the library besides the inputs."""
+
+    arguments: dict[str, Any]
+    eos: tuple[int, ...]
+    pad_id: int
+
+    @classmethod
+    def of(cls, begun: Start, settings: Settings) -> _Call:
+        backbone, vocabulary = begun.source.backbone, begun.language.num_logits
+        eos = backbone.eos_token_ids if settings.eos_token_id is None else settings.eos_token_id
+        eos = check_ids(eos, vocabulary, "eos_token_id")
+        pad_id = backbone.pad_token_id if settings.pad_token_id is None else settings.pad_token_id
+        keys: dict[str, Any] = {
+            name: getattr(settings, name) for name in _THEIRS if getattr(settings, name) not in (None, False)
+        }
+        keys |= {
+            "do_sample": settings.samples,
+            "max_new_tokens": begun.most,
+            "pad_token_id": pad_id,
+            # an empty list would be replaced by the model's own
+            "eos_token_id": list(eos) if eos else _NO_ID,
+            "num_return_sequences": settings.num_return_sequences,
+            "return_dict_in_generate": True,
+            "use_cache": settings.use_cache,
+        }
+        for name in ("output_logits", "output_scores", "output_hidden_states", "output_attentions"):
+            keys[name] = bool(getattr(settings, name))
+        if settings.hf.get("num_beams") and int(settings.hf["num_beams"]) > 1:
+            keys["output_scores"] = True  # the scores of whole beams come with them
+        if settings.cache == "static":
+            keys |= {"cache_implementation": "static", "disable_compile": True}
+        if settings.chunk is not None:
+            keys["prefill_chunk_size"] = settings.chunk
+        arguments: dict[str, Any] = {"generation_config": GenerationConfig(**{**keys, **settings.hf})}
+        if settings.stops:
+            arguments["generation_config"].stop_strings = list(settings.stops)
+        if settings.stops or "token_healing" in settings.hf:
+            arguments["tokenizer"] = backbone.tokenizer
+        rules = OurRules.of(begun, settings, eos)
+        if rules is not None:
+            arguments["logits_processor"] = LogitsProcessorList([rules])
+        return cls(arguments=arguments, eos=eos, pad_id=pad_id)
+
+
+_NO_ID = 2**31
+"""No token has it."""
+
+
+@contextmanager
+def _seeded(settings: Settings) -> Iterator[None]:
+    """With the seed that was given, and the caller's own stream as it was afterwards."""
+    if settings.seed is None:
+        yield
+        return
+    if not settings.samples:
+        raise GenerationError("a seed would have no effect, for decoding is greedy; leave it out, or sample")
+    with torch.random.fork_rng():
+        torch.manual_seed(int(settings.seed))  # type: ignore[arg-type]
+        yield

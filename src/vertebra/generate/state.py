@@ -1,0 +1,313 @@
+"""`DecodeState`: everything that is known between two steps: the columns so far, their cache, the last logits.
+
+    prefill(model, batch)      a state whose columns are computed (or the first `upto` of them)
+    state.advance(stop)        more of the columns that were given
+    state.step(tokens)         one token a row
+    state.extend(sequences)    several new columns a row: a question after a page
+    state.fork([0] * 20)       another state with these rows; what is cached is shared
+    state.trim(length)         forget the columns from `length` on
+
+Nothing is kept on the model: any number of states of one model can take turns. It does not know how tokens are chosen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vertebra.errors import GenerationError
+from vertebra.generate.checks import check_prompt
+from vertebra.generate.columns import Piece, cut_columns, joined
+from vertebra.generate.hf import cache as caches
+from vertebra.generate.language import LAST, Language, Seen, Want
+from vertebra.generate.layout import Layout
+from vertebra.generate.source import Source
+from vertebra.generate.step_masks import StepMasks
+from vertebra.sequence.batch import Batch
+from vertebra.sequence.masks import SLIDING, Attend, plan
+
+_AHEAD = 256
+"""Positions of that many steps are made at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """One call of the language model."""
+
+    kind: str
+    """`prefill`, `extend` or `step`."""
+    rows: int
+    columns: int
+    cached: int
+    """Columns in the cache before it."""
+    seconds: float
+
+
+class DecodeState:
+    """Columns, their cache, and the logits of the last one. Made by `prefill`; steps change it in place."""
+
+    def __init__(
+        self,
+        source: Source,
+        language: Language,
+        batch: Batch,
+        cache: Any,
+        *,
+        layout: Layout | None = None,
+        length: int = 0,
+        static_length: int | None = None,
+        attend: Attend | None = None,
+        pieces: list[Piece] | None = None,
+    ) -> None:
+        self.source, self.language, self.cache, self.attend = source, language, cache, attend
+        self.length = length
+        """Columns in the cache."""
+        self.seen: Seen | None = None
+        """What the last pass showed."""
+        self.passes: list[Pass] = []
+        self.static_length = static_length
+        self._given = batch
+        self._layout = layout
+        self._pieces = pieces if pieces is not None else [Piece(0, batch, source.encode(batch))]
+        self._tail: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        self._masks: StepMasks | None = None
+        self._positions: torch.Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        return self._given.rows
+
+    @property
+    def logits(self) -> torch.Tensor | None:
+        """[B, V] of the last column; None before the prompt is complete and after `trim`."""
+        return None if self.seen is None else self.seen.logits
+
+    @property
+    def batch(self) -> Batch:
+        """Every column that is known, those of the steps included."""
+        if self._tail:
+            ids = torch.stack([tokens for tokens, _ in self._tail], 1)
+            start = self._given.length
+            more = self._given.append(ids)
+            for column, (_, live) in enumerate(self._tail, start):
+                if live is not None:  # a row that has ended says nothing: its columns are padding
+                    more["attention_mask"][:, column] = live.long()
+                    more["document"][:, column].masked_fill_(~live, -1)
+                    more["position_ids"][:, column].masked_fill_(~live, 0)
+            self._pieces.append(Piece(start, cut_columns(more, start, more.length), None))
+            self._given, self._tail = more, []
+            self._changed()
+        return self._given
+
+    def note(self, tokens: torch.Tensor, *, live: torch.Tensor | None = None) -> None:
+        """Know of one more token a row without computing it yet: the next `extend` or `advance` does."""
+        self._tail.append((tokens, live))
+        _ = self.batch
+        self.seen = None
+
+    @property
+    def text(self) -> torch.Tensor:
+        """[B, L]: which columns hold a token of their own, as opposed to padding and slots."""
+        batch = self.batch
+        parts = [self.source.text(piece.batch, piece.encoded) for piece in self._pieces]
+        return torch.cat(parts, 1)[:, : batch.length] & batch["attention_mask"].bool()
+
+    @property
+    def layout(self) -> Layout:
+        """What the columns look like."""
+        batch = self.batch
+        if self._layout is None:
+            self._layout = Layout(batch)
+        return self._layout
+
+    @torch.inference_mode()
+    def advance(self, stop: int | None = None, want: Want = LAST) -> torch.Tensor | None:
+        """Compute the given columns up to `stop` (None: all); the logits of the last one."""
+        batch = self.batch
+        stop = batch.length if stop is None else stop
+        if not self.length < stop <= batch.length:
+            raise GenerationError(
+                f"cannot advance to column {stop}: {self.length} are computed, and {batch.length} are given"
+            )
+        self._feed(stop, "prefill" if self.length == 0 else "extend", want)
+        return self.logits
+
+    @torch.inference_mode()
+    def step(self, tokens: torch.Tensor, *, live: torch.Tensor | None = None, want: Want = LAST) -> torch.Tensor:
+        """Append one token a row, [B], and give the logits [B, V] of what follows.
+
+        Rows that are not `live` have ended; what they are fed is padding to whatever comes later.
+        """
+        if self.attend is not None:
+            self._tail.append((tokens, live))
+            self._feed(self.batch.length, "step", want)
+            return self.logits  # type: ignore[return-value]
+        if self._masks is None or self._positions is None:
+            self._masks, self._positions = self._prepare_steps()
+        index = len(self._tail)
+        if index >= self._positions.shape[1]:
+            self._positions = self._ahead(index + _AHEAD)
+        self._check_room(self.length + 1)
+        begin = time.perf_counter()
+        mask, positions = self._masks.at(self.length), self._positions[:, index : index + 1]
+        self.seen = self.language.run({"input_ids": tokens[:, None]}, mask, positions, self.cache, want)
+        self._tail.append((tokens, live))
+        self._note("step", 1, begin)
+        return self.seen.logits  # type: ignore[return-value]
+
+    def extend(self, sequences: Any, features: Any = None, *, want: Want = LAST) -> torch.Tensor:
+        """Append a sequence to every row and give the logits after it. Rows may differ in length.
+
+        `sequences` are one `TokenSequence` a row, or ids [B, n]; `features` are the raw items of their slots.
+        """
+        batch = self.batch
+        whole, chunk = joined(batch, self.layout, sequences, features, pad_id=self.source.backbone.pad_token_id)
+        layout = Layout(whole)
+        check_prompt(whole, layout, self.language)
+        self._match_windows(layout)
+        piece = Piece(batch.length, chunk, self.source.encode(chunk))
+        self._given = whole
+        self._pieces.append(piece)
+        self._changed()
+        self.advance(want=want)
+        return self.logits  # type: ignore[return-value]
+
+    def fork(self, rows: Sequence[int] | None = None) -> DecodeState:
+        """Another state with these rows, in this order, each as often as it is named. Neither changes the other."""
+        batch = self.batch
+        index = None
+        if rows is not None:
+            index = torch.as_tensor(list(rows), dtype=torch.long, device=batch.device)
+            batch = batch.select(index)
+        with torch.inference_mode():
+            cache = caches.fork(self.cache, index)
+        new = DecodeState(
+            self.source,
+            self.language,
+            batch,
+            cache,
+            length=self.length,
+            static_length=self.static_length,
+            attend=self.attend,
+            pieces=[piece.select(index) for piece in self._pieces],
+        )
+        if self.seen is not None:
+            logits = self.seen.logits
+            chosen = logits if index is None or logits is None else logits[index]
+            new.seen = Seen(logits=chosen, ids=self.seen.ids)
+        return new
+
+    @torch.inference_mode()
+    def trim(self, length: int) -> None:
+        """Forget the columns from `length` on. On windowed models this needs a state made with `trimmable=True`."""
+        batch = self.batch
+        if not 0 < length <= batch.length:
+            raise GenerationError(f"cannot trim to {length} columns; the state has {batch.length}")
+        if length == batch.length:
+            return
+        if length < self.length:
+            caches.trim(self.cache, length)
+            self.length = length
+        self._given = cut_columns(batch, 0, length)
+        self._pieces = [piece.before(length) for piece in self._pieces if piece.start < length]
+        self._changed()
+        self.seen = None
+
+    @torch.inference_mode()
+    def refresh(self, want: Want = LAST) -> torch.Tensor:
+        """The logits of the last column, computed again where a trim has forgotten them."""
+        if self.logits is None:
+            if self.length == self.batch.length:
+                caches.trim(self.cache, self.length - 1)
+                self.length -= 1
+            self.advance(want=want)
+        return self.logits  # type: ignore[return-value]
+
+    def _feed(self, stop: int, kind: str, want: Want) -> None:
+        """One pass over the columns from `length` to `stop`."""
+        begin = time.perf_counter()
+        start, given, layout = self.length, self._given, self.layout
+        self._check_room(stop)
+        if stop < given.length:
+            given = cut_columns(given, 0, stop)
+            layout = Layout(given)
+        self._match_windows(layout)
+        mask, positions = None, given["position_ids"][:, start:]
+        if self.attend is not None or not layout.plain:
+            planned = plan(
+                given,
+                self.language.facts,
+                dtype=self.language.dtype,
+                use_cache=True,
+                cache_length=start,
+                key_sizes=self._key_sizes(stop - start),
+                attend=self.attend,
+            )
+            mask, positions = planned.attention_mask, planned.position_ids
+        self.seen = self.language.run(self.inputs(start, stop), mask, positions, self.cache, want)
+        self._note(kind, stop - start, begin)
+
+    def inputs(self, start: int, stop: int) -> dict[str, torch.Tensor]:
+        """Inputs of columns start:stop, from the pieces that hold them; embeddings as soon as one has any."""
+        parts = []
+        for piece in self._pieces:
+            first, last = max(start, piece.start), min(stop, piece.stop)
+            if first < last:
+                part = self.source.inputs(piece.batch, first - piece.start, last - piece.start, piece.encoded)
+                parts.append(part)
+        if len(parts) == 1:
+            return parts[0]
+        if all("input_ids" in part for part in parts):
+            return {"input_ids": torch.cat([part["input_ids"] for part in parts], 1)}
+        embed = self.source.backbone.embed_input_ids
+        embeds = [part["inputs_embeds"] if "inputs_embeds" in part else embed(part["input_ids"]) for part in parts]
+        return {"inputs_embeds": torch.cat(embeds, 1)}
+
+    def _key_sizes(self, queries: int) -> dict[str, tuple[int, int]]:
+        """Which keys the cache will hand to attention, by layer type."""
+        facts = self.language.facts
+        types = facts.layer_types or facts.types * len(self.cache.layers)
+        sizes: dict[str, tuple[int, int]] = {}
+        for layer, name in enumerate(types):
+            if name in facts.types and name not in sizes and (name == SLIDING or self.static_length is not None):
+                sizes[name] = self.cache.get_mask_sizes(queries, layer)
+        return sizes
+
+    def _check_room(self, stop: int) -> None:
+        if self.static_length is not None and stop > self.static_length:
+            raise GenerationError(
+                f"a static cache of {self.static_length} columns cannot hold {stop}; give prefill a larger `max_length`"
+            )
+
+    def _note(self, kind: str, columns: int, begin: float) -> None:
+        seconds = time.perf_counter() - begin
+        self.passes.append(Pass(kind=kind, rows=self.rows, columns=columns, cached=self.length, seconds=seconds))
+        self.length += columns
+
+    def _match_windows(self, layout: Layout) -> None:
+        """A window over positions is one over columns only where both run together; else the mask must do it all."""
+        if self.language.facts.windowed:
+            caches.hand_out(self.cache, whole=not layout.counts_by_column)
+
+    def _changed(self) -> None:
+        """What was made from the columns is not theirs any more."""
+        self._masks = self._positions = self._layout = None
+
+    def _prepare_steps(self) -> tuple[StepMasks, torch.Tensor]:
+        """Masks and positions of the steps that follow the present columns."""
+        batch = self.batch
+        if self.length < batch.length:
+            raise GenerationError(
+                f"{batch.length - self.length} given columns are not computed yet; call advance() before step()"
+            )
+        self._match_windows(self.layout)
+        language = self.language
+        masks = StepMasks(self.layout, language.facts, dtype=language.dtype, static_length=self.static_length)
+        return masks, self._ahead(_AHEAD)
+
+    def _ahead(self, steps: int) -> torch.Tensor:
+        return self.layout.tensor(self.layout.next_position) + torch.arange(steps, device=self._given.device)
