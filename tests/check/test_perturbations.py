@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.check.perturbations import PERTURBATIONS
@@ -26,3 +29,16 @@ def test_exactly_this_check_turns_red(name, monkeypatch):
     assert row.mend == CHECKS[name].mend
     if row.bound is not None and row.bound.startswith("≤"):
         assert row.number > 5e-2, "the fault is too small to tell from rounding in half precision"
+
+
+def test_the_page_has_the_same_table():
+    page = (Path(__file__).parent.parent.parent / "docs" / "check.md").read_text(encoding="utf-8")
+    rows = [f"| `{check.name}` | {check.shows} | {check.breaks_on} |" for check in CHECKS.values()]
+    assert "\n".join(rows) in page
+
+
+def test_the_page_runs(capsys):
+    page = (Path(__file__).parent.parent.parent / "docs" / "check.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(block, "check.md", "exec"), {})
+    assert "packed-beyond-window pass" in capsys.readouterr().out
