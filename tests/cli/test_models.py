@@ -18,6 +18,13 @@ def test_every_id_is_listed(vertebra):
     assert set(model_ids()) <= words
 
 
+def test_a_narrow_terminal_cuts_no_name(vertebra, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    out = vertebra("models", "--family", "mistral").out
+    assert "mistral-nemo-12b-instruct" in out
+    assert "mistralai/Mistral-Nemo-Instruct-2407" in out
+
+
 def test_json(vertebra):
     rows = {row["id"]: row for row in json.loads(vertebra("models", "--json").out)}
     assert list(rows) == model_ids()

@@ -17,7 +17,7 @@ def models(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List every model that loads by its id: family, hub name, prompt builder, and how it begins and pads."""
-    from vertebra.cli.output import console, print_json, table
+    from vertebra.cli.output import console, print_json, print_unfolded, table
 
     rows = model_rows(family)
     if json:
@@ -28,7 +28,7 @@ def models(
         hub = f"like {row['hub']}" if row["tiny"] else row["hub"]
         shown.add_row(row["id"], row["family"], hub, row["builder"] or "-", row["bos"], row["pad"])
     out = console()
-    out.print(shown)
+    print_unfolded(out, shown)
     out.print(
         f"{len(rows)} models. BOS: who puts it first. Pad: `own` is the first of the tokenizer's pad, unk and reserved "
         "tokens that ends no answer; where there is none, <PAD> is added.",

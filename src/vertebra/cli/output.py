@@ -38,6 +38,16 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
     return made
 
 
+def print_unfolded(out: Console, made: Table) -> None:
+    """A table of names that people copy: a narrow terminal may wrap its lines, but no name is cut in two."""
+    own = out.width
+    out.width = max(own, out.measure(made, options=out.options.update(max_width=1000)).maximum)
+    try:
+        out.print(made)
+    finally:
+        out.width = own
+
+
 def facts_table(facts: dict[str, str]) -> Table:
     """Names and values, one a line."""
     made = Table(box=None, pad_edge=False, show_header=False)

@@ -24,7 +24,7 @@ def tiny(
     list_: Annotated[bool, typer.Option("--list", help="List the names and exit.")] = False,
 ) -> None:
     """Write a tiny but real checkpoint: true class, trained tokenizer, the family's habits; loaded like a 7B."""
-    from vertebra.cli.output import console, table
+    from vertebra.cli.output import console, print_unfolded, table
 
     if list_:
         from vertebra.backbone.tiny import TINY, TINY_ENCODERS
@@ -32,7 +32,7 @@ def tiny(
         shown = table("name", "family", "imitates")
         for spec in (*TINY.values(), *TINY_ENCODERS.values()):
             shown.add_row(spec.name, spec.family, spec.hub_name)
-        console().print(shown)
+        print_unfolded(console(), shown)
         return
     if family is None or folder is None:
         raise typer.BadParameter("give --family and a folder, or --list to see the names")
