@@ -276,36 +276,6 @@ class TestOwnEncoder:
             del ENCODERS["gripper"]
 
 
-class TestDescribe:
-    def test_counts_what_the_model_has(self, saved):
-        model, facts = shared("tiny-llama2", towers=True), describe(saved)
-        assert facts.parameters == sum(p.numel() for p in model.parameters())
-        assert facts.backbone_parameters == sum(p.numel() for p in model.backbone.parameters())
-        assert facts.embedding == tuple(model.backbone.llm.get_input_embeddings().weight.shape)
-        assert (facts.backbone, facts.family, facts.builder) == ("tiny-llama2", "llama2", model.backbone.builder)
-        by_name = {part.name: part for part in facts.parts}
-        assert list(by_name) == list(model.parts)
-        camera = by_name["image"]
-        assert (camera.slots, camera.encoder_width, camera.width) == (4, 80, 64)
-        assert (camera.kind, camera.projector, camera.place) == ("fused vision", "gelu3", "anchored")
-        for name, part in by_name.items():
-            expected = sum(p.numel() for p in model.parts[name].parameters())
-            assert part.encoder_parameters + part.projector_parameters == expected
-
-    def test_drawn(self, saved):
-        drawn = describe(saved).draw()
-        for said in (
-            "dinov2_with_registers, block 2 of 3, from 28 × 28 pixels + siglip_vision_model",
-            "4 × 80 ──gelu3──► 4 × 64     4 slots an item, right after BOS",
-            "1 × 48 ──linear──► 1 × 64     1 slot an item, in its slots",
-            "added to its tokens",
-            "learned queries",
-            "tiny-llama2 (llama2)",
-            "F32",
-        ):
-            assert said in drawn, drawn
-
-
 def test_the_companions_alone(tmp_path):
     ModelFiles(shared()).save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} >= {

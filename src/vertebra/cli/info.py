@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -21,14 +22,19 @@ def info(
     """Show a model's config, parameters, memory, anchor, special tokens, attention, and which facts are guesses."""
     from vertebra.backbone.registry import load_backbone
     from vertebra.cli.output import console, facts_table, print_json
+    from vertebra.multimodal.describe import describe, holds_parts
 
     # inference mode builds the structure on the meta device: config.json and the tokenizer are all it needs
     backbone = load_backbone(model, inference_mode=True, attn=attn, hf_token=token)
     told = info_of(backbone)
+    if holds_parts(model):
+        told["multimodal"] = asdict(describe(model))
     if json:
         print_json(told)
         return
     out = console()
+    if "multimodal" in told:
+        out.print(describe(model).draw(), soft_wrap=True)
     for heading, facts in _headings(told).items():
         out.print(heading, style="bold cyan")
         out.print(facts_table({f"  {name}": value for name, value in facts.items()}))

@@ -15,7 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from vertebra.backbone.source import find, read_header, weight_files
+from vertebra.backbone.source import RECORD, find, read_header, read_json, weight_files
 from vertebra.errors import CheckpointError
 
 PLACES = {"slots": "in its slots", "anchored": "right after BOS", "added": "added to its tokens"}
@@ -107,6 +107,12 @@ def describe(folder: str | Path) -> ModelFacts:
         versions=source.record.get("versions", {}),
         record=source.record.get("record", {}),
     )
+
+
+def holds_parts(where: str | Path) -> bool:
+    """Whether this is a multimodal folder at all."""
+    file = Path(where).expanduser() / RECORD
+    return file.is_file() and "parts" in read_json(file)
 
 
 def counted(number: int) -> str:
