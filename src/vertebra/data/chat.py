@@ -62,6 +62,14 @@ class ChatEncoder(Encoder):
         self.roles, self.anchored, self.trusted = tuple(roles), tuple(anchored), tuple(trusted)
         self.sizes, self.anchor = dict(sizes or {}), anchor
 
+    @classmethod
+    def of(cls, backbone: Any, **options: Any) -> ChatEncoder:
+        """For a backbone: its tokenizer, its prompt builder, its rule for BOS."""
+        builder = backbone.prompt_builder_fn
+        if builder.follows_tokenizer:
+            builder = builder.of(backbone.tokenizer)
+        return cls(backbone.tokenizer, builder, anchor=backbone.anchor, **options)
+
     @property
     def takes(self) -> tuple[type, ...]:
         return (Conversation,) if self.labels is None else (Conversation, Pair)

@@ -79,7 +79,8 @@ def prepare(
         faults.add(fault)
     faults.settle(source.name, good=len(table))
     if not len(table):
-        raise DataError(f"{source.name} holds no sample: it is empty{', bad rows apart' if faults.count else ''}")
+        listed = f"\n{faults.report(source.name, good=0)}" if faults.count else ""
+        raise DataError(f"{source.name} holds no sample: it is empty{', bad rows apart' if listed else ''}{listed}")
     return table
 
 

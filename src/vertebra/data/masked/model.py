@@ -124,10 +124,8 @@ class MaskedLM(nn.Module):
             self.tokenizer.save_pretrained(folder)
 
 
-def load_masked_lm(
-    name: str | Path, *, pretrained: bool = True, dtype: torch.dtype = torch.float32, token: str | None = None
-) -> MaskedLM:
-    """An encoder by its hub name, folder or tiny name; `pretrained=False` starts it from random weights."""
+def encoder_tokenizer(name: str | Path, *, token: str | None = None) -> tuple[Any, Any]:
+    """The tokenizer and the config of an encoder; no weights are loaded."""
     where = tiny_checkpoint(str(name)) if str(name) in TINY_ENCODERS else name
     source = find(where, token=token)
     path = str(source.folder) if source.local else source.name
@@ -137,10 +135,17 @@ def load_masked_lm(
             f"`{name}` is a {config.model_type}, which has no masked-language head; an encoder such as BERT, RoBERTa or "
             "ModernBERT has one. (Causal models are loaded by `load_backbone`.)"
         )
-    tokenizer = AutoTokenizer.from_pretrained(path, token=token)
+    return AutoTokenizer.from_pretrained(path, token=token), config
+
+
+def load_masked_lm(
+    name: str | Path, *, pretrained: bool = True, dtype: torch.dtype = torch.float32, token: str | None = None
+) -> MaskedLM:
+    """An encoder by its hub name, folder or tiny name; `pretrained=False` starts it from random weights."""
+    tokenizer, config = encoder_tokenizer(name, token=token)
     with bars_only_in_terminals():
         if pretrained:
-            encoder = AutoModelForMaskedLM.from_pretrained(path, dtype=dtype, token=token)
+            encoder = AutoModelForMaskedLM.from_pretrained(config._name_or_path, dtype=dtype, token=token)
         else:
             encoder = AutoModelForMaskedLM.from_config(config, dtype=dtype)
     return MaskedLM(encoder, tokenizer)

@@ -1,0 +1,162 @@
+"""The set-up chooses what fits; the report finds each fault that is put into the data; the stats add up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vertebra.backbone.registry import load_backbone
+from vertebra.data.chat import ChatEncoder
+from vertebra.data.collate import Collator
+from vertebra.data.loader import Loader
+from vertebra.data.prepare import prepare
+from vertebra.data.report import check_data, check_packing, histogram
+from vertebra.data.samplers import InOrder
+from vertebra.data.setup import Model, set_up
+from vertebra.data.stats import padding_of, write_picture
+from vertebra.errors import ConfigError, DataError, UnknownNameError
+
+from .files import CHAT, ENCODER, FILES, TEXT, TURNS
+from .tables import table_of
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, Model]:
+    return {name: Model.find(name) for name in (CHAT, TEXT, ENCODER)}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_format_is_set_up(name, tmp_path, models):
+    write, model, format, objective = FILES[name]
+    made = set_up(str(write(tmp_path)), models[model])
+    assert (made.reader.name, made.objective) == (format, objective)
+    assert made.shift == (model != ENCODER)
+    batch = next(
+        iter(Loader(made.samples, InOrder(2), Collator(made.model.pad_id), pin_memory=False, shift=made.shift))
+    )
+    assert batch.rows >= 1
+    report = check_data(made)
+    assert report.passed, [finding for finding in report.findings if finding.status != "pass"]
+    assert json.loads(json.dumps(report.to_json()))["passed"]
+
+
+def found(rows, model, jsonl, **options):
+    return check_data(set_up(str(jsonl(rows)), model, on_bad="skip", **options))
+
+
+def test_each_fault_is_found(jsonl, models):
+    chat = models[CHAT]
+    rows = [
+        {"messages": TURNS},
+        {"messages": TURNS},
+        {"messages": [TURNS[0], {"role": "assistant", "content": " "}]},
+        {"messages": [TURNS[0]]},
+        {"messages": [{"role": "user", "content": "word " * 600}, TURNS[1]]},
+        {"messages": [TURNS[1], TURNS[0]]},
+    ]
+    report = found(rows, chat, jsonl)
+    status = {finding.name: finding.status for finding in report.findings}
+    assert status["rows"] == "fail"
+    assert report.finding("rows").value == "2 of 6"
+    assert "no assistant turn" in report.finding("rows").places[0]
+    assert "cannot be rendered" in report.finding("rows").places[1]
+    assert status["duplicates"] == status["empty answers"] == "note"
+    assert report.finding("duplicates").places[0].endswith("data.jsonl:1 again")
+    assert report.finding("empty answers").places[0].endswith("data.jsonl:3")
+    assert status["too long"] == "fail"
+    assert ":5 has" in report.finding("too long").places[0]
+    assert not report.passed
+    assert report.finding("BOS").value == "1 in 4"
+
+
+def test_unknown_tokens_and_label_names(jsonl, models):
+    report = found([{"text": "数据 ☃ ☃"}] * 2, models[ENCODER], jsonl)
+    assert report.finding("unknown tokens").status == "note"
+    pairs = [{"sentence1": "a", "sentence2": f"b{i}", "label": label} for i, label in enumerate(["x", "y", "x"])]
+    report = found(pairs, models[ENCODER], jsonl)
+    assert report.finding("labels").said == "x 2, y 1"
+    assert report.finding("labels").value == "0 to 1"
+    assert (
+        found([{**row, "label": i * 2} for i, row in enumerate(pairs)], models[ENCODER], jsonl)
+        .finding("labels")
+        .said.endswith("nobody is 1, 3")
+    )
+
+
+def test_broken_images(jsonl, models, tmp_path):
+    Image.effect_noise((64, 64), 50).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-900])
+    turns = [{"from": "human", "value": "<image> What?"}, {"from": "gpt", "value": "Noise."}]
+    rows = [{"image": f"{name}.png", "conversations": turns} for name in ("whole", "cut")]
+    finding = found(rows, models[CHAT], jsonl, images=tmp_path).finding("images")
+    assert (finding.status, finding.value) == ("fail", "1 of 2")
+    assert "cut.png" in finding.places[0]
+
+
+def test_a_doubled_bos_is_found(models):
+    """Text that carries the template's own BOS, tokenized by a tokenizer that adds one."""
+    made = set_up(["a"], models[CHAT], objective="rows")
+    doubled = replace(made, table=table_of([[1, 1, 5, 2], [1, 5, 2]]))
+    assert check_data(doubled).finding("BOS").status == "fail"
+    beyond = replace(made, table=table_of([[1, 5000, 2]]))
+    assert check_data(beyond).finding("ids").status == "fail"
+
+
+def test_packing_is_held_against_the_model(models, monkeypatch):
+    made = set_up([{"messages": TURNS}, {"messages": [*TURNS, *TURNS]}], models[CHAT])
+    backbone = load_backbone(CHAT)
+    assert check_packing(made, backbone).status == "pass"
+    # A batch that does not tell its documents apart is what packing done wrong looks like.
+    real = Collator.__call__
+
+    def without_documents(self, rows, extras=None):
+        batch = real(self, rows, extras)
+        batch["document"].zero_()
+        return batch
+
+    monkeypatch.setattr(Collator, "__call__", without_documents)
+    assert check_packing(made, backbone).status == "fail"
+
+
+def test_combinations_that_cannot_work(models, jsonl, monkeypatch):
+    monkeypatch.setattr("vertebra.data.setup.CORPUS_SIZE", 0.1)
+    path = str(jsonl([{"text": "a"}]))
+    with pytest.raises(ConfigError, match="cannot do `masked` on text"):
+        set_up(path, models[TEXT], objective="masked")
+    with pytest.raises(UnknownNameError, match="Did you mean `chat`"):
+        set_up(path, models[TEXT], objective="chatt")
+    with pytest.raises(DataError, match="takes conversation, this row is a text"):
+        set_up(path, models[CHAT], objective="chat")
+    assert set_up("stdlib:docstrings", models[TEXT], size=64).limit == 64
+
+
+def test_a_backbone_makes_its_own_encoder():
+    backbone = load_backbone("tiny-smollm3", inference_mode=True)
+    table = prepare([{"messages": TURNS}], ChatEncoder.of(backbone), cache=False)
+    assert "Go left." in backbone.tokenizer.decode(table.sequence(0).ids)
+
+
+def test_the_histogram_counts_every_sample():
+    lengths = np.array([1, 7, 8, 30, 400, 401])
+    made = histogram(lengths)
+    assert sum(count for _, _, count in made) == len(lengths)
+    for low, high, count in made:
+        assert count == int(((lengths >= low) & (lengths <= high)).sum())
+
+
+def test_stats_and_their_picture(tmp_path):
+    lengths = np.random.default_rng(0).integers(1, 60, 300)
+    samples = table_of([np.zeros(length, int) for length in lengths], chunk=100)
+    padding = padding_of(samples, batch_size=4)
+    assert padding.capacity == lengths.max()
+    assert padding.slots["packed"] < padding.slots["grouped"] < padding.slots["random"]
+    assert padding.waste("random") == pytest.approx(1 - 1 / padding.slots["random"])
+    written = write_picture(tmp_path / "a.png", samples.lengths, padding, title="数据", limit=64)
+    with Image.open(written) as picture:
+        assert picture.size == (1200, 432)
+    with pytest.raises(DataError, match="cannot be written"):
+        write_picture(tmp_path / "none" / "a.png", samples.lengths, padding, title="", limit=64)
