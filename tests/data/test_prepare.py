@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import pty
 import subprocess
 import sys
@@ -192,7 +193,20 @@ def test_a_damaged_entry_is_told(tmp_path, gpt2):
     (entry,) = tmp_path.iterdir()
     next(entry.glob("*.arrow")).write_bytes(b"nothing")
     with pytest.raises(DataError, match="damaged"):
-        Cache(tmp_path).find(entry.name)
+        Cache(tmp_path).read(entry)
+    with pytest.raises(DataError, match="damaged"):
+        prepare(["a b c"], TextEncoder(gpt2), cache=tmp_path)
+
+
+def test_a_cached_table_is_sent_to_other_processes_by_its_name(jsonl, gpt2, tmp_path):
+    path = jsonl([{"text": "word " * 50}] * 200)
+    for cache, most in ((tmp_path / "c", 2000), (False, 10**6)):
+        table = prepare(path, TextEncoder(gpt2), cache=cache)
+        sent = pickle.dumps(table)
+        assert len(sent) < most
+        again = pickle.loads(pickle.dumps(pickle.loads(sent)))
+        assert rows_of(again) == rows_of(table)
+        assert again.fingerprint() == table.fingerprint()
 
 
 def test_bars_are_for_terminals(monkeypatch, capfd, gpt2, tmp_path):

@@ -36,17 +36,18 @@ class Cache:
         self.folder = Path(folder)
         _check_writable(self.folder)
 
-    def find(self, key: str) -> list[Chunk] | None:
-        """The chunks of an entry, mapped from disk; None where there is none."""
-        manifest = self.folder / key / MANIFEST
-        if not manifest.is_file():
-            return None
+    def find(self, key: str) -> Path | None:
+        """The folder of an entry, or None where there is none."""
+        entry = self.folder / key
+        return entry if (entry / MANIFEST).is_file() else None
+
+    def read(self, entry: Path) -> list[Chunk]:
+        """The chunks of an entry, mapped from disk."""
         try:
-            names = json.loads(manifest.read_text())["files"]
-            return [chunk for name in names for chunk in read_chunks(manifest.parent / name)]
+            return read_entry(entry)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(
-                f"the cached data in {manifest.parent} is damaged ({error}); delete that folder, it will be made again"
+                f"the cached data in {entry} is damaged ({error}); delete that folder, it will be made again"
             ) from error
 
     @contextmanager
@@ -125,6 +126,12 @@ def to_arrow(chunk: Chunk, columns: Sequence[str]) -> Any:
     made["fault"] = pa.array([chunk.faults.get(row) for row in rows], pa.string())
     made["extra"] = pa.array([chunk.extras.get(row) for row in rows], pa.string())
     return pa.table(made)
+
+
+def read_entry(entry: Path) -> list[Chunk]:
+    """All chunks of an entry. Another process opens a cached table by this, instead of being sent its arrays."""
+    names = json.loads((entry / MANIFEST).read_text())["files"]
+    return [chunk for name in names for chunk in read_chunks(entry / name)]
 
 
 def read_chunks(path: Path) -> Iterator[Chunk]:

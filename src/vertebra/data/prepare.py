@@ -18,7 +18,7 @@ from typing import Any
 
 from vertebra import log
 from vertebra.backbone.tiny.write import cache_folder
-from vertebra.data.cache import PIPELINE, Cache, mapped
+from vertebra.data.cache import PIPELINE, Cache, mapped, read_entry
 from vertebra.data.conversations import Conversation
 from vertebra.data.encoders import Encoder, Placed
 from vertebra.data.formats import Reader, Text
@@ -73,8 +73,14 @@ def prepare(
     }
     key = digest(PIPELINE, content, encoder.name, sorted(encoder.options().items()), meta["tokenizer"], format)
     key = digest(key, sorted((columns or {}).items()), images, getattr(keep, "key", None))
-    chunks = _chunks(scan, key, cache=cache, num_proc=num_proc, known=content is not None, show=show_progress)
-    table = Table(chunks, meta=meta | {"fingerprint": key, "labels": source.label_names()})
+    meta |= {"fingerprint": key, "labels": source.label_names()}
+    folder = _cache(cache, num_proc) if content is not None else None
+    if folder is None:
+        table = Table(_held(scan, known=content is not None, num_proc=num_proc, show=show_progress), meta=meta)
+    else:
+        entry = folder.find(key) or _made(scan, folder, key, num_proc=num_proc, show=show_progress)
+        table = Table(folder.read(entry), meta=meta)
+        table.opened_by = (read_entry, (entry,))
     for fault in table.faults:
         faults.add(fault)
     faults.settle(source.name, good=len(table))
@@ -140,36 +146,31 @@ class Scan:
                 yield row
 
 
-def _chunks(scan: Scan, key: str, *, cache: bool | str | Path, num_proc: int, known: bool, show: bool) -> list[Chunk]:
-    """From the cache, or made."""
-    folder = _cache(cache, num_proc) if known else None
-    if folder is None:
-        if num_proc > 1:
-            log.warn_once(
-                f"{scan.source.name} is not cached, so one process reads it; num_proc={num_proc} has no effect"
-            )
-        with progress(f"tokenizing {scan.source.name}", scan.source.units() if known else None, show=show) as advance:
-            chunks = []
-            for chunk in scan.whole():
-                chunks.append(chunk)
-                advance(len(chunk))
-            return chunks
-    found = folder.find(key)
-    if found is not None:
-        return found
+def _held(scan: Scan, *, known: bool, num_proc: int, show: bool) -> list[Chunk]:
+    """Everything in memory, by this process."""
+    name = scan.source.name
+    if num_proc > 1:
+        log.warn_once(f"{name} is not cached, so one process reads it; num_proc={num_proc} has no effect")
+    chunks = []
+    with progress(f"tokenizing {name}", scan.source.units() if known else None, show=show) as advance:
+        for chunk in scan.whole():
+            chunks.append(chunk)
+            advance(len(chunk))
+    return chunks
+
+
+def _made(scan: Scan, folder: Cache, key: str, *, num_proc: int, show: bool) -> Path:
+    """A new entry of the cache."""
     scan.reader.settle(scan.source)
     units = scan.source.units() or 0
     spans = [(start, min(start + SPAN, units)) for start in range(0, units, SPAN)]
-    if not spans:
-        return []
     with folder.filling(key) as part:
         scan.tally = part / "tally"
         with _watched(scan.tally, f"tokenizing {scan.source.name}", units, show=show):
-            mapped(spans, scan.encode, scan.encoder.columns, folder=part, num_proc=min(num_proc, len(spans)))
+            if spans:
+                mapped(spans, scan.encode, scan.encoder.columns, folder=part, num_proc=min(num_proc, len(spans)))
         scan.tally.unlink(missing_ok=True)
-    made = folder.find(key)
-    assert made is not None, "the entry was just written"
-    return made
+    return folder.folder / key
 
 
 def _cache(cache: bool | str | Path, num_proc: int) -> Cache | None:

@@ -10,7 +10,7 @@ the scan that made it. Nothing is copied until a sample is asked for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +60,8 @@ class Table(Samples):
 
     def __init__(self, chunks: Sequence[Chunk], *, meta: Mapping[str, Any]) -> None:
         self.chunks = [chunk for chunk in chunks if len(chunk)]
+        self.opened_by: tuple[Callable[..., Sequence[Chunk]], tuple[Any, ...]] | None = None
+        """How another process opens the same chunks, where they lie in a cache."""
         self.meta = dict(meta)
         """What made it: objective, tokenizer fingerprint, data fingerprint, format, options."""
         lengths = [np.diff(chunk.offsets) for chunk in self.chunks]
@@ -145,8 +147,18 @@ class Table(Samples):
     def _place(self, index: int) -> tuple[Chunk, int]:
         return self.chunks[int(self._chunk[index])], int(self._row[index])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        by = self.opened_by or (list, (self.chunks,))
+        return _opened, (*by, self.meta)
+
     def __repr__(self) -> str:
         return f"Table({len(self):,} samples, {self.tokens:,} tokens, {sum(len(c.faults) for c in self.chunks)} faults)"
+
+
+def _opened(by: Callable[..., Sequence[Chunk]], arguments: tuple[Any, ...], meta: Mapping[str, Any]) -> Table:
+    table = Table(by(*arguments), meta=meta)
+    table.opened_by = (by, arguments)
+    return table
 
 
 def _good(chunk: Chunk) -> np.ndarray:

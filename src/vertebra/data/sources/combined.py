@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -143,9 +144,9 @@ def _by_row(source: Source, fractions: Mapping[str, float], seed: int) -> dict[s
             start, stop = bounds[name]
             chosen = np.zeros(units, bool)
             chosen[order[start:stop]] = True
-            parts[name] = Subset(source, _within(chosen), called, key=key, size=stop - start)
+            parts[name] = Subset(source, _Within(chosen), called, key=key, size=stop - start)
         else:
-            parts[name] = Subset(source, _hashed_between(seed, low, low + fraction), called, key=key)
+            parts[name] = Subset(source, _HashedBetween(seed, low, low + fraction), called, key=key)
             low += fraction
     return parts
 
@@ -161,12 +162,26 @@ def _bounds(count: int, fractions: Mapping[str, float]) -> dict[str, tuple[int, 
     return {name: (edges[i], edges[i + 1]) for i, name in enumerate(fractions)}
 
 
-def _within(chosen: np.ndarray) -> Callable[[int], bool]:
-    return lambda index: index < len(chosen) and bool(chosen[index])
+@dataclass(frozen=True, eq=False)
+class _Within:
+    """Membership by a table. A class, and not a closure: sources are sent to other processes."""
+
+    chosen: np.ndarray
+
+    def __call__(self, number: int) -> bool:
+        return number < len(self.chosen) and bool(self.chosen[number])
 
 
-def _hashed_between(seed: int, low: float, high: float) -> Callable[[int], bool]:
-    return lambda index: low <= _uniform(seed, index) < high
+@dataclass(frozen=True)
+class _HashedBetween:
+    """Membership by a hash of the number."""
+
+    seed: int
+    low: float
+    high: float
+
+    def __call__(self, number: int) -> bool:
+        return self.low <= _uniform(self.seed, number) < self.high
 
 
 def _uniform(seed: int, index: int) -> float:
