@@ -23,7 +23,7 @@ from vertebra.backbone import habits as tokenizer_habits
 from vertebra.backbone.facts import attention_facts, builder_class, family_of, submodule
 from vertebra.backbone.families.table import Anchor, builder_name
 from vertebra.backbone.interface import LLMBackbone
-from vertebra.backbone.kernels import as_dtype, choose_kernel, default_dtype
+from vertebra.backbone.kernels import as_device, as_dtype, choose_kernel, default_dtype
 from vertebra.backbone.matrices import num_rows
 from vertebra.backbone.saving import LoadReport, load_displaced, load_weights, save_backbone
 from vertebra.backbone.source import find, require_tokenizer
@@ -70,7 +70,7 @@ class HFCausalLLMBackbone(LLMBackbone):
         self.hf_hub_path = str(hf_hub_path)
         self.growths: list[Growth] = []
         self.quantization = quantization
-        self._device = device
+        self._device = as_device(device)
         if llm_max_length < 1:
             raise ConfigError(f"llm_max_length is {llm_max_length}; expected 1 or more")
 
@@ -101,8 +101,8 @@ class HFCausalLLMBackbone(LLMBackbone):
         if not inference_mode:
             # a frozen embedding would cut the graph before the first checkpointed layer
             self.llm.enable_input_require_grads()
-        if device is not None and not inference_mode and quantization is None:
-            self.llm.to(device)
+        if self._device is not None and not inference_mode and quantization is None:
+            self.llm.to(self._device)
 
     def _load_tokenizer(self, source: Any, token: str | None, config: Any) -> Any:
         limit = min(self.llm_max_length, getattr(config, "max_position_embeddings", None) or self.llm_max_length)

@@ -79,6 +79,21 @@ def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
     return _DTYPES[name]
 
 
+def as_device(device: str | int | torch.device | None) -> torch.device | None:
+    """A device that this machine has; None where nobody chose one."""
+    if device is None:
+        return None
+    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    here += ["mps"] if torch.backends.mps.is_available() else []
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise UnknownNameError("device", device, here) from error
+    if found.type in ("cuda", "mps") and not any(f"{name}:".startswith(f"{found}:") for name in here):
+        raise ConfigError(f"there is no device `{found}` on this machine, as torch sees it; it has {', '.join(here)}")
+    return found
+
+
 def default_dtype(config: dict[str, Any], *, inference_mode: bool) -> torch.dtype:
     """fp32 to train in (autocast narrows it), the checkpoint's own type to run in: never left to a library's default."""
     if not inference_mode:
