@@ -38,6 +38,7 @@ COMMANDS: dict[str, Entry] = {
     "check": Entry("vertebra.cli.check", "Hold a model against every correctness check.", _MODELS),
     "tiny": Entry("vertebra.cli.tiny", "Write a tiny but real checkpoint of a family.", _MODELS),
     "prompt": Entry("vertebra.cli.prompt", "Show a conversation as text, ids and supervision.", _INPUTS),
+    "data": Entry("vertebra.cli.data", "Look at data as a model will see it.", _INPUTS),
     "env": Entry("vertebra.cli.env", "Show versions, devices, and what is missing.", _SYSTEM),
     "demo": Entry("vertebra.cli.demo", "Check three models, show a prompt, train and generate.", _SYSTEM),
 }
