@@ -87,6 +87,11 @@ class DecodeState:
         return None if self.seen is None else self.seen.logits
 
     @property
+    def num_bytes(self) -> int:
+        """What the cache holds, unused room counted."""
+        return caches.num_bytes(self.cache)
+
+    @property
     def batch(self) -> Batch:
         """Every column that is known, those of the steps included."""
         if self._tail:

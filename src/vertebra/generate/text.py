@@ -2,7 +2,8 @@
 
 A character may take several tokens (bytes), and how a token reads may depend on the one before it (the space of
 SentencePiece). So a short stretch of ids is decoded twice, with and without the new ones, and the difference is the
-new text. It knows a tokenizer's `decode`, and nothing of models.
+new text. Only bytes that never become a character may read otherwise in the end: a tokenizer with byte tokens reads a
+broken run of them anew as a whole. It knows a tokenizer's `decode`, and nothing of models.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ class Detokenizer:
         """The text that one more id makes certain."""
         self._ids.append(token)
         return self._take(self._text(len(self._ids)))
+
+    @property
+    def pending(self) -> str:
+        """What is held back, as it reads now."""
+        return self._text(len(self._ids))[len(self._text(self._read)) :]
 
     def finish(self) -> str:
         """What was held back, as it reads now."""
@@ -90,11 +96,10 @@ class StopStrings:
 
     def add(self, token: int) -> bool:
         """Whether one more id completes a string."""
-        new = self._text.add(token)
-        if not new:
-            return False
-        tail = self._text.text[-(len(new) + self._longest - 1) :]
-        return any(text in tail for text in self._strings)
+        before = self._text.text
+        new = self._text.add(token) + self._text.pending
+        tail = before[len(before) - self._longest + 1 :] if len(before) >= self._longest else before
+        return any(text in tail + new for text in self._strings)
 
 
 def cut_at(text: str, strings: Sequence[str]) -> str:
