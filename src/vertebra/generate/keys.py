@@ -64,7 +64,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         "renormalize_logits": Key("ours"),
         "remove_invalid_values": Key("ours"),
         "guidance_scale": Key("hf ids", "its pass without a prompt is made of ids"),
-        "watermarking_config": Key("hf"),
+        "watermarking_config": Key("hf ids", "its mark depends on the id before, and the first has none there"),
         # beams and several answers
         "num_return_sequences": Key("ours"),
         "num_beams": Key("hf"),
@@ -95,7 +95,7 @@ KEYS: Mapping[str, Key] = MappingProxyType(
         # guessing ahead
         "prompt_lookup_num_tokens": Key("hf ids", "looking ahead in the prompt needs its ids"),
         "max_matching_ngram_size": Key("hf ids", "it belongs to prompt_lookup_num_tokens"),
-        "token_healing": Key("hf ids", "it rewrites the ids of the prompt"),
+        "token_healing": Key("refused", "it makes the prompt shorter and not its mask, and then crashes"),
         "is_assistant": Key("refused", _DRAFT),
         "num_assistant_tokens": Key("refused", _DRAFT),
         "num_assistant_tokens_schedule": Key("refused", _DRAFT),

@@ -45,7 +45,9 @@ class PassLog:
         self._cached = 0 if cache is None else int(cache.get_seq_length())
 
     def _after(self, llm: Any, arguments: tuple[Any, ...], words: dict[str, Any], out: Any) -> None:
-        given = words["input_ids"] if words.get("inputs_embeds") is None else words["inputs_embeds"]
+        given = words.get("inputs_embeds")
+        if given is None:
+            given = words["input_ids"] if "input_ids" in words else arguments[0]
         self.passes.append(
             Pass(
                 kind="step" if self.passes else "prefill",

@@ -41,6 +41,7 @@ def generate_hf(model: Any, prompt: Any, settings: Settings) -> Generation:
     inputs = _inputs(model, begun, settings)
     embeds = "inputs_embeds" in inputs
     _refuse_embeds(settings, embeds)
+    _refuse_here(settings, begun)
     call = _Call.of(begun, settings)
     llm = begun.language.llm
     log = PassLog()
@@ -50,7 +51,10 @@ def generate_hf(model: Any, prompt: Any, settings: Settings) -> Generation:
         stack.enter_context(log.watching(llm))
         if settings.output_attentions and begun.language.facts.kernel != "eager":
             stack.enter_context(begun.source.backbone.kernel("eager"))
-        out = llm.generate(**inputs, **call.arguments)
+        try:
+            out = llm.generate(**inputs, **call.arguments)
+        except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+            raise GenerationError(f"Hugging Face's engine refuses this call: {error}") from error
     prompt_in_it = 0 if embeds else begun.batch.length
     return answer(
         out, begun, settings, eos=call.eos, pad_id=call.pad_id, prompt_in_it=prompt_in_it, log=log, begin=begin
@@ -83,6 +87,14 @@ def _refuse_embeds(settings: Settings, embeds: bool) -> None:
         )
     if settings.chunk is not None:
         raise GenerationError('prefill in chunks crashes there with embeddings; use engine="vertebra"')
+
+
+def _refuse_here(settings: Settings, begun: Start) -> None:
+    """What depends on the batch or on the machine."""
+    if "prompt_lookup_num_tokens" in settings.hf and begun.batch.rows > 1:
+        raise GenerationError(f"`prompt_lookup_num_tokens` works for one row; the batch has {begun.batch.rows}")
+    if "offloaded" in str(settings.hf.get("cache_implementation")) and begun.language.device.type != "cuda":
+        raise GenerationError("an offloaded cache moves between a CUDA device and the CPU, and the model is on the CPU")
 
 
 def _inputs(model: Any, begun: Start, settings: Settings) -> dict[str, Any]:
