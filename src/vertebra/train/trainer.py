@@ -191,7 +191,7 @@ class ExactTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """To whoever watches (Weights & Biases, TensorBoard). The Trainer's own history would grow without end."""
-        self.control = self.callback_handler.on_log(self.args, self.state, self.control, dict(logs))
+        self.control: Any = self.callback_handler.on_log(self.args, self.state, self.control, dict(logs))
 
     # --- checkpoints
 

@@ -1,0 +1,95 @@
+"""What a finished run leaves: the model as a folder (the best weights, where evaluation named them), card and report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vertebra import config as configs
+from vertebra import log
+from vertebra.errors import VertebraError
+from vertebra.folders import write_whole
+from vertebra.train import checkpoint
+from vertebra.train.card import model_card
+from vertebra.train.config import RunConfig
+from vertebra.train.metrics import METRICS, read
+from vertebra.train.shards import changing
+from vertebra.tune.adapter import write_adapter
+from vertebra.tune.lora import Adapter
+
+
+def write_output(model: Any, adapter: Adapter | None, config: RunConfig, trainer: Any, folder: Path) -> Path:
+    """The model's folder and the report; returns the former."""
+    best = trainer.judge.best_step
+    if best is not None and best != trainer.state.global_step:
+        place = folder / "checkpoints" / checkpoint.name_of(best)
+        if place.is_dir() and not checkpoint.faults(place):
+            _take(model, checkpoint.read_weights(place))
+            log.info(f"the model is that of step {best}, the best evaluation")
+    model.eval()
+    name = "model" if adapter is None else "adapter"
+
+    def fill(part: Path) -> None:
+        if adapter is not None:
+            write_adapter(model, adapter, part, extra={"record": getattr(model, "record", {})})
+        elif hasattr(model, "backbone"):
+            inner = (model if len(model.parts) else model.backbone).save(part / "inner")
+            for path in inner.iterdir():
+                path.rename(part / path.name)
+            inner.rmdir()
+        else:
+            model.save_pretrained(part)
+        training = part / "training"
+        training.mkdir()
+        configs.write(config, training / "run.yaml")
+        (training / METRICS).write_bytes((folder / METRICS).read_bytes())
+        (part / "README.md").write_text(model_card(config, read(folder / METRICS), best), encoding="utf-8")
+
+    made = write_whole(folder / name, fill, replace=True)
+    kept = folder / "samples.json"
+    said = json.loads(kept.read_text()) if kept.is_file() else {}
+    said["after"] = answers(model, config)
+    kept.write_text(json.dumps(said, ensure_ascii=False))
+    _report(folder)
+    return made
+
+
+def answers(model: Any, config: RunConfig) -> list[dict[str, str]]:
+    """What the model says to the recipe's prompts, greedily."""
+    if not config.watch.samples or not hasattr(model, "backbone"):
+        return []
+    from vertebra.generate.call import generate
+    from vertebra.prompt.rendering import render
+    from vertebra.sequence.tokens import TokenSequence
+
+    backbone = model.backbone
+    found = []
+    for text in config.watch.samples:
+        if config.data.kind == "chat":
+            turns = [{"role": "user", "content": text}]
+            prompt = render(turns, backbone.prompt_builder_fn, backbone.tokenizer, anchor=backbone.anchor)
+        else:
+            prompt = TokenSequence.of(backbone.tokenizer(text).input_ids)
+        with torch.random.fork_rng(devices=[]):
+            made = generate(model, prompt, max_new_tokens=48)
+        found.append({"prompt": text, "answer": made.text[0]})
+    return found
+
+
+def _take(model: Any, weights: dict[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in changing(model).items():
+            tensor.copy_(weights[name])
+
+
+def _report(folder: Path) -> None:
+    """A picture that cannot be drawn is no reason to lose a run."""
+    from vertebra.train.report import write_report
+
+    try:
+        write_report(folder)
+    except (VertebraError, OSError) as error:
+        log.warn(f"the report was not written: {error}")

@@ -1,0 +1,90 @@
+"""`report.html`: one page about a run, whole in itself, made from the run's folder at its end and whenever asked."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vertebra import config as configs
+from vertebra.errors import CheckpointError
+from vertebra.train.metrics import METRICS, read
+from vertebra.train.plots import draw
+
+REPORT = "report.html"
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "img{width:49%}table{border-collapse:collapse}td,th{padding:.2rem .8rem;text-align:left;border-bottom:1px solid #ddd}"
+    "pre{background:#f6f6f6;padding:1rem;overflow:auto}"
+    "@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}pre{background:#242424}img{filter:invert(.9)}}"
+)
+
+
+def write_report(folder: str | Path) -> Path:
+    """Draw the pictures and write the page; returns it."""
+    folder = Path(folder)
+    rows = read(folder / METRICS)
+    if not rows:
+        raise CheckpointError(f"`{folder}` is no run with metrics: `{METRICS}` is missing or empty")
+    pictures = draw(rows, folder)
+    run = configs.read_mapping(folder / "run.yaml") if (folder / "run.yaml").is_file() else {}
+    samples = folder / "samples.json"
+    said = json.loads(samples.read_text(encoding="utf-8")) if samples.is_file() else {}
+    body = [
+        f"<h1>{html.escape(str(run.get('name', folder.name)))}</h1>",
+        _facts(rows, run),
+        *(f'<img alt="{html.escape(title)}" src="{_inline(path)}">' for title, path in pictures.items()),
+        _samples(said),
+        f"<h2>Config</h2><pre>{html.escape(yaml.safe_dump(run, sort_keys=False, allow_unicode=True))}</pre>",
+    ]
+    title = html.escape(str(run.get("name", folder.name)))
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+        + "\n".join(body)
+        + "</html>\n"
+    )
+    path = folder / REPORT
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _facts(rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
+    steps = [row for row in rows if "loss" in row]
+    evals = [row for row in rows if "eval" in row]
+    facts: dict[str, str] = {}
+    if steps:
+        last = steps[-1]
+        seconds = sum(row["clock"]["seconds"] for row in steps)
+        facts |= {
+            "steps": f"{last['step']:,}",
+            "tokens": f"{last['tokens']:,}",
+            "training loss": f"{steps[0]['loss']:.4f} → {last['loss']:.4f}",
+            "time in steps": f"{seconds:,.1f} s",
+        }
+    for name in evals[-1]["eval"] if evals else ():
+        facts[f"evaluation: {name}"] = f"{evals[0]['eval'].get(name, 0):.4f} → {evals[-1]['eval'][name]:.4f}"
+    if run:
+        facts["model"] = str(run["model"].get("start") or run["model"]["backbone"])
+        facts["stage"] = str(run["tune"]["stage"])
+    cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in facts.items())
+    return f"<table>{cells}</table>"
+
+
+def _samples(said: dict[str, Any]) -> str:
+    before, after = said.get("before", []), said.get("after", [])
+    if not after:
+        return ""
+    lines = "".join(
+        f"<tr><td>{html.escape(new['prompt'])}</td><td>{html.escape(old['answer'])}</td>"
+        f"<td>{html.escape(new['answer'])}</td></tr>"
+        for old, new in zip(before or [{"answer": "–"}] * len(after), after, strict=False)
+    )
+    return f"<h2>Samples</h2><table><tr><th>prompt</th><th>before</th><th>after</th></tr>{lines}</table>"
+
+
+def _inline(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -1,0 +1,309 @@
+"""One run from its config to its folder: build, check, train or resume, evaluate, write the model and the report.
+
+OUT/run.yaml          the resolved config          OUT/checkpoints/  to resume from
+OUT/metrics.jsonl     every row                    OUT/model/        what other code loads (`adapter/` for LoRA)
+OUT/report.html       the report, with PNGs beside it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vertebra import config as configs
+from vertebra import log
+from vertebra.errors import ConfigError, MissingPartError, TrainingError
+from vertebra.folders import write_whole
+from vertebra.train import checkpoint
+from vertebra.train.config import ImageConfig, RunConfig
+from vertebra.train.data import RunData, build_data, check_size
+from vertebra.train.evaluate import Evaluator
+from vertebra.train.feed import Feed, steps_of
+from vertebra.train.head import LossRule
+from vertebra.train.learner import Learner, loss_function
+from vertebra.train.metrics import Metrics
+from vertebra.train.model import build_model
+from vertebra.train.output import answers, write_output
+from vertebra.train.stop import Stopper
+from vertebra.tune.choose import choose
+from vertebra.tune.lora import Adapter
+from vertebra.tune.table import as_text, what_trains
+
+RUN = "run.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    folder: Path
+    step: int
+    steps: int
+    stopped: str | None = None
+    """The signal that ended it early."""
+    model: Path | None = None
+    found: dict[str, Any] = field(default_factory=dict)
+    """The last evaluation."""
+
+    @property
+    def done(self) -> bool:
+        return self.model is not None
+
+
+def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False, dry_run: bool = False) -> Outcome:
+    """Train as the config says. `dry_run` does everything once, in a folder that is removed again."""
+    check_machine(config)
+    if dry_run:
+        return _dry(config)
+    folder = Path(config.folder)
+    first = _rank() == 0
+    if first:
+        claim(folder, resume=resume, overwrite=overwrite)
+    made = Prepared.of(config)
+    if first:
+        _note_changes(config, folder)
+        configs.write(config, folder / RUN)
+    trainer = made.trainer(folder)
+    newest = _restore_point(trainer, folder) if resume else None
+    if newest is None and first:
+        (folder / "samples.json").write_text(json.dumps({"before": answers(made.model, config)}, ensure_ascii=False))
+    with trainer.stopper:
+        try:
+            if newest is None or checkpoint.step_of(newest) < made.feed.steps:
+                trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+            else:
+                trainer._load_from_checkpoint(str(newest))
+                trainer.judge.load_state_dict(checkpoint.read_state(newest)["judge"])
+                trainer.state.global_step = checkpoint.step_of(newest)
+            trainer.writer.wait()
+        finally:
+            trainer.display.close()
+    if trainer.stopper.asked is not None and trainer.state.global_step < made.feed.steps:
+        log.info(f"stopped by {trainer.stopper.asked} at step {trainer.state.global_step}; go on with --resume")
+        return Outcome(
+            folder=folder, step=trainer.state.global_step, steps=made.feed.steps, stopped=trainer.stopper.asked
+        )
+    model = write_output(made.model, made.adapter, config, trainer, folder) if trainer.shards.rank == 0 else folder
+    return Outcome(
+        folder=folder, step=trainer.state.global_step, steps=made.feed.steps, model=model, found=_last_eval(folder)
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """Everything of a run but its trainer."""
+
+    config: RunConfig
+    model: Any
+    adapter: Adapter | None
+    data: RunData
+    feed: Feed
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Prepared:
+        rank, world = _rank(), int(os.environ.get("WORLD_SIZE", "1"))
+        model = build_model(config)
+        data = build_data(config, model)
+        check_size(data, config, world)
+        adapter = choose(model, config.tune, seed=config.seed)
+        if config.optim.checkpointing:
+            _checkpointing(model)
+        loader = data.loader(config, rank=rank, world=world)
+        steps = steps_of(loader, steps=config.steps, epochs=config.epochs, accumulate=config.optim.accumulate)
+        log.info(as_text(what_trains(model)))
+        feed = Feed(loader, steps=steps, accumulate=config.optim.accumulate)
+        return cls(config=config, model=model, adapter=adapter, data=data, feed=feed)
+
+    def trainer(self, folder: Path, **options: Any) -> Any:
+        from vertebra.train.trainer import ExactTrainer  # needs accelerate
+
+        loss = self.config.loss
+        learner = Learner(
+            self.model,
+            rule=LossRule(label_smoothing=loss.label_smoothing, z_loss=loss.z_loss),
+            fused=loss.fused,
+            shift=self.data.shift,
+            function=loss_function(loss.function) if loss.function else None,
+        )
+        evaluator = Evaluator.of(self.config, self.data)
+        signature = {"model": signature_of(self.model)}
+        _reporting(self.config, folder)
+        return ExactTrainer(
+            learner,
+            self.config,
+            self.feed,
+            folder,
+            evaluate=evaluator,
+            signature=signature,
+            stopper=Stopper(),
+            **options,
+        )
+
+
+def tiny_config(config: RunConfig, folder: Path | None = None) -> RunConfig:
+    """The same run on a tiny backbone: every stage of it, in seconds, on a CPU."""
+    model = replace(config.model, backbone=config.model.tiny, overrides={}, start=None, dtype="float32", attn=None)
+    model = replace(model, quantization=None, max_length=min(model.max_length, 256))
+    if model.start is None and config.model.start is not None and model.image is None:
+        model = replace(model, image=ImageConfig())
+    if model.image is not None and model.image.encoder == "vision":
+        model = replace(model, image=ImageConfig())
+    data = replace(config.data, block=min(config.data.block or 64, 64), limit=min(config.data.limit or 64, 64))
+    data = replace(
+        data, workers=0, count=min(data.count, 32), too_long="cut" if data.too_long == "error" else data.too_long
+    )
+    optim = replace(config.optim, batch=min(config.optim.batch, 2), accumulate=min(config.optim.accumulate, 2))
+    lora = replace(config.tune.lora, r=min(config.tune.lora.r, 4))
+    return replace(
+        config,
+        name=f"{config.name}-tiny",
+        model=model,
+        data=data,
+        optim=replace(optim, precision="fp32"),
+        tune=replace(config.tune, lora=lora, blocks=1),
+        eval=replace(config.eval, every=2 if config.eval.every else 0, batches=2),
+        save=replace(config.save, every=2),
+        watch=replace(config.watch, every=1, report_to="none", samples=config.watch.samples[:1]),
+        steps=4,
+        epochs=None,
+        out=str(folder) if folder else config.out and f"{config.out}-tiny",
+    )
+
+
+def check_machine(config: RunConfig) -> None:
+    """What this machine cannot do, before anything loads."""
+    try:
+        import accelerate  # noqa: F401
+    except ImportError:
+        raise MissingPartError("training", "accelerate", "train") from None
+    if config.optim.precision == "fp16" and not torch.cuda.is_available():
+        raise ConfigError("optim.precision=fp16 needs a GPU: on a CPU use bf16 or fp32")
+    sharded = config.parallel.kind == "fsdp"
+    if sharded and int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        raise ConfigError("parallel.kind=fsdp shards over several processes; start them with --nproc N or torchrun")
+
+
+def claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """The folder of a run: new, resumed, or emptied because it was said."""
+    if resume and overwrite:
+        raise ConfigError("--resume goes on and --overwrite starts anew; give one of them")
+    used = folder.is_dir() and any(folder.iterdir())
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"`{folder}` is a file; name a folder with --out")
+    if used and not resume and not overwrite:
+        raise ConfigError(
+            f"`{folder}` exists and is not empty. Go on with --resume, start anew with --overwrite, or name another (--out)"
+        )
+    if used and overwrite:
+        if not (folder / RUN).is_file():
+            raise ConfigError(f"`{folder}` holds no run (no {RUN}), so that --overwrite will not empty it")
+        shutil.rmtree(folder)
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    checkpoint.sweep(folder / "checkpoints")
+
+
+def _restore_point(trainer: Any, folder: Path) -> Path | None:
+    """The newest good checkpoint, with the metrics cut back to it; the same one on every rank."""
+    found = checkpoint.newest_good(folder / "checkpoints") if trainer.shards.rank == 0 else None
+    if trainer.shards.rank == 0:
+        Metrics(folder).cut_back(checkpoint.step_of(found) if found else 0)
+        if found is None:
+            log.info(f"`{folder}` holds no checkpoint yet; the run starts at its beginning")
+        else:
+            log.info(f"going on from `{found}`")
+    return trainer.shards.gathered(found)[0]
+
+
+def _note_changes(config: RunConfig, folder: Path) -> None:
+    if (folder / RUN).is_file():
+        changed = configs.differences(configs.read_mapping(folder / RUN), config)
+        if changed:
+            log.warn("settings that differ from those the run began with:\n  " + "\n  ".join(changed))
+
+
+def signature_of(model: Any) -> str:
+    """Which model a checkpoint belongs to: its class, its pretrained name and its shapes."""
+    import hashlib
+
+    shapes = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        shapes.update(f"{name} {tuple(parameter.shape)} {parameter.requires_grad};".encode())
+    backbone = getattr(model, "backbone", None)
+    name = backbone.identifier if backbone is not None else type(getattr(model, "encoder", model)).__name__
+    return f"{name}/{shapes.hexdigest()[:16]}"
+
+
+def _checkpointing(model: Any) -> None:
+    from vertebra.compat import enable_checkpointing
+
+    if hasattr(model, "enable_gradient_checkpointing"):
+        model.enable_gradient_checkpointing()
+    else:
+        enable_checkpointing(model.encoder)
+
+
+def _reporting(config: RunConfig, folder: Path) -> None:
+    """The tracker that was named must be there, and a resumed run goes on under its own id."""
+    import importlib.util
+    import uuid
+
+    tool = config.watch.report_to
+    if tool == "none":
+        return
+    if importlib.util.find_spec(tool) is None:
+        raise MissingPartError(f"watch.report_to={tool}", tool)
+    kept = folder / "tracker.json"
+    if not kept.is_file() and _rank() == 0:
+        kept.write_text(json.dumps({"id": uuid.uuid4().hex[:12]}))
+    if tool == "wandb" and kept.is_file():
+        os.environ.setdefault("WANDB_RUN_ID", json.loads(kept.read_text())["id"])
+        os.environ.setdefault("WANDB_RESUME", "allow")
+
+
+def _dry(config: RunConfig) -> Outcome:
+    """Data, tokens, one step forward and backward, one evaluation, one checkpoint; nothing stays."""
+    short = replace(config, steps=1, epochs=None, out=None, save=replace(config.save, asynchronous=False))
+    short = replace(
+        short, eval=replace(config.eval, batches=1), watch=replace(config.watch, bar=False, report_to="none")
+    )
+    made = Prepared.of(short)
+    found: dict[str, Any] = {}
+
+    def once(part: Path) -> None:
+        trainer = made.trainer(part)
+        trainer.train()
+        wrong = checkpoint.faults(part / "checkpoints" / checkpoint.name_of(1))
+        if wrong:
+            raise TrainingError(f"the checkpoint could not be read back: {'; '.join(wrong)}")
+        found.update(_last_eval(part))
+        found["samples"] = len(made.data.train)
+        raise _Done
+
+    target = Path(config.folder).absolute().parent / f"{config.name}-dry-run"
+    with contextlib.suppress(_Done):
+        write_whole(target, once, replace=False)
+    log.info(f"dry run: {found['samples']} samples, one step, one evaluation and one checkpoint are good")
+    return Outcome(folder=Path(config.folder), step=1, steps=made.feed.steps, found=found)
+
+
+class _Done(Exception):
+    """Leaves nothing behind: what is written aside is removed."""
+
+
+def _last_eval(folder: Path) -> dict[str, Any]:
+    from vertebra.train.metrics import METRICS, read
+
+    rows: Sequence[dict[str, Any]] = [row["eval"] for row in read(folder / METRICS) if "eval" in row]
+    return dict(rows[-1]) if rows else {}
+
+
+def _rank() -> int:
+    return log.rank()

@@ -1,0 +1,24 @@
+"""Killed at twenty positions, while training and while saving, every run ends as the one that nobody killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+COUNT = 20
+
+
+def test_a_killed_run_ends_as_if_nothing_had_been(tmp_path: Path):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.train.killed", str(tmp_path), "7", str(COUNT)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    made = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr[-4000:]
+    told = json.loads(made.stdout.splitlines()[-1])
+    assert len(told["done"]) == COUNT
+    assert [position for position, same in told["done"] if not same] == []
+    assert told["torn"] > 0, "no checkpoint was hit while it was written"
+    assert told["twice"] > 3
