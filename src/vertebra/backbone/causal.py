@@ -22,6 +22,16 @@ from vertebra import compat, log
 from vertebra.backbone import habits as tokenizer_habits
 from vertebra.backbone.facts import attention_facts, builder_class, family_of, submodule
 from vertebra.backbone.families.table import Anchor, builder_name
+from vertebra.backbone.inputs import (
+    as_cache,
+    check_beside,
+    check_embeds,
+    check_ids,
+    check_labels,
+    check_length,
+    positions_of,
+    the_one,
+)
 from vertebra.backbone.interface import LLMBackbone
 from vertebra.backbone.kernels import as_device, as_dtype, choose_kernel, default_dtype
 from vertebra.backbone.matrices import num_rows
@@ -30,16 +40,11 @@ from vertebra.backbone.source import find, require_tokenizer
 from vertebra.backbone.structure import build_config, build_structure, greedy_generation, load_pretrained
 from vertebra.backbone.vocabulary import Growth, follow_pad, grow_vocabulary
 from vertebra.backbone.weights import left_on_meta
-from vertebra.errors import BackboneError, CheckpointError, ConfigError, SequenceError, TooLongError
+from vertebra.errors import BackboneError, CheckpointError, ConfigError, SequenceError
 from vertebra.prompt.builders import PromptBuilder
 from vertebra.sequence.masks import AttentionFacts
 
 ADDED_PAD = "<PAD>"
-
-
-def positions_of(attention_mask: torch.Tensor) -> Any:
-    """0, 1, 2 … from the first real token of each row; padding counts as 0."""
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
 class HFCausalLLMBackbone(LLMBackbone):
@@ -177,15 +182,18 @@ class HFCausalLLMBackbone(LLMBackbone):
         logits_to_keep: int | torch.Tensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
     ) -> CausalLMOutputWithPast:
-        inputs = input_ids if inputs_embeds is None else inputs_embeds
-        if inputs is None or (input_ids is not None and inputs_embeds is not None):
-            given = "neither" if inputs is None else "both"
-            raise SequenceError(f"forward needs input_ids or inputs_embeds; {given} came. Give exactly one of them")
+        inputs = the_one(input_ids, inputs_embeds)
         if labels is not None and logits_to_keep is not None:
             raise SequenceError("labels need the logits of every position; leave `logits_to_keep` or `labels` out")
         self._require_weights()
-        past_key_values = self._as_cache(past_key_values)
-        self._check_length(inputs, past_key_values)
+        past_key_values = as_cache(past_key_values, self.llm.config)
+        # not read off the matrix: while it is sharded it has another shape
+        check_ids(input_ids, self.llm.config.vocab_size)
+        check_embeds(inputs_embeds, getattr(self.llm.get_input_embeddings(), "embedding_dim", None))
+        check_beside(inputs, attention_mask, position_ids, labels, past_key_values)
+        check_labels(labels, num_items_in_batch)
+        limit = getattr(self.llm.config, "max_position_embeddings", None)
+        check_length(inputs, position_ids, past_key_values, limit, self.identifier)
         if position_ids is None and isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
             # models that count from 0 would shift a left-padded row
             position_ids = positions_of(attention_mask)[:, -inputs.shape[1] :]
@@ -227,27 +235,6 @@ class HFCausalLLMBackbone(LLMBackbone):
             yield
         finally:
             self.llm.set_attn_implementation(before)
-
-    def _as_cache(self, past: Any) -> Any:
-        if not isinstance(past, (tuple, list)):
-            return past
-        pairs = [layer for layer in past if isinstance(layer, (tuple, list)) and len(layer) == 2]
-        if len(pairs) != len(past) or len(past) != self.llm.config.num_hidden_layers:
-            raise SequenceError(
-                f"past_key_values is a {type(past).__name__} of {len(past)} entries; expected a transformers Cache, or the "
-                f"older form, {self.llm.config.num_hidden_layers} pairs of (keys, values)"
-            )
-        return compat.cache_from_pairs(past, self.llm.config)
-
-    def _check_length(self, inputs: torch.Tensor, past: Any) -> None:
-        limit = getattr(self.llm.config, "max_position_embeddings", None)
-        seen = past.get_seq_length() if past is not None else 0
-        # a static cache counts in a tensor; reading it would stop the device, and its own size is its limit
-        if limit is not None and isinstance(seen, int) and seen + inputs.shape[1] > limit:
-            raise TooLongError(
-                f"{inputs.shape[1]} positions after {seen} cached ones make {seen + inputs.shape[1]}; `{self.identifier}` "
-                f"has {limit}. Shorten the prompt, or override `max_position_embeddings` if the model was made for more"
-            )
 
     def _require_weights(self) -> None:
         if self._awaiting_weights:

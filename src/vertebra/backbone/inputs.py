@@ -1,0 +1,128 @@
+"""What a backbone's `forward` accepts, checked before the model sees it: shapes, ids, lengths, caches of older code.
+
+Each of these would otherwise fail deep inside a kernel, or give plausible numbers in silence (a mask of the new tokens
+alone beside a cache). Values are looked at where that is free, on the CPU; shapes everywhere. Knows no model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from vertebra import compat
+from vertebra.errors import SequenceError, TooLongError
+
+IGNORED = -100
+"""The label that does not count."""
+
+
+def positions_of(attention_mask: torch.Tensor) -> torch.Tensor:
+    """0, 1, 2 … from the first real token of each row; padding counts as 0."""
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def the_one(input_ids: Any, inputs_embeds: Any) -> torch.Tensor:
+    """Whichever of the two came; an error unless exactly one did, with the shape and type that it must have."""
+    if (input_ids is None) == (inputs_embeds is None):
+        given = "neither" if input_ids is None else "both"
+        raise SequenceError(f"forward needs input_ids or inputs_embeds; {given} came. Give exactly one of them")
+    name, value, ndim = ("input_ids", input_ids, 2) if inputs_embeds is None else ("inputs_embeds", inputs_embeds, 3)
+    expected = "ids [B, L] of type long or int" if ndim == 2 else "embeddings [B, L, D] of a floating type"
+    if not isinstance(value, torch.Tensor):
+        raise SequenceError(f"{name} is a {type(value).__name__}; expected a tensor of {expected}")
+    right_type = value.is_floating_point() if ndim == 3 else value.dtype in (torch.int64, torch.int32)
+    if value.ndim != ndim or not right_type or not value.numel():
+        raise SequenceError(f"{name} is {value.dtype} of shape {tuple(value.shape)}; expected {expected}, none empty")
+    return value
+
+
+def _readable(values: torch.Tensor) -> bool:
+    """Whether looking at values is free: an accelerator would be waited for, a compiled graph would break."""
+    return values.device.type == "cpu" and values.numel() > 0 and not torch.compiler.is_compiling()
+
+
+def check_ids(input_ids: torch.Tensor | None, rows: int) -> None:
+    """Every id must be a row of the embedding."""
+    if input_ids is None or not _readable(input_ids):
+        return
+    least, most = (int(value) for value in torch.aminmax(input_ids))
+    if least < 0 or most >= rows:
+        raise SequenceError(
+            f"input_ids hold {most if most >= rows else least}, but the embedding has the rows 0 to {rows - 1}; the ids "
+            "come from another tokenizer, or from one that grew without the model"
+        )
+
+
+def check_embeds(inputs_embeds: torch.Tensor | None, width: int | None) -> None:
+    if inputs_embeds is not None and width is not None and inputs_embeds.shape[-1] != width:
+        raise SequenceError(
+            f"inputs_embeds are {inputs_embeds.shape[-1]} wide; the embedding matrix of this model is {width} wide"
+        )
+
+
+def check_beside(inputs: torch.Tensor, attention_mask: Any, position_ids: Any, labels: Any, past: Any) -> None:
+    """What comes beside the inputs must speak of the same rows and positions; a mask speaks of the cached ones too."""
+    rows, new = inputs.shape[:2]
+    seen = cached_length(past)
+    if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2 and seen is not None:
+        _check_shape("attention_mask", attention_mask, rows, seen + new, f"{seen} cached and {new} new positions")
+    if position_ids is not None and position_ids.ndim == 2:  # one row may serve all
+        _check_shape("position_ids", position_ids, rows if position_ids.shape[0] != 1 else 1, new, f"{new} positions")
+    if labels is not None:
+        _check_shape("labels", labels, rows, new, f"{new} positions; they are shifted by the model, not by you")
+
+
+def _check_shape(name: str, value: torch.Tensor, rows: int, length: int, said: str) -> None:
+    if tuple(value.shape) != (rows, length):
+        raise SequenceError(f"{name} has shape {tuple(value.shape)}; expected {(rows, length)}: {rows} rows of {said}")
+
+
+def check_labels(labels: torch.Tensor | None, num_items_in_batch: Any) -> None:
+    """Labels that are all ignored give a loss of NaN, unless other micro-batches are counted in."""
+    if labels is None or num_items_in_batch is not None or torch.compiler.is_compiling():
+        return
+    if not bool((labels[:, 1:] != IGNORED).any()):
+        raise SequenceError(
+            f"no label counts: all that could be predicted are {IGNORED}, and the loss would be NaN. Check that answers "
+            "are supervised and were not cut away; the first position of a row is never predicted"
+        )
+
+
+def check_length(
+    inputs: torch.Tensor, position_ids: torch.Tensor | None, past: Any, limit: int | None, who: str
+) -> None:
+    """No more positions than the model has; positions of one's own are looked at on the CPU."""
+    seen = cached_length(past)
+    if limit is None or seen is None:
+        return
+    mend = "Shorten the prompt, or override `max_position_embeddings` if the model was made for more"
+    total = seen + inputs.shape[1]
+    if total > limit:
+        raise TooLongError(
+            f"{inputs.shape[1]} positions after {seen} cached ones make {total}; `{who}` has {limit}. {mend}"
+        )
+    if position_ids is not None and _readable(position_ids):
+        least, most = (int(value) for value in torch.aminmax(position_ids))
+        if least < 0 or most >= limit:
+            wrong = most if most >= limit else least
+            raise TooLongError(f"position_ids hold {wrong}; `{who}` has the positions 0 to {limit - 1}. {mend}")
+
+
+def cached_length(past: Any) -> int | None:
+    """Positions in a cache; None for a static one, which counts in a tensor: reading it would stop the device."""
+    seen = 0 if past is None else past.get_seq_length()
+    return seen if isinstance(seen, int) else None
+
+
+def as_cache(past: Any, config: Any) -> Any:
+    """A cache as transformers has it; older code's pairs of (keys, values) are converted, anything else is refused."""
+    if not isinstance(past, (tuple, list)):
+        return past
+    pairs = [layer for layer in past if isinstance(layer, (tuple, list)) and len(layer) == 2]
+    if len(pairs) != len(past) or len(past) != config.num_hidden_layers:
+        raise SequenceError(
+            f"past_key_values is a {type(past).__name__} of {len(past)} entries; expected a transformers Cache, or the "
+            f"older form, {config.num_hidden_layers} pairs of (keys, values)"
+        )
+    return compat.cache_from_pairs(past, config)
