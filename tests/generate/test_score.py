@@ -55,7 +55,9 @@ def test_text_a_state_and_control_tokens():
     assert end not in scores.tokens[0][2]  # typed, it is text
     state.trim(9)
     again = score(model, state, [" left"])
-    torch.testing.assert_close(again.total[0][0], sum(plain("tiny-qwen2.5", prompt.cut(0, 9), scores.tokens[0][0])), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        again.total[0][0], sum(plain("tiny-qwen2.5", prompt.cut(0, 9), scores.tokens[0][0])), atol=1e-3, rtol=1e-3
+    )
 
 
 def test_images_and_pages():

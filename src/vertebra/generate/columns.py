@@ -58,10 +58,7 @@ def cut_columns(batch: Batch, start: int, stop: int) -> Batch:
 
 def as_batch(batch: Any, backbone: Any, device: torch.device) -> tuple[Batch, Layout]:
     """A batch whose rows end in the last column, and its layout. What was padded to the right is padded to the left."""
-    if isinstance(batch, TokenSequence):
-        batch = [batch]
-    if not isinstance(batch, Batch):
-        batch = collate(_sequences(batch), pad_id=backbone.pad_token_id, side="left")
+    batch = given_batch(batch, backbone)
     layout = Layout(batch)
     if not layout.ends_real:
         batch = _to_the_right(batch, backbone.pad_token_id)
@@ -70,6 +67,13 @@ def as_batch(batch: Any, backbone: Any, device: torch.device) -> tuple[Batch, La
         batch = batch.to(device)
         layout = layout.of(batch)
     return batch, layout
+
+
+def given_batch(batch: Any, backbone: Any) -> Batch:
+    """A batch of whatever was given."""
+    if isinstance(batch, TokenSequence):
+        batch = [batch]
+    return batch if isinstance(batch, Batch) else collate(_sequences(batch), pad_id=backbone.pad_token_id, side="left")
 
 
 def _to_the_right(batch: Batch, pad_id: int) -> Batch:

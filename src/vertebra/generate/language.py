@@ -29,6 +29,8 @@ class Want:
     """Compute these rows of the head only."""
     hidden: bool = False
     attentions: bool = False
+    states: bool = False
+    """Show the states that the logits were made of."""
 
     def without_logits(self) -> Want:
         return Want(logits=False, hidden=self.hidden, attentions=self.attentions)
@@ -46,6 +48,8 @@ class Seen:
     """The ids behind the columns of the logits; None: all, in order."""
     hidden: torch.Tensor | None = None
     """[B, Q, D], after the last norm."""
+    chosen: torch.Tensor | None = None
+    """[B, n, D], those of the columns whose logits were wanted."""
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -118,9 +122,11 @@ class Language:
             return self._whole(call, want)
         out = self.body(**call)
         hidden = out.last_hidden_state
-        logits = self.head(_chosen(hidden, want), want.rows) if want.logits else None
+        chosen = _chosen(hidden, want) if want.logits else None
+        logits = None if chosen is None else self.head(chosen, want.rows)
         return Seen(
             logits=logits,
+            chosen=chosen if want.states else None,
             ids=None if want.rows is None else want.rows.ids,
             hidden=hidden,
             hidden_states=out.get("hidden_states"),
@@ -130,7 +136,7 @@ class Language:
     def _whole(self, call: dict[str, Any], want: Want) -> Seen:
         """By the model's own forward, for one that computes more behind its body than its head."""
         keep = 0 if want.columns is not None else 1
-        out = self.llm(**call, logits_to_keep=keep)
+        out = self.llm(**{**call, "output_hidden_states": want.hidden or want.states}, logits_to_keep=keep)
         logits = None
         if want.logits:
             logits = _chosen(out.logits, want)
@@ -140,7 +146,8 @@ class Language:
             logits=logits,
             ids=None if want.rows is None else want.rows.ids,
             hidden=None if states is None else states[-1],
-            hidden_states=states,
+            chosen=_chosen(states[-1], want) if want.states and states is not None else None,
+            hidden_states=states if want.hidden else None,
             attentions=out.get("attentions"),
         )
 

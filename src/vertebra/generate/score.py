@@ -98,7 +98,9 @@ def _computed(model: Any, prompt: Any, candidates: Any, chunk: int | None) -> De
 def _read(candidates: Any, rows: int, backbone: Any, vocabulary: int) -> list[list[list[int]]]:
     """Ids of every candidate of every row."""
     if isinstance(candidates, str) or not isinstance(candidates, Sequence) or not candidates:
-        raise GenerationError(f"candidates are {candidates!r:.60}; expected a list of answers, or such a list for each row")
+        raise GenerationError(
+            f"candidates are {candidates!r:.60}; expected a list of answers, or such a list for each row"
+        )
     nested = all(_is_list_of_candidates(one) for one in candidates)
     if nested and len(candidates) != rows:
         raise GenerationError(f"{len(candidates)} lists of candidates for {rows} rows; give one for each row")

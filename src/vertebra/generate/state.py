@@ -169,6 +169,12 @@ class DecodeState:
 
         `sequences` are one `TokenSequence` a row, or ids [B, n]; `features` are the raw items of their slots.
         """
+        self.give(sequences, features)
+        self.advance(want=want)
+        return self.logits  # type: ignore[return-value]
+
+    def give(self, sequences: Any, features: Any = None) -> Batch:
+        """The same without computing them yet, which `advance` does; the new columns."""
         batch = self.batch
         whole, chunk = joined(batch, self.layout, sequences, features, pad_id=self.source.backbone.pad_token_id)
         layout = Layout(whole)
@@ -178,8 +184,14 @@ class DecodeState:
         self._given = whole
         self._pieces.append(piece)
         self._changed()
-        self.advance(want=want)
-        return self.logits  # type: ignore[return-value]
+        return chunk
+
+    def see(self, chunk: Batch) -> None:
+        """Let the last columns that were given see each other as the blocks of `chunk` say."""
+        given = self.batch
+        block = torch.cat([given["block"][:, : given.length - chunk.length], chunk["block"]], 1)
+        self._given = Batch({**given, "block": block})
+        self._changed()
 
     def fork(self, rows: Sequence[int] | None = None) -> DecodeState:
         """Another state with these rows, in this order, each as often as it is named. Neither changes the other."""
