@@ -9,6 +9,7 @@ from transformers import DynamicCache
 from tests.multimodal.models import PATCHES, batch_of, build, page_row, slots, text, text_row
 from vertebra.backbone.tiny import TINY
 from vertebra.sequence.batch import Batch
+from vertebra.sequence.loss import sequence_loss
 from vertebra.sequence.masks import plan
 from vertebra.sequence.probe import mask_takes_effect
 from vertebra.sequence.tokens import Role, TokenSequence
@@ -63,3 +64,19 @@ def test_action_slots_both_ways(model):
     window = facts.window if set(facts.types) == {"sliding_attention"} else None
     assert mask_takes_effect(forward, embeds, batch, window=window)
     close(logits_of(model, batch), forward(embeds))
+
+
+def test_the_loss_is_that_of_all_logits(model):
+    """Caps, scales and biases of a family's own head hold where it runs on chosen positions alone."""
+    batch = batch_of(model, [page_row(0), text_row(12)])
+    with torch.no_grad():
+        expected = sequence_loss(logits_of(model, batch), batch.targets, batch.weights, document=batch.document)
+        close(model(**batch).loss, expected)
+
+
+def test_rendered_with_the_slots_after_bos(model):
+    row = model.render([{"role": "user", "content": [{"type": "text", "text": "What?"}, {"type": "image"}]}])
+    first = int(row.slot[0, 0] < 0)
+    assert row.slot[first : first + PATCHES, 1].tolist() == list(range(PATCHES))
+    assert not first or row.ids[0] == model.backbone.tokenizer.bos_token_id
+    assert first == (model.backbone.anchor != "none")

@@ -500,8 +500,14 @@ class TestWrongBatches:
 
     def test_a_prompt_longer_than_the_model(self):
         model = shared()
+        row = TokenSequence.join([slots("image", 100 * PATCHES), text(200, weight=1.0)])
+        with pytest.raises(
+            TooLongError, match=r"600 positions \(200 tokens, 400 slots of image\), 88 more than .* 512"
+        ):
+            batch_of(model, [(row, {"image": pixels(100)})])
+        batch = model.collate([row], [{"image": pixels(100)}], max_length=None)
         with pytest.raises(TooLongError, match=r"600 positions"):
-            model(**batch_of(model, [(text(600, weight=1.0), {})]))
+            model(**batch)
 
     def test_unknown_keys_and_halves_of_supervision(self):
         model = shared()

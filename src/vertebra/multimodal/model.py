@@ -80,7 +80,7 @@ class MultimodalModel(nn.Module):
 
     def render(self, conversation: Conversation, **options: Any) -> TokenSequence:
         """A conversation in this model's prompt format, with this model's slots; options are those of `render`."""
-        options = {"anchored": self.anchored, "sizes": self.sizes, **options}
+        options = {"anchored": self.anchored, "sizes": self.sizes, "anchor": self.backbone.anchor, **options}
         return render(conversation, self.backbone.prompt_builder_fn, self.backbone.tokenizer, **options)
 
     def prepare(self, items: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
@@ -101,8 +101,12 @@ class MultimodalModel(nn.Module):
         side: Literal["right", "left"] | None = None,
         **options: Any,
     ) -> Batch:
-        """A batch on this model's device, padded as its tokenizer pads (left to run, right to train)."""
+        """A batch on this model's device, padded as its tokenizer pads (left to run, right to train).
+
+        A row longer than the model is an error that counts its tokens and slots; `max_length` sets another limit.
+        """
         side = side or self.backbone.tokenizer.padding_side
+        options.setdefault("max_length", getattr(self.backbone.llm.config, "max_position_embeddings", None))
         return collate(sequences, features, pad_id=self.backbone.pad_token_id, side=side, **options).to(self.device)
 
     # Outside embeddings
