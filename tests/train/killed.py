@@ -145,7 +145,9 @@ def main(folder: Path, seed: int, count: int) -> None:
             run_child(prepared, at, resume=at.is_dir(), kill_at=None)
         done.append([kill_at, result(at) == expected])
     seconds = time.perf_counter() - start
-    print(json.dumps({"events": events, "expected": expected, "done": done, "torn": torn, "twice": twice, "s": seconds}))
+    print(
+        json.dumps({"events": events, "expected": expected, "done": done, "torn": torn, "twice": twice, "s": seconds})
+    )
 
 
 if __name__ == "__main__":

@@ -64,8 +64,7 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path: Path, monkeypatch: pytes
     for asynchronous in (False, True):
         writer = checkpoint.Writer(tmp_path, keep=2, asynchronous=asynchronous)
         with pytest.raises(CheckpointError, match=r"No space left.*Earlier checkpoints are as they were"):
-            writer.save(snapshot(2), best=None)
-            writer.wait()
+            _save(writer)
     assert [p.name for p in tmp_path.iterdir()] == [checkpoint.name_of(1)]
 
 
@@ -89,3 +88,8 @@ def test_a_snapshot_does_not_follow_training():
     kept = checkpoint.on_cpu({"a": [tensor, {"b": tensor}], "c": 1})
     tensor.zero_()
     assert torch.equal(kept["a"][1]["b"], torch.ones(2))
+
+
+def _save(writer: checkpoint.Writer) -> None:
+    writer.save(snapshot(2), best=None)
+    writer.wait()

@@ -30,7 +30,7 @@ class Entry:
     panel: str
 
 
-_MODELS, _INPUTS, _SYSTEM = "Models", "Prompts and data", "This machine"
+_MODELS, _INPUTS, _TRAINING, _SYSTEM = "Models", "Prompts and data", "Training", "This machine"
 
 COMMANDS: dict[str, Entry] = {
     "models": Entry("vertebra.cli.models", "List every model that loads by its id.", _MODELS),
@@ -39,6 +39,10 @@ COMMANDS: dict[str, Entry] = {
     "tiny": Entry("vertebra.cli.tiny", "Write a tiny but real checkpoint of a family.", _MODELS),
     "prompt": Entry("vertebra.cli.prompt", "Show a conversation as text, ids and supervision.", _INPUTS),
     "data": Entry("vertebra.cli.data", "Look at data as a model will see it.", _INPUTS),
+    "train": Entry("vertebra.cli.train", "Train as a recipe says; exact, and resumed bit for bit.", _TRAINING),
+    "merge": Entry("vertebra.cli.merge", "Merge a LoRA adapter into its base.", _TRAINING),
+    "plan": Entry("vertebra.cli.plan", "Plan memory, sharding, time and cost of a run.", _TRAINING),
+    "report": Entry("vertebra.cli.report", "Draw a run's report anew.", _TRAINING),
     "env": Entry("vertebra.cli.env", "Show versions, devices, and what is missing.", _SYSTEM),
     "demo": Entry("vertebra.cli.demo", "Check three models, show a prompt, train and generate.", _SYSTEM),
 }

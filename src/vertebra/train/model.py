@@ -26,7 +26,7 @@ def build_model(config: RunConfig) -> nn.Module:
     if config.data.kind == "masked":
         return _masked(config)
     if model.start is not None:
-        return MultimodalModel.load(model.start, dtype=model.dtype, attn=model.attn, llm_max_length=model.max_length)
+        return _started(config)
     options: dict[str, Any] = {
         "dtype": model.dtype,
         "attn": model.attn,
@@ -48,6 +48,18 @@ def build_model(config: RunConfig) -> nn.Module:
     if config.data.kind == "squares" and config.data.parallel:
         parts["action"] = new_queries(backbone, 2)
     return MultimodalModel(backbone, parts)
+
+
+def _started(config: RunConfig) -> MultimodalModel:
+    """A model folder to go on from; action slots join it where it has none yet."""
+    model = config.model
+    started = MultimodalModel.load(
+        str(model.start), dtype=model.dtype, attn=model.attn, llm_max_length=model.max_length
+    )
+    if config.data.kind == "squares" and config.data.parallel and "action" not in started.parts:
+        parts: dict[str, Any] = {**started.parts, "action": new_queries(started.backbone, 2)}
+        return MultimodalModel(started.backbone, parts, record=started.record)
+    return started
 
 
 def _masked(config: RunConfig) -> nn.Module:

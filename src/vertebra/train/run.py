@@ -8,6 +8,7 @@ OUT/report.html       the report, with PNGs beside it
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -156,9 +157,9 @@ def tiny_config(config: RunConfig, folder: Path | None = None) -> RunConfig:
         model = replace(model, image=ImageConfig())
     if model.image is not None and model.image.encoder == "vision":
         model = replace(model, image=ImageConfig())
-    data = replace(config.data, block=min(config.data.block or 64, 64), limit=min(config.data.limit or 64, 64))
+    data = replace(config.data, block=min(config.data.block or 128, 128), limit=min(config.data.limit or 64, 64))
     data = replace(
-        data, workers=0, count=min(data.count, 32), too_long="cut" if data.too_long == "error" else data.too_long
+        data, workers=0, count=min(data.count, 32), too_long="drop" if data.too_long == "error" else data.too_long
     )
     optim = replace(config.optim, batch=min(config.optim.batch, 2), accumulate=min(config.optim.accumulate, 2))
     lora = replace(config.tune.lora, r=min(config.tune.lora.r, 4))
@@ -184,6 +185,9 @@ def check_machine(config: RunConfig) -> None:
         import accelerate  # noqa: F401
     except ImportError:
         raise MissingPartError("training", "accelerate", "train") from None
+    tool = config.watch.report_to
+    if tool != "none" and importlib.util.find_spec(tool) is None:
+        raise MissingPartError(f"watch.report_to={tool}", tool)
     if config.optim.precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("optim.precision=fp16 needs a GPU: on a CPU use bf16 or fp32")
     sharded = config.parallel.kind == "fsdp"
@@ -252,14 +256,11 @@ def _checkpointing(model: Any) -> None:
 
 def _reporting(config: RunConfig, folder: Path) -> None:
     """The tracker that was named must be there, and a resumed run goes on under its own id."""
-    import importlib.util
     import uuid
 
     tool = config.watch.report_to
     if tool == "none":
         return
-    if importlib.util.find_spec(tool) is None:
-        raise MissingPartError(f"watch.report_to={tool}", tool)
     kept = folder / "tracker.json"
     if not kept.is_file() and _rank() == 0:
         kept.write_text(json.dumps({"id": uuid.uuid4().hex[:12]}))

@@ -1,0 +1,29 @@
+"""`vertebra merge`: an adapter into its base, as a plain Hugging Face folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def merge(
+    base: Annotated[str, typer.Argument(help="The base it was trained on: an id, a folder or a hub name.")],
+    adapter: Annotated[Path, typer.Argument(help="The adapter's folder (runs/NAME/adapter).")],
+    out: Annotated[Path, typer.Argument(help="Where the merged model goes.")],
+    dtype: Annotated[str | None, typer.Option(help="What it is written in; that of the base by default.")] = None,
+    bound: Annotated[
+        float | None, typer.Option(help="Largest logit difference allowed, as a share of the largest logit.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is in the folder.")] = False,
+) -> None:
+    """Merge a LoRA adapter in fp32, cast, write, and tell how far the logits moved."""
+    from vertebra.cli.output import console
+    from vertebra.tune.merge import merge as run
+
+    report = run(base, adapter, out, dtype=dtype, bound=bound, overwrite=overwrite)
+    console().print(f"{report}\nwritten to {out}", soft_wrap=True)

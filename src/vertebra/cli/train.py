@@ -1,0 +1,75 @@
+"""`vertebra train`: a run from its recipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of one in recipes/.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the recipe: optim.lr=1e-4. Repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where everything goes; runs/NAME by default.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the newest good checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Start anew in a folder that holds a run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything once: data, tokens, a step, a checkpoint.")
+    ] = False,
+    tiny: Annotated[bool, typer.Option(help="The whole recipe on a tiny backbone, in seconds, on a CPU.")] = False,
+    nproc: Annotated[int, typer.Option(help="So many processes on this machine (torchrun).")] = 1,
+) -> None:
+    """Train as a recipe says: pretrain, finetune, LoRA, policies; exact, and resumed bit for bit."""
+    from vertebra.errors import ConfigError
+    from vertebra.train.recipes import read_recipe
+
+    config = read_recipe(recipe, [*(set_ or []), *([f"out={out}"] if out else [])])  # typos show before anything starts
+    if nproc < 1:
+        raise ConfigError(f"--nproc is {nproc}; expected 1 or more")
+    if nproc > 1 and "WORLD_SIZE" not in os.environ:
+        raise typer.Exit(_launch(nproc))
+    from vertebra.cli.output import console
+    from vertebra.train.run import tiny_config
+    from vertebra.train.run import train as run
+
+    if tiny:
+        config = tiny_config(config)
+    outcome = run(config, resume=resume, overwrite=overwrite, dry_run=dry_run)
+    if int(os.environ.get("RANK", "0")) or dry_run:
+        return
+    said = console()
+    if outcome.stopped:
+        said.print(f"stopped at step {outcome.step} of {outcome.steps}; go on with --resume", soft_wrap=True)
+        return
+    said.print(_summary(outcome), soft_wrap=True)
+
+
+def _summary(outcome: Any) -> str:
+    found = ", ".join(f"{name} {value:.4g}" for name, value in outcome.found.items() if name != "items")
+    report = outcome.folder / "report.html"
+    lines = [f"{outcome.step} steps" + (f"; evaluation: {found}" if found else ""), f"model   {outcome.model}"]
+    return "\n".join([*lines, *([f"report  {report}"] if report.is_file() else [])])
+
+
+def _launch(nproc: int) -> int:
+    """This very command in several processes."""
+    import subprocess
+
+    again = "from vertebra.cli.main import run; run()"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
+    command += ["--no-python", sys.executable, "-c", again, *sys.argv[1:]]
+    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // nproc)), **os.environ}
+    process = subprocess.Popen(command, env=environment)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue  # the ranks got it too, and save
