@@ -192,7 +192,7 @@ def test_what_cannot_be_filled():
         fill(model, [TokenSequence.of([9, 5])], at=9)
     with pytest.raises(GenerationError, match="rows 1 have no place"):
         fill(model, [TokenSequence.of([5, 9]), TokenSequence.of([5, 6])], at=9)
-    with pytest.raises(GenerationError, match="`at` is 2.5"):
+    with pytest.raises(GenerationError, match=r"`at` is 2\.5"):
         fill(model, rows, at=2.5)
 
 

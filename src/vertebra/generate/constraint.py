@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -22,7 +23,9 @@ class Constraint(ABC):
     """What may be said, told step by step. One object serves any number of calls; a call's state is its `Follower`."""
 
     @abstractmethod
-    def follow(self, rows: int, *, vocabulary: int, ends: Sequence[int], steps: int, device: torch.device) -> Follower:
+    def follow(
+        self, rows: int, *, tokenizer: Any, vocabulary: int, ends: Sequence[int], steps: int, device: torch.device
+    ) -> Follower:
         """The state of one call of `rows` rows, `ends` being the ids that end a row and `steps` the most tokens.
 
         Raises `GenerationError` where the constraint cannot be met.
@@ -51,7 +54,9 @@ class AllowedIds(Constraint):
     def __init__(self, ids: Sequence[int]) -> None:
         self.allowed = _checked(ids, "the constraint")
 
-    def follow(self, rows: int, *, vocabulary: int, ends: Sequence[int], steps: int, device: torch.device) -> Follower:
+    def follow(
+        self, rows: int, *, tokenizer: Any, vocabulary: int, ends: Sequence[int], steps: int, device: torch.device
+    ) -> Follower:
         _inside([self.allowed], vocabulary)
         return _SameForAll([torch.tensor(self.allowed, device=device)], [0] * rows, endless=True)
 
@@ -64,7 +69,9 @@ class AllowedSteps(Constraint):
             raise GenerationError("a constraint of no steps allows nothing; give the ids of at least one step")
         self.steps = [_checked(ids, f"step {number} of the constraint") for number, ids in enumerate(steps)]
 
-    def follow(self, rows: int, *, vocabulary: int, ends: Sequence[int], steps: int, device: torch.device) -> Follower:
+    def follow(
+        self, rows: int, *, tokenizer: Any, vocabulary: int, ends: Sequence[int], steps: int, device: torch.device
+    ) -> Follower:
         _inside(self.steps, vocabulary)
         if steps < len(self.steps):
             raise GenerationError(
@@ -79,8 +86,10 @@ class _SameForAll(Follower):
     def __init__(self, tables: list[torch.Tensor], said: list[int], *, endless: bool) -> None:
         self._tables, self._said, self._endless = tables, said, endless
 
-    def ids(self, step: int) -> torch.Tensor:
-        return self._tables[0 if self._endless else step]
+    def ids(self, step: int) -> torch.Tensor | None:
+        if self._endless:
+            return self._tables[0]
+        return self._tables[step] if step < len(self._tables) else None
 
     def advance(self, row: int, token: int) -> bool:
         self._said[row] += 1

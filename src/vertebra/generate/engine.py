@@ -72,6 +72,7 @@ class Run:
         if settings.constraint is not None:
             self.follower = settings.constraint.follow(
                 self.total,
+                tokenizer=self.backbone.tokenizer,
                 vocabulary=self.language.num_logits,
                 ends=self.eos,
                 steps=self.most,

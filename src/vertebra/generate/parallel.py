@@ -109,11 +109,11 @@ def _by_decoder(
     begin = time.perf_counter()
     planned = plan(batch, language.facts, dtype=language.dtype)
     inputs = source.inputs(batch, 0, batch.length, source.encode(batch))
-    choice = _Choice(slots, allowed, settings, language.num_logits, language.device)
+    choice = _Choice(slots, allowed, settings, language.num_logits, source.backbone.tokenizer)
     want = Want(columns=slots.columns, rows=None if choice.ids is None else language.head_rows(choice.ids), states=True)
     seen = language.run(inputs, planned.attention_mask, planned.position_ids, None, want)
     one = Pass(kind="parallel", rows=batch.rows, columns=batch.length, cached=0, seconds=time.perf_counter() - begin)
-    return choice.filled(seen.logits, seen.chosen, (one,), source.backbone.tokenizer)
+    return choice.filled(seen.logits, seen.chosen, (one,))
 
 
 def _continued(
@@ -134,12 +134,12 @@ def _continued(
     slots = slots_at(chunk, at, read)
     if see != "given":
         fork.see(seen_as(chunk, slots.here, see, above=int(state.batch["block"].max())))
-    choice = _Choice(slots, allowed, settings, language.num_logits, language.device)
+    choice = _Choice(slots, allowed, settings, language.num_logits, state.source.backbone.tokenizer)
     rows = None if choice.ids is None else language.head_rows(choice.ids)
     fork.advance(want=Want(columns=slots.columns, rows=rows, states=True))
     seen = fork.seen
     assert seen is not None
-    return choice.filled(seen.logits, seen.chosen, tuple(fork.passes), state.source.backbone.tokenizer)
+    return choice.filled(seen.logits, seen.chosen, tuple(fork.passes))
 
 
 def _by_encoder(
@@ -149,11 +149,11 @@ def _by_encoder(
     slots = slots_at(batch, side.mask_id if at is None else at, read)
     if see != "given":
         raise GenerationError(f'see="{see}": an encoder sees everything both ways by nature; leave it out')
-    choice = _Choice(slots, allowed, settings, side.num_logits, batch.device)
+    choice = _Choice(slots, allowed, settings, side.num_logits, side.tokenizer)
     begin = time.perf_counter()
     logits, states = side.run(batch, slots.columns)
     one = Pass(kind="parallel", rows=batch.rows, columns=batch.length, cached=0, seconds=time.perf_counter() - begin)
-    return choice.filled(logits if choice.ids is None else logits[..., choice.ids], states, (one,), side.tokenizer)
+    return choice.filled(logits if choice.ids is None else logits[..., choice.ids], states, (one,))
 
 
 def seen_as(batch: Batch, here: torch.Tensor, see: str, *, above: int = 0) -> Batch:
@@ -173,29 +173,34 @@ def seen_as(batch: Batch, here: torch.Tensor, see: str, *, above: int = 0) -> Ba
 class _Choice:
     """What may stand in each slot, and what is chosen."""
 
-    def __init__(self, slots: Slots, allowed: Any, settings: Settings, vocabulary: int, device: torch.device) -> None:
-        self._slots, self._settings = slots, settings
+    def __init__(self, slots: Slots, allowed: Any, settings: Settings, vocabulary: int, tokenizer: Any) -> None:
+        self._slots, self._settings, self._tokenizer = slots, settings, tokenizer
         self.ids: torch.Tensor | None = None
         self._possible: torch.Tensor | None = None
         if allowed is not None:
-            self._restrict(allowed if isinstance(allowed, Constraint) else AllowedIds(allowed), vocabulary, device)
+            self._restrict(allowed if isinstance(allowed, Constraint) else AllowedIds(allowed), vocabulary)
 
-    def _restrict(self, constraint: Constraint, vocabulary: int, device: torch.device) -> None:
-        most = self._slots.columns.shape[1]
+    def _restrict(self, constraint: Constraint, vocabulary: int) -> None:
+        most, device = self._slots.columns.shape[1], self._slots.columns.device
         follower = constraint.follow(
-            len(self._slots.columns), vocabulary=vocabulary, ends=(), steps=most, device=device
+            len(self._slots.columns),
+            tokenizer=self._tokenizer,
+            vocabulary=vocabulary,
+            ends=(),
+            steps=most,
+            device=device,
         )
         if follower.ids(0) is None:
             raise GenerationError(
                 "a grammar needs what was said before; slots are filled all at once. Allow ids by slot"
             )
-        steps = []
+        steps: list[torch.Tensor] = []
         for slot in range(most):
-            try:
-                steps.append(follower.ids(slot))
-            except IndexError:
-                raise GenerationError(f"the constraint has {slot} steps, and a row has {most} slots") from None
-        self.ids = torch.unique(torch.cat([one for one in steps if one is not None]))
+            ids = follower.ids(slot)
+            if ids is None:
+                raise GenerationError(f"the constraint has {slot} steps, and a row has {most} slots")
+            steps.append(ids)
+        self.ids = torch.unique(torch.cat(steps))
         if all(one is steps[0] for one in steps):
             return
         possible = torch.zeros((most, len(self.ids)), dtype=torch.bool, device=device)
@@ -203,7 +208,7 @@ class _Choice:
             possible[slot, torch.searchsorted(self.ids, one)] = True
         self._possible = possible
 
-    def filled(self, logits: Any, states: Any, passes: tuple[Pass, ...], tokenizer: Any) -> Filled:
+    def filled(self, logits: Any, states: Any, passes: tuple[Pass, ...]) -> Filled:
         """The choice of every slot."""
         logits = logits.float()
         scores = logits if self._possible is None else logits.masked_fill(~self._possible, NEVER)
@@ -229,7 +234,7 @@ class _Choice:
             tokens=[row[keep].tolist() for row, keep in zip(tokens.cpu(), real, strict=True)],
             log_probs=[row[keep].tolist() for row, keep in zip(sure.cpu(), real, strict=True)],
             logits=logits, ids=self.ids, hidden=states, real=real.to(logits.device), passes=passes, seeds=seeds,
-            failed=failed, tokenizer=tokenizer,
+            failed=failed, tokenizer=self._tokenizer,
         )  # fmt: skip
 
 

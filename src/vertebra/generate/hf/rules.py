@@ -50,7 +50,12 @@ class OurRules(LogitsProcessor):
         follower = None
         if settings.constraint is not None:
             follower = settings.constraint.follow(
-                begun.batch.rows, vocabulary=vocabulary, ends=eos, steps=begun.most, device=begun.language.device
+                begun.batch.rows,
+                tokenizer=begun.source.backbone.tokenizer,
+                vocabulary=vocabulary,
+                ends=eos,
+                steps=begun.most,
+                device=begun.language.device,
             )
             if follower.ids(0) is None:
                 raise GenerationError('a grammar follows each row, and beams change places; use engine="vertebra"')
