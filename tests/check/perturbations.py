@@ -176,7 +176,7 @@ def equal_new_rows(backbone: Any, monkeypatch: Any) -> None:
 
 
 def no_input_gradients(backbone: Any, monkeypatch: Any) -> None:
-    backbone.llm.disable_input_require_grads()
+    backbone.llm.get_input_embeddings()._forward_hooks.clear()
     monkeypatch.setattr(backbone.llm, "enable_input_require_grads", lambda: None)
 
 
