@@ -112,3 +112,18 @@ class Calls:
 
     def __exit__(self, *error: object) -> None:
         self._handle.remove()
+
+
+def mixed_rows() -> list[tuple[TokenSequence, dict[str, Any]]]:
+    """A page, plain text, two images and a line, a page without an image."""
+    return [page_row(0), text_row(), page_row(2, images=2, lines=1), page_row(4, images=0)]
+
+
+def close(got: torch.Tensor, expected: torch.Tensor, bound: float = 1e-5) -> None:
+    assert got.shape == expected.shape
+    assert float((got - expected).detach().abs().max()) <= bound * max(1.0, float(expected.detach().abs().max()))
+
+
+@torch.no_grad()
+def all_logits(model: MultimodalModel, batch: Batch) -> torch.Tensor:
+    return model(**batch, return_loss=False).logits

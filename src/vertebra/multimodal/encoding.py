@@ -31,9 +31,10 @@ def serving(parts: Mapping[str, Any], segment: str) -> AnyPart | None:
 
 def encode_items(parts: Mapping[str, Any], batch: Batch, device: torch.device) -> dict[str, Encoded]:
     """Embeddings of everything outside that the batch brings or asks for, by segment."""
-    features: Mapping[str, Any] = batch["features"]
+    # a segment without a single item is as good as absent: no encoder runs on nothing
+    features: Mapping[str, Any] = {name: block for name, block in batch["features"].items() if len(block["rows"])}
     by_part = _by_part(parts, features)
-    _check_segments(parts, batch)
+    _check_segments(parts, batch, features)
     _check_items(by_part, features, device)
     encoded: dict[str, Encoded] = {}
     for part, names in by_part.items():
@@ -57,12 +58,12 @@ def _by_part(parts: Mapping[str, Any], features: Mapping[str, Any]) -> dict[Part
     return grouped
 
 
-def _check_segments(parts: Mapping[str, Any], batch: Batch) -> None:
+def _check_segments(parts: Mapping[str, Any], batch: Batch, features: Mapping[str, Any]) -> None:
     """Slots that nobody fills would be read as the reserved token that stands there."""
     faults = []
     for number, name in enumerate(batch["segments"]):
         part = serving(parts, name)
-        if isinstance(part, Queries) or (part is not None and name in batch["features"]):
+        if isinstance(part, Queries) or (part is not None and name in features):
             continue
         rows = (batch["slot"][..., 0] == number).any(1).nonzero()[:, 0].tolist()
         if rows and part is None:
