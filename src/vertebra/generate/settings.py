@@ -83,8 +83,8 @@ class Settings:
     """Columns of a static cache; None: as many as this call can need."""
     chunk: int | None = None
     """Prompts are computed in passes of at most so many columns."""
-    compile: bool = False
-    """Compile the decode step, over a static cache."""
+    compile: bool | str | Callable[..., Any] = False
+    """Compile the decode step, over a static cache; anything but a bool is a backend of torch.compile."""
     attend: Attend | None = None
     """A free rule of who sees whom, as in `sequence.masks`."""
 

@@ -16,6 +16,7 @@ from vertebra import log
 from vertebra.errors import GenerationError, TooLongError
 from vertebra.generate.checks import check_prompt
 from vertebra.generate.columns import as_batch
+from vertebra.generate.compiled import compiled_step
 from vertebra.generate.language import Language, Want, language_of
 from vertebra.generate.layout import Layout
 from vertebra.generate.prefill import begin
@@ -115,9 +116,17 @@ def compute(begun: Start, settings: Settings, want: Want) -> AnyState:
             attend=settings.attend,
             want=want,
         )
+        if settings.compile:
+            _compile(state, settings)
     if settings.num_return_sequences > 1:
         state = _repeated(state, settings.num_return_sequences)
     return state
+
+
+def _compile(state: DecodeState, settings: Settings) -> None:
+    if state.static_length is None:
+        raise GenerationError("`compile` needs a static cache, whose tensors stay where they are; leave `cache` out")
+    state.compiled = compiled_step(state.language, settings.compile)
 
 
 def _repeated(state: AnyState, times: int) -> AnyState:

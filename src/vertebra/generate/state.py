@@ -22,6 +22,7 @@ import torch
 from vertebra.errors import GenerationError
 from vertebra.generate.checks import check_prompt
 from vertebra.generate.columns import Piece, cut_columns, joined
+from vertebra.generate.compiled import CompiledStep
 from vertebra.generate.hf import cache as caches
 from vertebra.generate.language import LAST, Language, Seen, Want
 from vertebra.generate.layout import Layout
@@ -70,6 +71,8 @@ class DecodeState:
         """What the last pass showed."""
         self.passes: list[Pass] = []
         self.static_length = static_length
+        self.compiled: CompiledStep | None = None
+        """What runs the steps, where they are compiled."""
         self._given = batch
         self._layout = layout
         self._pieces = pieces if pieces is not None else [Piece(0, batch, source.encode(batch))]
@@ -159,7 +162,8 @@ class DecodeState:
         self._check_room(self.length + 1)
         begin = time.perf_counter()
         mask, positions = self._masks.at(self.length), self._positions[:, index : index + 1]
-        self.seen = self.language.run({"input_ids": tokens[:, None]}, mask, positions, self.cache, want)
+        run = self.language.run if self.compiled is None else self.compiled.run
+        self.seen = run({"input_ids": tokens[:, None]}, mask, positions, self.cache, want)
         self._tail.append((tokens, live))
         self._note("step", 1, begin)
         return self.seen.logits  # type: ignore[return-value]
@@ -212,6 +216,7 @@ class DecodeState:
             attend=self.attend,
             pieces=[piece.select(index) for piece in self._pieces],
         )
+        new.compiled = self.compiled
         if self.seen is not None:
             logits = self.seen.logits
             chosen = logits if index is None or logits is None else logits[index]
