@@ -24,13 +24,18 @@ def require_free(folder: Path, *, overwrite: bool) -> None:
 
 
 def write_whole(folder: Path, fill: Callable[[Path], object], *, replace: bool) -> Path:
-    """Let `fill` write into a sibling of `folder`, then rename it. Without `replace`, whoever is first wins."""
-    folder = Path(os.path.abspath(folder))
+    """Let `fill` write into a sibling of `folder`, then rename it. Without `replace`, whoever is first wins.
+
+    A link stays: what it points to is written.
+    """
+    asked, folder = folder, Path(os.path.realpath(folder))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
-        raise CheckpointError(f"cannot write beside `{folder}`: {error}. Name a folder that you may write to.") from error
+        raise CheckpointError(
+            f"cannot write beside `{folder}`: {error}. Name a folder that you may write to."
+        ) from error
     try:
         part.chmod(0o755)  # mkdtemp's folder is private to its user
         fill(part)
@@ -38,7 +43,7 @@ def write_whole(folder: Path, fill: Callable[[Path], object], *, replace: bool) 
         _rename(part, folder, replace=replace)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return folder
+    return Path(os.path.abspath(asked))
 
 
 def _flush(part: Path) -> None:

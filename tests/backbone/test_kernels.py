@@ -33,3 +33,9 @@ def test_a_device_that_is_not_here_is_told_before_anything_loads(monkeypatch, tm
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ConfigError, match="it has cpu"):
         load_backbone("tiny-llama2", device="cuda")
+
+
+@pytest.mark.parametrize("wrong", [torch.int64, torch.float8_e4m3fn, "auto", 32])
+def test_types_that_no_model_runs_in(wrong):
+    with pytest.raises(UnknownNameError, match="unknown dtype"):
+        load_backbone("tiny-llama2", dtype=wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
@@ -164,6 +165,41 @@ def test_saving_refuses_to_mix_and_leaves_nothing_behind(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"format": 99}, "format 99; this version reads up to 1. Upgrade"),
+        ({"backbone": {"id": "x", "family": "llama2"}}, "lacks fingerprint, growths"),
+        ({"growths": [{"tokens": ["<A>"]}]}, "a growth in vertebra.json .* is damaged"),
+    ],
+    ids=["newer", "lacking", "growth"],
+)
+@pytest.mark.parametrize("mode", [{}, {"inference_mode": True, "weights": True}], ids=["train", "infer"])
+def test_a_record_that_cannot_be_read(tmp_path, change, text, mode):
+    load_backbone("tiny-llama2").save(tmp_path / "own")
+    file = tmp_path / "own" / "vertebra.json"
+    written = json.loads(file.read_text())
+    if "growths" in change:
+        written["backbone"].update(change)
+    else:
+        written.update(change)
+    file.write_text(json.dumps(written))
+    with pytest.raises(CheckpointError, match=text):
+        load_backbone(tmp_path / "own", **mode)
+
+
+def test_saving_into_the_home_folder_and_over_a_link(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    backbone = load_backbone("tiny-llama2")
+    assert backbone.save("~/models/own") == tmp_path / "models" / "own"
+    (tmp_path / "link").symlink_to(tmp_path / "models" / "own")
+    backbone.save(tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert load_backbone("~/link").identifier == "tiny-llama2"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "models"]
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["own"]
+
+
 def test_five_lines_add_a_model(own_tables, tmp_path):
     folder = write_tiny("tiny-llama2", tmp_path / "m")
     register_model("my-llama-pure", family="llama2", hub=folder)
@@ -207,6 +243,13 @@ def test_registering_wrongly(own_tables):
 
 
 def test_options_of_the_doors():
+    with pytest.raises(UnknownNameError, match=r"unknown prompt builder `purre`.*`pure`"):
+        load_backbone("tiny-llama2", builder="purre")
+    for length in (0, "long", None, 2.5):
+        with pytest.raises(ConfigError, match="llm_max_length"):
+            load_backbone("tiny-llama2", llm_max_length=length)
+    with pytest.raises(UnknownNameError, match="config setting `to_dict`"):
+        load_backbone("tiny-llama2", config_overrides={"to_dict": 1})
     with pytest.raises(UnknownNameError, match="`dtype`"):
         get_llm_backbone_and_tokenizer("tiny-gpt2", dtyp="bf16")
     with pytest.raises(ConfigError, match="inference mode"):

@@ -30,7 +30,7 @@ def model(tmp_path) -> Path:
     return write_tiny("tiny-llama2", tmp_path / "model")
 
 
-def refused(folder: Path | str, text: str, mode: dict, error: type[Exception] = CheckpointError) -> str:
+def refused(folder: Path | str, text: str, mode: dict, error=CheckpointError) -> str:
     before = listing(Path(folder)) if Path(folder).is_dir() else None
     with pytest.raises(error, match=text) as caught:
         load_backbone(folder, **mode)
@@ -174,6 +174,49 @@ def test_a_class_that_is_not_the_checkpoints(model):
 
     with pytest.raises(CheckpointError, match="`llama`, but MistralForCausalLM loads `mistral`"):
         HFCausalLLMBackbone("x", "mistral", MistralForCausalLM, model)
+
+
+@BOTH_MODES
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"hidden_size": "64"}, "hidden_size"),
+        ({"hidden_size": 65}, "multiple of the number of attention heads"),
+        ({"hidden_act": "foo"}, "foo"),
+        ({"rope_parameters": {"rope_type": "foo", "rope_theta": 1e4}}, "foo"),
+        ({"dtype": "foo"}, "foo"),
+        ({"model_type": ["llama"]}, r"model_type \['llama'\]"),
+        ({"model_type": None}, "model_type None"),
+    ],
+    ids=["type", "shape", "activation", "rope", "dtype", "list", "none"],
+)
+def test_values_that_no_model_can_be_made_of(model, mode, values, text):
+    edit_json(model / "config.json", **values)
+    refused(model, text, mode, (CheckpointError, UnknownNameError))
+
+
+@BOTH_MODES
+def test_an_encoder_is_no_causal_model(model, mode):
+    """Its class for causal models exists and runs, both ways."""
+    edit_json(model / "config.json", model_type="roberta")
+    refused(model, "is an encoder of type `roberta`", mode)
+
+
+@BOTH_MODES
+@pytest.mark.parametrize("text", ["{}", "[]", '{"version": "1.0", "model": {"type": "Foo"}}'])
+def test_a_tokenizer_file_that_is_none(model, mode, text):
+    (model / "tokenizer.json").write_text(text)
+    refused(model, "tokenizer of .* cannot be loaded", mode)
+
+
+def test_an_empty_name_is_no_folder():
+    with pytest.raises(UnknownNameError, match="unknown model id"):
+        load_backbone("")
+
+
+def test_an_empty_list_of_ends_is_the_tokenizers(model):
+    edit_json(model / "generation_config.json", eos_token_id=[])
+    assert load_backbone(model).llm.generation_config.eos_token_id == 2
 
 
 def test_an_id_with_a_typo_offers_the_nearest():

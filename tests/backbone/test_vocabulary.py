@@ -136,6 +136,25 @@ def test_undo_survives_a_save(tmp_path):
         assert "<ACT>" not in reloaded.tokenizer.get_vocab()
 
 
+def test_rows_that_nobody_kept_cannot_return(tmp_path):
+    """Grown weights of a plain folder do not tell what stood in the spare rows: saying so beats a wrong row."""
+    grown = load_backbone("tiny-opt", dtype="float32")
+    grow_vocabulary(grown, ["<ACT>"])
+    grown.llm.save_pretrained(tmp_path)
+    grown.tokenizer.save_pretrained(tmp_path)
+    backbone = load_backbone("tiny-opt", dtype="float32", inference_mode=True)
+    grow_vocabulary(backbone, ["<ACT>"])
+    backbone.load_weights(tmp_path)
+    with pytest.raises(VocabularyError, match="took over rows"):
+        undo_growth(backbone)
+    assert len(backbone.growths) == 1
+    assert "<ACT>" in backbone.tokenizer.get_vocab()
+    unloaded = load_backbone("tiny-opt", inference_mode=True)
+    grow_vocabulary(unloaded, ["<ACT>"])
+    undo_growth(unloaded)  # without weights nothing is lost
+    assert not unloaded.growths
+
+
 def test_only_new_rows_train():
     backbone = load_backbone("tiny-llama2", dtype="float32").train()
     backbone.requires_grad_(False)

@@ -8,43 +8,45 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vertebra import compat, log
 from vertebra.backbone import habits as tokenizer_habits
+from vertebra.backbone import inputs as inputs_of_call
 from vertebra.backbone.facts import attention_facts, builder_class, family_of, submodule
 from vertebra.backbone.families.table import Anchor, builder_name
-from vertebra.backbone.inputs import (
-    as_cache,
-    check_beside,
-    check_embeds,
-    check_ids,
-    check_labels,
-    check_length,
-    positions_of,
-    the_one,
-)
 from vertebra.backbone.interface import LLMBackbone
 from vertebra.backbone.kernels import as_device, as_dtype, choose_kernel, default_dtype
 from vertebra.backbone.matrices import num_rows
-from vertebra.backbone.saving import LoadReport, load_displaced, load_weights, save_backbone
+from vertebra.backbone.saving import LoadReport, load_weights, read_record, recorded_growths, save_backbone
 from vertebra.backbone.source import find, require_tokenizer
-from vertebra.backbone.structure import build_config, build_structure, greedy_generation, load_pretrained
+from vertebra.backbone.structure import (
+    build_config,
+    build_structure,
+    greedy_generation,
+    load_pretrained,
+    load_tokenizer,
+)
 from vertebra.backbone.vocabulary import Growth, follow_pad, grow_vocabulary
 from vertebra.backbone.weights import left_on_meta
-from vertebra.errors import BackboneError, CheckpointError, ConfigError, SequenceError
+from vertebra.errors import BackboneError, ConfigError, SequenceError
 from vertebra.prompt.builders import PromptBuilder
+from vertebra.prompt.registry import prompt_builder
 from vertebra.sequence.masks import AttentionFacts
 
 ADDED_PAD = "<PAD>"
+
+
+def _require_grad(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+    """As `enable_input_require_grads` does it, by a function that pickles."""
+    output.requires_grad_(True)
 
 
 class HFCausalLLMBackbone(LLMBackbone):
@@ -76,16 +78,21 @@ class HFCausalLLMBackbone(LLMBackbone):
         self.growths: list[Growth] = []
         self.quantization = quantization
         self._device = as_device(device)
-        if llm_max_length < 1:
-            raise ConfigError(f"llm_max_length is {llm_max_length}; expected 1 or more")
+        self._hf_token = hf_token
+        if not isinstance(llm_max_length, int) or llm_max_length < 1:
+            raise ConfigError(f"llm_max_length is {llm_max_length!r}; expected a whole number, 1 or more")
+        if builder is not None:
+            prompt_builder(builder)  # a name that is none fails before anything loads
 
         source = find(hf_hub_path, token=hf_token)
+        recorded = read_record(source)
         if source.local:
             require_tokenizer(source.folder, source.name)
         kernel = choose_kernel(llm_cls, attn=attn, use_flash_attention_2=use_flash_attention_2)
         wanted = as_dtype(dtype) if dtype else default_dtype(source.config, inference_mode=inference_mode)
         config = build_config(source, llm_cls, kernel, wanted, config_overrides or {})
-        self.tokenizer = self._load_tokenizer(source, hf_token, config)
+        side = "left" if inference_mode else "right"
+        self.tokenizer = load_tokenizer(source, config, llm_max_length, side=side, token=hf_token)
         if inference_mode:
             if quantization is not None:
                 raise ConfigError("quantization packs weights while they load: use inference_mode=False, then `eval()`")
@@ -99,45 +106,16 @@ class HFCausalLLMBackbone(LLMBackbone):
         self.habits = tokenizer_habits.probe(self.tokenizer)
         self.family, self.facts_guessed = family_of(llm_family, self.llm, self.tokenizer, self.habits)
         tokenizer_habits.check_anchor(self.family.anchor, self.habits, self.tokenizer, llm_backbone_id)
-        recorded = source.record.get("backbone", {})
         self._builder = builder or recorded.get("prompt_builder")
-        self._take_record(source, recorded)
+        if recorded:
+            tokenizer_habits.check_fingerprint(self.tokenizer, recorded["fingerprint"], source.name)
+            self.growths = recorded_growths(recorded, source, hf_token)
         self._set_pad()
         if not inference_mode:
             # a frozen embedding would cut the graph before the first checkpointed layer
-            self.llm.enable_input_require_grads()
+            self.llm.get_input_embeddings().register_forward_hook(_require_grad)
         if self._device is not None and not inference_mode and quantization is None:
             self.llm.to(self._device)
-
-    def _load_tokenizer(self, source: Any, token: str | None, config: Any) -> Any:
-        limit = min(self.llm_max_length, getattr(config, "max_position_embeddings", None) or self.llm_max_length)
-        where = str(source.folder) if source.local else source.name
-        # the config of a multimodal folder of ours is no model type that the library knows, and it says so at length
-        quiet = compat.errors_only() if "parts" in source.record else nullcontext()
-        try:
-            with quiet:
-                tokenizer = AutoTokenizer.from_pretrained(
-                    where,
-                    token=token,
-                    model_max_length=limit,
-                    padding_side="left" if self.inference_mode else "right",
-                    trust_remote_code=False,
-                )
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"the tokenizer of `{source.name}` cannot be loaded: {error}") from error
-        if not tokenizer.is_fast:
-            raise CheckpointError(
-                f"`{source.name}` has no fast tokenizer (tokenizer.json); offsets and probes need one"
-            )
-        return tokenizer
-
-    def _take_record(self, source: Any, recorded: dict[str, Any]) -> None:
-        """What a folder of ours says about itself: which tokens were added, and which tokenizer it was made with."""
-        if not recorded:
-            return
-        tokenizer_habits.check_fingerprint(self.tokenizer, recorded["fingerprint"], source.name)
-        self.growths = [Growth.from_json(entry) for entry in recorded["growths"]]
-        load_displaced(self.growths, source.folder)
 
     def _set_pad(self) -> None:
         """The family's rule first; else a pad that ends nothing, else unk, else a reserved token; else an added one."""
@@ -154,12 +132,25 @@ class HFCausalLLMBackbone(LLMBackbone):
 
     def load_weights(self, folder: str | Path | None = None) -> LoadReport:
         """Map the weights of a folder in and assign them; base rows are grown again, grown rows taken as they are."""
-        report = load_weights(self, folder or self.hf_hub_path)
+        report = load_weights(self, folder or self.hf_hub_path, token=self._hf_token)
         self._awaiting_weights = False
         if self._device is not None:
             self.llm.to(self._device)
         log.info(str(report))
         return report
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
+        """`.to(torch.bfloat16)` and its like cast parameters; tables that no checkpoint holds keep their precision.
+
+        A rotary table in bf16 is off by 0.4 %, which is a whole radian of phase at position 2048.
+        """
+        before = [(m, name, m._buffers[name]) for m in self.modules() for name in m._non_persistent_buffers_set]
+        super()._apply(fn, recurse)
+        for module, name, exact in before:
+            cast = module._buffers[name]
+            if exact is not None and cast is not None and cast.dtype.itemsize < exact.dtype.itemsize:
+                module._buffers[name] = exact.to(cast.device)
+        return self
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write model, tokenizer and record as one folder, whole or not at all."""
@@ -182,21 +173,26 @@ class HFCausalLLMBackbone(LLMBackbone):
         logits_to_keep: int | torch.Tensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
     ) -> CausalLMOutputWithPast:
-        inputs = the_one(input_ids, inputs_embeds)
+        inputs = inputs_of_call.the_one(input_ids, inputs_embeds)
         if labels is not None and logits_to_keep is not None:
             raise SequenceError("labels need the logits of every position; leave `logits_to_keep` or `labels` out")
         self._require_weights()
-        past_key_values = as_cache(past_key_values, self.llm.config)
-        # not read off the matrix: while it is sharded it has another shape
-        check_ids(input_ids, self.llm.config.vocab_size)
-        check_embeds(inputs_embeds, getattr(self.llm.get_input_embeddings(), "embedding_dim", None))
-        check_beside(inputs, attention_mask, position_ids, labels, past_key_values)
-        check_labels(labels, num_items_in_batch)
-        limit = getattr(self.llm.config, "max_position_embeddings", None)
-        check_length(inputs, position_ids, past_key_values, limit, self.identifier)
+        past_key_values = inputs_of_call.as_cache(past_key_values, self.llm.config)
+        inputs_of_call.check(
+            self.llm.config,
+            self.identifier,
+            input_ids=input_ids,
+            inputs_embeds=inputs_embeds,
+            width=getattr(self.llm.get_input_embeddings(), "embedding_dim", None),
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            labels=labels,
+            num_items=num_items_in_batch,
+            past=past_key_values,
+        )
         if position_ids is None and isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
             # models that count from 0 would shift a left-padded row
-            position_ids = positions_of(attention_mask)[:, -inputs.shape[1] :]
+            position_ids = inputs_of_call.positions_of(attention_mask)[:, -inputs.shape[1] :]  # type: ignore[assignment]
         extra: dict[str, Any] = {}
         if logits_to_keep is not None:
             extra["logits_to_keep"] = logits_to_keep

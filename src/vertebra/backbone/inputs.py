@@ -22,6 +22,28 @@ def positions_of(attention_mask: torch.Tensor) -> torch.Tensor:
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
+def check(
+    config: Any,
+    who: str,
+    *,
+    input_ids: torch.Tensor | None,
+    inputs_embeds: torch.Tensor | None,
+    width: int | None,
+    attention_mask: Any,
+    position_ids: torch.Tensor | None,
+    labels: torch.Tensor | None,
+    num_items: Any,
+    past: Any,
+) -> None:
+    """Every check of one call, cheap ones first; `width` is that of the embedding matrix, where it is known."""
+    inputs = the_one(input_ids, inputs_embeds)
+    _check_ids(input_ids, config.vocab_size)  # not read off the matrix: while it is sharded it has another shape
+    _check_embeds(inputs_embeds, width)
+    _check_beside(inputs, attention_mask, position_ids, labels, past)
+    _check_labels(labels, num_items)
+    _check_length(inputs, position_ids, past, getattr(config, "max_position_embeddings", None), who)
+
+
 def the_one(input_ids: Any, inputs_embeds: Any) -> torch.Tensor:
     """Whichever of the two came; an error unless exactly one did, with the shape and type that it must have."""
     if (input_ids is None) == (inputs_embeds is None):
@@ -42,7 +64,7 @@ def _readable(values: torch.Tensor) -> bool:
     return values.device.type == "cpu" and values.numel() > 0 and not torch.compiler.is_compiling()
 
 
-def check_ids(input_ids: torch.Tensor | None, rows: int) -> None:
+def _check_ids(input_ids: torch.Tensor | None, rows: int) -> None:
     """Every id must be a row of the embedding."""
     if input_ids is None or not _readable(input_ids):
         return
@@ -54,17 +76,17 @@ def check_ids(input_ids: torch.Tensor | None, rows: int) -> None:
         )
 
 
-def check_embeds(inputs_embeds: torch.Tensor | None, width: int | None) -> None:
+def _check_embeds(inputs_embeds: torch.Tensor | None, width: int | None) -> None:
     if inputs_embeds is not None and width is not None and inputs_embeds.shape[-1] != width:
         raise SequenceError(
             f"inputs_embeds are {inputs_embeds.shape[-1]} wide; the embedding matrix of this model is {width} wide"
         )
 
 
-def check_beside(inputs: torch.Tensor, attention_mask: Any, position_ids: Any, labels: Any, past: Any) -> None:
+def _check_beside(inputs: torch.Tensor, attention_mask: Any, position_ids: Any, labels: Any, past: Any) -> None:
     """What comes beside the inputs must speak of the same rows and positions; a mask speaks of the cached ones too."""
     rows, new = inputs.shape[:2]
-    seen = cached_length(past)
+    seen = _cached_length(past)
     if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2 and seen is not None:
         _check_shape("attention_mask", attention_mask, rows, seen + new, f"{seen} cached and {new} new positions")
     if position_ids is not None and position_ids.ndim == 2:  # one row may serve all
@@ -78,7 +100,7 @@ def _check_shape(name: str, value: torch.Tensor, rows: int, length: int, said: s
         raise SequenceError(f"{name} has shape {tuple(value.shape)}; expected {(rows, length)}: {rows} rows of {said}")
 
 
-def check_labels(labels: torch.Tensor | None, num_items_in_batch: Any) -> None:
+def _check_labels(labels: torch.Tensor | None, num_items_in_batch: Any) -> None:
     """Labels that are all ignored give a loss of NaN, unless other micro-batches are counted in."""
     if labels is None or num_items_in_batch is not None or torch.compiler.is_compiling():
         return
@@ -89,11 +111,11 @@ def check_labels(labels: torch.Tensor | None, num_items_in_batch: Any) -> None:
         )
 
 
-def check_length(
+def _check_length(
     inputs: torch.Tensor, position_ids: torch.Tensor | None, past: Any, limit: int | None, who: str
 ) -> None:
     """No more positions than the model has; positions of one's own are looked at on the CPU."""
-    seen = cached_length(past)
+    seen = _cached_length(past)
     if limit is None or seen is None:
         return
     mend = "Shorten the prompt, or override `max_position_embeddings` if the model was made for more"
@@ -109,7 +131,7 @@ def check_length(
             raise TooLongError(f"position_ids hold {wrong}; `{who}` has the positions 0 to {limit - 1}. {mend}")
 
 
-def cached_length(past: Any) -> int | None:
+def _cached_length(past: Any) -> int | None:
     """Positions in a cache; None for a static one, which counts in a tensor: reading it would stop the device."""
     seen = 0 if past is None else past.get_seq_length()
     return seen if isinstance(seen, int) else None

@@ -71,7 +71,7 @@ def _why_no_flash(llm_cls: type, package: str) -> str | None:
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """A type by its name, `bf16` or `bfloat16` or `torch.bfloat16`."""
-    if isinstance(dtype, torch.dtype):
+    if isinstance(dtype, torch.dtype) and dtype in _DTYPES.values():
         return dtype
     name = str(dtype).removeprefix("torch.")
     if name not in _DTYPES:

@@ -131,7 +131,7 @@ def _arguments(name: str | Path, row: ModelRow | None, token: str | None) -> dic
     if row is not None:
         llm_cls = class_named(FAMILIES[row.family].llm_cls)
         return {"llm_backbone_id": row.id, "llm_family": row.family, "llm_cls": llm_cls, "hf_hub_path": row.hub}
-    if "/" not in text and not Path(text).exists():
+    if not text.strip() or ("/" not in text and not Path(text).exists()):
         raise UnknownNameError("model id", text, model_ids(), hint="Or give a folder, or a hub name like `org/name`.")
     source = find(text, token=token)
     recorded = source.record.get("backbone", {})

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from vertebra import compat
 from vertebra.backbone.habits import check_fingerprint, fingerprint_record
 from vertebra.backbone.matrices import num_rows, resize
-from vertebra.backbone.source import RECORD, find, read_json
+from vertebra.backbone.source import RECORD, Source, find, read_json, weights_folder
 from vertebra.backbone.structure import converted_by_library
 from vertebra.backbone.vocabulary import Growth, replay
 from vertebra.backbone.weights import assign, mapped_tensors, missing_from, spelled_for
@@ -39,6 +39,7 @@ def save_backbone(backbone: Any, folder: Path, *, overwrite: bool) -> Path:
         save_vocabulary(backbone, part)
         (part / RECORD).write_text(json.dumps(record(backbone), indent=1, ensure_ascii=False), encoding="utf-8")
 
+    folder = folder.expanduser()
     require_free(folder, overwrite=overwrite)
     return write_whole(folder, write, replace=True)
 
@@ -79,11 +80,38 @@ def _builder(backbone: Any) -> str | None:
         return None
 
 
-def load_displaced(growths: list[Growth], folder: Path) -> None:
+def read_record(source: Source) -> dict[str, Any]:
+    """What a folder's record says of the backbone, checked; nothing for a folder that we did not write."""
+    recorded = source.record.get("backbone", {})
+    if not recorded:
+        return {}
+    made = source.record.get("format", FORMAT)
+    if not isinstance(made, int) or made > FORMAT:
+        raise CheckpointError(
+            f"`{source.name}` has the format {made}; this version reads up to {FORMAT}. Upgrade vertebra"
+        )
+    absent = [name for name in ("family", "fingerprint", "growths") if name not in recorded]
+    if absent:
+        raise CheckpointError(f"{RECORD} of `{source.name}` lacks {', '.join(absent)}; save the model again")
+    return recorded
+
+
+def recorded_growths(recorded: dict[str, Any], source: Source, token: str | None = None) -> list[Growth]:
+    """The growths of a record, with the rows that they displaced."""
+    try:
+        growths = [Growth.from_json(entry) for entry in recorded["growths"]]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"a growth in {RECORD} of `{source.name}` is damaged ({error}); save it again") from error
+    load_displaced(growths, source, token)
+    return growths
+
+
+def load_displaced(growths: list[Growth], source: Source, token: str | None = None) -> None:
     """Give growths that were read from a record the rows that they displaced."""
-    if not (folder / DISPLACED).is_file():
+    if not any(growth.spare for growth in growths):
         return
-    for key, rows in load_file(folder / DISPLACED).items():
+    file = source.file(DISPLACED, token=token)
+    for key, rows in load_file(file).items() if file is not None else ():
         number, _, name = key.partition(".")
         growths[int(number)].displaced[name] = rows
 
@@ -110,22 +138,22 @@ class LoadReport:
         return f"{self.folder}: {self.tensors} tensors mapped in {self.seconds:.2f} s; {rows}{aside}"
 
 
-def load_weights(backbone: Any, where: str | Path) -> LoadReport:
+def load_weights(backbone: Any, where: str | Path, *, token: str | None = None) -> LoadReport:
     """Map a folder's tensors into the structure, with base rows or grown rows, whichever it holds."""
     start = time.perf_counter()
-    source = find(where)
+    source = find(where, token=token)
     llm, growths = backbone.llm, backbone.growths
-    recorded = source.record.get("backbone")
-    if recorded is not None:
+    recorded = read_record(source)
+    if recorded:
         check_fingerprint(backbone.tokenizer, recorded["fingerprint"], source.name)
-    tensors, unused = _tensors(llm, source.folder)
+    tensors, unused = _tensors(llm, weights_folder(source, token=token))
     name = next(n for n, p in llm.named_parameters() if p is llm.get_input_embeddings().weight)
     if name not in tensors:
         raise CheckpointError(
             f"`{source.name}` holds no tensor `{name}`; it is not a checkpoint of {type(llm).__name__}"
         )
     rows = int(tensors[name].shape[0])
-    pending = _pending(growths, rows, num_rows(llm), source.folder, recorded is not None, source.name)
+    pending = _pending(growths, rows, num_rows(llm), source, token, is_ours=bool(recorded))
     resize(llm, rows)
     try:
         assign(llm, tensors, dtype=llm.config.dtype, where=source.name)
@@ -134,8 +162,8 @@ def load_weights(backbone: Any, where: str | Path) -> LoadReport:
         raise
     for growth in pending:
         replay(llm, growth)
-    if recorded is not None and not pending:
-        load_displaced(growths, source.folder)
+    if recorded and not pending:
+        load_displaced(growths, source, token)
     kind = "grown" if growths and len(pending) < len(growths) else "base"
     return LoadReport(source.name, kind, len(pending), rows, len(tensors), unused, time.perf_counter() - start)
 
@@ -152,9 +180,11 @@ def _tensors(llm: Any, folder: Path) -> tuple[dict[str, torch.Tensor], int]:
     return tensors, len(mapped) - len(tensors)
 
 
-def _pending(growths: list[Growth], rows: int, grown: int, folder: Path, is_ours: bool, who: str) -> list[Growth]:
+def _pending(
+    growths: list[Growth], rows: int, grown: int, source: Source, token: str | None, *, is_ours: bool
+) -> list[Growth]:
     """The growths that the file's rows have not seen; an error where the number of rows fits none of them."""
-    known = _tokens_of(folder)
+    known = _tokens_of(source, token)
     for done in range(len(growths), -1, -1):
         expected = growths[done].rows_before if done < len(growths) else grown
         # a growth into spare rows leaves their number alone: the folder's own tokenizer tells whether it happened
@@ -162,12 +192,12 @@ def _pending(growths: list[Growth], rows: int, grown: int, folder: Path, is_ours
         if rows == expected and told:
             return growths[done:]
     fits = sorted({grown, *(growth.rows_before for growth in growths)})
-    raise CheckpointError(f"`{who}` has {rows} embedding rows; this model takes {' or '.join(map(str, fits))}")
+    raise CheckpointError(f"`{source.name}` has {rows} embedding rows; this model takes {' or '.join(map(str, fits))}")
 
 
-def _tokens_of(folder: Path) -> set[str] | None:
-    """Added tokens of the tokenizer in a folder; None where there is none to ask."""
-    file = folder / "tokenizer.json"
-    if not file.is_file():
+def _tokens_of(source: Source, token: str | None) -> set[str] | None:
+    """Added tokens of the tokenizer beside some weights; None where there is none to ask."""
+    file = source.file("tokenizer.json", token=token)
+    if file is None:
         return None
     return {entry["content"] for entry in read_json(file).get("added_tokens", [])}

@@ -18,8 +18,11 @@ RECORD = "vertebra.json"
 MULTIMODAL = "vertebra"
 """The model type in the config of a multimodal folder: a plain language model's would let others load half of it."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
-_INDEX = "model.safetensors.index.json"
-_BIN_INDEX = "pytorch_model.bin.index.json"
+# (index of the shards, single file): safetensors first, `.bin` only where there is nothing else
+_WEIGHTS = (
+    ("model.safetensors.index.json", "model.safetensors"),
+    ("pytorch_model.bin.index.json", "pytorch_model.bin"),
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def find(name: str | Path, *, token: str | None = None) -> Source:
     text = str(name)
     folder = Path(text).expanduser()
     if folder.is_dir():
-        return Source(text, folder, _local_config(folder), local=True)
+        return Source(text, folder, _checked(text, _local_config(folder)), local=True)
     if folder.exists():
         raise CheckpointError(f"`{text}` is a file; expected a folder with config.json, weights and tokenizer files")
     if _looks_like_a_path(text):
@@ -61,9 +64,9 @@ def find(name: str | Path, *, token: str | None = None) -> Source:
             f"there is no folder `{text}`. Give a folder with config.json, a hub name (`org/name`), or an id"
         )
     config = fetch(text, "config.json", token=token)
-    data = read_json(config)
-    _refuse_remote_code(text, data)
-    return Source(text, config.parent, data, local=False)
+    source = Source(text, config.parent, _checked(text, read_json(config)), local=False)
+    source.file(RECORD, token=token)  # into the same snapshot: a folder of ours that was put on the hub
+    return source
 
 
 def fetch(repo: str, filename: str, *, token: str | None = None) -> Path:
@@ -90,6 +93,10 @@ def fetch(repo: str, filename: str, *, token: str | None = None) -> Path:
     except hub.HFValidationError as error:
         raise ConfigError(
             f"`{repo}` is neither an id, nor an existing folder, nor a hub name like `org/name`"
+        ) from error
+    except hub.HfHubHTTPError as error:
+        raise NetworkError(
+            f"the hub answered for `{filename}` of `{repo}` with an error: {error}. Try again later"
         ) from error
 
 
@@ -118,9 +125,18 @@ def _local_config(folder: Path) -> dict[str, Any]:
         )
     data = read_json(config)
     if data.get("model_type") == MULTIMODAL:
-        data = data["text_config"]  # a multimodal folder of ours: the backbone in it
-    _refuse_remote_code(str(folder), data)
+        data = data.get("text_config", {})  # a multimodal folder of ours: the backbone in it
     return data
+
+
+def _checked(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(config.get("model_type"), str):
+        raise CheckpointError(
+            f"the config of `{name}` has the model_type {config.get('model_type')!r}; expected a name such as `llama`. Old "
+            "folders lack it: add the line to config.json"
+        )
+    _refuse_remote_code(name, config)
+    return config
 
 
 def _refuse_remote_code(name: str, config: dict[str, Any]) -> None:
@@ -145,9 +161,31 @@ def require_tokenizer(folder: Path, name: str) -> None:
         )
 
 
+def weights_folder(source: Source, *, token: str | None = None) -> Path:
+    """The folder that holds a checkpoint's weights; those of a hub name are fetched first, one snapshot for all."""
+    if source.local:
+        return source.folder
+    unreachable: NetworkError | None = None
+    for index, single in _WEIGHTS:
+        for name in (index, single):
+            try:
+                found = fetch(source.name, name, token=token)
+            except NetworkError as error:
+                unreachable = error  # perhaps it has no such file, and the next is in the cache
+                continue
+            except CheckpointError:
+                continue
+            for shard in _shard_names(found) if name == index else ():
+                fetch(source.name, shard, token=token)
+            return source.folder
+    if unreachable is not None:
+        raise NetworkError(f"the weights of `{source.name}` cannot be fetched: {unreachable}") from unreachable
+    raise CheckpointError(f"`{source.name}` on the hub has no weights; expected {_WEIGHTS[0][1]}, whole or in shards")
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights, whole and readable: safetensors first, `.bin` only where there is nothing else."""
-    for index, single in ((_INDEX, "model.safetensors"), (_BIN_INDEX, "pytorch_model.bin")):
+    for index, single in _WEIGHTS:
         if (folder / index).is_file():
             files = _shards(folder, index)
         elif (folder / single).is_file():
@@ -158,17 +196,22 @@ def weight_files(folder: Path) -> list[Path]:
             if file.suffix == ".safetensors":
                 read_header(file)
         return files
-    raise CheckpointError(f"`{folder}` has no weights; expected model.safetensors, or {_INDEX} with its shards")
+    raise CheckpointError(f"`{folder}` has no weights; expected {_WEIGHTS[0][1]}, or {_WEIGHTS[0][0]} with its shards")
 
 
 def _shards(folder: Path, index: str) -> list[Path]:
-    names = sorted(set(read_json(folder / index).get("weight_map", {}).values()))
-    if not names:
-        raise CheckpointError(f"`{folder / index}` names no shards; the index is damaged")
+    names = _shard_names(folder / index)
     absent = [name for name in names if not (folder / name).is_file()]
     if absent:
         raise CheckpointError(f"`{folder}` lacks {len(absent)} of {len(names)} shards: {', '.join(absent)}")
     return [folder / name for name in names]
+
+
+def _shard_names(index: Path) -> list[str]:
+    names = sorted(set(read_json(index).get("weight_map", {}).values()))
+    if not names:
+        raise CheckpointError(f"`{index}` names no shards; the index is damaged")
+    return names
 
 
 def read_header(file: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From a source to a model: its config, its explicit class, and either pretrained weights or the bare structure.
+"""From a source to a model: its tokenizer, config and explicit class, and either pretrained weights or the bare structure.
 
 The language half of a vision-language checkpoint becomes a plain causal model here, or is refused by name. Half-loaded
 models do not leave this file: what is missing or misshapen is an error.
@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig
 
 from vertebra import compat, log
-from vertebra.backbone.source import Source, read_json, weight_files
-from vertebra.backbone.weights import assign, mapped_tensors, parameters_on_meta, spelled_for
+from vertebra.backbone.source import Source, read_json, weight_files, weights_folder
+from vertebra.backbone.weights import BUILDING, assign, mapped_tensors, parameters_on_meta, spelled_for
 from vertebra.errors import CheckpointError, MissingPartError, NetworkError, UnknownNameError, did_you_mean
 
 # Vision-language model types whose language half is a plain causal class: (causal class, settings that mean nothing
@@ -28,6 +31,8 @@ _TEXT_HALVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "qwen2_vl": ("Qwen2ForCausalLM", ("mrope_section",)),
 }
 QUANTIZATIONS = ("int8", "nf4")
+# What transformers raises for values of a config that no class knows (`hidden_act: "foo"` is a KeyError).
+_FAULTS = (RuntimeError, OSError, ValueError, TypeError, KeyError, AttributeError)
 
 
 def causal_class(source: Source) -> type:
@@ -36,12 +41,18 @@ def causal_class(source: Source) -> type:
     if model_type in _TEXT_HALVES:
         return getattr(transformers, _TEXT_HALVES[model_type][0])
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
     if model_type not in CAUSAL:
         raise CheckpointError(
             f"`{source.name}` is of model type `{model_type}`, which has no causal language model in transformers "
             f"{transformers.__version__}.{did_you_mean(str(model_type), CAUSAL)} Language halves are known for: "
             f"{', '.join(sorted(_TEXT_HALVES))}"
+        )
+    if model_type in MASKED and not (source.config.get("is_decoder") or source.config.get("is_encoder_decoder")):
+        raise CheckpointError(
+            f"`{source.name}` is an encoder of type `{model_type}`, which sees both ways; its causal class would run it "
+            "all the same, and each position would know its own answer. Give a causal language model"
         )
     if "text_config" in source.config and "text_config" in getattr(_config_class(model_type), "sub_configs", {}):
         raise CheckpointError(
@@ -73,11 +84,13 @@ def build_config(source: Source, llm_cls: Any, kernel: str, dtype: torch.dtype, 
             f"`{source.name}` is of model type `{model_type}`, but {llm_cls.__name__} loads `{config_cls.model_type}`"
         )
     else:
-        config = config_cls.from_dict(copy.deepcopy(source.config))
+        with _as_damaged(f"the config of `{source.name}` is no valid {config_cls.__name__}"):
+            config = config_cls.from_dict(copy.deepcopy(source.config))
     for key, value in overrides.items():
-        if not hasattr(config, key):
+        if not hasattr(config, key) or callable(getattr(config, key)):
             raise UnknownNameError("config setting", key, config.to_dict())
-        setattr(config, key, value)
+        with _as_damaged(f"config setting `{key}` cannot be {value!r:.80}"):
+            setattr(config, key, value)
     config._attn_implementation = kernel
     config.dtype = dtype
     return config
@@ -100,11 +113,36 @@ def _text_half(source: Source, config_cls: Any) -> Any:
     return config_cls(**text)
 
 
+def load_tokenizer(source: Source, config: Any, most: int, *, side: str, token: str | None) -> Any:
+    """The fast tokenizer of a checkpoint; `most` is how many positions the user wants at the most."""
+    # the config of a multimodal folder of ours is no model type that the library knows, and it says so at length
+    quiet: Any = compat.errors_only() if "parts" in source.record else nullcontext()
+    try:
+        with quiet:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                str(source.folder) if source.local else source.name,
+                token=token,
+                model_max_length=min(most, getattr(config, "max_position_embeddings", None) or most),
+                padding_side=side,
+                trust_remote_code=False,
+            )
+    except _FAULTS as error:
+        raise CheckpointError(f"the tokenizer of `{source.name}` cannot be loaded: {error}") from error
+    if not tokenizer.is_fast:
+        raise CheckpointError(f"`{source.name}` has no fast tokenizer (tokenizer.json); offsets and probes need one")
+    return tokenizer
+
+
 def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | None, quantization: str | None) -> Any:
     """Pretrained weights with the explicit class; whatever the checkpoint lacks is an error and never noise."""
     if config.model_type != source.config.get("model_type") or "parts" in source.record:
         llm = build_structure(llm_cls, config)  # a language half, or inside one of our models: other tensor names
-        assign(llm, spelled_for(llm, mapped_tensors(source.folder)), dtype=config.dtype, where=source.name)
+        assign(
+            llm,
+            spelled_for(llm, mapped_tensors(weights_folder(source, token=token))),
+            dtype=config.dtype,
+            where=source.name,
+        )
         return llm.train()
     if source.local:
         weight_files(source.folder)
@@ -119,14 +157,21 @@ def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | N
         settings["quantization_config"] = quantization_config(quantization, config.dtype)
     where = str(source.folder) if source.local else source.name
     try:
-        with compat.bars_only_in_terminals(), compat.errors_only():
+        with BUILDING, compat.bars_only_in_terminals(), compat.errors_only():
             llm, told = llm_cls.from_pretrained(
                 where, token=token, output_loading_info=True, ignore_mismatched_sizes=True, **settings
             )
     except ConnectionError as error:
         raise NetworkError(f"the weights of `{source.name}` cannot be fetched: {error}") from error
-    except (RuntimeError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"`{source.name}` cannot be loaded as {llm_cls.__name__}: {error}") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"the .bin files of `{source.name}` hold more than plain tensors; they are not opened, since unpickling can "
+            "run code. Convert them to safetensors where you trust them"
+        ) from error
+    except _FAULTS as error:
+        raise CheckpointError(
+            f"`{source.name}` cannot be loaded as {llm_cls.__name__} ({type(error).__name__}): {error}"
+        ) from error
     _require_whole(source, told)
     return llm.train()
 
@@ -145,8 +190,20 @@ def _require_whole(source: Source, told: dict[str, Any]) -> None:
 
 def build_structure(llm_cls: Any, config: Any) -> Any:
     """The model without weights: parameters on the meta device, buffers real."""
-    with parameters_on_meta():
+    with BUILDING, _as_damaged(f"a {llm_cls.__name__} cannot be built from this config"), parameters_on_meta():
         return llm_cls._from_config(config, dtype=config.dtype, attn_implementation=config._attn_implementation)
+
+
+@contextmanager
+def _as_damaged(what: str) -> Iterator[None]:
+    """Values of a config that its class, or the model made of it, cannot take."""
+    try:
+        yield
+    except (*_FAULTS, StrictDataclassError) as error:
+        said = " ".join(str(error).split()) or "no reason given"
+        raise CheckpointError(
+            f"{what} ({type(error).__name__}: {said}); correct config.json or the overrides"
+        ) from error
 
 
 def quantization_config(name: str, dtype: torch.dtype) -> Any:
@@ -171,7 +228,7 @@ def quantization_config(name: str, dtype: torch.dtype) -> Any:
 
 def converted_by_library(llm: Any, folder: Path) -> dict[str, torch.Tensor] | None:
     """The tensors as transformers' own loader names and shapes them, or None where it finds no more than we do."""
-    with compat.bars_only_in_terminals():
+    with BUILDING, compat.bars_only_in_terminals(), compat.errors_only():
         loaded, told = type(llm).from_pretrained(
             folder, dtype=llm.config.dtype, output_loading_info=True, generation_config=GenerationConfig()
         )
@@ -189,6 +246,6 @@ def greedy_generation(source: Source, tokenizer: Any, token: str | None = None) 
     return GenerationConfig(
         do_sample=False,
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=ends if ends is not None else tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id if ends is None or ends == [] else ends,
         pad_token_id=tokenizer.pad_token_id,
     )

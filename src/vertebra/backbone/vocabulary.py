@@ -146,7 +146,15 @@ def undo_growth(backbone: Any) -> Growth:
     """Take the last growth back: tokens leave the tokenizer, rows leave the matrices, displaced rows return."""
     if not backbone.growths:
         raise VocabularyError(f"the vocabulary of `{backbone.identifier}` was not grown; there is nothing to undo")
-    growth: Growth = backbone.growths.pop()
+    growth: Growth = backbone.growths[-1]
+    lost = [m.name for m in matrices(backbone.llm) if not m.parameter.is_meta and m.name not in growth.displaced]
+    if growth.spare and lost:
+        raise VocabularyError(
+            f"the tokens {list(growth.tokens)} took over rows {growth.spare} that the matrices had already, and the grown "
+            f"weights that were loaded do not tell what stood there ({', '.join(lost)}). Load the base weights, or a "
+            "folder that `save` wrote"
+        )
+    backbone.growths.pop()
     for matrix in matrices(backbone.llm):
         if matrix.name in growth.displaced:
             write_rows(matrix.parameter, growth.spare, growth.displaced[matrix.name])

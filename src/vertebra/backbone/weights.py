@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,9 @@ from torch import nn
 from vertebra.backbone.source import weight_files
 from vertebra.errors import CheckpointError
 
-_PATCH = threading.Lock()
+BUILDING = threading.RLock()
+"""Held while a model is built: transformers and the patch below change global state meanwhile, so that two threads that
+load at once would leave ties out or parameters on meta."""
 
 # Ways in which other tools name the same tensors: (what their names begin with, what ours begin with).
 _SPELLINGS = (
@@ -37,17 +40,19 @@ def parameters_on_meta() -> Iterator[None]:
     """Inside, new parameters live on the meta device while buffers are real.
 
     `torch.device("meta")` would put rotary tables and embedding scales there too, and no checkpoint brings them back.
+    Other threads build as ever.
     """
     original = nn.Module.register_parameter
+    mine = threading.get_ident()
 
     def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None and not parameter.is_meta:
+        if parameter is not None and not parameter.is_meta and threading.get_ident() == mine:
             parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
             # drawing random numbers without storage costs more than all the rest; the library skips what has this mark
             parameter._is_hf_initialized = True  # type: ignore[attr-defined]
         original(module, name, parameter)
 
-    with _PATCH:  # the patch is global, so that two threads must not build at once
+    with BUILDING:
         nn.Module.register_parameter = register  # type: ignore[method-assign, assignment]
         try:
             yield
@@ -75,7 +80,8 @@ def _safetensors(file: Path) -> dict[str, torch.Tensor]:
 
 def _plain_bin(file: Path) -> dict[str, torch.Tensor]:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        # files from before torch 1.6 are no zip archives, and cannot be mapped
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise CheckpointError(
             f"`{file}` holds more than plain tensors, or is damaged; it is not opened, since unpickling can run code. "
@@ -110,7 +116,8 @@ def assign(model: Any, tensors: dict[str, torch.Tensor], *, dtype: torch.dtype, 
     with torch.no_grad():
         kept = {name: _cast(tensors[name], dtype) for name in expected if name in tensors}
         model.load_state_dict(kept, strict=False, assign=True)
-    model.tie_weights()
+    with BUILDING:
+        model.tie_weights()
 
 
 def missing_from(model: Any, tensors: dict[str, torch.Tensor]) -> list[str]:
