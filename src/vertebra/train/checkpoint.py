@@ -16,7 +16,7 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,17 +61,27 @@ def write(folder: Path, snapshot: Snapshot) -> Path:
 
     def fill(part: Path) -> None:
         save_file(dict(snapshot.weights), part / WEIGHTS)
-        torch.save(dict(snapshot.payload), part / OPTIMIZER)
-        (part / STATE).write_text(json.dumps(snapshot.state, ensure_ascii=False), encoding="utf-8")
-        (part / "trainer_state.json").write_text(snapshot.trainer_state, encoding="utf-8")
-        write_manifest(part, snapshot.step)
+        write_beside(part, snapshot.step, snapshot.payload, snapshot.state, snapshot.trainer_state)
 
+    return write_with(folder, snapshot.step, fill)
+
+
+def write_beside(part: Path, step: int, payload: Any, state: Mapping[str, Any], trainer_state: str) -> None:
+    """Everything of a checkpoint but its weights, and the manifest of all."""
+    torch.save(dict(payload), part / OPTIMIZER)
+    (part / STATE).write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
+    (part / "trainer_state.json").write_text(trainer_state, encoding="utf-8")
+    write_manifest(part, step)
+
+
+def write_with(folder: Path, step: int, fill: Callable[[Path], None]) -> Path:
+    """One checkpoint whose files `fill` writes, whole or not at all."""
     try:
-        return write_whole(folder / name_of(snapshot.step), fill, replace=True)
+        return write_whole(folder / name_of(step), fill, replace=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"the checkpoint of step {snapshot.step} cannot be written to `{folder}`: {error}. Earlier checkpoints are "
-            "as they were; make room, then go on with --resume"
+            f"the checkpoint of step {step} cannot be written to `{folder}`: {error}. Earlier checkpoints are as they "
+            "were; make room, then go on with --resume"
         ) from error
 
 

@@ -171,6 +171,8 @@ class WatchConfig:
     report_to: Literal["none", "wandb", "tensorboard", "trackio"] = "none"
     samples: tuple[str, ...] = ()
     """Prompts that are answered before and after the training, for the report."""
+    sample_tokens: int = 48
+    """How long an answer may be."""
 
     def __post_init__(self) -> None:
         _at_least("every", self.every, 1)

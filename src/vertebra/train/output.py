@@ -74,7 +74,7 @@ def answers(model: Any, config: RunConfig) -> list[dict[str, str]]:
         else:
             prompt = TokenSequence.of(backbone.tokenizer(text).input_ids)
         with torch.random.fork_rng(devices=[]):
-            made = generate(model, prompt, max_new_tokens=48)
+            made = generate(model, prompt, max_new_tokens=config.watch.sample_tokens)
         found.append({"prompt": text, "answer": made.text[0]})
     return found
 

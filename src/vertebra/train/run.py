@@ -92,10 +92,24 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False, d
         return Outcome(
             folder=folder, step=trainer.state.global_step, steps=made.feed.steps, stopped=trainer.stopper.asked
         )
-    model = write_output(made.model, made.adapter, config, trainer, folder) if trainer.shards.rank == 0 else folder
+    model = _written(made, trainer, folder)
     return Outcome(
         folder=folder, step=trainer.state.global_step, steps=made.feed.steps, model=model, found=_last_eval(folder)
     )
+
+
+def _written(made: Prepared, trainer: Any, folder: Path) -> Path:
+    """The model's folder, by rank 0; shards are gathered into a model of its own first."""
+    model, adapter = made.model, made.adapter
+    if trainer.shards.sharded:
+        state = trainer.shards.whole_state(trainer)
+        if trainer.shards.rank == 0:
+            model = build_model(made.config)
+            adapter = choose(model, made.config.tune, seed=made.config.seed)
+            model.load_state_dict(state, strict=False)  # tied tensors are saved once
+    if trainer.shards.rank != 0:
+        return folder
+    return write_output(model, adapter, made.config, trainer, folder)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -172,7 +186,7 @@ def tiny_config(config: RunConfig, folder: Path | None = None) -> RunConfig:
         tune=replace(config.tune, lora=lora, blocks=1),
         eval=replace(config.eval, every=2 if config.eval.every else 0, batches=2),
         save=replace(config.save, every=2),
-        watch=replace(config.watch, every=1, report_to="none", samples=config.watch.samples[:1]),
+        watch=replace(config.watch, every=1, report_to="none", samples=config.watch.samples[:1], sample_tokens=8),
         steps=4,
         epochs=None,
         out=str(folder) if folder else config.out and f"{config.out}-tiny",

@@ -6,25 +6,36 @@ distributed checkpoint, which loads on any number of ranks.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
 from vertebra.errors import CheckpointError
 from vertebra.train import checkpoint
+
+SHARDS = "shards"
 
 
 class Shards:
     """The processes of one run."""
 
-    def __init__(self, accelerator: Any) -> None:
+    def __init__(self, accelerator: Any, *, sharded: bool = False) -> None:
         self.accelerator = accelerator
         self.world = int(accelerator.num_processes)
         self.rank = int(accelerator.process_index)
-        self.sharded = str(getattr(accelerator.distributed_type, "value", "")).upper() == "FSDP"
+        self.sharded = sharded
 
     def summed(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks."""
@@ -61,6 +72,8 @@ class Shards:
             "scaler": scaler.state_dict() if scaler is not None else {},
             "generators": generators,
         }
+        if self.sharded:
+            return self._save_sharded(trainer, state, payload, trainer_state)
         if self.rank != 0:
             return None
         learner = trainer.accelerator.unwrap_model(trainer.model)
@@ -76,7 +89,17 @@ class Shards:
         return trainer.writer.folder / checkpoint.name_of(snapshot.step)
 
     def load_weights(self, trainer: Any, folder: Path) -> None:
-        """Put a checkpoint's weights into the model."""
+        """Put a checkpoint's weights into the model, sharded or whole as each of the two may be."""
+        learner = trainer.accelerator.unwrap_model(trainer.model)
+        if (folder / SHARDS).is_dir():
+            state = {"model": get_model_state_dict(learner)}
+            self._read(state, folder)
+            set_model_state_dict(learner, state["model"])
+            return
+        if self.sharded:
+            whole: Any = {f"model.{name}": tensor for name, tensor in checkpoint.read_weights(folder).items()}
+            set_model_state_dict(learner, whole, options=StateDictOptions(full_state_dict=True, strict=False))
+            return
         named = changing(trainer.accelerator.unwrap_model(trainer.model).model)
         saved = checkpoint.read_weights(folder)
         wrong = sorted(set(saved) ^ set(named)) or [n for n, t in named.items() if t.shape != saved[n].shape]
@@ -91,8 +114,60 @@ class Shards:
     def load_optimizer(self, trainer: Any, folder: Path) -> dict[str, Any]:
         """Put the optimizer's state in, and return the rest of the payload."""
         payload = checkpoint.read_payload(folder)
-        plain_optimizer(trainer).load_state_dict(payload.pop("optimizer"))
+        optimizer = plain_optimizer(trainer)
+        if (folder / SHARDS).is_dir():
+            learner = trainer.accelerator.unwrap_model(trainer.model)
+            state = {"optimizer": get_optimizer_state_dict(learner, optimizer)}
+            self._read(state, folder)
+            set_optimizer_state_dict(learner, optimizer, state["optimizer"])
+        elif self.sharded:
+            raise CheckpointError(f"`{folder}` was written without sharding; resume it with parallel.kind=ddp")
+        else:
+            optimizer.load_state_dict(payload.pop("optimizer"))
         return payload
+
+    def whole_state(self, trainer: Any) -> dict[str, torch.Tensor]:
+        """Every tensor of the model, gathered onto rank 0's CPU; all ranks must call it."""
+        learner = trainer.accelerator.unwrap_model(trainer.model)
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        found: dict[str, Any] = get_model_state_dict(learner, options=options)
+        return {name.removeprefix("model."): tensor for name, tensor in found.items()}
+
+    def _save_sharded(self, trainer: Any, state: Mapping[str, Any], payload: Any, trainer_state: str) -> Path | None:
+        """Each rank writes its own shard into one folder, which rank 0 names, marks and renames."""
+        learner = trainer.accelerator.unwrap_model(trainer.model)
+        shards = {
+            "model": get_model_state_dict(learner),
+            "optimizer": get_optimizer_state_dict(learner, plain_optimizer(trainer)),
+        }
+        step = int(state["step"])
+
+        def together(part: Path | None) -> None:
+            where: list[Any] = [str(part)]
+            dist.broadcast_object_list(where, src=0)
+            dcp.save(shards, checkpoint_id=Path(where[0]) / SHARDS)
+
+        made = None
+        if self.rank == 0:
+
+            def fill(part: Path) -> None:
+                together(part)
+                checkpoint.write_beside(part, step, payload, state, trainer_state)
+
+            made = checkpoint.write_with(trainer.writer.folder, step, fill)
+            checkpoint.prune(trainer.writer.folder, keep=trainer.writer.keep, best=trainer.judge.best_step)
+        else:
+            together(None)
+        dist.barrier()  # nobody goes on with a checkpoint that is not there yet
+        return made
+
+    def _read(self, state: dict[str, Any], folder: Path) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # so it is, with one process
+                dcp.load(state, checkpoint_id=folder / SHARDS, no_dist=self.world == 1)
+        except (dcp.api.CheckpointException, RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(f"`{folder}` is the checkpoint of another model: {error}") from error
 
 
 def plain_optimizer(trainer: Any) -> Any:

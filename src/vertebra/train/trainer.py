@@ -11,6 +11,7 @@ The engine (autocast, accumulation, DDP and FSDP through accelerate) stays the l
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ from vertebra.train.learner import Learner
 from vertebra.train.metrics import Metrics
 from vertebra.train.optim import make_optimizer, make_schedule
 from vertebra.train.progress import Display
+from vertebra.train.sharding import leave_unwrapped, shard
 from vertebra.train.shards import Shards
 from vertebra.train.stop import Stopper
 from vertebra.train.watch import Interval, Judge, NotFinite
@@ -60,14 +62,16 @@ class ExactTrainer(Trainer):
         self.not_finite = NotFinite(folder, choice=config.on_nan, explodes=config.explodes)
         self.grad_norm = 0.0
         self.restored: dict[str, Any] | None = None
-        super().__init__(
-            model=learner,
-            args=training_arguments(config, folder, feed.steps, dict(arguments or {})),
-            callbacks=[_Steps(self)],
-        )
+        settings = training_arguments(config, folder, feed.steps, dict(arguments or {}))
+        sharded = config.parallel.kind == "fsdp" and settings.world_size > 1
+        if sharded:
+            learner = shard(learner, config, settings.device, settings.world_size)
+        super().__init__(model=learner, args=settings, callbacks=[_Steps(self)])
+        if sharded:
+            leave_unwrapped(self.accelerator)
         # rows go to metrics.jsonl and to the display; the printer would put dicts between them
         self.remove_callback(PrinterCallback)
-        self.shards = Shards(self.accelerator)
+        self.shards = Shards(self.accelerator, sharded=sharded)
         self.writer = checkpoint.Writer(
             folder / "checkpoints",
             keep=config.save.keep,
@@ -290,6 +294,7 @@ def training_arguments(config: RunConfig, folder: Path, steps: int, extra: dict[
             "run_name": config.name,
             "seed": config.seed,
             "use_cpu": cpu,
+            "ddp_backend": "gloo" if cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
             "bf16": config.optim.precision == "bf16",
             "fp16": config.optim.precision == "fp16",
             "remove_unused_columns": False,
