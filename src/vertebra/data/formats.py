@@ -137,6 +137,7 @@ class Reader:
         self.images = None if images is None else Path(images)
         self.format: Format | None = None
         self.has_images = False
+        self._needed: dict[tuple[str, ...], tuple[str, ...]] = {}  # what rows of these columns are read from
         if format is not None:
             name = ALIASES.get(format, format)
             if name not in FORMATS:
@@ -158,14 +159,17 @@ class Reader:
 
     def __call__(self, row: Row) -> Sample | Fault | None:
         fields = self._renamed(row.fields)
-        found = detect(fields)
         if self.format is None:
-            if found is None:
+            self.format = detect(fields)
+            if self.format is None:
                 return Fault(row.file, row.line, self._unknown(row.fields))
-            self.format = found
-        needed = self.format.fits(fields)
+        names = tuple(fields)
+        needed = self._needed.get(names)
         if needed is None:
-            return Fault(row.file, row.line, self._missing(self.format, row.fields, found))
+            needed = self.format.fits(fields)
+            if needed is None:
+                return Fault(row.file, row.line, self._missing(self.format, row.fields, detect(fields)))
+            self._needed[names] = needed
         try:
             sample = self.format.read(fields, needed)
             if isinstance(sample, Conversation) and sample.images:

@@ -22,7 +22,7 @@ from vertebra.data.rows import digest
 from vertebra.errors import VocabularyError
 from vertebra.prompt.guard import Guard, guarded_tokens, plain_copy
 
-AT_ONCE = 500
+AT_ONCE = 250
 """Texts handed to the tokenizer at a time: enough to keep it busy, few enough to stay in the processor's cache."""
 
 UNBOUNDED = 10**9
