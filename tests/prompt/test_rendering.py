@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.prompt.samples import IMAGE, ask, llama, text
 from tests.prompt.tokenizers import committed
+from vertebra import log
 from vertebra.backbone.tiny import tiny_checkpoint
 from vertebra.errors import ConfigError, PromptError
 from vertebra.prompt.formats import ChatMLPromptBuilder, PurePromptBuilder
@@ -204,6 +205,39 @@ def test_bad_collections():
     for option in ("anchored", "both_ways"):
         with pytest.raises(ConfigError, match=f"`{option}` is a collection"):
             render(ask("Hi"), "pure", llama(), **{option: "image"})
+
+
+def test_a_name_that_nothing_has_is_told(caplog):
+    """Without effect, and so perhaps a typo; a name that only other rows have is known by `sizes`."""
+    log.forget_said()
+    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
+    render(asked, "pure", llama(), {"image": 2}, anchored=("imge",), both_ways=("action", "image"))
+    assert [record.message for record in caplog.records if "imge" in record.message] == [
+        "anchored='imge' is no part type and no segment here. Did you mean `image` or `page`?"
+    ]
+    caplog.clear()
+    render(ask("Hi"), "pure", llama(), {"queries": 2}, anchored=("queries", "image"), both_ways=("queries",))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("wrong", [None, 3])
+def test_no_conversation(wrong):
+    with pytest.raises(PromptError, match="a conversation is a list of messages"):
+        render(wrong, "pure", llama())
+
+
+def test_sizes_and_open_turn_of_a_wrong_kind():
+    with pytest.raises(PromptError, match="`sizes` is"):
+        render(ask("Hi"), "pure", llama(), [196])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="open_turn='yes'"):
+        render(ask("Hi"), "pure", llama(), open_turn="yes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("many", [1, 3])
+def test_half_a_character_is_told(many):
+    """JSON cut inside an emoji: no encoding has it, and the tokenizer says only that it wants strings."""
+    with pytest.raises(PromptError, match=r"half a character, '\\ud83d'"):
+        render_many([ask("pick the \ud83d cup")] * many, "pure", llama())
 
 
 def test_no_torch():

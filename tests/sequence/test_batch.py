@@ -219,3 +219,11 @@ def test_wrong_rows_and_ids():
     with pytest.raises(SequenceError, match=r"expected \[2, n\]"):
         batch.append(torch.zeros(3, 1))
     assert batch.select(torch.tensor([False, True])).rows == 1
+
+
+def test_rows_that_are_no_sequences_and_features_that_are_not_by_row():
+    with pytest.raises(SequenceError, match="rows are list"):
+        collate([[1, 2]], pad_id=0)
+    row = TokenSequence.of([1, 2], slot=[[0, 0], [-1, -1]], segments=("image",))
+    with pytest.raises(SequenceError, match="one mapping for all rows"):
+        collate([row], {"image": [[1.0]]}, pad_id=0)

@@ -162,3 +162,9 @@ def test_what_cannot_be_packed(lengths, capacity, error, says):
         pack_sequences([SHORT, TokenSequence.of([])], 4)
     with pytest.raises(SequenceError, match="a buffer of 0"):
         StreamPacker(4, buffer=0)
+
+
+@pytest.mark.parametrize("capacity", [0, -1, 2.5, "8"])
+def test_a_capacity_that_is_none(capacity):
+    with pytest.raises(SequenceError, match="capacity of"):
+        pack([1], capacity)

@@ -146,12 +146,14 @@ class Reader:
                 "a user's text cannot be trusted with added tokens; give what must become a token as a part, or as "
                 "the text of another role"
             )
+        if not isinstance(self.sizes, Mapping):
+            raise PromptError(f"`sizes` is {self.sizes!r:.80}; expected a mapping such as {{'image': 196}}")
         for segment, size in self.sizes.items():
             _positive(size, f"sizes[{segment!r}]")
 
     def read(self, conversation: Iterable[Mapping[str, Any]]) -> list[Message]:
         """All messages, their fields checked; their order is a matter of the format."""
-        if isinstance(conversation, str | bytes | Mapping):
+        if isinstance(conversation, str | bytes | Mapping) or not isinstance(conversation, Iterable):
             raise PromptError(f"a conversation is a list of messages {{'role', 'content'}}, not {conversation!r:.80}")
         messages = [self.message(number, given) for number, given in enumerate(conversation)]
         if not messages:
@@ -283,6 +285,11 @@ _PARTS: dict[str, Callable[[Reader, Mapping[str, Any], str], Content]] = {
     "vector": _vector,
     "action": _action,
 }
+
+
+def part_types() -> list[str]:
+    """Every type of a part, in the order in which errors name them."""
+    return list(_PARTS)
 
 
 def _is_id(value: Any) -> bool:

@@ -20,7 +20,7 @@ from vertebra import log
 from vertebra.errors import ConfigError, PromptError, did_you_mean
 from vertebra.prompt.assembly import Written, assemble
 from vertebra.prompt.builders import PromptBuilder
-from vertebra.prompt.conversation import Reader
+from vertebra.prompt.conversation import Reader, part_types
 from vertebra.prompt.layout import End, Piece, text_of
 from vertebra.prompt.registry import prompt_builder
 from vertebra.prompt.tokenizer import Facts, Spans, tokenizer_of
@@ -92,6 +92,10 @@ def render_many(
     for name, given in (("anchored", anchored), ("both_ways", both_ways)):
         if isinstance(given, str):
             raise ConfigError(f"`{name}` is a collection of part types or segments, not a string; write ({given!r},)")
+    if open_turn not in (None, True, False):
+        raise ConfigError(
+            f"open_turn={open_turn!r}: True ends ready for an answer, False does not, None: after a question"
+        )
     reader = Reader(sizes or {}, roles=roles, trusted=trusted, anchored=anchored)
     speaker = _speaker(builder)
     encoder = tokenizer_of(tokenizer)
@@ -109,7 +113,18 @@ def render_many(
                 _warn_of_text(prompt.pieces, facts)
             prefix, front = _front(encoding.ids, facts, anchor, speaker, tokenizer)
             sequences.append(assemble(prompt, encoding, prefix, front, reserved, frozenset(both_ways)))
+    seen = {name for sequence in sequences for name in sequence.segments}
+    _warn_of_unknown({"anchored": anchored, "both_ways": both_ways}, {*reader.sizes, *seen})
     return sequences
+
+
+def _warn_of_unknown(settings: Mapping[str, Collection[str]], segments: Collection[str]) -> None:
+    """A name that is no part type and no segment so far has no effect: perhaps it is a typo."""
+    known = [*part_types(), *{name.split(":")[0] for name in segments}, *segments]
+    for setting, names in settings.items():
+        for name in names:
+            if name not in known:
+                log.warn_once(f"{setting}={name!r} is no part type and no segment here.{did_you_mean(name, known)}")
 
 
 def _speaker(builder: PromptBuilder | type[PromptBuilder] | str) -> PromptBuilder:

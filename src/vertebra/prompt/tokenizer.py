@@ -6,6 +6,7 @@ is ever recognised, whatever a user typed. `facts` says which ids the tokenizer 
 
 from __future__ import annotations
 
+import re
 import weakref
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from tokenizers import Tokenizer as Backend
 from vertebra.errors import PromptError
 from vertebra.prompt.guard import Guard, guarded_tokens, plain_copy
 
+_HALF = re.compile("[\ud800-\udfff]")
 Spans = Sequence[tuple[int, int]]
 """Stretches `start:stop` of a string, in order, without overlap."""
 
@@ -112,10 +114,13 @@ class FastTokenizer:
         return Facts(prefix, bos, bos_id, eos, eos_id, pad_id, self._added)
 
     def encode(self, texts: Sequence[str], plain: Sequence[Spans]) -> list[Encoding]:
-        if len(texts) == 1:
-            raw = [self._own.encode(texts[0], add_special_tokens=False)]
-        else:
-            raw = self._own.encode_batch(list(texts), add_special_tokens=False)
+        try:
+            if len(texts) == 1:
+                raw = [self._own.encode(texts[0], add_special_tokens=False)]
+            else:
+                raw = self._own.encode_batch(list(texts), add_special_tokens=False)
+        except TypeError as error:
+            raise PromptError(_why_no_text(texts)) from error
         found = []
         for text, spans, encoded in zip(texts, plain, raw, strict=True):
             encoding = _encoding(encoded)
@@ -221,6 +226,19 @@ def _encoding(encoded: Any) -> Encoding:
     ids = np.asarray(encoded.ids, np.int64)
     flat = np.fromiter(chain.from_iterable(encoded.offsets), np.int64, 2 * len(ids))
     return Encoding(ids, flat[::2].copy(), flat[1::2].copy())
+
+
+def _why_no_text(texts: Sequence[str]) -> str:
+    """What the backend means by `TextInputSequence must be str`."""
+    for text in texts:
+        half = _HALF.search(text)
+        if half is not None:
+            around = text[max(0, half.start() - 20) : half.start() + 20]
+            return (
+                f"a text holds half a character, {half[0]!r}, which no encoding has ({around!r}): JSON cut in the middle of "
+                "an emoji gives such. Clean it with text.encode('utf-8', 'replace').decode()"
+            )
+    return "the tokenizer takes strings alone"
 
 
 def _without_outer_space(text: str, start: int, stop: int) -> tuple[int, int]:

@@ -126,6 +126,10 @@ def collate(
     `features` are the raw items of each row's slots: one mapping {segment: array [m, …]} (or None) a row. A row
     longer than `max_length` is an error that counts its tokens and slots; rounding up stops at `max_length`.
     """
+    other = [type(sequence).__name__ for sequence in sequences if not isinstance(sequence, TokenSequence)]
+    if other or isinstance(features, Mapping):
+        what = f"rows are {', '.join(other[:4])}" if other else "features are one mapping for all rows"
+        raise SequenceError(f"{what}; expected `TokenSequence`s, and one mapping of features (or None) for each")
     lengths = [len(sequence.ids) for sequence in sequences]
     _check(lengths, pad_id=pad_id, side=side, multiple_of=multiple_of)
     longest = max(lengths)

@@ -271,5 +271,5 @@ class StreamPacker:
 
 
 def _check_capacity(capacity: int) -> None:
-    if capacity < 1:
-        raise SequenceError(f"a capacity of {capacity} positions; it must be at least 1")
+    if not isinstance(capacity, int | np.integer) or capacity < 1:
+        raise SequenceError(f"a capacity of {capacity!r} positions; it must be a whole number, at least 1")

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.errors import SequenceError
+from vertebra.errors import SequenceError, did_you_mean
 from vertebra.sequence.roles import NO_TARGET, Role
 
 # name -> (dtype, value where nothing was given)
@@ -65,8 +65,18 @@ class TokenSequence:
             shape = (length, 2) if name == "slot" else (length,)
             if value.shape != shape:
                 raise SequenceError(f"`{name}` has shape {value.shape}; with {length} ids it must be {shape}")
-        if length and int(self.slot[:, 0].max()) >= len(self.segments):
+        if not length:
+            return
+        if int(self.slot[:, 0].max()) >= len(self.segments):
             raise SequenceError(f"a slot names segment {int(self.slot[:, 0].max())}; segments are {self.segments}")
+        if int(self.slot.min()) < -1 or not np.array_equal(self.slot[:, 0] < 0, self.slot[:, 1] < 0):
+            raise SequenceError("a slot is (segment, index), both 0 or more, or (-1, -1) where none is")
+        for name in ("ids", "document"):
+            if int(getattr(self, name).min()) < 0:
+                raise SequenceError(
+                    f"`{name}` holds {int(getattr(self, name).min())}; expected numbers from 0 on. A position that an "
+                    "outside embedding fills holds a real, reserved id, and padding is the collator's"
+                )
 
     @classmethod
     def of(
@@ -80,24 +90,27 @@ class TokenSequence:
         **vectors: Any,
     ) -> TokenSequence:
         """Fill in what is not given. A scalar (`role=Role.USER`, `weight=1.0`) holds for every position."""
-        ids = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), dtype=np.int64)
+        ids = _whole_numbers("ids", ids)
         length = len(ids)
-        unknown = set(vectors) - set(_FILL)
-        if unknown:
-            raise SequenceError(f"a token sequence has no {sorted(unknown)}; its vectors are {list(VECTORS)}")
-        slots = np.full((length, 2), -1, np.int64) if slot is None else np.asarray(slot, np.int64).reshape(length, 2)
+        _check_names(vectors, _FILL)
+        if isinstance(segments, str) or len(set(segments)) < len(segments):
+            raise SequenceError(f"segments are {segments!r}; expected names, each once, as in ('image', 'proprio')")
+        slots = np.full((length, 2), -1, np.int64) if slot is None else _whole_numbers("slot", slot)
+        if slots.size != 2 * length:
+            raise SequenceError(f"`slot` has shape {slots.shape}; with {length} ids it must be {(length, 2)}")
+        slots = slots.reshape(length, 2)
         filled: dict[str, np.ndarray] = {}
         for name, (dtype, default) in _FILL.items():
-            value: np.ndarray = np.asarray(vectors.get(name, default), dtype=dtype)
+            value = _vector(name, vectors.get(name, default), dtype)
             filled[name] = np.full(length, value, dtype) if value.ndim == 0 else value
         if target is None:
             targets = np.where(slots[:, 0] >= 0, NO_TARGET, ids)
         else:
-            targets = np.asarray(target, np.int64)
+            targets = _whole_numbers("target", target)
         if position is None:
             positions = _positions(filled["document"])
         else:
-            positions = np.asarray(position, np.int64)
+            positions = _whole_numbers("position", position)
         return cls(ids=ids, target=targets, slot=slots, position=positions, segments=tuple(segments), **filled)
 
     def __len__(self) -> int:
@@ -131,7 +144,9 @@ class TokenSequence:
 
     def with_vectors(self, **vectors: Any) -> TokenSequence:
         """A copy with some vectors replaced; the original is not modified."""
-        return replace(self, **vectors)
+        _check_names(vectors, VECTORS)
+        new: dict[str, Any] = {name: _vector(name, value, getattr(self, name).dtype) for name, value in vectors.items()}
+        return replace(self, **new)
 
     def cut(self, start: int = 0, stop: int | None = None) -> TokenSequence:
         """Positions `start:stop` as a sequence of its own. Positions and slot indices stay what they were."""
@@ -175,6 +190,36 @@ class TokenSequence:
 
 VECTORS = tuple(field.name for field in fields(TokenSequence) if field.name != "segments")
 """The names of the vectors, in the order in which the class declares them."""
+
+
+def _check_names(given: Iterable[str], known: Iterable[str]) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise SequenceError(
+            f"a token sequence has no {unknown}; its vectors are {list(VECTORS)}.{did_you_mean(unknown[0], VECTORS)}"
+        )
+
+
+def _vector(name: str, value: Any, dtype: Any) -> np.ndarray:
+    if np.issubdtype(dtype, np.integer):
+        return _whole_numbers(name, value)
+    try:
+        return np.asarray(value, dtype)
+    except (TypeError, ValueError) as error:
+        raise SequenceError(f"`{name}` is {value!r:.80}; expected one number a position") from error
+
+
+def _whole_numbers(name: str, value: Any) -> np.ndarray:
+    """As int64; what is no whole number is an error, since numpy would cut 1.5 down to 1 in silence."""
+    if not isinstance(value, np.ndarray) and isinstance(value, Iterable):
+        value = list(value)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise SequenceError(f"`{name}` is {value!r:.80}; expected whole numbers in rows of one length") from error
+    if array.dtype.kind not in "iu" and array.size:
+        raise SequenceError(f"`{name}` holds {array.dtype} ({value!r:.60}); expected whole numbers")
+    return array.astype(np.int64, copy=False)
 
 
 def _positions(document: np.ndarray) -> np.ndarray:
