@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from timing import in_turn, line, paired_ratio
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from timing import in_turn, line, paired_ratio
 from vertebra.backbone.causal import HFCausalLLMBackbone
 from vertebra.backbone.tiny import tiny_checkpoint
 from vertebra.backbone.vocabulary import grow_vocabulary

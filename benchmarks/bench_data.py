@@ -27,10 +27,10 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import datasets
 import numpy as np
 import torch
-from timing import in_turn
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import DataCollatorForSeq2Seq, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from timing import in_turn
 from vertebra.backbone.registry import load_backbone
 from vertebra.data.causal import Blocks, fitted
 from vertebra.data.chat import ChatEncoder

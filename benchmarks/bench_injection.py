@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from timing import in_turn, paired_ratio
 
+from timing import in_turn, paired_ratio
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.tiny import write_tiny
 from vertebra.multimodal.encoding import encode_items

@@ -19,9 +19,7 @@ def sequence() -> None:
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where is the cup?"}]},
         {"role": "assistant", "content": "on the left"},
     ]
-    made = render(
-        conversation, backbone.prompt_builder_fn, backbone.tokenizer, sizes={"image": 4}, anchored=("image",)
-    )
+    made = render(conversation, backbone.prompt_builder_fn, backbone.tokenizer, sizes={"image": 4}, anchored=("image",))
     console = Console(record=True, width=72, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     made.show(backbone.tokenizer, console=console)
     console.save_svg(str(PICTURES / "sequence.svg"), title="one sequence: ids, who speaks, what is learned, slots")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
-from tests.tune.models import backbone, batch_for, trained, with_parts
 
+from tests.tune.models import backbone, batch_for, trained, with_parts
 from vertebra.errors import ConfigError
 from vertebra.tune.choose import STAGES, Stage, TuneConfig, choose
 from vertebra.tune.gradients import check_gradients

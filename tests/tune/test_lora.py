@@ -9,8 +9,8 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.tune.models import backbone, batch_for, some_ids, trained, with_parts
 
+from tests.tune.models import backbone, batch_for, some_ids, trained, with_parts
 from vertebra.backbone.vocabulary import grow_vocabulary, new_row_ids
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.tune.adapter import load_adapter, save_adapter
