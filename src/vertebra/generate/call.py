@@ -15,7 +15,7 @@ from vertebra.errors import GenerationError, UnknownNameError
 from vertebra.generate.engine import Run
 from vertebra.generate.result import Generation, Step, Timings
 from vertebra.generate.settings import Settings, settings_of
-from vertebra.generate.start import eval_mode
+from vertebra.generate.start import eval_mode, start
 
 Engine = Literal["auto", "vertebra", "hf"]
 ENGINES = ("auto", "vertebra", "hf")
@@ -39,7 +39,7 @@ def generate(
 
             return generate_hf(model, prompt, wanted)
         _refuse_theirs(wanted)
-        run = Run(model, prompt, wanted)
+        run = Run(start(model, prompt, wanted), wanted)
         return collect(run, run.go())
 
 
@@ -48,7 +48,7 @@ def stream(model: Any, prompt: Any, settings: Settings | None = None, **options:
     wanted = settings_of(settings, **options)
     _refuse_theirs(wanted)
     with eval_mode(model):
-        yield from Run(model, prompt, wanted, text=True).go()
+        yield from Run(start(model, prompt, wanted), wanted, text=True).go()
 
 
 def _refuse_theirs(settings: Settings) -> None:

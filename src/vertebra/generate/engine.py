@@ -24,7 +24,7 @@ from vertebra.generate.language import Want
 from vertebra.generate.result import Step
 from vertebra.generate.sampling import NEVER, Context, Space, drawn, greedy, needs_history, rules_of
 from vertebra.generate.settings import Settings
-from vertebra.generate.start import compute, narrowed, start
+from vertebra.generate.start import Start, compute, narrowed
 from vertebra.generate.state import DecodeState
 from vertebra.generate.text import Writer
 
@@ -32,12 +32,11 @@ from vertebra.generate.text import Writer
 class Run:
     """One call of decoding: everything that changes while it goes on."""
 
-    def __init__(self, model: Any, prompt: Any, settings: Settings, *, text: bool = False) -> None:
-        self.begin = time.perf_counter()
+    def __init__(self, begun: Start, settings: Settings, *, text: bool = False) -> None:
+        self.begin = begun.begin
         self.settings = settings
         self._hidden = capture_of(settings.output_hidden_states)
         self._attentions = capture_of(settings.output_attentions)
-        begun = start(model, prompt, settings)
         self.most, self._cut_short = begun.most, begun.cut_short
         self.language, self.backbone = begun.language, begun.source.backbone
         self.total = begun.batch.rows * settings.num_return_sequences

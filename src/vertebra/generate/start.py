@@ -5,6 +5,7 @@ Everything that can be refused is refused here, before anything is computed. It 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,10 +44,13 @@ class Start:
     """Tokens that may follow."""
     cut_short: bool
     """Fewer than were asked for: the model has no further positions."""
+    begin: float
+    """When the call began."""
 
 
 def start(model: Any, prompt: Any, settings: Settings) -> Start:
     """The prompt of a call, checked. `prompt`: a batch, sequences, or a `DecodeState`."""
+    now = time.perf_counter()
     state = prompt if isinstance(prompt, DecodeState) else None
     if state is None:
         source = source_of(model)
@@ -73,7 +77,14 @@ def start(model: Any, prompt: Any, settings: Settings) -> Start:
             "rows that get there end with the reason `context`"
         )
     return Start(
-        source=source, language=language, batch=batch, layout=layout, state=state, most=most, cut_short=most < asked
+        source=source,
+        language=language,
+        batch=batch,
+        layout=layout,
+        state=state,
+        most=most,
+        cut_short=most < asked,
+        begin=now,
     )
 
 

@@ -79,7 +79,6 @@ def answer(
     pad_id: int,
     prompt_in_it: int,
     log: PassLog,
-    begin: float,
 ) -> Generation:
     """The library's output in our words."""
     new = out.sequences[:, prompt_in_it:]
@@ -92,7 +91,7 @@ def answer(
         tokens=[ids for ids, _ in rows],
         stop_reason=[reason for _, reason in rows],
         passes=tuple(log.passes),
-        timings=log.timings(begin),
+        timings=log.timings(begun.begin),
         seeds=None if settings.seed is None else (int(settings.seed),),  # type: ignore[arg-type]
         engine="hf",
         tokenizer=tokenizer,

@@ -7,7 +7,6 @@ the last column and handed over as a cache. What it cannot do is refused by name
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ _THEIRS = ("do_sample", "temperature", "top_k", "top_p", "min_p", "renormalize_l
 
 def generate_hf(model: Any, prompt: Any, settings: Settings) -> Generation:
     """One call of Hugging Face's engine."""
-    begin = time.perf_counter()
     _refuse(settings)
     begun = start(model, prompt, settings)
     inputs = _inputs(model, begun, settings)
@@ -56,9 +54,7 @@ def generate_hf(model: Any, prompt: Any, settings: Settings) -> Generation:
         except (ValueError, TypeError, NotImplementedError, ImportError) as error:
             raise GenerationError(f"Hugging Face's engine refuses this call: {error}") from error
     prompt_in_it = 0 if embeds else begun.batch.length
-    return answer(
-        out, begun, settings, eos=call.eos, pad_id=call.pad_id, prompt_in_it=prompt_in_it, log=log, begin=begin
-    )
+    return answer(out, begun, settings, eos=call.eos, pad_id=call.pad_id, prompt_in_it=prompt_in_it, log=log)
 
 
 def _refuse(settings: Settings) -> None:
