@@ -131,6 +131,21 @@ def test_missing_and_misshapen_tensors_are_all_named_and_nothing_is_loaded(tmp_p
     assert backbone.num_rows == rows
 
 
+def test_weights_that_were_there_survive_a_load_that_fails(tmp_path, ids):
+    backbone = load_backbone("tiny-llama2", inference_mode=True, weights=True, dtype="float32")
+    row = ids(backbone)
+    broken = write_tiny("tiny-llama2", tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.layers.0.self_attn.q_proj.weight"] = torch.zeros(1, 64)
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    with torch.no_grad():
+        before = backbone(row).logits
+        with pytest.raises(CheckpointError, match="nothing was loaded"):
+            backbone.load_weights(broken)
+        assert torch.equal(backbone(row).logits, before)
+    assert backbone.num_rows == backbone.llm.config.vocab_size == before.shape[-1]
+
+
 def test_rows_that_fit_no_growth(tmp_path):
     backbone = load_backbone("tiny-llama2", inference_mode=True)
     with pytest.raises(CheckpointError, match="960 or 1024"):

@@ -7,7 +7,7 @@ import torch
 from transformers import StaticCache
 
 from vertebra.backbone.inputs import positions_of
-from vertebra.errors import SequenceError, TooLongError
+from vertebra.errors import BackboneError, SequenceError, TooLongError
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,27 @@ def test_a_mask_of_the_new_tokens_alone_is_refused_beside_a_cache(shared, ids):
             backbone(row[:, -1:], attention_mask=torch.ones(1, 1), past_key_values=cache)
         step = backbone(row[:, -1:], attention_mask=torch.ones_like(row), past_key_values=cache).logits
     torch.testing.assert_close(step, whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+def test_a_boolean_4d_mask_means_the_same_under_every_kernel(shared, ids, kernel):
+    """Eager would add it to the scores: true 1, false 0, and everybody sees everything."""
+    backbone = shared("tiny-llama2")
+    row = ids(backbone)
+    seen = torch.ones(row.shape[1], row.shape[1], dtype=torch.bool).tril()[None, None]
+    with torch.no_grad(), backbone.kernel(kernel):
+        torch.testing.assert_close(
+            backbone(row, attention_mask=seen).logits, backbone(row).logits, atol=1e-5, rtol=1e-5
+        )
+
+
+def test_masks_that_no_kernel_takes(shared, ids):
+    backbone = shared("tiny-llama2")
+    row = ids(backbone)
+    with pytest.raises(SequenceError, match=r"expected \[B, K\], or \[B, 1, Q, K\]"):
+        backbone(row, attention_mask=torch.ones(1, row.shape[1], row.shape[1]))
+    with backbone.kernel("flex_attention"), pytest.raises(BackboneError, match="flex_attention cannot take a 4-D"):
+        backbone(row, attention_mask=torch.zeros(1, 1, row.shape[1], row.shape[1]))
 
 
 def test_a_static_cache_is_left_to_itself(shared, ids):

@@ -167,6 +167,16 @@ def test_only_new_rows_train():
         assert rows == list(growth.ids), matrix.name
 
 
+def test_a_second_growth_trains_too():
+    backbone = load_backbone("tiny-llama2", dtype="float32")
+    first = grow_vocabulary(backbone, ["<A>"], only_new_trainable=True)
+    second = grow_vocabulary(backbone, ["<B>"], only_new_trainable=True)
+    row = torch.tensor([[1, *first.ids, *second.ids, 2]])
+    backbone(row, labels=row).loss.backward()
+    for matrix in matrices(backbone.llm):
+        assert matrix.parameter.grad.abs().sum(-1).nonzero().flatten().tolist() == [*first.ids, *second.ids]
+
+
 def test_lifting_the_restriction():
     backbone = load_backbone("tiny-llama2", dtype="float32").train()
     with pytest.raises(VocabularyError, match="no row is new"):
@@ -197,6 +207,16 @@ def test_tokens_that_cannot_be_added(tokens, text):
 
 
 def test_other_bad_arguments():
+    plain = load_backbone("tiny-llama2", dtype="float32")
+    for tokens in (3, (3,), [b"<A>"], {"<A>": 1}):
+        with pytest.raises(VocabularyError, match="expected a list of strings"):
+            grow_vocabulary(plain, tokens)
+    with pytest.raises(VocabularyError, match=r"multiple_of is 2\.5"):
+        grow_vocabulary(plain, ["<A>"], multiple_of=2.5)
+    with pytest.raises(UnknownNameError, match="not among the tokens to add"):
+        grow_vocabulary(plain, ["<A>"], init={"<A>": ["go"], "<C>": ["stop"]})
+    with pytest.raises(VocabularyError, match="says nothing of '<B>'"):
+        grow_vocabulary(plain, ["<A>", "<B>"], init={"<A>": ["go"]})
     backbone = load_backbone("tiny-llama2")
     with pytest.raises(UnknownNameError, match="mean"):
         grow_vocabulary(backbone, ["<ACT>"], init="meen")

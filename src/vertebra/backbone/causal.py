@@ -178,6 +178,8 @@ class HFCausalLLMBackbone(LLMBackbone):
             raise SequenceError("labels need the logits of every position; leave `logits_to_keep` or `labels` out")
         self._require_weights()
         past_key_values = inputs_of_call.as_cache(past_key_values, self.llm.config)
+        kernel = "eager" if output_attentions else self.attn
+        attention_mask = inputs_of_call.mask_for(attention_mask, kernel, self.llm.config.dtype)
         inputs_of_call.check(
             self.llm.config,
             self.identifier,

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from vertebra import compat
-from vertebra.errors import SequenceError, TooLongError
+from vertebra.errors import BackboneError, SequenceError, TooLongError
+from vertebra.sequence.masks import KERNELS
 
 IGNORED = -100
 """The label that does not count."""
@@ -57,6 +58,28 @@ def the_one(input_ids: Any, inputs_embeds: Any) -> torch.Tensor:
     if value.ndim != ndim or not right_type or not value.numel():
         raise SequenceError(f"{name} is {value.dtype} of shape {tuple(value.shape)}; expected {expected}, none empty")
     return value
+
+
+def mask_for(mask: Any, kernel: str, dtype: torch.dtype) -> Any:
+    """The mask as the kernel takes it: [B, K], or [B, 1, Q, K] in floats; masks by layer type are a dict of such.
+
+    A boolean 4-D mask is right under sdpa and silently wrong under eager, which adds it to the scores.
+    """
+    if isinstance(mask, dict):
+        return {layer_type: mask_for(one, kernel, dtype) for layer_type, one in mask.items()}
+    if not isinstance(mask, torch.Tensor) or mask.ndim == 2:
+        return mask
+    if mask.ndim != 4:
+        raise SequenceError(f"attention_mask has shape {tuple(mask.shape)}; expected [B, K], or [B, 1, Q, K]")
+    if not KERNELS.get(kernel, True):
+        raise BackboneError(
+            f"{kernel} cannot take a 4-D attention mask: some versions fail deep inside, some abort the process. Load the "
+            'model with attn="sdpa" or "eager"'
+        )
+    if mask.dtype != torch.bool:
+        return mask
+    closed = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=mask.device)
+    return torch.where(mask, torch.zeros_like(closed), closed)
 
 
 def _readable(values: torch.Tensor) -> bool:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from vertebra import compat
 from vertebra.backbone.habits import check_fingerprint, fingerprint_record
-from vertebra.backbone.matrices import num_rows, resize
+from vertebra.backbone.matrices import matrices, num_rows, resize
 from vertebra.backbone.source import RECORD, Source, find, read_json, weights_folder
 from vertebra.backbone.structure import converted_by_library
 from vertebra.backbone.vocabulary import Growth, replay
@@ -154,11 +154,14 @@ def load_weights(backbone: Any, where: str | Path, *, token: str | None = None) 
         )
     rows = int(tensors[name].shape[0])
     pending = _pending(growths, rows, num_rows(llm), source, token, is_ours=bool(recorded))
+    rows_before, values_before = num_rows(llm), [(m.parameter, m.parameter.data) for m in matrices(llm)]
     resize(llm, rows)
     try:
         assign(llm, tensors, dtype=llm.config.dtype, where=source.name)
     except CheckpointError:
-        resize(llm, growths[-1].rows_after if growths else rows)
+        resize(llm, rows_before)
+        for parameter, values in values_before:  # of weights that were there before; cutting rows off lost some
+            parameter.data = values
         raise
     for growth in pending:
         replay(llm, growth)

@@ -10,6 +10,7 @@ checkpoint. A growth never shrinks a matrix and never writes over a row that som
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -186,6 +187,7 @@ def train_only_new_rows(backbone: Any) -> Callable[[], None]:
 
     An optimizer's weight decay moves rows without gradient too: give these parameters none.
     """
+    _restricted.pop(backbone, _nothing)()  # an earlier restriction would hide the rows that came since
     rows = torch.tensor(new_row_ids(backbone), dtype=torch.long)
     if not len(rows):
         raise VocabularyError("no token was added yet, so that no row is new; call grow_vocabulary first")
@@ -205,7 +207,16 @@ def train_only_new_rows(backbone: Any) -> Callable[[], None]:
         for hook in hooks:
             hook.remove()
 
+    _restricted[backbone] = lift
     return lift
+
+
+# Beside the backbone and not on it: a function that removes hooks does not pickle.
+_restricted: weakref.WeakKeyDictionary[Any, Callable[[], None]] = weakref.WeakKeyDictionary()
+
+
+def _nothing() -> None:
+    """What lifting means where nothing is restricted."""
 
 
 def _checked(
@@ -213,10 +224,12 @@ def _checked(
 ) -> tuple[str, tuple[tuple[int, ...], ...]]:
     if isinstance(tokens, str):
         raise VocabularyError(f"tokens must be a list, as in [{tokens!r}]; a string would be taken letter by letter")
+    if not isinstance(tokens, Sequence) or not all(isinstance(token, str) for token in tokens):
+        raise VocabularyError(f"tokens are {tokens!r:.80}; expected a list of strings, as in ['<ACT>']")
     if not tokens:
         raise VocabularyError("no tokens were given; expected at least one")
-    if multiple_of < 1:
-        raise VocabularyError(f"multiple_of is {multiple_of}; expected 1 or more")
+    if not isinstance(multiple_of, int) or multiple_of < 1:
+        raise VocabularyError(f"multiple_of is {multiple_of!r}; expected a whole number, 1 or more")
     if is_pad and len(tokens) != 1:
         raise VocabularyError(f"a tokenizer has one pad token; {len(tokens)} were given")
     vocabulary = tokenizer.get_vocab()
@@ -229,14 +242,18 @@ def _checked(
         if init not in _INITS:
             raise UnknownNameError("initialization of new rows", init, _INITS)
         return init, ()
+    for token in init:
+        if token not in tokens:
+            raise UnknownNameError("new token in `init`", token, tokens, hint="It is not among the tokens to add.")
     return "like", tuple(_models(tokenizer, token, init) for token in tokens)
 
 
 def _models(tokenizer: Any, token: str, init: Mapping[str, Sequence[str]]) -> tuple[int, ...]:
     """Ids of the tokens whose rows a new token starts from; a word of several tokens gives them all."""
     if token not in init:
-        raise UnknownNameError("new token in `init`", token, init)
-    ids = tuple(i for word in init[token] for i in tokenizer(word, add_special_tokens=False).input_ids)
+        raise VocabularyError(f"`init` says nothing of {token!r}; it has {', '.join(init) or 'no token'}")
+    words = [init[token]] if isinstance(init[token], str) else init[token]
+    ids = tuple(i for word in words for i in tokenizer(word, add_special_tokens=False).input_ids)
     if not ids:
         raise VocabularyError(f"`init` gives no existing text for {token!r}; expected words such as ['move', 'go']")
     return ids
