@@ -38,13 +38,6 @@ def enable_checkpointing(model: Any) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=arguments)
 
 
-def disable_checkpointing(model: Any) -> None:
-    if hasattr(model, "activation_checkpointing_disable"):
-        model.activation_checkpointing_disable()
-    else:
-        model.gradient_checkpointing_disable()
-
-
 def cache_from_pairs(pairs: Any, config: Any) -> DynamicCache:
     """A cache from older code's tuple of (keys, values) per layer; transformers 5 has no converter of its own."""
     cache = DynamicCache(config=config)
