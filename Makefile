@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # The tests and the demo never touch a network or a user's cache of models.
 QUIET  := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
-.PHONY: help setup demo test check bench format clean
+.PHONY: help setup demo test test-browser check bench format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,6 +23,9 @@ demo: $(STAMP)  ## the main job, start to end
 
 test: $(STAMP)  ## all tests, on two processes
 	$(QUIET) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
+
+test-browser: $(STAMP)  ## the trace's page in an installed Chromium (apt-get install chromium); keeps a screenshot
+	VERTEBRA_SCREENSHOTS=build/screenshots $(QUIET) $(BIN)/python -m pytest -m browser tests/generate
 
 check: $(STAMP)  ## format, lint, types, architecture and exports
 	$(BIN)/ruff format --check .

@@ -14,7 +14,7 @@ from vertebra.errors import GenerationError
 from vertebra.generate.call import generate
 from vertebra.generate.hf import cache as caches
 from vertebra.generate.hf.layers import RoomLayer, WindowLayer
-from vertebra.generate.prefill import prefill
+from vertebra.generate.prefilling import prefill
 from vertebra.sequence.batch import collate
 from vertebra.sequence.tokens import TokenSequence
 

@@ -14,7 +14,7 @@ from vertebra.errors import GenerationError
 from vertebra.generate.call import generate, stream
 from vertebra.generate.constraint import AllowedIds, AllowedSteps
 from vertebra.generate.grammar import json_schema, lark, one_of, regex
-from vertebra.generate.prefill import prefill
+from vertebra.generate.prefilling import prefill
 
 NAME = "tiny-llama2"
 BINS = range(700, 764)

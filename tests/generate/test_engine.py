@@ -13,7 +13,7 @@ from vertebra.backbone.registry import load_backbone
 from vertebra.errors import GenerationError, TooLongError
 from vertebra.generate.call import generate, stream
 from vertebra.generate.capture import Capture
-from vertebra.generate.prefill import prefill
+from vertebra.generate.prefilling import prefill
 from vertebra.sequence.tokens import TokenSequence
 
 NAME = "tiny-llama2"

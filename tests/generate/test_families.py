@@ -18,7 +18,7 @@ from tests.generate.plain import (
 )
 from vertebra.errors import GenerationError
 from vertebra.generate.call import generate
-from vertebra.generate.prefill import prefill
+from vertebra.generate.prefilling import prefill
 from vertebra.sequence.batch import collate
 from vertebra.sequence.tokens import TokenSequence
 

@@ -25,7 +25,7 @@ from tests.multimodal.models import (
 from vertebra.backbone.tiny import TINY
 from vertebra.errors import GenerationError, InjectionError
 from vertebra.generate.call import generate
-from vertebra.generate.prefill import prefill
+from vertebra.generate.prefilling import prefill
 from vertebra.sequence.tokens import TokenSequence
 
 NEW = 6

@@ -13,7 +13,7 @@ from vertebra.errors import BackboneError, GenerationError, UnknownNameError
 from vertebra.generate.call import generate
 from vertebra.generate.constraint import AllowedSteps
 from vertebra.generate.parallel import fill
-from vertebra.generate.prefill import prefill
+from vertebra.generate.prefilling import prefill
 from vertebra.sequence.batch import collate
 from vertebra.sequence.tokens import Role, TokenSequence
 

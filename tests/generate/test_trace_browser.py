@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.multimodal.models import batch_of, page_row, shared
-from vertebra.generate.trace import trace
 from vertebra.generate.trace_html import page
+from vertebra.generate.tracing import trace
 
 pytestmark = pytest.mark.browser
 _NAMES = ("chromium", "chromium-browser", "google-chrome")

@@ -30,7 +30,7 @@ class Entry:
     panel: str
 
 
-_MODELS, _INPUTS, _TRAINING, _SYSTEM = "Models", "Prompts and data", "Training", "This machine"
+_MODELS, _INPUTS, _TRAINING, _ASKING, _SYSTEM = "Models", "Prompts and data", "Training", "Answers", "This machine"
 
 COMMANDS: dict[str, Entry] = {
     "models": Entry("vertebra.cli.models", "List every model that loads by its id.", _MODELS),
@@ -43,6 +43,9 @@ COMMANDS: dict[str, Entry] = {
     "merge": Entry("vertebra.cli.merge", "Merge a LoRA adapter into its base.", _TRAINING),
     "plan": Entry("vertebra.cli.plan", "Plan memory, sharding, time and cost of a run.", _TRAINING),
     "report": Entry("vertebra.cli.report", "Draw a run's report anew.", _TRAINING),
+    "generate": Entry("vertebra.cli.generate", "Ask a model; its answer is printed as it comes.", _ASKING),
+    "trace": Entry("vertebra.cli.trace", "Watch an answer being made, step by step.", _ASKING),
+    "score": Entry("vertebra.cli.score", "Compare answers by their likelihood.", _ASKING),
     "env": Entry("vertebra.cli.env", "Show versions, devices, and what is missing.", _SYSTEM),
     "demo": Entry("vertebra.cli.demo", "Check three models, show a prompt, train and generate.", _SYSTEM),
 }

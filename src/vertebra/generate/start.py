@@ -20,7 +20,7 @@ from vertebra.generate.columns import as_batch
 from vertebra.generate.compiled import compiled_step
 from vertebra.generate.language import Language, Want, language_of
 from vertebra.generate.layout import Layout
-from vertebra.generate.prefill import begin
+from vertebra.generate.prefilling import begin
 from vertebra.generate.settings import Settings
 from vertebra.generate.source import Source, source_of
 from vertebra.generate.state import DecodeState

@@ -11,10 +11,10 @@ from importlib import resources
 from itertools import groupby
 from string import Template
 
-from vertebra.generate.trace import Candidate, StepTrace, Trace
 from vertebra.generate.trace_picture import MaskPicture
 from vertebra.generate.trace_record import PassRecord
 from vertebra.generate.trace_words import MEANS, size, span, story, time_of, what_went_in
+from vertebra.generate.tracing import Candidate, StepTrace, Trace
 
 _SIDE = 220
 """Pixels of a mask's longer side, at least."""
@@ -69,9 +69,8 @@ def _timeline(trace: Trace) -> str:
         kind = "token ended" if step.ended else "token"
         said = step.text if step.id is not None else "nothing"
         title = f"step {step.index}, {step.probability:.1%}, {time_of(step.seconds)}"
-        buttons.append(
-            f"<button class='{kind}' aria-pressed='false' data-step='{step.index}' title='{_text(title)}'>{_text(said)}</button>"
-        )
+        what = f"class='{kind}' aria-pressed='false' data-step='{step.index}' title='{_text(title)}'"
+        buttons.append(f"<button {what}>{_text(said)}</button>")
     return (
         f"<div class='card' id='timeline'><h2>The answer: {len(trace.steps)} steps</h2>"
         f"<div class='tokens'>{''.join(buttons)}</div></div>"
@@ -142,7 +141,7 @@ def _masks(step: StepTrace) -> str:
     figures = [_mask(mask) for one in step.passes for mask in one.masks]
     if not figures:
         return ""
-    note = "A row is a column that goes in, from above; a dark cell is a column that it may see."
+    note = "One line for each position that goes in, from the top; dark: the positions that it may look at."
     return f"<h3>Who may see whom</h3><p class='soft'>{note}</p><div class='masks'>{''.join(figures)}</div>"
 
 

@@ -8,9 +8,9 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from vertebra.generate.trace import StepTrace, Trace
 from vertebra.generate.trace_picture import MaskPicture
 from vertebra.generate.trace_words import MEANS, size, span, story, time_of, what_went_in
+from vertebra.generate.tracing import StepTrace, Trace
 
 _SHADES = " ░░▒▒▓▓███"
 _WIDEST = 48

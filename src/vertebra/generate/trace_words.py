@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vertebra.generate.trace import PassRecord, StepTrace
+from vertebra.generate.tracing import PassRecord, StepTrace
 
 MEANS = {
     "encode": "Images and boxes become vectors: once, before anything else.",

@@ -21,7 +21,7 @@ from vertebra.generate.hf import cache as caches
 from vertebra.generate.hf.answer import PassLog, answer
 from vertebra.generate.hf.rules import OurRules
 from vertebra.generate.keys import KEYS
-from vertebra.generate.prefill import prefill
+from vertebra.generate.prefilling import prefill
 from vertebra.generate.result import Generation
 from vertebra.generate.settings import Settings
 from vertebra.generate.start import Start, start

@@ -16,10 +16,10 @@ from vertebra.backbone.tiny import TINY
 from vertebra.errors import GenerationError
 from vertebra.generate.call import generate
 from vertebra.generate.constraint import AllowedIds
-from vertebra.generate.prefill import prefill
-from vertebra.generate.trace import trace
+from vertebra.generate.prefilling import prefill
 from vertebra.generate.trace_html import page
 from vertebra.generate.trace_text import print_trace
+from vertebra.generate.tracing import trace
 from vertebra.prompt.rendering import render
 from vertebra.sequence.batch import collate
 from vertebra.sequence.tokens import TokenSequence
@@ -70,8 +70,8 @@ def test_what_is_told_is_true():
 
 def test_rules_and_drawing_are_told():
     told = trace(
-        backbone("tiny-llama2"), prompts("tiny-llama2")[0], max_new_tokens=2, eos_token_id=(), temperature=0.8, top_k=5, top_p=0.9,
-        min_p=0.01, repetition_penalty=1.3, suppress_tokens=[7], seed=3,
+        backbone("tiny-llama2"), prompts("tiny-llama2")[0], max_new_tokens=2, eos_token_id=(), temperature=0.8, top_k=5,
+        top_p=0.9, min_p=0.01, repetition_penalty=1.3, suppress_tokens=[7], seed=3,
     )  # fmt: skip
     names = [event.name for event in told.steps[0].events]
     assert names[5:] == ["repetition_penalty", "banned", "temperature", "top_k", "top_p", "min_p", "choose", "append"]

@@ -19,7 +19,7 @@ import torch
 from vertebra.errors import GenerationError, SequenceError
 from vertebra.generate.columns import as_batch
 from vertebra.generate.language import Want, language_of
-from vertebra.generate.prefill import prefill
+from vertebra.generate.prefilling import prefill
 from vertebra.generate.source import source_of
 from vertebra.generate.start import eval_mode
 from vertebra.generate.state import DecodeState, Pass

@@ -9,8 +9,8 @@ from tests.generate.plain import FAMILIES, backbone, prompts
 from tests.multimodal.models import batch_of, page_row, shared, slots, text_row
 from vertebra.errors import GenerationError, SequenceError
 from vertebra.generate.call import generate
-from vertebra.generate.prefill import prefill
-from vertebra.generate.score import score
+from vertebra.generate.prefilling import prefill
+from vertebra.generate.scoring import score
 
 
 @torch.no_grad()

@@ -1,0 +1,134 @@
+"""What `generate`, `trace` and `score` share: a model by its name, and a question with images and pages as a prompt.
+
+What a person types is text and never becomes a control token. It knows how people ask, and nothing of decoding.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Model = Annotated[str, typer.Argument(help="An id, a folder, or a hub name.")]
+System = Annotated[str | None, typer.Option(help="The system prompt.")]
+Image = Annotated[list[Path] | None, typer.Option(help="An image that stands in the question; repeatable.")]
+Page = Annotated[
+    Path | None, typer.Option(help='Lines of a page as JSON: [{"text": "Total", "box": [10, 20, 90, 30]}, …].')
+]
+Raw = Annotated[bool, typer.Option("--raw", help="Continue the text as it stands, without a prompt format.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default: the checkpoint's own.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.")]
+Attn = Annotated[str | None, typer.Option(help="The attention kernel: eager, sdpa, flash_attention_2.")]
+Token = Annotated[str | None, typer.Option(help="Token for private repositories.", envvar="HF_TOKEN")]
+
+
+def load(name: str, *, dtype: str | None, device: str | None, attn: str | None, token: str | None) -> Any:
+    """A backbone, or the multimodal model of a folder that holds one; ready to run."""
+    from vertebra.backbone.registry import load_backbone
+    from vertebra.backbone.source import find
+
+    options: dict[str, Any] = {"inference_mode": True, "dtype": dtype, "device": device, "attn": attn}
+    folder = Path(name)
+    if folder.is_dir() and find(name).record.get("parts") is not None:
+        from vertebra.multimodal.model import MultimodalModel
+
+        return MultimodalModel.load(folder, **options).eval()
+    return load_backbone(name, weights=True, hf_token=token, **options)
+
+
+class Asker:
+    """Turns questions into sequences for one model."""
+
+    def __init__(self, model: Any, *, system: str | None = None, raw: bool = False) -> None:
+        self.model = model
+        self.backbone = getattr(model, "backbone", model)
+        self.system, self.raw = system, raw
+        if raw and system is not None:
+            raise typer.BadParameter("--raw has no prompt format, and so no place for --system")
+
+    def question(self, text: str, images: list[Path] | None = None, page: Path | None = None) -> list[dict[str, Any]]:
+        """A conversation of one question."""
+        return [{"role": "user", "content": self._content(text, images or [], page)}]
+
+    def _content(self, text: str, images: list[Path], page: Path | None) -> Any:
+        from vertebra.errors import ConfigError
+
+        parts: list[dict[str, Any]] = []
+        has = set(getattr(self.model, "sizes", {}))
+        for given, segment in ((images, "image"), (page, "boxes")):
+            if given and segment not in has:
+                known = f"its parts are {', '.join(sorted(has))}" if has else "it is a language model alone"
+                raise ConfigError(f"`{self.backbone.identifier}` has no part `{segment}`; {known}")
+        if self.raw and (images or page):
+            raise ConfigError("--raw continues plain text; images and pages need the prompt format: leave --raw out")
+        parts += [{"type": "image"} for _ in images]
+        if page is not None:
+            parts.append({"type": "page", "lines": read_page(page)})
+        return [*parts, {"type": "text", "text": text}] if parts else text
+
+    def items(self, images: list[Path] | None, page: Path | None) -> dict[str, Any]:
+        """The raw items of a question, as the model's encoders take them."""
+        given: dict[str, Any] = {}
+        if images:
+            given["image"] = list(images)
+        if page is not None:
+            given["boxes"] = [line["box"] for line in read_page(page)]
+        return self.model.prepare(given) if given else {}
+
+    def sequence(self, conversation: list[dict[str, Any]], **options: Any) -> Any:
+        """A conversation as this model reads it."""
+        if self.raw:
+            return self._as_it_stands("".join(turn["content"] for turn in conversation))
+        turns = [*([] if self.system is None else [{"role": "system", "content": self.system}]), *conversation]
+        if self.model is not self.backbone:
+            return self.model.render(turns, **options)
+        from vertebra.prompt.rendering import render
+
+        cls = self.backbone.prompt_builder_fn
+        builder = cls.of(self.backbone.tokenizer) if cls.follows_tokenizer else cls
+        return render(turns, builder, self.backbone.tokenizer, anchor=self.backbone.anchor, **options)
+
+    def _as_it_stands(self, text: str) -> Any:
+        from vertebra.prompt.tokenizer import tokenizer_of
+        from vertebra.sequence.roles import Role
+        from vertebra.sequence.tokens import TokenSequence
+
+        encoder = tokenizer_of(self.backbone.tokenizer)
+        (encoded,) = encoder.encode([text], [[(0, len(text))]])
+        return TokenSequence.of([*encoder.facts().prefix, *encoded.ids.tolist()], role=Role.USER)
+
+    def prompt(self, text: str, images: list[Path] | None = None, page: Path | None = None) -> Any:
+        """A question as a batch of one row."""
+        return self.batch(self.sequence(self.question(text, images, page)), self.items(images, page))
+
+    def batch(self, sequence: Any, items: dict[str, Any]) -> Any:
+        if self.model is not self.backbone:
+            return self.model.collate([sequence], [items], side="left")
+        from vertebra.sequence.batch import collate
+
+        return collate([sequence], pad_id=self.backbone.pad_token_id, side="left")
+
+
+def read_page(path: Path) -> list[dict[str, Any]]:
+    """The lines of a page, each with a text and a box."""
+    from vertebra.errors import DataError
+
+    try:
+        lines = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"`{path}` cannot be read: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"`{path}` is no JSON: {error}") from error
+    if isinstance(lines, dict):
+        lines = lines.get("lines")
+    fields = {"text", "box"}
+    if not isinstance(lines, list) or not all(isinstance(line, dict) and fields <= set(line) for line in lines):
+        raise DataError(f'`{path}` must hold a list of lines, each {{"text": …, "box": [left, top, right, bottom]}}')
+    return lines
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given; those left out are the engine's own business."""
+    return {name: value for name, value in options.items() if value not in (None, [], ())}

@@ -1,0 +1,79 @@
+"""`vertebra trace`: how an answer is made, told step by step as it really ran; in the terminal, or as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vertebra.cli.asking import Attn, Device, Dtype, Image, Model, Page, Raw, System, Token
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def trace(
+    model: Model,
+    prompt: Annotated[str, typer.Argument(help="The question.")],
+    image: Image = None,
+    page: Page = None,
+    system: System = None,
+    raw: Raw = False,
+    max_new_tokens: Annotated[int, typer.Option(help="At most so many.")] = 8,
+    temperature: Annotated[float | None, typer.Option(help="Draw instead of taking the best.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k best.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the best that hold this probability.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Draw from what is this likely beside the best.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1, what was said becomes rarer.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same answer again.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute the whole row anew for every token.")] = False,
+    chunk: Annotated[int | None, typer.Option(help="Compute the prompt in pieces of so many positions.")] = None,
+    details: Annotated[int, typer.Option(help="Tell everything that was called for the first so many steps.")] = 2,
+    html: Annotated[Path | None, typer.Option(help="Write a page of HTML there: no network, no other file.")] = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    attn: Attn = None,
+    token: Token = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Watch a model answer: what goes in, who sees whom, what is cached, which tokens were likely, which was chosen."""
+    from vertebra.cli.asking import Asker, given, load
+    from vertebra.generate.tracing import trace as told
+
+    asker = Asker(load(model, dtype=dtype, device=device, attn=attn, token=token), system=system, raw=raw)
+    options = given(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed,
+        repetition_penalty=repetition_penalty, chunk=chunk,
+    )  # fmt: skip
+    if no_cache:
+        options["use_cache"] = False
+    batch = asker.prompt(prompt, image, page)
+    made = told(asker.model, batch, **options)
+    if html is not None:
+        from vertebra.generate.trace_html import page as drawn
+
+        _write(html, drawn(made))
+    if json:
+        from vertebra.cli.output import print_json
+
+        print_json(made.to_json())
+        return
+    from vertebra.cli.output import console
+    from vertebra.generate.trace_text import print_trace
+
+    out = console()
+    print_trace(made, out, details=details)
+    if html is not None:
+        out.print(f"written to {html}", soft_wrap=True)
+
+
+def _write(path: Path, page: str) -> None:
+    from vertebra.errors import ConfigError
+
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"`{path}` cannot be written: {error.strerror}; name a file in a folder that exists"
+        ) from error
