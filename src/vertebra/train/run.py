@@ -72,10 +72,11 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False, d
     if first:
         _note_changes(config, folder)
         configs.write(config, folder / RUN)
+    if first and not (folder / "samples.json").is_file():
+        # before the model is sharded, which leaves no rank able to answer alone
+        (folder / "samples.json").write_text(json.dumps({"before": answers(made.model, config)}, ensure_ascii=False))
     trainer = made.trainer(folder)
     newest = _restore_point(trainer, folder) if resume else None
-    if newest is None and first:
-        (folder / "samples.json").write_text(json.dumps({"before": answers(made.model, config)}, ensure_ascii=False))
     with trainer.stopper:
         try:
             if newest is None or checkpoint.step_of(newest) < made.feed.steps:
@@ -88,11 +89,13 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False, d
         finally:
             trainer.display.close()
     if trainer.stopper.asked is not None and trainer.state.global_step < made.feed.steps:
+        trainer.shards.leave()
         log.info(f"stopped by {trainer.stopper.asked} at step {trainer.state.global_step}; go on with --resume")
         return Outcome(
             folder=folder, step=trainer.state.global_step, steps=made.feed.steps, stopped=trainer.stopper.asked
         )
     model = _written(made, trainer, folder)
+    trainer.shards.leave()
     return Outcome(
         folder=folder, step=trainer.state.global_step, steps=made.feed.steps, model=model, found=_last_eval(folder)
     )

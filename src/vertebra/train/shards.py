@@ -61,6 +61,12 @@ class Shards:
         dist.all_gather_object(found, value)
         return found
 
+    def leave(self) -> None:
+        """All ranks end together: one that left earlier would take the others with it."""
+        if self.world > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+
     # --- checkpoints
 
     def save(self, trainer: Any, state: Mapping[str, Any], trainer_state: str) -> Path | None:

@@ -44,7 +44,7 @@ def base_print(parts: Any, *, rows: int | None = None) -> BasePrint:
         count += data.numel()
         digest.update(f"{name} {tuple(data.shape)}".encode())
         flat = data.reshape(-1)
-        if not len(flat):
+        if not len(flat) or flat.is_meta:
             continue
         step = max(1, len(flat) // _NUMBERS)
         sample = flat[::step][:_NUMBERS]

@@ -1,0 +1,73 @@
+"""`vertebra plan`: memory, sharding, time and cost of a recipe, on paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of one in recipes/.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the recipe. Repeatable.")] = None,
+    gpus: Annotated[int, typer.Option(help="How many GPUs.")] = 1,
+    gpu_memory: Annotated[float, typer.Option(help="GB of one GPU.")] = 80.0,
+    mfu: Annotated[float, typer.Option(help="The share of a GPU's speed that training reaches.")] = 0.4,
+    flops: Annotated[float, typer.Option(help="Operations a second of one GPU, in its precision.")] = 989e12,
+    tokens: Annotated[float | None, typer.Option(help="Tokens to train on: gives days.")] = None,
+    price: Annotated[float | None, typer.Option(help="Of one GPU hour: gives the cost.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="A PNG of the layouts.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The data alone.")] = False,
+) -> None:
+    """Say whether a run fits, how to shard it, and how long it takes; nothing is loaded."""
+    from vertebra.cli.output import console, print_json
+    from vertebra.train.plan import picture as draw
+    from vertebra.train.plan import plan as run
+    from vertebra.train.recipes import read_recipe
+
+    config = read_recipe(recipe, set_ or [])
+    made = run(config, gpus=gpus, memory=gpu_memory, mfu=mfu, flops=flops, tokens=tokens, price=price)
+    if picture is not None:
+        draw(made, picture)
+    if as_json:
+        print_json(made.to_json())
+        return
+    said = console()
+    said.print(
+        f"{made.model}: {made.parameters:,} parameters, {made.trained:,} train (stage {made.stage}); "
+        f"{made.rows} rows × {made.length} positions on each of {made.gpus} GPUs",
+        soft_wrap=True,
+    )
+    said.print(_table(made))
+    said.print(_verdict(made), soft_wrap=True)
+
+
+def _table(made: Any) -> Any:
+    from vertebra.cli.output import table
+
+    parts = ("weights", "gradients", "optimizer", "activations", "logits", "other", "peak")
+    shown = table("layout (GB a GPU)", *parts, "fits", right=parts)
+    for layout in made.layouts:
+        sizes = [f"{getattr(layout, part) / 1e9:.2f}" for part in parts]
+        shown.add_row(layout.name, *sizes, "yes" if layout.fits(made.memory) else "no")
+    return shown
+
+
+def _verdict(made: Any) -> str:
+    memory = made.memory / 1e9
+    if made.chosen is None:
+        least = min(layout.peak for layout in made.layouts) / 1e9
+        return (
+            f"It does not fit in {memory:g} GB: the leanest layout takes {least:.1f} GB. Take more GPUs, fewer rows "
+            "(optim.batch), shorter rows (data.block), LoRA (tune.stage=lora) or bfloat16 weights (model.dtype=bfloat16)"
+        )
+    lines = [f"It fits in {memory:g} GB with: {made.chosen}. About {made.tokens_per_second:,.0f} tokens/s"]
+    if made.days is not None:
+        lines.append(f"{made.tokens:.3g} tokens take {made.days:.2f} days")
+    if made.cost is not None:
+        lines.append(f"and cost {made.cost:,.0f}")
+    return "; ".join(lines)
