@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import torch
-
 from vertebra.errors import GenerationError, UnknownNameError
 from vertebra.generate.engine import Run
 from vertebra.generate.result import Generation, Step, Timings
@@ -77,21 +75,16 @@ def collect(run: Run, steps: Iterator[Step]) -> Generation:
     kept_of: dict[str, Any] = {name: tuple(values) if wanted[name] else None for name, values in kept.items()}
     reasons = run.ends.reasons
     return Generation(
-        sequences=padded(run.tokens, run.pad_id, run.language.device),
         tokens=run.tokens,
         stop_reason=[reasons[row] for row in range(run.total)],
         passes=tuple(run.state.passes),
         timings=Timings(prefill=run.prefilled, first_token=seconds[0], steps=tuple(seconds[1:]), total=total),
         seeds=run.seeds,
+        pad_id=run.pad_id,
+        device=run.language.device,
         tokenizer=run.backbone.tokenizer,
         stop_strings=given.stops,
         state=run.end_state() if given.keep_state else None,
         failed=[row for row in range(run.total) if reasons[row] in ("not a number", "nothing possible")],
         **kept_of,
     )
-
-
-def padded(tokens: list[list[int]], pad_id: int, device: torch.device) -> torch.Tensor:
-    """[B, T], the pad id after a row's end."""
-    longest = max(map(len, tokens))
-    return torch.tensor([ids + [pad_id] * (longest - len(ids)) for ids in tokens], dtype=torch.long, device=device)

@@ -58,7 +58,9 @@ class Run:
         eos = self.backbone.eos_token_ids if settings.eos_token_id is None else settings.eos_token_id
         self.eos = check_ids(eos, vocabulary, "eos_token_id")
         for name in ("suppress_tokens", "begin_suppress_tokens", "forced_eos_token_id", "forced_bos_token_id"):
-            check_ids(getattr(settings, name), vocabulary, name)
+            ids = getattr(settings, name)
+            if ids not in (None, ()):
+                check_ids(ids, vocabulary, name)
         for words in (*settings.bad_words_ids, *settings.sequence_bias):
             check_ids(words, vocabulary, "bad_words_ids or sequence_bias")
         self.pad_id = self.backbone.pad_token_id if settings.pad_token_id is None else settings.pad_token_id

@@ -89,11 +89,18 @@ class Language:
         self.dtype: torch.dtype = backbone.dtype
         self.device: torch.device = backbone.device
         self.num_rows: int = backbone.num_rows
-        self.num_logits = int(self.llm.get_output_embeddings().weight.shape[0])
+        self._last = self.llm.get_output_embeddings()
+        self.num_logits = int(self._last.weight.shape[0])
         self.limit: int | None = getattr(self.llm.config, "max_position_embeddings", None)
         with torch.inference_mode():
             self.head = head_of(self.llm)
         self.body = self.llm.base_model
+
+    def is_of(self, backbone: Any) -> bool:
+        """Whether the backbone is still what it was when this was made: moved, cast and grown models are others."""
+        weight = self._last.weight
+        same = (weight.dtype, weight.device, weight.shape[0]) == (self.dtype, self.device, self.num_logits)
+        return same and backbone.llm is self.llm and backbone.attn == self.facts.kernel
 
     def run(
         self, inputs: dict[str, torch.Tensor], mask: Any, positions: torch.Tensor, cache: Any, want: Want = LAST
@@ -164,15 +171,13 @@ def language_of(backbone: Any) -> Language:
             f"`{backbone.identifier}` is in training mode, where dropout and checkpointing change what it says; call "
             "`eval()` first"
         )
-    weight = backbone.llm.get_output_embeddings().weight
-    key = (backbone.attn, weight.dtype, weight.device, weight.shape[0], id(backbone.llm))
     known = _known.get(backbone)
-    if known is None or known[0] != key:
-        known = _known[backbone] = (key, Language(backbone))
-    return known[1]
+    if known is None or not known.is_of(backbone):
+        known = _known[backbone] = Language(backbone)
+    return known
 
 
-_known: weakref.WeakKeyDictionary[Any, tuple[Any, Language]] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[Any, Language] = weakref.WeakKeyDictionary()
 
 
 def _chosen(values: torch.Tensor, want: Want) -> torch.Tensor:

@@ -58,6 +58,8 @@ class Layout:
     @cached_property
     def next_position(self) -> np.ndarray:
         """[B, 1]: the position of the token that comes next."""
+        if not self.padded:
+            return self.position[:, -1:] + 1
         return np.take_along_axis(self.position, self.last, 1) + 1
 
     @cached_property

@@ -77,10 +77,8 @@ class Timings:
 class Generation:
     """The answer to a batch."""
 
-    sequences: torch.Tensor
-    """[B, T] new tokens; the pad id after a row's end."""
     tokens: list[list[int]]
-    """The same without padding."""
+    """New tokens of each row."""
     stop_reason: list[str]
     """A key of `REASONS` for each row."""
     passes: tuple[Pass, ...]
@@ -97,6 +95,8 @@ class Generation:
     """Steps × (layers + 1) × [B, length, width]: the whole prompt at step 0, one position at each later one."""
     attentions: tuple[tuple[torch.Tensor, ...] | None, ...] | None = None
     """Steps × layers × [B, heads, queries, keys]."""
+    pad_id: int = 0
+    device: torch.device = torch.device("cpu")
     tokenizer: Any = None
     stop_strings: tuple[str, ...] = ()
     sequences_scores: torch.Tensor | None = None
@@ -108,6 +108,13 @@ class Generation:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @cached_property
+    def sequences(self) -> torch.Tensor:
+        """[B, T] the same as a tensor; the pad id after a row's end."""
+        longest = max(self.lengths)
+        rows = [ids + [self.pad_id] * (longest - len(ids)) for ids in self.tokens]
+        return torch.tensor(rows, dtype=torch.long, device=self.device)
 
     @cached_property
     def text(self) -> list[str]:

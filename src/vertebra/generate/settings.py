@@ -235,9 +235,8 @@ def _check_ids(given: Settings) -> None:
         "forced_eos_token_id": given.forced_eos_token_id,
     }
     for name, value in lists.items():
-        for item in ids_of(value):
-            if not _whole(item):
-                raise GenerationError(f"{name} holds {item!r}; expected token ids")
+        if value not in (None, ()) and not all(map(_whole, ids_of(value))):
+            raise GenerationError(f"{name} is {value!r:.60}; expected token ids")
     for words in (*given.bad_words_ids, *given.sequence_bias):
         if not ids_of(words) or not all(_whole(item) for item in words):
             raise GenerationError(f"bad_words_ids and sequence_bias are about lists of token ids; got {words!r}")

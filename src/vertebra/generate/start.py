@@ -111,8 +111,10 @@ def compute(begun: Start, settings: Settings, want: Want) -> AnyState:
         if state.logits is None or want.hidden or want.attentions:
             state.seen = None
             state.refresh(want)  # type: ignore[union-attr]
-    elif not settings.use_cache:
-        state = UncachedState(begun.source, begun.language, begun.batch, attend=settings.attend, want=want)
+    elif not settings.use_cache or _one_token(begun, settings):
+        state = UncachedState(
+            begun.source, begun.language, begun.batch, layout=begun.layout, attend=settings.attend, want=want
+        )
     else:
         length = settings.cache_length or begun.batch.length + begun.most
         state = begin(
@@ -132,6 +134,12 @@ def compute(begun: Start, settings: Settings, want: Want) -> AnyState:
     if settings.num_return_sequences > 1:
         state = _repeated(state, settings.num_return_sequences)
     return state
+
+
+def _one_token(begun: Start, settings: Settings) -> bool:
+    """Whether nothing will ever read a cache: one token of each prompt, and nobody who goes on from there."""
+    plain = isinstance(settings.cache, str) and settings.chunk is None and settings.num_return_sequences == 1
+    return begun.most == 1 and plain and not settings.keep_state and not settings.compile
 
 
 def _compile(state: DecodeState, settings: Settings) -> None:

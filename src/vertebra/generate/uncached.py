@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from vertebra.generate.language import LAST, Language, Seen, Want
+from vertebra.generate.layout import Layout
 from vertebra.generate.source import Source
 from vertebra.generate.state import Pass
 from vertebra.sequence.batch import Batch
@@ -24,12 +25,20 @@ class UncachedState:
     static_length = None
 
     def __init__(
-        self, source: Source, language: Language, batch: Batch, *, attend: Attend | None = None, want: Want = LAST
+        self,
+        source: Source,
+        language: Language,
+        batch: Batch,
+        *,
+        layout: Layout | None = None,
+        attend: Attend | None = None,
+        want: Want = LAST,
     ) -> None:
         self.source, self.language, self.batch, self.attend = source, language, batch, attend
         self.passes: list[Pass] = []
+        # rows that are plain stay so: what is appended goes on as they do
+        self._plain = (Layout(batch) if layout is None else layout).plain
         self._encoded = source.encode(batch)
-        self._given = batch.length
         self._compute("prefill", want)
 
     @property
@@ -57,8 +66,11 @@ class UncachedState:
     def _compute(self, kind: str, want: Want) -> None:
         begin = time.perf_counter()
         batch, language = self.batch, self.language
-        planned = plan(batch, language.facts, dtype=language.dtype, attend=self.attend)
+        mask, positions = None, batch["position_ids"]
+        if self.attend is not None or not self._plain:
+            planned = plan(batch, language.facts, dtype=language.dtype, attend=self.attend)
+            mask, positions = planned.attention_mask, planned.position_ids
         inputs = self.source.inputs(batch, 0, batch.length, self._encoded)
-        self.seen: Seen = language.run(inputs, planned.attention_mask, planned.position_ids, None, want)
+        self.seen: Seen = language.run(inputs, mask, positions, None, want)
         seconds = time.perf_counter() - begin
         self.passes.append(Pass(kind=kind, rows=batch.rows, columns=batch.length, cached=0, seconds=seconds))

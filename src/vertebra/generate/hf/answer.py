@@ -84,16 +84,15 @@ def answer(
     new = out.sequences[:, prompt_in_it:]
     tokenizer = begun.source.backbone.tokenizer
     rows = [_row(ids, eos, pad_id, settings, tokenizer, cut_short=begun.cut_short) for ids in new.tolist()]
-    longest = max(len(ids) for ids, _ in rows)
-    sequences = [ids + [pad_id] * (longest - len(ids)) for ids, _ in rows]
     return Generation(
-        sequences=torch.tensor(sequences, dtype=torch.long, device=new.device),
         tokens=[ids for ids, _ in rows],
         stop_reason=[reason for _, reason in rows],
         passes=tuple(log.passes),
         timings=log.timings(begun.begin),
         seeds=None if settings.seed is None else (int(settings.seed),),  # type: ignore[arg-type]
         engine="hf",
+        pad_id=pad_id,
+        device=new.device,
         tokenizer=tokenizer,
         stop_strings=settings.stops,
         logits=out.logits if settings.output_logits else None,
