@@ -177,22 +177,25 @@ class HFCausalLLMBackbone(LLMBackbone):
         if labels is not None and logits_to_keep is not None:
             raise SequenceError("labels need the logits of every position; leave `logits_to_keep` or `labels` out")
         self._require_weights()
-        past_key_values = inputs_of_call.as_cache(past_key_values, self.llm.config)
-        kernel = "eager" if output_attentions else self.attn
-        attention_mask = inputs_of_call.mask_for(attention_mask, kernel, self.llm.config.dtype)
+        llm, config = self.llm, self.llm.config
+        if past_key_values is not None:
+            past_key_values = inputs_of_call.as_cache(past_key_values, config)
+        if attention_mask is not None and not inputs_of_call.is_plain(attention_mask):
+            kernel = "eager" if output_attentions else self.attn
+            attention_mask = inputs_of_call.mask_for(attention_mask, kernel, self.dtype)
         inputs_of_call.check(
-            self.llm.config,
+            config,
             self.identifier,
             input_ids=input_ids,
             inputs_embeds=inputs_embeds,
-            width=getattr(self.llm.get_input_embeddings(), "embedding_dim", None),
+            embedding=llm.get_input_embeddings,
             attention_mask=attention_mask,
             position_ids=position_ids,
             labels=labels,
             num_items=num_items_in_batch,
             past=past_key_values,
         )
-        if position_ids is None and isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2:
+        if position_ids is None and attention_mask is not None and inputs_of_call.is_plain(attention_mask):
             # models that count from 0 would shift a left-padded row
             position_ids = inputs_of_call.positions_of(attention_mask)[:, -inputs.shape[1] :]  # type: ignore[assignment]
         extra: dict[str, Any] = {}
@@ -200,7 +203,7 @@ class HFCausalLLMBackbone(LLMBackbone):
             extra["logits_to_keep"] = logits_to_keep
         if num_items_in_batch is not None:
             extra["num_items_in_batch"] = num_items_in_batch
-        run = self._with_attentions if output_attentions else self.llm
+        run = self._with_attentions if output_attentions else llm
         return run(
             input_ids=input_ids,
             attention_mask=attention_mask,

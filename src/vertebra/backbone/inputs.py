@@ -6,6 +6,7 @@ alone beside a cache). Values are looked at where that is free, on the CPU; shap
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ IGNORED = -100
 
 def positions_of(attention_mask: torch.Tensor) -> torch.Tensor:
     """0, 1, 2 … from the first real token of each row; padding counts as 0."""
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+    return attention_mask.cumsum(-1, dtype=torch.long).sub_(1).clamp_(min=0)
 
 
 def check(
@@ -29,17 +30,19 @@ def check(
     *,
     input_ids: torch.Tensor | None,
     inputs_embeds: torch.Tensor | None,
-    width: int | None,
+    embedding: Callable[[], Any],
     attention_mask: Any,
     position_ids: torch.Tensor | None,
     labels: torch.Tensor | None,
     num_items: Any,
     past: Any,
 ) -> None:
-    """Every check of one call, cheap ones first; `width` is that of the embedding matrix, where it is known."""
-    inputs = the_one(input_ids, inputs_embeds)
+    """Every check of one call whose inputs `the_one` has seen; `embedding` finds the input embedding, which takes a while."""
+    inputs = input_ids if inputs_embeds is None else inputs_embeds
+    assert inputs is not None
     _check_ids(input_ids, config.vocab_size)  # not read off the matrix: while it is sharded it has another shape
-    _check_embeds(inputs_embeds, width)
+    if inputs_embeds is not None:
+        _check_embeds(inputs_embeds, getattr(embedding(), "embedding_dim", None))
     _check_beside(inputs, attention_mask, position_ids, labels, past)
     _check_labels(labels, num_items)
     _check_length(inputs, position_ids, past, getattr(config, "max_position_embeddings", None), who)
@@ -60,6 +63,11 @@ def the_one(input_ids: Any, inputs_embeds: Any) -> torch.Tensor:
     return value
 
 
+def is_plain(mask: Any) -> bool:
+    """Whether a mask says only which positions are real."""
+    return isinstance(mask, torch.Tensor) and mask.ndim == 2
+
+
 def mask_for(mask: Any, kernel: str, dtype: torch.dtype) -> Any:
     """The mask as the kernel takes it: [B, K], or [B, 1, Q, K] in floats; masks by layer type are a dict of such.
 
@@ -67,7 +75,7 @@ def mask_for(mask: Any, kernel: str, dtype: torch.dtype) -> Any:
     """
     if isinstance(mask, dict):
         return {layer_type: mask_for(one, kernel, dtype) for layer_type, one in mask.items()}
-    if not isinstance(mask, torch.Tensor) or mask.ndim == 2:
+    if not isinstance(mask, torch.Tensor) or is_plain(mask):
         return mask
     if mask.ndim != 4:
         raise SequenceError(f"attention_mask has shape {tuple(mask.shape)}; expected [B, K], or [B, 1, Q, K]")
@@ -87,11 +95,19 @@ def _readable(values: torch.Tensor) -> bool:
     return values.device.type == "cpu" and values.numel() > 0 and not torch.compiler.is_compiling()
 
 
+def _least_and_most(values: torch.Tensor) -> tuple[int, int]:
+    if values.numel() <= 32:  # a decode step: plain numbers are read sooner than a reduction starts
+        plain = values.view(-1).tolist() if values.is_contiguous() else values.flatten().tolist()
+        return min(plain), max(plain)
+    least, most = torch.aminmax(values)
+    return int(least), int(most)
+
+
 def _check_ids(input_ids: torch.Tensor | None, rows: int) -> None:
     """Every id must be a row of the embedding."""
     if input_ids is None or not _readable(input_ids):
         return
-    least, most = (int(value) for value in torch.aminmax(input_ids))
+    least, most = _least_and_most(input_ids)
     if least < 0 or most >= rows:
         raise SequenceError(
             f"input_ids hold {most if most >= rows else least}, but the embedding has the rows 0 to {rows - 1}; the ids "
@@ -99,8 +115,8 @@ def _check_ids(input_ids: torch.Tensor | None, rows: int) -> None:
         )
 
 
-def _check_embeds(inputs_embeds: torch.Tensor | None, width: int | None) -> None:
-    if inputs_embeds is not None and width is not None and inputs_embeds.shape[-1] != width:
+def _check_embeds(inputs_embeds: torch.Tensor, width: int | None) -> None:
+    if width is not None and inputs_embeds.shape[-1] != width:
         raise SequenceError(
             f"inputs_embeds are {inputs_embeds.shape[-1]} wide; the embedding matrix of this model is {width} wide"
         )
@@ -110,7 +126,7 @@ def _check_beside(inputs: torch.Tensor, attention_mask: Any, position_ids: Any, 
     """What comes beside the inputs must speak of the same rows and positions; a mask speaks of the cached ones too."""
     rows, new = inputs.shape[:2]
     seen = _cached_length(past)
-    if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2 and seen is not None:
+    if is_plain(attention_mask) and seen is not None:
         _check_shape("attention_mask", attention_mask, rows, seen + new, f"{seen} cached and {new} new positions")
     if position_ids is not None and position_ids.ndim == 2:  # one row may serve all
         _check_shape("position_ids", position_ids, rows if position_ids.shape[0] != 1 else 1, new, f"{new} positions")
@@ -148,7 +164,7 @@ def _check_length(
             f"{inputs.shape[1]} positions after {seen} cached ones make {total}; `{who}` has {limit}. {mend}"
         )
     if position_ids is not None and _readable(position_ids):
-        least, most = (int(value) for value in torch.aminmax(position_ids))
+        least, most = _least_and_most(position_ids)
         if least < 0 or most >= limit:
             wrong = most if most >= limit else least
             raise TooLongError(f"position_ids hold {wrong}; `{who}` has the positions 0 to {limit - 1}. {mend}")

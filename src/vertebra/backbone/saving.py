@@ -157,7 +157,7 @@ def load_weights(backbone: Any, where: str | Path, *, token: str | None = None) 
     rows_before, values_before = num_rows(llm), [(m.parameter, m.parameter.data) for m in matrices(llm)]
     resize(llm, rows)
     try:
-        assign(llm, tensors, dtype=llm.config.dtype, where=source.name)
+        assign(llm, tensors, dtype=llm.dtype, where=source.name)
     except CheckpointError:
         resize(llm, rows_before)
         for parameter, values in values_before:  # of weights that were there before; cutting rows off lost some

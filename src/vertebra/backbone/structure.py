@@ -230,7 +230,7 @@ def converted_by_library(llm: Any, folder: Path) -> dict[str, torch.Tensor] | No
     """The tensors as transformers' own loader names and shapes them, or None where it finds no more than we do."""
     with BUILDING, compat.bars_only_in_terminals(), compat.errors_only():
         loaded, told = type(llm).from_pretrained(
-            folder, dtype=llm.config.dtype, output_loading_info=True, generation_config=GenerationConfig()
+            folder, dtype=llm.dtype, output_loading_info=True, generation_config=GenerationConfig()
         )
     return None if told.get("missing_keys") else dict(loaded.state_dict())
 
