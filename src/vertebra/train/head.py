@@ -59,10 +59,12 @@ def head_loss(
     """
     if hidden.ndim != 2 or len(hidden) != len(targets):
         raise SequenceError(f"hidden states of shape {tuple(hidden.shape)} for {len(targets)} targets; expected [N, D]")
-    rows = chunk or max(_LEAST_ROWS, _CHUNK_BYTES.get(hidden.device.type, 64 << 20) // (4 * weight.shape[0]))
     device = hidden.device.type
     mixed = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if mixed else hidden.dtype
+    # a chunk in 16 bits ends with a pass over the whole d W in fp32: few chunks, then
+    least = _LEAST_ROWS if dtype.itemsize > 2 or not weight.requires_grad else 4 * _LEAST_ROWS
+    rows = chunk or max(least, _CHUNK_BYTES.get(device, 64 << 20) // (4 * weight.shape[0]))
     options = _Options(rule or LossRule(), head or HeadRule(), rows, dtype)
     with torch.autocast(device, enabled=False):
         return _HeadLoss.apply(hidden, weight, bias, targets, weights, options)

@@ -32,11 +32,10 @@ def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW; fused where all parameters are on an accelerator."""
+    """AdamW in its fused form, which is the fastest on CPUs and GPUs and makes no temporaries."""
     made = groups(model, config.weight_decay)
-    cuda = all(p.is_cuda for group in made for p in group["params"])
-    options: dict[str, Any] = {"fused": True} if cuda else {"foreach": True}
-    return torch.optim.AdamW(made, lr=config.lr, betas=config.betas, eps=config.eps, **options)
+    known = all(p.device.type in ("cpu", "cuda") for group in made for p in group["params"])
+    return torch.optim.AdamW(made, lr=config.lr, betas=config.betas, eps=config.eps, fused=known)
 
 
 def warmup_steps(warmup: float, steps: int) -> int:

@@ -163,9 +163,13 @@ def _layouts(config: RunConfig, seen: Rehearsal, length: int, gpus: int, context
     ways = [("ddp" if gpus > 1 else "one GPU", 1), *(("fsdp in a node", n) for n in nodes)]
     ways += [("fsdp", gpus)] if gpus > 1 else []
     made = []
+    known = {(config.optim.checkpointing, False): seen}  # a rehearsal of 7 B takes seconds
     for name, shards in ways:
         for checkpointing in (True,) if config.optim.checkpointing else (False, True):
-            step = rehearsal_of(config, length, checkpointing=checkpointing, sharded=shards > 1)
+            kind = (checkpointing, shards > 1)
+            if kind not in known:
+                known[kind] = rehearsal_of(config, length, checkpointing=checkpointing, sharded=shards > 1)
+            step = known[kind]
             full = f"{name}, checkpointing" if checkpointing else name
             made.append(_layout(full, seen, step, shards, gpus > 1, context))
     return made
@@ -179,8 +183,7 @@ def _layout(name: str, whole: Rehearsal, step: Rehearsal, shards: int, several: 
     # activations, logits and what the backward needs at its highest point, gradients apart
     inside = max(step.peak - step.weights - step.trained, 0)
     backward = (whole.weights + states + whole.trained) / shards + inside
-    # the update holds gradients and one temporary of their size
-    update = (whole.weights + states + 2 * whole.trained) / shards
+    update = (whole.weights + states + whole.trained) / shards  # fused: no temporaries
     fixed = CONTEXT if context else 0.0
     peak = (max(backward, update) + gathered + sent) * (1 + FRAGMENTS if context else 1) + fixed
     return Layout(

@@ -40,7 +40,7 @@ class Rehearsal:
     trained_parameters: int
 
 
-class _Alive(TorchDispatchMode):
+class Alive(TorchDispatchMode):
     """Counts the bytes of storages that operations make."""
 
     def __init__(self, known: Any) -> None:
@@ -84,7 +84,7 @@ def rehearse(
         ids = torch.zeros((rows, length), dtype=torch.long)
         count = max(1, int(rows * (length - 1) * supervised))
         targets, weight = torch.zeros(count, dtype=torch.long), torch.ones(count)
-        with _Alive([*model.parameters(), *model.buffers()]) as alive, autocast:
+        with Alive([*model.parameters(), *model.buffers()]) as alive, autocast:
             with head_held_back(model) as seen:
                 model(input_ids=ids, use_cache=False)
             hidden = seen.pop()
