@@ -56,4 +56,4 @@ def test_backbone_page_runs(monkeypatch, tmp_path, capsys):
         exec(compile(block, "backbone.md", "exec"), {})
     MODELS.clear()
     MODELS.update(before)
-    assert "growths replayed" in capsys.readouterr().out
+    assert "growth replayed" in capsys.readouterr().out

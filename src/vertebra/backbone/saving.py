@@ -132,7 +132,7 @@ class LoadReport:
     seconds: float
 
     def __str__(self) -> str:
-        how = f", {self.replayed} growths replayed" if self.replayed else ", taken as they are"
+        how = f", growth replayed ({self.replayed} ×)" if self.replayed else ", taken as they are"
         rows = f"{self.rows_in_file} {self.rows} rows{how}"
         aside = f"; {self.unused} tensors are of other parts" if self.unused else ""
         return f"{self.folder}: {self.tensors} tensors mapped in {self.seconds:.2f} s; {rows}{aside}"
