@@ -181,7 +181,8 @@ def test_merge_writes_a_plain_folder_and_tells_the_difference(adapter_folder: Pa
 
     report = merge("tiny-llama2", adapter_folder, tmp_path / "out", dtype="float32")
     assert report.good
-    assert report.exact < 1e-4 * report.largest_logit  # fp32 on logits of about 14
+    # On one probe the unmerged fp32 model is itself 5e-4 from fp64 (logits up to 14), the merged one 1e-4.
+    assert report.exact < 1e-4 * report.largest_logit
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
     assert type(plain).__name__ == "LlamaForCausalLM"
     again = backbone(str(tmp_path / "out")).eval()
