@@ -28,11 +28,7 @@ class CompiledStep:
         self._on_gpu = language.device.type == "cuda"
         self._step: Callable[..., torch.Tensor] | None = None
         if language.head is not None:
-            mode = "reduce-overhead" if self._on_gpu and backend == "inductor" else None
-            # newer versions let one function have a limit of its own, so that many shapes of one model all compile
-            limit = "recompile_limit" in inspect.signature(torch.compile).parameters
-            more: dict[str, Any] = {"recompile_limit": _RECOMPILES} if limit else {}
-            self._step = torch.compile(_step_of(language), backend=backend, mode=mode, **more)
+            self._step = torch.compile(_step_of(language), backend=backend, **_options(self._on_gpu, backend))
         else:
             log.warn_once(
                 f"`{language.backbone.identifier}` computes more behind its body than its head; its steps run uncompiled"
@@ -60,6 +56,16 @@ class CompiledStep:
         if self._on_gpu:
             logits = logits.clone()  # the next replay writes over it
         return Seen(logits=logits, ids=None if rows is None else rows.ids)
+
+
+def _options(on_gpu: bool, backend: Any) -> dict[str, Any]:
+    """How to compile. What could change in the modules makes another `Language`, so that a step need not look at each."""
+    # newer versions let one function have a limit of its own, so that many shapes of one model all compile
+    limited = "recompile_limit" in inspect.signature(torch.compile).parameters
+    options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+    if on_gpu and backend == "inductor":
+        options["triton.cudagraphs"] = True
+    return {"options": options, **({"recompile_limit": _RECOMPILES} if limited else {})}
 
 
 def _step_of(language: Language) -> Callable[..., torch.Tensor]:

@@ -129,9 +129,7 @@ class Run:
         """The steps, one after the other."""
         last = self.begin
         for index in range(self.most):
-            if index:
-                self._next(index)
-            step = self._step(index)
+            step = self._turn(index)
             now = time.perf_counter()
             step.seconds, last = now - last, now
             yield step
@@ -139,8 +137,10 @@ class Run:
                 return
 
     @torch.inference_mode()
-    def _step(self, index: int) -> Step:
-        """Choose one token a row from the logits at hand."""
+    def _turn(self, index: int) -> Step:
+        """Let the model read what was said last, and choose one token a row from its logits."""
+        if index:
+            self._next(index)
         self.context.step = index
         logits = self._logits(index)
         scores = self._scored(logits)
@@ -238,7 +238,6 @@ class Run:
         log.warn(f"row {row} ends at step {index}: {what}; the {len(self.tokens[row])} tokens before it are kept")
         return reason
 
-    @torch.inference_mode()
     def _next(self, index: int) -> None:
         """Let the model read the tokens of the last step."""
         chosen, live = self._chosen, [self._live[row] for row in self.rows]

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -35,12 +34,11 @@ _AHEAD = 256
 """Positions of that many steps are made at a time."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pass:
+class Pass(NamedTuple):
     """One call of the language model."""
 
     kind: str
-    """`prefill`, `extend` or `step`."""
+    """`prefill`, `extend`, `step` or `parallel`."""
     rows: int
     columns: int
     cached: int
@@ -306,8 +304,7 @@ class DecodeState:
             )
 
     def _note(self, kind: str, columns: int, begin: float) -> None:
-        seconds = time.perf_counter() - begin
-        self.passes.append(Pass(kind=kind, rows=self.rows, columns=columns, cached=self.length, seconds=seconds))
+        self.passes.append(Pass(kind, self.rows, columns, self.length, time.perf_counter() - begin))
         self.length += columns
 
     def _match_windows(self, layout: Layout) -> None:

@@ -50,7 +50,7 @@ class StepMasks:
         if self._facts.flash or self._facts.kernel == "flex_attention":
             return room[:, : column + 1]
         if self._static is not None:
-            room[..., column] = 0
+            room.select(3, column).zero_()
         masks = {name: self._for_type(name, room, column) for name in self._facts.types}
         return masks if len(masks) > 1 else masks[self._facts.types[0]]
 
