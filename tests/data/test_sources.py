@@ -18,7 +18,7 @@ from vertebra.data.sources.combined import Chain, split
 from vertebra.data.sources.files import JsonLines, TextFile
 from vertebra.data.sources.open import open_source
 from vertebra.data.sources.tables import Items
-from vertebra.errors import ConfigError, DataError, UnknownNameError
+from vertebra.errors import ConfigError, DataError, NetworkError, UnknownNameError
 
 ROWS = [{"text": f"row {i} é"} for i in range(25)]
 
@@ -180,6 +180,12 @@ def test_a_compressed_file_that_breaks_off(tmp_path):
     whole = (tmp_path / "b.jsonl.zst").read_bytes()
     (tmp_path / "b.jsonl.zst").write_bytes(whole[: len(whole) // 2])
     assert "breaks off" in faults(open_source(tmp_path / "b.jsonl.zst"))[-1].message
+
+
+def test_a_hub_name_without_a_network():
+    for name in ("nobody/nothing", "hub:nothing"):
+        with pytest.raises(NetworkError, match="nothing` is neither a path here nor to be had from the hub"):
+            open_source(name)
 
 
 def test_what_is_no_source(tmp_path):

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -143,6 +144,14 @@ def test_workers_change_nothing(workers, jsonl):
     resumed = loader(path, Packed(2, 7), block=8, workers=2)
     resumed.load_state_dict(state)
     assert ids(resumed) == ids(plain)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_streamed_dataset_is_not_dealt_out_twice(workers):
+    """Inside torch's workers such a dataset hands each its own shards; here the blocks are what is dealt out."""
+    held = datasets.Dataset.from_list([{"text": text} for text in rows(50)])
+    streamed = held.to_iterable_dataset(num_shards=3)
+    assert tokens(loader(streamed, InOrder(2), block=8, workers=workers)) == expected(50)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of two cores torch says so

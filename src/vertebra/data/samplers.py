@@ -17,9 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vertebra.data.progress import progress
 from vertebra.data.samples import Samples
 from vertebra.errors import ConfigError
 from vertebra.sequence.packing import pack
+
+LARGE = 200_000
+"""Samples from which on packing has a progress bar."""
 
 GROUP = 100
 """Batches' worth of samples that are sorted by length together."""
@@ -141,7 +145,9 @@ class Packed(Sampler):
     def plan(self, samples: Samples, epoch: int, world: int = 1) -> Plan:
         order = samples.order(epoch, self.seed)
         # Equal lengths keep their (shuffled) order, so rows have other members every epoch, and as many rows.
-        packed = pack(samples.lengths[order], self.capacity)
+        with progress("packing", len(order), unit="samples", show=len(order) > LARGE) as advance:
+            packed = pack(samples.lengths[order], self.capacity)
+            advance(len(order))
         rows = [packed[row] for row in self._rng(epoch).permutation(len(packed))]
         members = order[np.concatenate([np.asarray(row) for row in rows])]
         starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])

@@ -13,12 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from vertebra.data.progress import progress
 from vertebra.data.rows import Fault, Raw, Row, Source, digest
 from vertebra.data.sources.compressed import MAX_LINE, decoded, lines, open_bytes, raw_lines, read_text
 from vertebra.errors import DataError, MissingPartError, UnknownNameError
 
 TextUnit = Literal["line", "paragraph", "file"]
 TEXT_UNITS: tuple[TextUnit, ...] = ("line", "paragraph", "file")
+
+LARGE = 16 * 2**20
+"""Bytes of a file from which on its scan has a progress bar."""
 
 
 class FileSource(Source):
@@ -41,7 +45,13 @@ class FileSource(Source):
 
     def _count(self) -> int:
         """How many units; by a walk, where nothing cheaper is known."""
-        return sum(1 for _ in self.raw())
+        count = 0
+        with progress(f"scanning {self.path.name}", None, show=self.path.stat().st_size > LARGE) as advance:
+            for _ in self.raw():
+                count += 1
+                if count % 1000 == 0:
+                    advance(1000)
+        return count
 
     def _scan(self) -> tuple[int, str]:
         if self._scanned is None:
