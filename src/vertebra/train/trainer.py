@@ -134,6 +134,10 @@ class ExactTrainer(Trainer):
             found.require_good()
             log.info(str(found))
 
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
+        """The Trainer would walk all gradients for a norm of its own, and unscale them a second time."""
+        return self.grad_norm
+
     def after_step(self) -> None:
         """Metrics, evaluation, checkpoint, stop: in this order, so that a checkpoint knows what was written."""
         step, config = self.state.global_step, self.config
