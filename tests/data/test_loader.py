@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from vertebra.data.causal import Blocks
 from vertebra.data.collate import Collator
-from vertebra.data.loader import Loader
+from vertebra.data.loader import Loader, whole_again
 from vertebra.data.mixture import TableMixture
 from vertebra.data.samplers import InOrder, LengthGrouped, Packed, Shuffled, slots_per_token
 from vertebra.errors import ConfigError, DataError, TooLongError
+from vertebra.sequence.batch import Batch
 from vertebra.sequence.loss import count_items
 
 from .tables import rows_strategy, table_of
@@ -248,6 +249,19 @@ def test_mixed_tables_in_a_loader():
     assert all(seen[i] >= 1 for i in [*range(10), 100, 101, 102])
     assert sum(seen[100 + i] for i in range(3)) > 5
     assert len(one) == len(list(one))
+
+
+def test_pinned_batches_are_whole(monkeypatch):
+    """What torch does to a batch when it pins it, with the pinning itself (which needs an accelerator) left out."""
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: tensor)
+    (batch,) = loader(table_of([[1, 2], [3]]), InOrder(2))
+    batch["segments"] = ("image",)
+    pinned = pin_memory(batch)
+    assert type(pinned) is Batch
+    assert whole_again(pinned).segments == ("image",)
+    assert torch.equal(pinned.input_ids, batch.input_ids)
 
 
 def test_settings_that_cannot_work(monkeypatch):

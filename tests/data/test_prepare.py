@@ -57,6 +57,8 @@ def test_a_stream_of_unknown_length_is_held(gpt2):
     assert rows_of(table) == expected(gpt2)
     exactly_one_span = prepare(iter(["a"] * 1000), TextEncoder(gpt2))
     assert len(exactly_one_span) == 1000
+    assert exactly_one_span.fingerprint() == prepare(iter(["a"] * 1000), TextEncoder(gpt2)).fingerprint()
+    assert exactly_one_span.fingerprint() != prepare(iter(["b"] * 1000), TextEncoder(gpt2)).fingerprint()
 
 
 def test_nothing_is_read_again_when_nothing_changed(jsonl, gpt2, tmp_path):

@@ -21,6 +21,7 @@ import numpy as np
 
 from vertebra.data.sources.tables import datasets_library
 from vertebra.data.table import LISTS, Chunk, ChunkBuilder
+from vertebra.data.tokens import one_thread_in_this_process
 from vertebra.errors import DataError
 
 PIPELINE = 1
@@ -79,7 +80,7 @@ def mapped(
     datasets.utils.logging.disable_progress_bar()
     try:
         held.with_format("arrow").map(
-            _Mapping(encode, tuple(columns)),
+            _Mapping(encode, tuple(columns), forked=num_proc > 1),
             batched=True,
             batch_size=1,
             writer_batch_size=1,
@@ -98,12 +99,16 @@ def mapped(
 class _Mapping:
     """What each process runs; a class, so that it can be sent there."""
 
-    def __init__(self, encode: Callable[[int, int], Iterable[Chunk]], columns: tuple[str, ...]) -> None:
-        self.encode, self.columns = encode, columns
+    def __init__(
+        self, encode: Callable[[int, int], Iterable[Chunk]], columns: tuple[str, ...], *, forked: bool
+    ) -> None:
+        self.encode, self.columns, self.forked = encode, columns, forked
 
     def __call__(self, table: Any) -> Any:
         import pyarrow as pa
 
+        if self.forked:
+            one_thread_in_this_process()
         chunks = self.encode(table["start"][0].as_py(), table["stop"][0].as_py())
         tables = [to_arrow(chunk, self.columns) for chunk in chunks]
         return pa.concat_tables(tables or [to_arrow(ChunkBuilder(self.columns).built(), self.columns)])

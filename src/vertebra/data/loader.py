@@ -86,7 +86,7 @@ class Loader:
         epoch = self.epoch
         for batch in self._torch:
             self._at.batches += 1
-            yield batch
+            yield whole_again(batch)
             if self.epoch != epoch:
                 return  # somebody moved on to another epoch
         self.set_epoch(epoch + 1)
@@ -190,6 +190,12 @@ class Maker(Dataset[Batch]):
                 "Give it an answer, or leave it out."
             )
         return vectors
+
+
+def whole_again(batch: Batch) -> Batch:
+    """A batch as the collator made it: pinning memory, torch rebuilds every tuple as a list."""
+    batch["segments"] = tuple(batch["segments"])
+    return batch
 
 
 def place_among_ranks(rank: int | None, world: int | None) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from vertebra.data.formats import Reader, Text
 from vertebra.data.progress import on_terminal, progress
 from vertebra.data.rows import Fault, Faults, OnBad, Raw, Row, Source, digest
 from vertebra.data.sources.open import open_source
-from vertebra.data.table import Chunk, Table
+from vertebra.data.table import Chunk, Table, hash_of
 from vertebra.errors import ConfigError, DataError, MissingPartError
 
 SPAN = 1000
@@ -76,7 +76,10 @@ def prepare(
     meta |= {"fingerprint": key, "labels": source.label_names()}
     folder = _cache(cache, num_proc) if content is not None else None
     if folder is None:
-        table = Table(_held(scan, known=content is not None, num_proc=num_proc, show=show_progress), meta=meta)
+        chunks = _held(scan, known=content is not None, num_proc=num_proc, show=show_progress)
+        if content is None:  # what could not be known before is known now
+            meta["fingerprint"] = digest(key, *[hash_of(chunk) for chunk in chunks])
+        table = Table(chunks, meta=meta)
     else:
         entry = folder.find(key) or _made(scan, folder, key, num_proc=num_proc, show=show_progress)
         table = Table(folder.read(entry), meta=meta)

@@ -23,13 +23,14 @@ from vertebra import log
 from vertebra.data.collate import Collator
 from vertebra.data.encoders import Encoder, Placed
 from vertebra.data.formats import Reader
-from vertebra.data.loader import Maker, place_among_ranks
+from vertebra.data.loader import Maker, place_among_ranks, whole_again
 from vertebra.data.rows import Fault, Faults, OnBad, Raw, Row, Source, digest
 from vertebra.data.samplers import Plan, Sampler
 from vertebra.data.samples import Samples
 from vertebra.data.sources.open import open_source
 from vertebra.data.sources.tables import Stream
 from vertebra.data.table import Table
+from vertebra.data.tokens import one_thread_in_this_process
 from vertebra.errors import ConfigError, DataError
 from vertebra.sequence.batch import Batch
 
@@ -136,7 +137,7 @@ class StreamLoader:
                     continue
                 self._batches = made
                 self._start = (block.number, number + 1)
-                yield batch
+                yield whole_again(batch)
                 if self.epoch != epoch:
                     return
         if made < self._batches or not seen:
@@ -217,6 +218,8 @@ class _Blocks(IterableDataset[Block]):
     def __iter__(self) -> Iterator[Block]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        if info:
+            one_thread_in_this_process()
         walk = self.source.at_epoch(self.epoch, seed=self.seed, shuffle=self.shuffle)
         units = self.size * self.world
         number = self.first + worker

@@ -9,6 +9,7 @@ the scan that made it. Nothing is copied until a sample is asked for.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.data.rows import Fault
+from vertebra.data.rows import Fault, digest
 from vertebra.data.samples import Samples, Vectors
 
 LISTS = {
@@ -153,6 +154,15 @@ class Table(Samples):
 
     def __repr__(self) -> str:
         return f"Table({len(self):,} samples, {self.tokens:,} tokens, {sum(len(c.faults) for c in self.chunks)} faults)"
+
+
+def hash_of(chunk: Chunk) -> str:
+    """A hash of everything that the samples of a chunk say."""
+    made = hashlib.blake2b(np.ascontiguousarray(chunk.offsets).tobytes(), digest_size=16)
+    for name in sorted(chunk.columns):
+        made.update(name.encode())
+        made.update(np.ascontiguousarray(chunk.columns[name]).tobytes())
+    return digest(made.hexdigest(), None if chunk.scale is None else chunk.scale.tolist(), sorted(chunk.extras.items()))
 
 
 def _opened(by: Callable[..., Sequence[Chunk]], arguments: tuple[Any, ...], meta: Mapping[str, Any]) -> Table:

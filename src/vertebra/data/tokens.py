@@ -9,6 +9,7 @@ No special token is put around a text here, and none is recognised inside it: a 
 
 from __future__ import annotations
 
+import os
 import re
 from array import array
 from collections.abc import Sequence
@@ -154,6 +155,11 @@ class TextTokenizer:
             for row, text in enumerate(texts)
         ]
         return joined(rows)
+
+
+def one_thread_in_this_process() -> None:
+    """Said in a forked process, where the tokenizer's threads are gone: it would say so, and warn, by itself."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def joined(rows: Sequence[np.ndarray], dtype: Any = np.int32) -> Flat:
