@@ -55,6 +55,8 @@ _HOME = {
     "load_adapter": "vertebra.tune.adapter",
     "save_adapter": "vertebra.tune.adapter",
     "merge": "vertebra.tune.merge",
+    "RunConfig": "vertebra.train.config",
+    "read_recipe": "vertebra.train.recipes",
     "MultimodalModel": "vertebra.multimodal.model",
     "ModelFiles": "vertebra.multimodal.folder",
     "new_part": "vertebra.multimodal.fresh",
