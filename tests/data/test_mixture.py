@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vertebra.data.causal import Windows, fitted
 from vertebra.data.mixture import STOPS, Mixture, TableMixture, interleaved
+from vertebra.data.samples import Picked
 from vertebra.errors import ConfigError, DataError, UnknownNameError
 
 from .tables import table_of
@@ -139,6 +141,15 @@ def test_settings_that_cannot_work():
     other = mixture([1, 1], weights=[1, 2])
     with pytest.raises(ConfigError, match="another order"):
         other.load_state_dict(mixture([1, 1]).state_dict())
+
+
+def test_a_mixture_is_made_last():
+    """A view that numbers samples anew would lose the weights in silence."""
+    mixed = TableMixture({"a": table_of([[1, 2, 3], [4]])})
+    assert fitted(mixed, 3) is mixed
+    for cut in (lambda: fitted(mixed, 2, too_long="drop"), lambda: Windows(mixed, 2), lambda: Picked(mixed, [0])):
+        with pytest.raises(ConfigError, match="then mix"):
+            cut()
 
 
 def test_prints_and_parts():

@@ -17,7 +17,7 @@ import numpy as np
 
 from vertebra import log
 from vertebra.data.rows import digest
-from vertebra.data.samples import Picked, Samples, Vectors, as_sequence
+from vertebra.data.samples import Picked, Samples, Vectors, as_sequence, refuse_mixture
 from vertebra.data.table import Table, documents_of
 from vertebra.errors import ConfigError, TooLongError, UnknownNameError
 from vertebra.sequence.length import cut_to
@@ -95,6 +95,7 @@ class Windows(Samples):
     def __init__(self, samples: Samples, size: int, stride: int = 0, *, again: bool = False) -> None:
         if not 0 <= stride < size:
             raise ConfigError(f"windows of {size} that overlap by {stride}; expected 0 to {size - 1}")
+        refuse_mixture(samples)
         self.samples, self.size, self.stride, self.again = samples, size, stride, again
         step = size - stride
         more = np.maximum(0, -(-(samples.lengths - size) // step))

@@ -94,7 +94,7 @@ class Weighted(Samples):
         if not 0 < boost < float("inf"):
             raise ConfigError(f"a boost of {boost}; expected a number above 0")
         self.samples, self.keys, self.boost, self.by = samples, keys, boost, by
-        self.lengths = samples.lengths
+        self.lengths, self.mixes = samples.lengths, samples.mixes
 
     def vectors(self, index: int, epoch: int = 0) -> Vectors:
         vectors = self.samples.vectors(index, epoch)

@@ -206,6 +206,8 @@ class Mixture(Source):
 class TableMixture(Samples):
     """Several tables (or other samples) as one, drawn by weights in every epoch; inside a table the order is shuffled."""
 
+    mixes = True
+
     def __init__(self, tables: Mapping[str, Samples], weights: Weights = None, *, stop: Stop = "each_once") -> None:
         self.tables = dict(tables)
         self.weights = checked_weights(list(self.tables), weights)

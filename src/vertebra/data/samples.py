@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.data.rows import digest
-from vertebra.errors import DataError
+from vertebra.errors import ConfigError, DataError
 from vertebra.sequence.tokens import TokenSequence
 
 Vectors = dict[str, Any]
@@ -26,6 +26,8 @@ class Samples(ABC):
 
     lengths: np.ndarray
     """How many positions each sample has."""
+    mixes: bool = False
+    """Whether `order` draws by weights: a view that numbers samples anew would lose that."""
 
     @abstractmethod
     def vectors(self, index: int, epoch: int = 0) -> Vectors:
@@ -85,10 +87,19 @@ def is_supervised(vectors: Vectors, *, shift: bool = True) -> bool:
     return bool((np.asarray(weight)[first:] > 0).any())
 
 
+def refuse_mixture(samples: Samples) -> None:
+    """Told by views that number samples anew."""
+    if samples.mixes:
+        raise ConfigError(
+            "a mixture cannot be cut or picked from: its weights would be lost. Do so to each table, then mix"
+        )
+
+
 class Picked(Samples):
     """Some samples of others, in a given order."""
 
     def __init__(self, samples: Samples, indices: Sequence[int] | np.ndarray) -> None:
+        refuse_mixture(samples)
         self.samples, self.indices = samples, np.asarray(indices, np.int64)
         self.lengths = samples.lengths[self.indices]
 
