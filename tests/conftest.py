@@ -13,6 +13,8 @@ _CACHE = Path(tempfile.gettempdir()) / f"vertebra-tests-{getpass.getuser()}"
 os.environ["VERTEBRA_CACHE"] = str(_CACHE / "tiny")
 os.environ["HF_HUB_CACHE"] = str(_CACHE / f"hub-{os.getpid()}")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A test runner of several processes sets 80 columns for each, and tables would wrap where a pipe's would not.
+os.environ.pop("COLUMNS", None)
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
