@@ -15,7 +15,7 @@ NAME = "tiny-llama2"
 
 
 def test_every_key_of_the_library_has_a_fate():
-    keys = set(vars(GenerationConfig()))
+    keys = {name for name in vars(GenerationConfig()) if name not in ("_commit_hash", "_original_object_hash")}
     assert keys <= set(KEYS), f"new keys of GenerationConfig: {keys - set(KEYS)}"
     for name, key in KEYS.items():
         if key.fate == "ours":

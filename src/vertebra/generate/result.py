@@ -96,7 +96,7 @@ class Generation:
     attentions: tuple[tuple[torch.Tensor, ...] | None, ...] | None = None
     """Steps × layers × [B, heads, queries, keys]."""
     pad_id: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device | None = None
     tokenizer: Any = None
     stop_strings: tuple[str, ...] = ()
     sequences_scores: torch.Tensor | None = None

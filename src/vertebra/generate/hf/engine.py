@@ -164,6 +164,13 @@ class _Call:
         keys: dict[str, Any] = {
             name: getattr(settings, name) for name in _THEIRS if getattr(settings, name) not in (None, False)
         }
+        if settings.samples:
+            # left out, the library would put its own default there: the fifty best
+            keys |= {
+                "top_k": settings.top_k or 0,
+                "top_p": settings.top_p or 1.0,
+                "temperature": settings.temperature or 1.0,
+            }
         keys |= {
             "do_sample": settings.samples,
             "max_new_tokens": begun.most,
