@@ -66,6 +66,8 @@ class ExactTrainer(Trainer):
         sharded = config.parallel.kind == "fsdp" and settings.world_size > 1
         if sharded:
             learner = shard(learner, config, settings.device, settings.world_size)
+        # what DDP wraps: accelerate's way back to it looks for every engine there is, at every step
+        self.learner = learner
         super().__init__(model=learner, args=settings, callbacks=[_Steps(self)])
         if sharded:
             leave_unwrapped(self.accelerator)
@@ -94,7 +96,7 @@ class ExactTrainer(Trainer):
             # the first fetch after a resume starts workers and draws seeds; only now is the state the saved one
             set_random_state(self.restored)
             self.restored = None
-        counted = [count_items({**b, "weights": b["weights"].double()}, shift=self._learner.shift) for b in batches]  # type: ignore[arg-type]
+        counted = [count_items({**b, "weights": b["weights"].double()}, shift=self.learner.shift) for b in batches]  # type: ignore[arg-type]
         tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
         totals = torch.tensor([float(sum(counted)), float(tokens)], dtype=torch.float64)
         totals = self.shards.summed(totals)
@@ -130,7 +132,7 @@ class ExactTrainer(Trainer):
             self.model_wrapped.zero_grad(set_to_none=True)
             return
         if self.state.global_step == 0:
-            found = check_gradients(self._learner.model, self.config.tune.zero_gradient)
+            found = check_gradients(self.learner.model, self.config.tune.zero_gradient)
             found.require_good()
             log.info(str(found))
 
@@ -166,7 +168,7 @@ class ExactTrainer(Trainer):
         assert self.evaluator is not None, "called only where there is one"
         start = time.perf_counter()
         with random_untouched():
-            found = self.evaluator(self._learner)
+            found = self.evaluator(self.learner)
         self.judge.see(step, found["loss"])
         if self.is_world_process_zero():
             clock = {"seconds": time.perf_counter() - start}
@@ -180,10 +182,6 @@ class ExactTrainer(Trainer):
         assert self.lr_scheduler is not None, "made before the first step"
         last = self.lr_scheduler.last_epoch - 1
         return self.config.optim.lr * self.lr_scheduler.lr_lambdas[0](max(0, last))
-
-    @property
-    def _learner(self) -> Learner:
-        return self.accelerator.unwrap_model(self.model)
 
     # --- optimizer and schedule
 
