@@ -128,7 +128,8 @@ def top_p(p: float) -> Rule:
     """Keep the smallest set of best tokens that holds the probability p; the best one always."""
 
     def rule(scores: torch.Tensor, context: Context) -> torch.Tensor:
-        ordered, order = scores.sort(dim=-1)  # the worst first, so that what goes is a beginning
+        # the worst first, so that what goes is a beginning; stable, so that of equals the same ones stay in any space
+        ordered, order = scores.sort(dim=-1, stable=True)
         below = ordered.softmax(-1).cumsum(-1) <= 1.0 - p
         below[..., -1] = False
         return scores.masked_fill(below.scatter(-1, order, below), NEVER)
