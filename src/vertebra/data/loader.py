@@ -10,7 +10,6 @@ a pure function of seed and epoch, so the position is all there is to a state; i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import Sampler as TorchSampler
 
 from vertebra.data.collate import Collator
+from vertebra.data.ranks import place_among_ranks, weightless
 from vertebra.data.rows import digest
 from vertebra.data.samplers import Plan, Sampler, Share
 from vertebra.data.samples import Samples, Vectors, is_supervised
@@ -175,12 +175,15 @@ class Maker(Dataset[Batch]):
     def __getitem__(self, share: Share) -> Batch:
         rows = [[self._vectors(index, share) for index in row] for row in share.rows]
         extras = [[self.samples.extra(index) for index in row] for row in share.rows]
-        return self.collator(rows, extras)
+        batch = self.collator(rows, extras)
+        if "labels" in batch:
+            batch["label_weights"] = torch.ones(len(batch["labels"]))
+        return weightless(batch) if share.filler else batch
 
     def _vectors(self, index: int, share: Share) -> Vectors:
         vectors = self.samples.vectors(index, share.epoch)
         if share.filler:
-            return vectors | {"weight": 0.0}
+            return vectors
         # Text that is trained on whole needs no look, be it the one token that was left over for the last block; and
         # where a sample has a label, that is what counts.
         weighed = np.ndim(vectors.get("weight", 1.0)) > 0
@@ -196,12 +199,3 @@ def whole_again(batch: Batch) -> Batch:
     """A batch as the collator made it: pinning memory, torch rebuilds every tuple as a list."""
     batch["segments"] = tuple(batch["segments"])
     return batch
-
-
-def place_among_ranks(rank: int | None, world: int | None) -> tuple[int, int]:
-    """This process's rank and the number of ranks: as given, else torchrun's, else alone."""
-    rank = int(os.environ.get("RANK", "0") or 0) if rank is None else rank
-    world = int(os.environ.get("WORLD_SIZE", "1") or 1) if world is None else world
-    if not 0 <= rank < world:
-        raise ConfigError(f"rank {rank} of {world}; expected 0 to {world - 1}")
-    return rank, world

@@ -7,6 +7,9 @@ they have fetched ahead, and the state is a block's number and a batch inside it
     units    0 … K·W │ K·W … 2·K·W │ …          K rows for each of W ranks
     block        0   │      1      │            rank r takes every W-th of the shuffled block
     worker       0   │      1      │  0 …       of this rank
+
+Packing, and rows that are left out, may make more batches of one rank's share than of another's. So before a block is
+handed out the ranks tell each other how many they have, and all hand out as many as the one with the most.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from vertebra import log
 from vertebra.data.collate import Collator
 from vertebra.data.encoders import Encoder, Placed
 from vertebra.data.formats import Reader
-from vertebra.data.loader import Maker, place_among_ranks, whole_again
+from vertebra.data.loader import Maker, whole_again
+from vertebra.data.ranks import Exchange, exchange_among, filler, place_among_ranks
 from vertebra.data.rows import Fault, Faults, OnBad, Raw, Row, Source, digest
 from vertebra.data.samplers import Plan, Sampler
 from vertebra.data.samples import Samples
@@ -31,7 +35,7 @@ from vertebra.data.sources.open import open_source
 from vertebra.data.sources.tables import Stream
 from vertebra.data.table import Table
 from vertebra.data.tokens import one_thread_in_this_process
-from vertebra.errors import ConfigError, DataError
+from vertebra.errors import ConfigError, DataError, VertebraError
 from vertebra.sequence.batch import Batch
 
 BLOCK = 1024
@@ -52,8 +56,8 @@ class StreamLoader:
     view: what the samples of a block become before they are batched (`lambda table: Blocks(table, 512)`).
     on_bad: an unusable row stops the run (`fail`), or is left out and counted (`skip`).
 
-    Ranks see the same number of rows, give or take one a block, but packing may give them other numbers of batches:
-    train for a number of steps, not of epochs, on several ranks.
+    exchange: how ranks agree (see `data.ranks`); through the process group where one of this many ranks is up. A rank
+    with fewer batches in a block than another repeats its last one with weight 0, so that all take equally many steps.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class StreamLoader:
         on_bad: OnBad = "fail",
         rank: int | None = None,
         world: int | None = None,
+        exchange: Exchange | None = None,
         workers: int = 0,
         prefetch: int = 2,
         pin_memory: bool | None = None,
@@ -79,6 +84,7 @@ class StreamLoader:
         if block < sampler.batch_size:
             raise ConfigError(f"blocks of {block} rows are smaller than a batch of {sampler.batch_size}")
         self.rank, self.world = place_among_ranks(rank, world)
+        self.exchange = exchange
         self.source = open_source(data)
         if workers and isinstance(self.source, Stream) and not callable(self.source.make):
             raise ConfigError(
@@ -119,28 +125,25 @@ class StreamLoader:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch; after its last batch the next epoch begins."""
         epoch = self.epoch
-        first_block, skipped = self._start
-        self._firsts = [(self._batches - skipped, first_block)]
-        self._blocks.epoch, self._blocks.first = epoch, first_block
+        first, skipped = self._start
         made = self._batches - skipped
-        seen = first_block == 0
-        for block in DataLoader(self._blocks, batch_size=None, **self._options):
-            seen = True
-            self._tell(block)
-            if block.number > first_block:
-                self._firsts.append((made, block.number))
-            elif len(block.batches) < skipped:
+        self._firsts = [(made, first)]
+        met = False
+        for number, batches in enumerate(self._agreed(epoch, first), first):
+            met = True
+            if number > first:
+                self._firsts.append((made, number))
+            elif len(batches) < skipped:
                 break  # and be told below
-            for number, batch in enumerate(block.batches):
+            for inside, batch in enumerate(batches):
                 made += 1
-                if block.number == first_block and number < skipped:
+                if number == first and inside < skipped:
                     continue
-                self._batches = made
-                self._start = (block.number, number + 1)
+                self._batches, self._start = made, (number, inside + 1)
                 yield whole_again(batch)
                 if self.epoch != epoch:
                     return
-        if made < self._batches or not seen:
+        if made < self._batches or (first and not met):
             raise DataError(
                 f"{self.source.name} ended at batch {made} of epoch {epoch}, but {self._batches} were taken from it "
                 "before: the data has become shorter since the state was saved"
@@ -148,6 +151,35 @@ class StreamLoader:
         if not made:
             raise DataError(f"{self.source.name} gave no sample in epoch {epoch}: it is empty, or was read before")
         self.set_epoch(epoch + 1)
+
+    def _agreed(self, epoch: int, first: int) -> Iterator[list[Batch]]:
+        """Each block's batches, as many on every rank, until the last rank's stream has ended.
+
+        A rank that must stop says so before it does: the others would wait for it in their next step.
+        """
+        self._blocks.epoch, self._blocks.first = epoch, first
+        blocks = iter(DataLoader(self._blocks, batch_size=None, **self._options))
+        exchange = self.exchange or exchange_among(self.world)
+        while True:
+            block = stopped = None
+            try:
+                block = next(blocks, None)
+                if block is not None:
+                    self._tell(block)
+            except VertebraError as error:
+                stopped = error
+            said = exchange((None if block is None else len(block.batches), stopped and str(stopped)))
+            if stopped is not None:
+                raise stopped
+            for rank, (_, why) in enumerate(said):
+                if why:
+                    raise DataError(f"rank {rank} stopped, so this one does: {why}")
+            counts = [count for count, _ in said if count is not None]
+            if not counts:
+                return
+            own = [] if block is None else block.batches
+            missing = max(counts) - len(own)
+            yield own + [filler(own, self._blocks.collator)] * missing if missing else own
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch; the position inside the present one stays where it is."""
