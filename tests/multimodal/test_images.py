@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +29,11 @@ def as_bytes(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
+
+
+def open_files() -> list[str]:
+    """What this process holds open."""
+    return [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
 
 
 class TestSteps:
@@ -148,6 +155,16 @@ class TestWhatIsRefused:
         whole = as_bytes(picture(300, 300), kind)
         with pytest.raises(DataError, match=r"damaged or cut off .*; copy it again"):
             prepare_image(whole[: len(whole) // 2], SMALL)
+
+    def test_no_file_is_left_open(self, tmp_path):
+        broken, frames = tmp_path / "broken.png", tmp_path / "frames.gif"
+        broken.write_bytes(as_bytes(picture(300, 300))[:-900])
+        picture().save(frames, save_all=True, append_images=[picture(seed=1)])
+        with pytest.raises(DataError, match=r"broken.png` is damaged or cut off") as caught:
+            prepare_image(broken, SMALL)
+        prepare_image(frames, SMALL)
+        assert not {Path(link).name for link in open_files()} & {"broken.png", "frames.gif"}
+        assert caught.value.__cause__ is not None  # held until here, and with it the image that it is about
 
     def test_not_an_image(self, tmp_path):
         file = tmp_path / "notes.png"

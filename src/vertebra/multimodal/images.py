@@ -91,13 +91,21 @@ def prepare_image(image: ImageLike, how: Preparation) -> np.ndarray:
 def read_image(image: ImageLike, *, ground: tuple[int, int, int] | None = None) -> Image.Image:
     """An RGB image, turned as its camera says. Gray becomes RGB; 16 bits and transparency without `ground` are refused."""
     opened, name = _opened(image)
+    try:
+        return _rgb(_decoded(opened, name), name, ground)
+    finally:
+        if opened is not image:
+            opened.close()  # Pillow itself keeps a broken file open, and one of several frames
+
+
+def _decoded(opened: Image.Image, name: str) -> Image.Image:
+    """A copy of the pixels, turned."""
     if 0 in opened.size:
         raise DataError(f"{name} is {opened.size[0]} × {opened.size[1]} pixels; an image has at least one")
     try:
-        opened = ImageOps.exif_transpose(opened)
+        return ImageOps.exif_transpose(opened)
     except (OSError, ValueError, SyntaxError) as error:  # decoding starts here, and finds what is cut off
         raise DataError(f"{name} is damaged or cut off ({error}); copy it again, or leave it out") from error
-    return _rgb(opened, name, ground)
 
 
 def _opened(image: ImageLike) -> tuple[Image.Image, str]:
