@@ -8,11 +8,15 @@ import torch
 from torch import nn
 
 from vertebra.backbone.registry import load_backbone
+from vertebra.multimodal.fresh import new_part, new_queries
+from vertebra.multimodal.layout import BoxTables
 from vertebra.multimodal.model import MultimodalModel
 from vertebra.multimodal.part import Part
 from vertebra.multimodal.patches import PatchEncoder
 from vertebra.multimodal.projectors import Projector
 from vertebra.multimodal.queries import Queries
+from vertebra.multimodal.vision import VisionTower
+from vertebra.multimodal.vision.tiny import tiny_vision_checkpoint
 from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.tokens import TokenSequence
 
@@ -28,6 +32,30 @@ def with_parts(name: str = "tiny-llama2") -> MultimodalModel:
     width = language.embedding_width
     image = Part(PatchEncoder(16, image_size=8, patch_size=4), Projector("gelu2", 16, width))
     return MultimodalModel(language, {"image": image, "action": Queries(2, width)})
+
+
+def with_all_kinds(name: str = "tiny-llama2") -> MultimodalModel:
+    """A pretrained vision tower, boxes that are made from scratch, and learned queries, before any family."""
+    torch.manual_seed(0)
+    language = backbone(name)
+    tower = VisionTower.load(tiny_vision_checkpoint("tiny-siglip"))
+    parts = {"image": new_part(language, tower), "box": new_part(language, BoxTables(4), "linear")}
+    return MultimodalModel(language, {**parts, "action": new_queries(language, 2)})
+
+
+def row_of_all_kinds(model: MultimodalModel) -> Batch:
+    """One row with an item of every part, words, and a new token where there is one."""
+    new = "".join(f" {token}" for growth in model.backbone.growths for token in growth.tokens if not growth.is_pad)
+    words = model.backbone.tokenizer("Pick up the red block." + new).input_ids
+    slots = [(n, i) for n, part in enumerate(model.parts.values()) for i in range(part.slots)]
+    ids = [words[-1]] * len(slots) + words
+    row = TokenSequence.of(
+        ids, weight=[0.0] * len(slots) + [1.0] * len(words), slot=[*slots, *[(-1, -1)] * len(words)],
+        segments=tuple(model.parts),
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(1)
+    items = {n: p.encoder.sample(1, generator).numpy() for n, p in model.parts.items() if hasattr(p, "encoder")}
+    return collate([row], [items], pad_id=model.backbone.pad_token_id)
 
 
 def batch_for(model: MultimodalModel) -> Batch:

@@ -2,76 +2,154 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import get_args
 
 import pytest
+import torch
 
-from tests.tune.models import backbone, batch_for, trained, with_parts
+from tests.tune.models import backbone, batch_for, row_of_all_kinds, trained, with_all_kinds, with_parts
+from vertebra.backbone.tiny import TINY
 from vertebra.errors import ConfigError
+from vertebra.multimodal.model import MultimodalModel
 from vertebra.tune.choose import STAGES, Stage, TuneConfig, choose
 from vertebra.tune.gradients import check_gradients
+from vertebra.tune.lora import LoraSettings
 from vertebra.tune.parts import parts_of
 
-# stage -> (vision, projector, heads, the language model: all, last, or none)
+# stage -> what trains; language model: "all", "last" (embedding, last layer, head) or ""
 MEANT = {
-    "align": (False, True, False, "none"),
-    "finetune": (False, True, True, "all"),
-    "vla-train": (False, True, True, "all"),
-    "full-finetune": (True, True, True, "all"),
-    "vla-full-train": (True, True, True, "all"),
-    "last-layer-finetune": (False, False, True, "last"),
-    "vla-last-layer-train": (False, False, True, "last"),
-    "vla-sandwich-train": (True, True, True, "last"),
+    "align": {"scratch", "projector"},
+    "finetune": {"scratch", "projector", "queries", "all"},
+    "vla-train": {"scratch", "projector", "queries", "all"},
+    "full-finetune": {"vision", "scratch", "projector", "queries", "all"},
+    "vla-full-train": {"vision", "scratch", "projector", "queries", "all"},
+    "last-layer-finetune": {"queries", "last"},
+    "vla-last-layer-train": {"queries", "last"},
+    "vla-sandwich-train": {"vision", "scratch", "projector", "queries", "last"},
+    "last-blocks": {"queries", "block"},
+}
+
+# Written by hand: names of the embedding, the last layer and the head (none of its own where it is tied) of each family.
+LLAMA, TIED = ("model.embed_tokens.", "model.layers.1.", "lm_head."), ("model.embed_tokens.", "model.layers.1.")
+OPT = ("model.decoder.embed_tokens.", "model.decoder.layers.1.")
+LAST = {
+    "tiny-llama2": LLAMA,
+    "tiny-llama3": LLAMA,
+    "tiny-mistral": LLAMA,
+    "tiny-phi2": LLAMA,
+    "tiny-phi3": LLAMA,
+    "tiny-qwen2": LLAMA,
+    "tiny-qwen2.5": TIED,
+    "tiny-qwen3": TIED,
+    "tiny-opt": OPT,
+    "tiny-opt-narrow": OPT,
+    "tiny-gpt2": ("transformer.wte.", "transformer.h.1."),
+    "tiny-gemma2": TIED,
+    "tiny-gemma3": ("model.embed_tokens.", "model.layers.2."),
+    "tiny-smollm2": TIED,
+    "tiny-smollm3": ("model.embed_tokens.", "model.layers.3."),
+    "tiny-pythia": ("gpt_neox.embed_in.", "gpt_neox.layers.1.", "lm_head.", "embed_out."),
+}
+PARTS = {
+    "vision": "parts.image.encoder.",
+    "scratch": "parts.box.encoder.",
+    "projector": ("parts.image.projector.", "parts.box.projector."),
+    "queries": "parts.action.",
+    "all": "backbone.",
 }
 
 
+@cache
+def model_of(name: str) -> MultimodalModel:
+    return with_all_kinds(name)
+
+
+@pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("stage", MEANT)
-def test_a_stage_trains_its_parts_and_gradients_reach_them(stage: str):
-    model = with_parts()
+def test_a_stage_trains_exactly_its_parts(name: str, stage: str):
+    model = model_of(name)
     choose(model, TuneConfig(stage=stage))  # type: ignore[arg-type]
-    vision, projector, heads, language = MEANT[stage]
-    names = dict(model.named_parameters())
-    last = ("embed_tokens", "layers.1.", "lm_head")
-    expected = {
-        name
-        for name in names
-        if (".encoder." in name and vision)
-        or (".projector." in name and projector)
-        or (name.startswith("parts.action") and heads)
-        or (name.startswith("backbone") and language == "all")
-        or (name.startswith("backbone") and language == "last" and any(part in name for part in last))
-    }
+    last = tuple(f"backbone.llm.{piece}" for piece in LAST[name])
+    beginnings = {**PARTS, "last": last, "block": last[1]}
+    expected = {n for n, _ in model.named_parameters() for what in MEANT[stage] if n.startswith(beginnings[what])}
     assert trained(model) == expected
-    model.backbone.enable_gradient_checkpointing()
+    assert all(any(n.startswith(beginnings[what]) for n in expected) for what in MEANT[stage])
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("stage", ["align", "full-finetune", "vla-sandwich-train", "lora"])
+def test_gradients_reach_what_trains(name: str, stage: str):
+    model = with_all_kinds(name) if stage == "lora" else model_of(name)
+    choose(model, TuneConfig(stage=stage, lora=LoraSettings(r=2)))  # type: ignore[arg-type]
+    model.zero_grad()
+    model.train()(**row_of_all_kinds(model)).loss.backward()
+    found = check_gradients(model)
+    found.require_good()
+    assert all("lora_A" in n or n.endswith(("none", "k_proj.bias")) for n in found.allowed_zero)
+
+
+def test_gradients_reach_the_projector_beneath_a_frozen_model_that_recomputes():
+    model = with_parts()
+    choose(model, TuneConfig(stage="align"))
+    model.enable_gradient_checkpointing()
     model(**batch_for(model)).loss.backward()
     check_gradients(model).require_good()
 
 
-@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-opt", "tiny-qwen2.5", "tiny-gemma2"])
-def test_stages_on_other_families(name: str):
-    model = backbone(name)
-    choose(model, TuneConfig(stage="last-layer-finetune"))
-    meant = {id(p) for module in model.last_layer_finetune_modules for p in module.parameters()}
-    assert {id(p) for p in model.parameters() if p.requires_grad} == meant
-    choose(model, TuneConfig(stage="last-blocks", blocks=2))
-    assert {id(p) for p in model.parameters() if p.requires_grad} == {
-        id(p) for layer in model.layers[-2:] for p in layer.parameters()
-    }
+def test_stages_on_a_language_model_alone():
+    for name, last in LAST.items():
+        model = backbone(name)
+        for stage in ("finetune", "full-finetune"):
+            choose(model, TuneConfig(stage=stage))  # type: ignore[arg-type]
+            assert trained(model) == {n for n, _ in model.named_parameters()}
+        choose(model, TuneConfig(stage="last-layer-finetune"))
+        beginnings = tuple(f"llm.{piece}" for piece in last)
+        assert trained(model) == {n for n, _ in model.named_parameters() if n.startswith(beginnings)}
+        choose(model, TuneConfig(stage="last-blocks", blocks=2))
+        assert {id(p) for p in model.parameters() if p.requires_grad} == {
+            id(p) for layer in model.layers[-2:] for p in layer.parameters()
+        }
 
 
-def test_bitfit():
-    model = backbone("tiny-gpt2")
-    choose(model, TuneConfig(stage="bitfit"))
-    assert trained(model)
-    assert all(name.endswith(".bias") for name in trained(model))
-    with pytest.raises(ConfigError, match="has no bias at all"):
-        choose(backbone(), TuneConfig(stage="bitfit"))
+def test_finetuning_says_that_its_projector_is_random(caplog: pytest.LogCaptureFixture, tmp_path):
+    model = with_all_kinds()
+    choose(model, TuneConfig(stage="finetune"))
+    assert "starts from an aligned projector, and parts.image.projector, parts.box.projector is random" in caplog.text
+    caplog.clear()
+    model.save(tmp_path / "drawn")  # a folder does not make it trained
+    choose(MultimodalModel.load(tmp_path / "drawn"), TuneConfig(stage="last-layer-finetune"))
+    assert "look through noise" in caplog.text
+    caplog.clear()
+    choose(model, TuneConfig(stage="align"))
+    assert caplog.text == ""
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    model(**row_of_all_kinds(model)).loss.backward()
+    optimizer.step()
+    model.save(tmp_path / "aligned")
+    for aligned in (model, MultimodalModel.load(tmp_path / "aligned")):
+        for stage in ("finetune", "last-layer-finetune", "lora"):
+            choose(aligned, TuneConfig(stage=stage))  # type: ignore[arg-type]
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_bitfit(name: str):
+    model = model_of(name)
+    biases = {n for n, _ in model.named_parameters() if n.startswith("backbone.") and n.endswith(".bias")}
+    if name in ("tiny-gpt2", "tiny-opt", "tiny-opt-narrow", "tiny-phi2", "tiny-pythia", "tiny-qwen2", "tiny-qwen2.5"):
+        choose(model, TuneConfig(stage="bitfit"))
+        assert trained(model) == biases | {"parts.action.weight"}
+    else:
+        with pytest.raises(ConfigError, match="has no bias at all"):
+            choose(model, TuneConfig(stage="bitfit"))
 
 
 def test_patterns_come_after_the_stage():
     model = with_parts()
     choose(model, TuneConfig(stage="align", train=("*layers.0.mlp*", "parts.action"), freeze=("*.bias",)))
     assert trained(model) == {
+        "parts.image.encoder.cut.weight",
         "parts.image.projector.fc1.weight",
         "parts.image.projector.fc2.weight",
         "parts.action.weight",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vertebra.multimodal.part import Encoder, Part, Place
-from vertebra.multimodal.projectors import Projector, bring_to_size, rms
+from vertebra.multimodal.projectors import Projector, bring_to_size, mark, rms
 from vertebra.multimodal.queries import Queries, Start
 
 SAMPLE = 16
@@ -32,6 +32,7 @@ def new_part(backbone: Any, encoder: Encoder, projector: str = "gelu2", *, place
     values = encoder.sample(SAMPLE, torch.Generator().manual_seed(0))
     device = next(encoder.parameters(), torch.empty(0)).device
     bring_to_size(made.projector, encoder(values.to(device)), token_rms(backbone))
+    made.drawn = mark(made.projector)
     return made.to(backbone.device)
 
 

@@ -42,6 +42,7 @@ def part_record(part: Part | Queries) -> dict[str, Any]:
         "projector": part.projector.settings(),
         "place": part.place,
         "slots": part.slots,
+        **({"drawn": part.drawn} if part.untrained else {}),
     }
 
 
@@ -57,6 +58,8 @@ def part_from(record: Mapping[str, Any], *, where: str) -> Part | Queries:
                 f"{', '.join(ENCODERS)}. One of your own is made known with `register_encoder` before loading"
             )
         encoder = ENCODERS[kind](**record["encoder"]["settings"])
-        return Part(encoder, Projector(**record["projector"]), place=record["place"])
+        part = Part(encoder, Projector(**record["projector"]), place=record["place"])
+        part.drawn = record.get("drawn")
+        return part
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{where} is described in a way that cannot be built ({error!r})") from error

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from vertebra.errors import UnknownNameError
-from vertebra.multimodal.projectors import Projector
+from vertebra.multimodal.projectors import Projector, mark
 
 Fault = tuple[int | None, str]
 """Which item (None: all of them), and what is wrong with it and was expected."""
@@ -77,6 +77,8 @@ class Part(nn.Module):
         self.encoder = encoder
         self.projector = projector
         self.place: Place = place
+        self.drawn: str | None = None
+        """A mark of the projector as it was drawn; None where it came with knowledge, or nobody knows."""
 
     @property
     def slots(self) -> int:
@@ -91,6 +93,11 @@ class Part(nn.Module):
     @property
     def added(self) -> bool:
         return self.place == "added"
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the projector is still as it was drawn, so that nothing has aligned it yet."""
+        return self.drawn is not None and self.drawn == mark(self.projector)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """[M, …] raw items -> [M, slots, D] embeddings."""

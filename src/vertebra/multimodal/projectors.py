@@ -6,6 +6,7 @@ times larger drown the text, and training then stays where it began. It knows ne
 
 from __future__ import annotations
 
+import hashlib
 from itertools import pairwise
 from typing import Any
 
@@ -53,6 +54,19 @@ class Projector(nn.Module):
 def rms(values: torch.Tensor) -> float:
     """The root of the mean square of all entries."""
     return float(values.detach().float().square().mean().sqrt())
+
+
+@torch.no_grad()
+def mark(projector: Projector) -> str | None:
+    """A short hash of some weights, rounded to bfloat16 so that a change of type is no change; None on meta."""
+    digest = hashlib.sha256()
+    for layer in projector.layers:
+        if layer.weight.is_meta:
+            return None
+        step = max(1, layer.weight.numel() // 256)
+        some = layer.weight.detach().reshape(-1)[::step].to("cpu", torch.bfloat16)
+        digest.update(some.contiguous().view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 @torch.no_grad()

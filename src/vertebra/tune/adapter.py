@@ -3,6 +3,7 @@
     lora_adapter/           an ordinary PEFT folder; PEFT alone loads it into the base
     lora_adapter.<part>/    … where encoders or projectors have adapters of their own
     trained.safetensors     what was trained in full beside the adapters (projectors, heads, patterns)
+    parts.safetensors       encoders and projectors, whole, where the base's folder does not hold them
     vertebra.json           the base's id and fingerprint, growths, prompt builder, statistics
     tokenizer files
 
@@ -12,7 +13,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,11 @@ from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.saving import record
 from vertebra.backbone.source import RECORD, read_json
 from vertebra.backbone.vocabulary import Growth, regrow
-from vertebra.errors import CheckpointError
+from vertebra.errors import CheckpointError, ConfigError
 from vertebra.folders import require_free, write_whole
+from vertebra.multimodal.describe import holds_parts
+from vertebra.multimodal.kinds import part_from, part_record
+from vertebra.multimodal.model import MultimodalModel
 from vertebra.tune.choose import is_adapter
 from vertebra.tune.fingerprint import BasePrint, check_base
 from vertebra.tune.lora import LANGUAGE, Adapter, has_adapter, peft_quiet, require_peft
@@ -35,6 +39,7 @@ from vertebra.tune.parts import Parts, parts_of
 
 FOLDER = "lora_adapter"
 TRAINED = "trained.safetensors"
+PARTS = "parts.safetensors"
 
 
 def save_adapter(
@@ -60,18 +65,20 @@ def write_adapter(model: Any, adapter: Adapter, folder: Path, *, extra: Mapping[
             config.base_model_name_or_path = parts.backbone.hf_hub_path
         config.save_pretrained(inside)
         config.inference_mode, config.base_model_name_or_path = was
-    full = {
-        name: parameter.detach().cpu().contiguous()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and not is_adapter(name)
-    }
-    if full:
-        save_file(full, folder / TRAINED)
-    about: dict[str, Any] = dict(extra or {})
+    brought = _brought(model)
+    trained = [n for n, p in model.named_parameters() if p.requires_grad and not is_adapter(n)]
+    _save({n: p for n, p in model.named_parameters() if n in trained and _part_of(n) not in brought}, folder / TRAINED)
+    _save(_whole_parts(model, brought), folder / PARTS)
+    about: dict[str, Any] = {"record": getattr(model, "record", {}), **(extra or {})}
     if parts.backbone is not None:
         about |= record(parts.backbone)
         parts.backbone.tokenizer.save_pretrained(folder)
-    about["adapter"] = {"base": asdict(adapter.base), "roots": list(adapter.roots)}
+    about["adapter"] = {
+        "base": asdict(adapter.base),
+        "roots": list(adapter.roots),
+        "trained": trained,
+        "parts": {name: part_record(model.parts[name]) for name in brought},
+    }
     (folder / RECORD).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
@@ -86,28 +93,34 @@ def adapter_tensors(root: Any) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}
 
 
-def load_adapter(base: Any, folder: str | Path, *, trainable: bool = False, name: str = "") -> tuple[Any, Adapter]:
-    """Put a saved adapter on its base (a model, or the id or folder of a backbone); returns the model and the adapter.
+def load_adapter(
+    base: Any, folder: str | Path, *, trainable: bool = False, name: str = "", **options: Any
+) -> tuple[Any, Adapter]:
+    """Put a saved adapter on its base (a model, or the id or folder of one); returns the model and the adapter.
 
-    The base may be ungrown: recorded growths that it lacks are replayed. Prompt builder and tokenizer habits are those
-    of the training.
+    The base may be ungrown: recorded growths that it lacks are replayed. Statistics, prompt builder and tokenizer habits
+    are those of the training. `options` are `load_backbone`'s, where the base is loaded here.
     """
     folder = Path(folder)
     about = read_adapter_record(folder)
-    model = load_backbone(base) if isinstance(base, (str, Path)) else base
-    parts = parts_of(model)
     who = name or str(folder)
+    model, brought = _with_parts(_loaded(base, options), folder, about["adapter"].get("parts", {}), who)
+    parts = parts_of(model)
     if has_adapter(model):
         raise CheckpointError(f"`{who}`: the base has an adapter already; load the base anew, or merge the first one")
     _refuse_merged(parts, folder, who)
-    base_print = check_base(parts, BasePrint(**about["adapter"]["base"]), who=who)
+    base_print = check_base(parts, BasePrint(**about["adapter"]["base"]), who=who, brought=brought)
     if parts.backbone is not None:
         _replay(parts.backbone, about["backbone"], who)
     roots = {root: _load_root(parts, root, folder / _folder(root), trainable) for root in about["adapter"]["roots"]}
+    full = _spelled(model, about["adapter"].get("trained", ()))
     for parameter_name, parameter in model.named_parameters():
-        parameter.requires_grad_(trainable and is_adapter(parameter_name))
-    _load_trained(model, folder, trainable=trainable, who=who)
-    return model, Adapter(roots=roots, base=base_print)
+        parameter.requires_grad_(trainable and (is_adapter(parameter_name) or parameter_name in full))
+    _load_trained(model, folder, who=who)
+    if hasattr(model, "record"):
+        model.record.update(about.get("record", {}))
+    known = ("format", "backbone", "versions", "adapter")
+    return model, Adapter(roots=roots, base=base_print, about={k: v for k, v in about.items() if k not in known})
 
 
 def read_adapter_record(folder: str | Path) -> dict[str, Any]:
@@ -181,13 +194,9 @@ def _load_root(parts: Parts, root: str, folder: Path, trainable: bool) -> Any:
         raise CheckpointError(f"the adapter in `{folder}` cannot be loaded: {error}") from error
 
 
-def _load_trained(model: Any, folder: Path, *, trainable: bool, who: str) -> None:
-    if not (folder / TRAINED).is_file():
-        return
-    try:
-        tensors = load_file(folder / TRAINED)
-    except SafetensorError as error:
-        raise CheckpointError(f"`{folder / TRAINED}` is damaged: {error}") from error
+def _load_trained(model: Any, folder: Path, *, who: str) -> None:
+    tensors = _read(folder / TRAINED)
+    tensors = dict(zip(_spelled(model, tensors), tensors.values(), strict=True))
     named = dict(model.named_parameters())
     unknown = sorted(n for n, t in tensors.items() if n not in named or named[n].shape != t.shape)
     if unknown:
@@ -197,4 +206,79 @@ def _load_trained(model: Any, folder: Path, *, trainable: bool, who: str) -> Non
     with torch.no_grad():
         for name, tensor in tensors.items():
             named[name].copy_(tensor)
-            named[name].requires_grad_(trainable)
+
+
+def _spelled(model: Any, names: Iterable[str]) -> list[str]:
+    """Names of a backbone's tensors as this model has them: it may stand alone, or be part of a model."""
+    alone = hasattr(model, "llm")
+    if alone:
+        return [name.removeprefix("backbone.") for name in names]
+    return [f"backbone.{name}" if name.startswith("llm.") else name for name in names]
+
+
+def _loaded(base: Any, options: Mapping[str, Any]) -> Any:
+    if not isinstance(base, (str, Path)):
+        if options:
+            raise ConfigError(f"{', '.join(options)}: the base is loaded already; give these where it is loaded")
+        return base
+    return MultimodalModel.load(base, **options) if holds_parts(base) else load_backbone(base, **options)
+
+
+def _brought(model: Any) -> list[str]:
+    """The parts of a model that the folder of its base does not hold, so that the adapter's must."""
+    if not len(getattr(model, "parts", ())):
+        return []
+    where = Path(getattr(model.backbone, "hf_hub_path", "")) / RECORD
+    held = read_json(where).get("parts", {}) if where.is_file() else {}
+    return [name for name in model.parts if name not in held]
+
+
+def _part_of(name: str) -> str:
+    """The part that a tensor belongs to, by its name; empty for the backbone's."""
+    first, _, rest = name.partition(".")
+    return rest.partition(".")[0] if first == "parts" else ""
+
+
+def _whole_parts(model: Any, brought: Collection[str]) -> dict[str, torch.Tensor]:
+    """Every tensor of these parts by its name without an adapter."""
+    return {
+        f"parts.{name}.{key.replace('.base_layer.', '.')}": tensor
+        for name in brought
+        for key, tensor in model.parts[name].state_dict().items()
+        if not is_adapter(f".{key}")
+    }
+
+
+def _with_parts(model: Any, folder: Path, described: Mapping[str, Any], who: str) -> tuple[Any, list[str]]:
+    """The base with the parts that the adapter's folder brings, filled; and their names."""
+    if not described:
+        return model, []
+    if hasattr(model, "llm"):
+        model = MultimodalModel(model, {})
+    for name, entry in described.items():
+        if name not in model.parts:
+            model.parts[name] = part_from(entry, where=f"part `{name}` of `{who}`").to(
+                model.device, model.backbone.dtype
+            )
+    tensors = _read(folder / PARTS)
+    named = {name: tensor for name, tensor in model.state_dict().items() if _part_of(name) in described}
+    wrong = sorted(set(tensors) ^ set(named)) or [n for n, t in named.items() if t.shape != tensors[n].shape]
+    if wrong:
+        raise CheckpointError(f"the parts in `{folder / PARTS}` do not fit the base's: {', '.join(wrong[:4])}")
+    with torch.no_grad():
+        for name, tensor in named.items():
+            tensor.copy_(tensors[name])
+    return model, list(described)
+
+
+def _save(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
+    if tensors:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file)
+
+
+def _read(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file that is only there where there was something to keep."""
+    try:
+        return load_file(file) if file.is_file() else {}
+    except SafetensorError as error:
+        raise CheckpointError(f"`{file}` is damaged: {error}") from error

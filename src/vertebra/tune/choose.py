@@ -11,7 +11,8 @@
     lora                                      ·        ·           adapters                train
     none                                      ·        ·           ·                       ·
 
-`train` and `freeze` are patterns over parameter names, applied after the stage. It does not know optimizers.
+An encoder that is made from scratch (boxes, patches) is random at first, and trains wherever its projector does. `train`
+and `freeze` are patterns over parameter names, applied after the stage. It does not know optimizers.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from vertebra import log
 from vertebra.errors import ConfigError, UnknownNameError, did_you_mean
 from vertebra.tune.lora import Adapter, LoraSettings, add_lora
 from vertebra.tune.parts import Parts, parts_of
@@ -47,6 +49,10 @@ STAGES: dict[str, tuple[str, ...]] = {
     "lora": ("heads",),
     "none": (),
 }
+
+
+# stages that go on where `align` ended
+ALIGNED_FIRST = ("finetune", "vla-train")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +94,26 @@ def choose(model: Any, config: TuneConfig, *, seed: int = 0) -> Adapter | None:
         )
     _by_pattern(model, config.train, True)
     _by_pattern(model, config.freeze, False)
+    _warn_of_random(parts, config.stage)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError(f"stage `{config.stage}` with freeze={list(config.freeze)} leaves nothing to train")
     return adapter
+
+
+def _warn_of_random(parts: Parts, stage: str) -> None:
+    """Say what would stay noise, and which stage was skipped."""
+    random = parts.untrained
+    frozen = [name for name in random if not any(p.requires_grad for p in parts.projector[name].parameters())]
+    if frozen and stage != "none":
+        log.warn(
+            f"stage `{stage}` leaves {', '.join(frozen)} as it was drawn at random: the language model will look through "
+            "noise. Train stage `align` or `finetune` first and start from its folder, or name it in `train`"
+        )
+    elif random and stage in ALIGNED_FIRST:
+        log.warn(
+            f"stage `{stage}` starts from an aligned projector, and {', '.join(random)} is random: its first gradients "
+            "will disturb the language model. Train stage `align` first, and start from its folder (model.start)"
+        )
 
 
 def is_adapter(name: str) -> bool:
@@ -132,7 +155,8 @@ def _chosen(parts: Parts, name: str, config: TuneConfig) -> list[nn.Parameter]:
         return biases
     if name == "lm":
         return list(parts.lm.parameters())
-    kinds = {"vision": parts.vision, "projector": parts.projector, "heads": parts.heads}
+    # what stands before a projector without having learned anything has to learn with it
+    kinds = {"vision": parts.vision, "projector": parts.scratch | parts.projector, "heads": parts.heads}
     return [p for module in kinds[name].values() for p in module.parameters()]
 
 

@@ -7,7 +7,8 @@ Rows of tokens that were added later are not the base's and are left out.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,45 +27,68 @@ class BasePrint:
     """How many rows of the matrices were the base's own tokens."""
     parameters: int
     name: str = ""
+    light: str = ""
+    """Of tables and vectors alone: what a base has in common with its 8- and 4-bit form."""
+    quantized: bool = False
+    parts: dict[str, str] = field(default_factory=dict)
+    """Of encoders, projectors and queries, by the names of the model's parts."""
 
 
 def base_print(parts: Any, *, rows: int | None = None) -> BasePrint:
-    """The fingerprint of a model's language part, as it is now and without an adapter."""
+    """The fingerprint of a model as it is now and without an adapter."""
     lm = parts.lm
     if rows is None:
         growths = parts.backbone.growths if parts.backbone is not None else []
         rows = growths[0].vocab_before if growths else _table_rows(lm)
     tables = {id(p) for p in _tables(lm)}
+    named = [(n, p.detach()[:rows] if id(p) in tables else p.detach()) for n, p in lm.named_parameters()]
+    light = [(n, p) for (n, p), whole in zip(named, lm.parameters(), strict=True) if id(whole) in tables or p.ndim == 1]
+    return BasePrint(
+        digest=_digest(named),
+        rows=rows,
+        parameters=sum(tensor.numel() for _, tensor in named),
+        name=str(getattr(parts.backbone, "identifier", type(lm).__name__)),
+        light=_digest(light),
+        quantized=any(not (p.is_floating_point() or p.is_complex()) for _, p in named),
+        parts={name: _digest(part.state_dict().items()) for name, part in getattr(parts.model, "parts", {}).items()},
+    )
+
+
+def check_base(parts: Any, expected: BasePrint, *, who: str, brought: Collection[str] = ()) -> BasePrint:
+    """Stop where a model is not the base that an adapter was trained on. `brought`: parts that the adapter brings."""
+    found = base_print(parts, rows=min(expected.rows, _table_rows(parts.lm)))
+    packed = found.quantized or expected.quantized
+    if (found.light != expected.light) if packed else (found.digest != expected.digest):
+        sizes = "" if found.parameters == expected.parameters or packed else f" ({found.parameters:,} parameters)"
+        raise CheckpointError(
+            f"the adapter in `{who}` was trained on `{expected.name}` ({expected.parameters:,} parameters, fingerprint "
+            f"{expected.digest[:8]}); this is another base: `{found.name}`{sizes}, fingerprint {found.digest[:8]}. Name "
+            "the base that it was trained on, unmerged"
+        )
+    own = {name: digest for name, digest in expected.parts.items() if name not in brought}
+    wrong = [name for name, digest in own.items() if found.parts.get(name) != digest]
+    if wrong:
+        has = f"the parts {', '.join(found.parts)}" if found.parts else "no parts"
+        raise CheckpointError(
+            f"the adapter in `{who}` was trained on a model whose {' and '.join(f'`{n}`' for n in wrong)} part is another "
+            f"one; this base has {has}. Name the model folder that it was trained on"
+        )
+    return found
+
+
+def _digest(named: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """A hash of names, shapes and some numbers of every tensor."""
     digest = hashlib.sha256()
-    count = 0
-    for name, parameter in lm.named_parameters():
-        data = parameter.detach()
-        if id(parameter) in tables:
-            data = data[:rows]
-        count += data.numel()
-        digest.update(f"{name} {tuple(data.shape)}".encode())
-        flat = data.reshape(-1)
+    for name, tensor in named:
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().reshape(-1)
         if not len(flat) or flat.is_meta:
             continue
         step = max(1, len(flat) // _NUMBERS)
         sample = flat[::step][:_NUMBERS]
         packed = sample.to(torch.bfloat16).view(torch.int16) if sample.is_floating_point() else sample
         digest.update(packed.cpu().contiguous().numpy().tobytes())
-    name = getattr(parts.backbone, "identifier", type(lm).__name__)
-    return BasePrint(digest=digest.hexdigest()[:32], rows=rows, parameters=count, name=str(name))
-
-
-def check_base(parts: Any, expected: BasePrint, *, who: str) -> BasePrint:
-    """Stop where a model is not the base that an adapter was trained on."""
-    found = base_print(parts, rows=min(expected.rows, _table_rows(parts.lm)))
-    if found.digest != expected.digest:
-        sizes = "" if found.parameters == expected.parameters else f" ({found.parameters:,} parameters)"
-        raise CheckpointError(
-            f"the adapter in `{who}` was trained on `{expected.name}` ({expected.parameters:,} parameters, fingerprint "
-            f"{expected.digest[:8]}); this is another base: `{found.name}`{sizes}, fingerprint {found.digest[:8]}. Name "
-            "the base that it was trained on, unmerged"
-        )
-    return found
+    return digest.hexdigest()[:32]
 
 
 def _tables(lm: Any) -> list[torch.Tensor]:

@@ -15,8 +15,9 @@ from torch import nn
 from vertebra.errors import TrainingError
 from vertebra.tune.choose import matching
 
-# Why: B starts at zero, so that A gets nothing; a key's bias adds the same to every score of a softmax.
-ZERO_AT_START = ("*.lora_A.*", "*.k_proj.bias")
+# Why: B starts at zero, so that A gets nothing; a key's bias adds the same to every score of a softmax; a first batch
+# may hold none of the new tokens, and no item that says "no box".
+ZERO_AT_START = ("*.lora_A.*", "*.k_proj.bias", "*.trainable_tokens_delta*", "*.encoder.none")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -59,6 +59,8 @@ class Adapter:
     roots: dict[str, Any]
     base: BasePrint
     """What the base was before the adapter came."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """What the folder of a loaded one says beside (statistics)."""
 
     @property
     def language(self) -> Any:
@@ -74,7 +76,7 @@ def add_lora(model: Any, settings: LoraSettings, *, seed: int = 0) -> Adapter:
     base = base_print(parts)
     roots: dict[str, Any] = {}
     wanted: dict[str, nn.Module] = {LANGUAGE: parts.lm}
-    for setting, kind, found in (("towers", "encoder", parts.vision), ("projector", "projector", parts.projector)):
+    for setting, kind, found in (("towers", "encoder", parts.encoders), ("projector", "projector", parts.projector)):
         if getattr(settings, setting):
             if not found:
                 raise ConfigError(f"lora.{setting}: the model has no {kind} with parameters")

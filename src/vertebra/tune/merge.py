@@ -1,6 +1,7 @@
 """An adapter merged into its base: in fp32, in place, one base in memory, with the difference in logits told.
 
-    W ← W + scale · B A        one matrix at a time, then the cast, then a plain Hugging Face folder
+    W ← W + scale · B A        one matrix at a time, then the cast, then a plain Hugging Face folder (a model folder,
+                               where the base sees images)
 
 Half-precision merges differ from what was trained; how much is measured on fixed probes, and above a bound the result
 is not written. It does not know optimizers or data.
@@ -9,6 +10,7 @@ is not written. It does not know optimizers or data.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,11 @@ from torch import nn
 
 from vertebra.backbone.habits import PROBES
 from vertebra.backbone.kernels import as_dtype
-from vertebra.backbone.registry import load_backbone
-from vertebra.backbone.saving import save_backbone
 from vertebra.backbone.source import RECORD, find, read_json
-from vertebra.errors import CheckpointError
+from vertebra.errors import CheckpointError, ConfigError
 from vertebra.folders import require_free, write_whole
+from vertebra.sequence.batch import Batch
+from vertebra.sequence.tokens import TokenSequence
 from vertebra.tune.adapter import adapter_digest, load_adapter
 from vertebra.tune.parts import parts_of
 
@@ -65,20 +67,23 @@ def merge(
     bound: float | None = None,
     overwrite: bool = False,
 ) -> MergeReport:
-    """Merge an adapter into its base, and write a plain Hugging Face folder. `dtype`: that of the base by default.
+    """Merge an adapter into its base, and write the folder of a plain model. `dtype`: that of the base by default.
 
     bound: the largest difference allowed, as a share of the largest logit. Above it nothing is written.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "merging is one process's work; start it without torchrun, or every rank would write the folder"
+        )
     out = Path(out)
     require_free(out, overwrite=overwrite)
-    backbone = load_backbone(base, dtype="float32")
-    target = as_dtype(dtype) if dtype else _dtype_of(backbone)
-    load_adapter(backbone, adapter)
-    backbone.eval()
-    before = probe_logits(backbone)
-    count = merge_in_place(backbone)
-    exact = _difference(before, probe_logits(backbone))
-    _cast(backbone, target)
+    model, _ = load_adapter(base, adapter, dtype="float32")
+    target = as_dtype(dtype) if dtype else _dtype_of(parts_of(model).backbone)
+    model.eval()
+    before = probe_logits(model)
+    count = merge_in_place(model)
+    exact = _difference(before, probe_logits(model))
+    _cast(model, target)
     largest = max(float(rows.abs().max()) for rows in before)
     share = BOUNDS.get(target, 0.05) if bound is None else bound
     report = MergeReport(
@@ -86,12 +91,12 @@ def merge(
         dtype=str(target).removeprefix("torch."),
         largest_logit=largest,
         exact=exact,
-        cast=_difference(before, probe_logits(backbone)),
+        cast=_difference(before, probe_logits(model)),
         bound=share * largest,
     )
     if not report.good:
         raise CheckpointError(f"{report}. Nothing was written; merge into fp32 (--dtype float32), or raise the bound")
-    write_whole(out, lambda part: _fill(part, backbone, base, adapter), replace=True)
+    write_whole(out, lambda part: _fill(part, model, base, adapter), replace=True)
     return report
 
 
@@ -102,7 +107,7 @@ def merge_in_place(model: Any) -> int:
 
     parts = parts_of(model)
     count = 0
-    for root in (parts.lm, *parts.vision.values(), *parts.projector.values()):
+    for root in (parts.lm, *parts.encoders.values(), *parts.projector.values()):
         for name, module in list(root.named_modules()):
             layer = getattr(module, "token_adapter", module)
             if not isinstance(layer, BaseTunerLayer) or name.endswith("token_adapter"):
@@ -137,14 +142,30 @@ def _add(layer: Any) -> bool:
 
 
 @torch.no_grad()
-def probe_logits(backbone: Any) -> list[torch.Tensor]:
-    """The logits of fixed probe texts, in fp32."""
+def probe_logits(model: Any) -> list[torch.Tensor]:
+    """The logits of fixed probe texts, in fp32; of a multimodal model also of items that its encoders sample."""
+    backbone: Any = parts_of(model).backbone
     found = []
     for text in PROBES:
         ids = backbone.tokenizer(text).input_ids[:64]
         logits = backbone(input_ids=torch.tensor([ids], device=backbone.device), use_cache=False).logits
         found.append(logits[0].float())
+    if len(getattr(model, "parts", ())):
+        found.append(model(**_sampled(model), return_loss=False, logits_to_keep=0).logits[0].float())
     return found
+
+
+def _sampled(model: Any) -> Batch:
+    """One row with an item of every part, then words."""
+    words = model.backbone.tokenizer(PROBES[0]).input_ids[:32]
+    slots = [(number, i) for number, part in enumerate(model.parts.values()) for i in range(part.slots)]
+    row = TokenSequence.of(
+        [*[words[-1]] * len(slots), *words], slot=[*slots, *[(-1, -1)] * len(words)], segments=tuple(model.parts)
+    )
+    generator = torch.Generator().manual_seed(0)
+    encoders = {name: part.encoder for name, part in model.parts.items() if hasattr(part, "encoder")}
+    items = {name: encoder.sample(1, generator).numpy() for name, encoder in encoders.items()}
+    return model.collate([row], [items], max_length=None)
 
 
 def _difference(before: list[torch.Tensor], after: list[torch.Tensor]) -> float:
@@ -159,15 +180,16 @@ def _dtype_of(backbone: Any) -> torch.dtype:
     return as_dtype(stored) if stored else torch.float32
 
 
-def _cast(backbone: Any, dtype: torch.dtype) -> None:
+def _cast(model: Any, dtype: torch.dtype) -> None:
     """Parameters alone: rotary tables in 16 bits would be off by a radian at position 2048."""
-    for parameter in backbone.llm.parameters():
+    for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
+    backbone: Any = parts_of(model).backbone
     backbone.llm.config.dtype = dtype
 
 
-def _fill(part: Path, backbone: Any, base: str | Path, adapter: str | Path) -> None:
-    inner = save_backbone(backbone, part / "model", overwrite=False)
+def _fill(part: Path, model: Any, base: str | Path, adapter: str | Path) -> None:
+    inner = model.save(part / "model")
     for path in inner.iterdir():
         path.rename(part / path.name)
     inner.rmdir()

@@ -1,8 +1,8 @@
 """The parts of a model that can be trained apart: language model, encoders ("vision"), projectors, heads.
 
 A backbone alone has one part; a multimodal model has an encoder and a projector for each kind of outside embedding,
-and learned queries, which count as heads. Any other module is taken for a language model of its own. What a part is
-called in OpenVLA's stages is written here once.
+and learned queries, which count as heads. An encoder that comes without knowledge (boxes, patches) is kept apart from
+those that are pretrained: it trains wherever its projector does. Any other module is a language model of its own.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ class Parts:
     lm: Any
     """The Hugging Face model itself, head included."""
     vision: dict[str, nn.Module] = field(default_factory=dict)
+    """Pretrained encoders."""
+    scratch: dict[str, nn.Module] = field(default_factory=dict)
+    """Encoders that are made from scratch, and would stay random if no stage but the full one trained them."""
     projector: dict[str, nn.Module] = field(default_factory=dict)
     heads: dict[str, nn.Module] = field(default_factory=dict)
 
@@ -48,7 +51,18 @@ class Parts:
 
     def module(self, name: str) -> nn.Module | None:
         """An encoder, projector or head by its name in the model."""
-        return (self.vision | self.projector | self.heads).get(name)
+        return (self.encoders | self.projector | self.heads).get(name)
+
+    @property
+    def encoders(self) -> dict[str, nn.Module]:
+        """Encoders of both kinds."""
+        return self.vision | self.scratch
+
+    @property
+    def untrained(self) -> list[str]:
+        """Projectors that are bit for bit as they were drawn: nothing has trained them yet."""
+        parts = getattr(self.model, "parts", {})
+        return [name for name in self.projector if parts[name.split(".")[1]].untrained]
 
 
 def parts_of(model: Any) -> Parts:
@@ -60,7 +74,8 @@ def parts_of(model: Any) -> Parts:
     found = Parts(model=model, backbone=backbone, lm=plain if backbone is None else backbone.llm)
     for name, part in getattr(model, "parts", {}).items():
         if isinstance(getattr(part, "encoder", None), nn.Module):
-            _keep(found.vision, f"parts.{name}.encoder", part.encoder)
+            kind = found.vision if getattr(part.encoder, "pretrained", True) else found.scratch
+            _keep(kind, f"parts.{name}.encoder", part.encoder)
             _keep(found.projector, f"parts.{name}.projector", part.projector)
         elif getattr(part, "learned", True):  # queries may be fixed
             _keep(found.heads, f"parts.{name}", part)

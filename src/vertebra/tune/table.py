@@ -4,7 +4,8 @@
     llm.model.embed_tokens          1         0         131,072               0     0 %
     llm.model.layers.0-31         288       224   6,476,267,520      79,953,920   1.2 %
 
-Layers of a list are one row. It knows modules, nothing else.
+Layers of a list are one row. An encoder that is made from scratch says so, since stages train it with its projector. It
+knows modules, nothing else.
 """
 
 from __future__ import annotations
@@ -36,10 +37,13 @@ class Row:
 
 def what_trains(model: nn.Module) -> list[Row]:
     """One row a piece, in the model's order; shared tensors count once."""
+    scratch = [name for name, module in model.named_modules() if getattr(module, "pretrained", None) is False]
     rows: dict[str, Row] = {}
     numbers: dict[str, set[int]] = {}
     for name, parameter in model.named_parameters():
         piece = _piece(name, numbers)
+        if any(name.startswith(f"{encoder}.") for encoder in scratch):
+            piece += " (from scratch)"
         row = rows.get(piece, Row(piece=piece))
         trains = parameter.requires_grad
         rows[piece] = replace(
