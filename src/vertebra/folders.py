@@ -41,6 +41,7 @@ def write_whole(folder: Path, fill: Callable[[Path], object], *, replace: bool) 
         fill(part)
         _flush(part)
         _rename(part, folder, replace=replace)
+        _sync(folder.parent)  # the new name itself
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return Path(os.path.abspath(asked))
@@ -49,11 +50,15 @@ def write_whole(folder: Path, fill: Callable[[Path], object], *, replace: bool) 
 def _flush(part: Path) -> None:
     """A rename may reach the disk before the bytes do; after a power cut that would be a whole folder of empty files."""
     for path in (*part.rglob("*"), part):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _rename(part: Path, folder: Path, *, replace: bool) -> None:

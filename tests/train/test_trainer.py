@@ -17,7 +17,7 @@ from vertebra.train.metrics import read, without_clock
 
 
 def weights(made: Any) -> dict[str, torch.Tensor]:
-    return {n: p.detach().clone() for n, p in made._learner.model.named_parameters()}
+    return {n: p.detach().clone() for n, p in made.learner.model.named_parameters()}
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
     checkpoint-00000120/
       weights.safetensors   what training changes (a shard a rank where training is sharded)
       optimizer.pt          optimizer, schedule, scaler, random generators of every rank
+      optimizer.safetensors their tensors
       state.json            step, position in the data, counters, best value, the config
       trainer_state.json    what the Trainer itself restores
       manifest.json         size and SHA-256 of every file
@@ -31,6 +32,9 @@ from vertebra.folders import write_whole
 
 FORMAT = 1
 MANIFEST, WEIGHTS, OPTIMIZER, STATE = "manifest.json", "weights.safetensors", "optimizer.pt", "state.json"
+# apart, for it is read by mapping, and written without the interpreter's lock, so that training goes on meanwhile
+TENSORS = "optimizer.safetensors"
+_TENSOR = "tensor of"  # stands in a tree in place of one
 _PREFIX = "checkpoint-"
 
 
@@ -68,7 +72,15 @@ def write(folder: Path, snapshot: Snapshot) -> Path:
 
 def write_beside(part: Path, step: int, payload: Any, state: Mapping[str, Any], trainer_state: str) -> None:
     """Everything of a checkpoint but its weights, and the manifest of all."""
-    torch.save(dict(payload), part / OPTIMIZER)
+    tensors: dict[str, torch.Tensor] = {}
+
+    def taken(tensor: torch.Tensor, place: str) -> dict[str, str]:
+        tensors[place] = tensor
+        return {_TENSOR: place}
+
+    tree = _mapped(payload, "", taken)
+    save_file(tensors, part / TENSORS)
+    torch.save(tree, part / OPTIMIZER)
     (part / STATE).write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
     (part / "trainer_state.json").write_text(trainer_state, encoding="utf-8")
     write_manifest(part, step)
@@ -87,7 +99,13 @@ def write_with(folder: Path, step: int, fill: Callable[[Path], None]) -> Path:
 
 def write_manifest(part: Path, step: int) -> None:
     files = {str(p.relative_to(part)): _mark(p) for p in sorted(part.rglob("*")) if p.is_file()}
-    (part / MANIFEST).write_text(json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1))
+    said = {"format": FORMAT, "step": step, "files": files}
+    (part / MANIFEST).write_text(json.dumps(said | {"sha256": _digest(said)}, indent=1))
+
+
+def _digest(said: Mapping[str, Any]) -> str:
+    """Of the manifest itself: the one file that no other marks."""
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _mark(path: Path) -> dict[str, Any]:
@@ -101,7 +119,9 @@ def faults(folder: Path) -> list[str]:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         return [f"its manifest cannot be read ({error})"]
-    if manifest.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.pop("sha256", None) != _digest(manifest):
+        return ["its manifest has other content than was written"]
+    if manifest["format"] != FORMAT:
         return [f"it has format {manifest.get('format')}; this version reads {FORMAT}"]
     found = []
     for name, expected in manifest["files"].items():
@@ -159,16 +179,36 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def read_payload(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / OPTIMIZER, weights_only=True, map_location="cpu")
+    tree = torch.load(folder / OPTIMIZER, weights_only=True, map_location="cpu")
+    return _with_tensors(tree, load_file(folder / TENSORS))
+
+
+def _with_tensors(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """A tree with its tensors in their places again. They are copied: a mapped file may be removed or cut."""
+    if isinstance(tree, dict):
+        if tree.keys() == {_TENSOR}:
+            return tensors[tree[_TENSOR]].clone()
+        return {key: _with_tensors(item, tensors) for key, item in tree.items()}
+    return [_with_tensors(item, tensors) for item in tree] if isinstance(tree, list) else tree
 
 
 class Writer:
     """Writes snapshots one after the other, in the background where asked; a failure surfaces at the next call."""
 
-    def __init__(self, folder: Path, *, keep: int, asynchronous: bool) -> None:
+    def __init__(self, folder: Path, *, keep: int, asynchronous: bool, first: Callable[[], None] | None = None) -> None:
         self.folder, self.keep, self.asynchronous = folder, keep, asynchronous
+        self.first = first
+        """What must have reached the disk before a checkpoint that counts on it."""
+        self._memory = Memory()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+
+    def held(self, value: Any, name: str) -> Any:
+        """A value as it is now, until it is written: a copy where training goes on meanwhile."""
+        if not self.asynchronous:
+            return on_cpu(value, copy=False)
+        self.wait()  # the former snapshot lies in the same memory
+        return self._memory.held(value, name)
 
     def save(self, snapshot: Snapshot, *, best: int | None) -> None:
         self.wait()
@@ -199,16 +239,40 @@ class Writer:
         self.check()
 
     def _write(self, snapshot: Snapshot, best: int | None) -> None:
+        if self.first is not None:
+            self.first()
         write(self.folder, snapshot)
         prune(self.folder, keep=self.keep, best=best)
 
 
-def on_cpu(value: Any) -> Any:
-    """Nested state with every tensor copied to the CPU, so that training may go on changing its own."""
+class Memory:
+    """Room on the CPU for one snapshot, used again by the next: new pages would cost more than the copy itself."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[str, torch.Tensor] = {}
+
+    def held(self, value: Any, name: str) -> Any:
+        """Nested state, every tensor copied into the room of its place."""
+
+        def copy(tensor: torch.Tensor, place: str) -> torch.Tensor:
+            room = self._rooms.get(place)
+            if room is None or room.shape != tensor.shape or room.dtype != tensor.dtype:
+                room = self._rooms[place] = torch.empty(tensor.shape, dtype=tensor.dtype)
+            return room.copy_(tensor.detach())
+
+        return _mapped(value, name, copy)
+
+
+def on_cpu(value: Any, *, copy: bool = True) -> Any:
+    """Nested state with every tensor on the CPU; copied, training may go on changing its own."""
+    return _mapped(value, "", lambda tensor, _: tensor.detach().to("cpu", copy=copy).contiguous())
+
+
+def _mapped(value: Any, name: str, work: Callable[[torch.Tensor, str], Any]) -> Any:
     if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
+        return work(value, name)
     if isinstance(value, Mapping):
-        return {key: on_cpu(item) for key, item in value.items()}
+        return {key: _mapped(item, f"{name}/{key}", work) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [on_cpu(item) for item in value]
+        return [_mapped(item, f"{name}/{number}", work) for number, item in enumerate(value)]
     return value

@@ -30,9 +30,10 @@ class Metrics:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
-            raise CheckpointError(
-                f"`{self.path}` cannot be written: {error}. Make room, then go on with --resume"
-            ) from error
+            raise self._lost(error) from error
+
+    def _lost(self, error: OSError) -> CheckpointError:
+        return CheckpointError(f"`{self.path}` cannot be written: {error}. Make room, then go on with --resume")
 
     def flush(self) -> None:
         """On the disk, before a checkpoint that counts on it."""
@@ -40,6 +41,8 @@ class Metrics:
             handle = os.open(self.path, os.O_RDONLY)
             try:
                 os.fsync(handle)
+            except OSError as error:  # some disks notice only now that they are full
+                raise self._lost(error) from error
             finally:
                 os.close(handle)
 

@@ -83,10 +83,10 @@ class Shards:
         if self.rank != 0:
             return None
         learner = trainer.accelerator.unwrap_model(trainer.model)
-        payload["optimizer"] = checkpoint.on_cpu(plain_optimizer(trainer).state_dict())
+        payload["optimizer"] = trainer.writer.held(plain_optimizer(trainer).state_dict(), "optimizer")
         snapshot = checkpoint.Snapshot(
             step=int(state["step"]),
-            weights={name: checkpoint.on_cpu(tensor) for name, tensor in changing(learner.model).items()},
+            weights=trainer.writer.held(changing(learner.model), "weights"),
             payload=payload,
             state=state,
             trainer_state=trainer_state,
@@ -183,9 +183,11 @@ def plain_optimizer(trainer: Any) -> Any:
 
 def changing(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """What a checkpoint must hold: what trains, buffers that are saved, and parts that no pretrained file brings."""
-    saved = model.state_dict(keep_vars=True)
-    return {
-        name: tensor
-        for name, tensor in saved.items()
-        if not isinstance(tensor, torch.nn.Parameter) or tensor.requires_grad or name.startswith("parts.")
-    }
+    found: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        frozen = isinstance(tensor, torch.nn.Parameter) and not tensor.requires_grad and not name.startswith("parts.")
+        if not frozen and id(tensor) not in seen:  # tied tensors once
+            found[name] = tensor
+            seen.add(id(tensor))
+    return found

@@ -78,6 +78,7 @@ class ExactTrainer(Trainer):
             folder / "checkpoints",
             keep=config.save.keep,
             asynchronous=config.save.asynchronous and not self.shards.sharded,
+            first=self.metrics.flush,  # nobody may lack the rows that a checkpoint counts on
         )
         self.display = Display(feed.steps, shown=config.watch.bar and self.is_world_process_zero())
 
@@ -204,8 +205,8 @@ class ExactTrainer(Trainer):
     def save_now(self) -> Path | None:
         """Write a checkpoint of this very step."""
         start = time.perf_counter()
-        # nobody may lack the rows that this checkpoint counts on
-        self.metrics.flush()
+        if self.shards.sharded:
+            self.metrics.flush()
         state = {
             "step": self.state.global_step,
             "feed": self.feed.state_dict(),
