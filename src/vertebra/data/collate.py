@@ -46,8 +46,8 @@ class Collator:
 
     def __call__(self, rows: Rows, extras: Sequence[Sequence[Mapping[str, Any]]] | None = None) -> Batch:
         """One batch. `extras` is what belongs to each sample beside its tokens, in the same nesting."""
-        general = any(name in vectors for row in rows for vectors in row for name in _GENERAL)
-        batch = self._general(rows, extras) if general else self._flat(rows)
+        said = set().union(*[vectors for row in rows for vectors in row])
+        batch = self._flat(rows, said) if said.isdisjoint(_GENERAL) else self._general(rows, extras)
         labels = [] if extras is None else [extra["label"] for row in extras for extra in row if "label" in extra]
         if labels:
             if len(labels) != len(rows):
@@ -69,31 +69,35 @@ class Collator:
             max_length=self.max_length,
         )
 
-    def _flat(self, rows: Rows) -> Batch:
-        lengths = [sum([len(vectors["ids"]) for vectors in row]) for row in rows]
+    def _flat(self, rows: Rows, said: set[str]) -> Batch:
+        """Batches of a few rows cost what the calls cost, so each table is made by one or two of them."""
+        lengths = [len(row[0]["ids"]) if len(row) == 1 else sum([len(one["ids"]) for one in row]) for row in rows]
         longest = max(lengths, default=0)
         if not longest or not min(lengths) or (self.max_length and longest > self.max_length):
             return self._general(rows, None)  # which says what is wrong
         width = -(-longest // self.multiple_of) * self.multiple_of
         width = min(width, self.max_length or width)
         column, count = np.arange(width), np.array(lengths)[:, None]
-        start = np.zeros_like(count) if self.side == "right" else width - count
-        real = column < count if self.side == "right" else column >= start
-        fill = _Filler(rows, real, start[:, 0].tolist())
+        right = self.side == "right"
+        real = column < count if right else column >= width - count
+        fill = _Filler(rows, real.shape, [0] * len(rows) if right else [width - length for length in lengths])
         ids = fill("ids", np.int64, self.pad_id)
         # What no sample says follows from the mask: TEXT is 1 and PAD is 0, a lone document is 0 and padding −1.
         mask = real.astype(np.int64)
-        several = any(len(row) > 1 or "document" in row[0] for row in rows)
-        document, position = fill.documents() if several else (mask.astype(np.int32) - 1, (column - start) * mask)
+        if "document" in said or len(fill.spans) > len(rows):
+            document, position = fill.documents()
+        else:
+            document = mask.astype(np.int32) - 1
+            position = (column if right else column - (width - count)) * mask
         tables = {
             "input_ids": ids,
             "attention_mask": mask,
             "position_ids": position,
-            "targets": fill("target", np.int64, NO_TARGET) if fill.said("target") else np.where(real, ids, NO_TARGET),
-            "weights": fill.weights() if fill.said("weight") else real.astype(np.float32),
-            "role": fill("role", np.int8, 0) if fill.said("role") else real.astype(np.int8),
-            "type": fill("type", np.int32, 0) if fill.said("type") else np.zeros(real.shape, np.int32),
-            "block": fill.blocks() if fill.said("block") else np.zeros(real.shape, np.int32),
+            "targets": fill("target", np.int64, NO_TARGET) if "target" in said else np.where(real, ids, NO_TARGET),
+            "weights": fill.weights() if "weight" in said else real.astype(np.float32),
+            "role": fill("role", np.int8, 0) if "role" in said else real.view(np.int8),
+            "type": fill("type", np.int32, 0) if "type" in said else np.zeros(real.shape, np.int32),
+            "block": fill.blocks() if "block" in said else np.zeros(real.shape, np.int32),
             "slot": np.full((*real.shape, 2), -1, np.int32),
             "document": document,
         }
@@ -109,8 +113,8 @@ _INSTEAD: dict[str, float] = {"weight": 1.0, "role": int(Role.TEXT), "type": 0}
 class _Filler:
     """Puts what samples say into tables [B, L], by slices: they copy faster than any index."""
 
-    def __init__(self, rows: Rows, real: np.ndarray, starts: Sequence[int]) -> None:
-        self.shape = real.shape
+    def __init__(self, rows: Rows, shape: tuple[int, ...], starts: Sequence[int]) -> None:
+        self.shape = shape
         self.spans: list[tuple[int, slice, Vectors]] = []
         """(row, positions, sample) of every sample, in order."""
         for number, (row, at) in enumerate(zip(rows, starts, strict=True)):
@@ -118,10 +122,6 @@ class _Filler:
                 stop = at + len(vectors["ids"])
                 self.spans.append((number, slice(at, stop), vectors))
                 at = stop
-        self._names = set().union(*[vectors for _, _, vectors in self.spans])
-
-    def said(self, name: str) -> bool:
-        return name in self._names
 
     def __call__(self, name: str, dtype: Any, padding: int) -> np.ndarray:
         table = np.full(self.shape, padding, dtype) if padding else np.zeros(self.shape, dtype)
