@@ -76,10 +76,11 @@ def add_lora(model: Any, settings: LoraSettings, *, seed: int = 0) -> Adapter:
     base = base_print(parts)
     roots: dict[str, Any] = {}
     wanted: dict[str, nn.Module] = {LANGUAGE: parts.lm}
-    for setting, kind, found in (("towers", "encoder", parts.encoders), ("projector", "projector", parts.projector)):
+    towers = {name: encoder for name, encoder in parts.encoders.items() if linears(encoder)}  # tables have none
+    for setting, kind, found in (("towers", "encoder", towers), ("projector", "projector", parts.projector)):
         if getattr(settings, setting):
             if not found:
-                raise ConfigError(f"lora.{setting}: the model has no {kind} with parameters")
+                raise ConfigError(f"lora.{setting}: the model has no {kind} with linears")
             wanted |= found
     for name, root in wanted.items():
         config = _peft_config(peft, parts, root, settings, language=name == LANGUAGE)
