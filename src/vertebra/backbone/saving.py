@@ -138,8 +138,11 @@ class LoadReport:
         return f"{self.folder}: {self.tensors} tensors mapped in {self.seconds:.2f} s; {rows}{aside}"
 
 
-def load_weights(backbone: Any, where: str | Path, *, token: str | None = None) -> LoadReport:
-    """Map a folder's tensors into the structure, with base rows or grown rows, whichever it holds."""
+def load_weights(
+    backbone: Any, where: str | Path, *, token: str | None = None, as_stored: bool = False
+) -> LoadReport:
+    """Map a folder's tensors into the structure, with base rows or grown rows, whichever it holds. `as_stored`: only the
+    tables are cast to the structure's type, so that nothing else is read yet."""
     start = time.perf_counter()
     source = find(where, token=token)
     llm, growths = backbone.llm, backbone.growths
@@ -155,14 +158,17 @@ def load_weights(backbone: Any, where: str | Path, *, token: str | None = None) 
     rows = int(tensors[name].shape[0])
     pending = _pending(growths, rows, num_rows(llm), source, token, is_ours=bool(recorded))
     rows_before, values_before = num_rows(llm), [(m.parameter, m.parameter.data) for m in matrices(llm)]
+    wanted = llm.dtype
     resize(llm, rows)
     try:
-        assign(llm, tensors, dtype=llm.dtype, where=source.name)
+        assign(llm, tensors, dtype=None if as_stored else wanted, where=source.name)
     except CheckpointError:
         resize(llm, rows_before)
         for parameter, values in values_before:  # of weights that were there before; cutting rows off lost some
             parameter.data = values
         raise
+    for matrix in matrices(llm) if as_stored else ():
+        matrix.parameter.data = matrix.parameter.data.to(wanted)
     for growth in pending:
         replay(llm, growth)
     if recorded and not pending:

@@ -102,8 +102,8 @@ def spelled_for(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str,
     return best
 
 
-def assign(model: Any, tensors: dict[str, torch.Tensor], *, dtype: torch.dtype, where: str) -> None:
-    """Put mapped tensors into a meta structure. All faults are told at once; on any fault nothing is assigned."""
+def assign(model: Any, tensors: dict[str, torch.Tensor], *, dtype: torch.dtype | None, where: str) -> None:
+    """Put mapped tensors into a meta structure (`dtype=None`: in the types they are stored in). All faults are told at once; on any fault nothing is assigned."""
     expected = model.state_dict()
     missing = missing_from(model, tensors)
     wrong = [
@@ -126,8 +126,8 @@ def missing_from(model: Any, tensors: dict[str, torch.Tensor]) -> list[str]:
     return [name for name in model.state_dict() if name not in tensors and name not in tied]
 
 
-def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+def _cast(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
 
 def _tied_names(model: Any) -> set[str]:

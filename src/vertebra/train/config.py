@@ -185,6 +185,15 @@ class ParallelConfig:
     kind: Literal["ddp", "fsdp"] = "ddp"
     hybrid: int = 0
     """For `fsdp`: shard inside groups of so many ranks, and keep copies between them; 0: shard over all."""
+    whole_gradients: bool = False
+    """For `fsdp` with accumulation: send gradients once a step, at the price of keeping them whole on every rank."""
+
+    def __post_init__(self) -> None:
+        _at_least("parallel.hybrid", self.hybrid, 0)
+        if self.kind != "fsdp" and (self.hybrid or self.whole_gradients):
+            raise ConfigError(
+                "parallel.hybrid and parallel.whole_gradients are of fsdp; give parallel.kind=fsdp as well"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from vertebra.multimodal.model import MultimodalModel
 from vertebra.sequence.batch import KEYS
 from vertebra.sequence.loss import Supervised, supervised_positions
 from vertebra.train.head import HeadRule, LossRule, head_loss
+from vertebra.train.start import late_of
 
 LossFunction = Callable[[Any, dict[str, Any], Any], torch.Tensor]
 """`(outputs, batch, num_items) -> loss`, where outputs hold the logits of every position."""
@@ -45,6 +46,7 @@ class Learner(nn.Module):
         super().__init__()
         self.model = model
         self.rule, self.shift, self.function = rule or LossRule(), shift, function
+        self._to_show = late_of(model) is not None
         self.head = head_rule(model) if fused and function is None else None
 
     @property
@@ -52,12 +54,21 @@ class Learner(nn.Module):
         """The Hugging Face model inside."""
         return lm_of(self.model)
 
-    def forward(self, *, num_items_in_batch: Any = None, **batch: Any) -> dict[str, torch.Tensor]:
-        """`loss`, divided by `num_items_in_batch` where given, else by the weight that counts here."""
+    def forward(
+        self, *, num_items_in_batch: Any = None, call: Callable[[nn.Module], Any] | None = None, **batch: Any
+    ) -> Any:
+        """`loss`, divided by `num_items_in_batch` where given, else by the weight that counts here.
+
+        `call`: do this with the model instead, inside a forward: where shards are gathered, and all ranks together.
+        """
+        if call is not None:
+            return call(self.model)
         if self.function is not None:
             loss = self.function(self._run(batch), batch, num_items_in_batch)
             return {"loss": loss}
         at = supervised_positions(batch, shift=self.shift)  # type: ignore[arg-type]
+        if self._to_show and self.head is not None:
+            self._to_show, self.head = False, head_rule(self.model, late=True)  # here, where shards are gathered
         if self.head is None:
             loss = at.loss(self._logits(batch, at), num_items=num_items_in_batch, **vars(self.rule))
             return {"loss": loss}
@@ -133,15 +144,18 @@ def lm_of(model: Any) -> Any:
 
 
 @torch.no_grad()
-def head_rule(model: nn.Module) -> HeadRule | None:
-    """How this model makes logits from what enters its head, shown on a few tokens; None where it does more."""
+def head_rule(model: nn.Module, *, late: bool = False) -> HeadRule | None:
+    """How this model makes logits from what enters its head, shown on a few tokens; None where it does more.
+
+    `late`: the weights have come meanwhile.
+    """
     lm = lm_of(model)
     head, config = lm.get_output_embeddings(), lm.config
     if head is None:
         return None
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
     rule = HeadRule(cap=getattr(config, "final_logit_softcapping", None), scale=scale)
-    if any(p.is_meta for p in lm.parameters()):
+    if not late and (late_of(model) is not None or any(p.is_meta for p in lm.parameters())):
         return rule  # nothing to show it on yet
     ids = torch.arange(3, 11, device=head.weight.device)[None] % len(head.weight)
     was = lm.training

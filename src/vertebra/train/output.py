@@ -23,38 +23,61 @@ from vertebra.tune.lora import Adapter
 
 def write_output(model: Any, adapter: Adapter | None, config: RunConfig, trainer: Any, folder: Path) -> Path:
     """The model's folder and the report; returns the former."""
-    best = trainer.judge.best_step
-    if best is not None and best != trainer.state.global_step:
-        place = folder / "checkpoints" / checkpoint.name_of(best)
-        if place.is_dir() and not checkpoint.faults(place):
-            _take(model, checkpoint.read_weights(place))
-            log.info(f"the model is that of step {best}, the best evaluation")
+    place = best_place(trainer, folder)
+    if place is not None:
+        _take(model, checkpoint.read_weights(place))
     model.eval()
+    return finish(model, adapter, config, folder, trainer.judge.best_step, answers(model, config))
+
+
+def best_place(trainer: Any, folder: Path) -> Path | None:
+    """The checkpoint of the best evaluation, where that is not the present step."""
+    best = trainer.judge.best_step
+    if best is None or best == trainer.state.global_step:
+        return None
+    place = folder / "checkpoints" / checkpoint.name_of(best)
+    if not place.is_dir() or checkpoint.faults(place):
+        return None
+    log.info(f"the model is that of step {best}, the best evaluation")
+    return place
+
+
+def finish(
+    model: Any, adapter: Adapter | None, config: RunConfig, folder: Path, best: int | None, after: list[dict[str, str]]
+) -> Path:
+    """Write a model that has its last weights, what it says, and the report."""
     name = "model" if adapter is None else "adapter"
-
-    def fill(part: Path) -> None:
-        if adapter is not None:
-            write_adapter(model, adapter, part, extra={"record": getattr(model, "record", {})})
-        elif hasattr(model, "backbone"):
-            inner = (model if len(model.parts) else model.backbone).save(part / "inner")
-            for path in inner.iterdir():
-                path.rename(part / path.name)
-            inner.rmdir()
-        else:
-            model.save_pretrained(part)
-        training = part / "training"
-        training.mkdir()
-        configs.write(config, training / "run.yaml")
-        (training / METRICS).write_bytes((folder / METRICS).read_bytes())
-        (part / "README.md").write_text(model_card(config, read(folder / METRICS), best), encoding="utf-8")
-
-    made = write_whole(folder / name, fill, replace=True)
+    made = write_whole(
+        folder / name, lambda part: write_model(model, adapter, config, folder, part, best), replace=True
+    )
     kept = folder / "samples.json"
     said = json.loads(kept.read_text()) if kept.is_file() else {}
-    said["after"] = answers(model, config)
+    said["after"] = after
     kept.write_text(json.dumps(said, ensure_ascii=False))
     _report(folder)
     return made
+
+
+def write_model(
+    model: Any, adapter: Adapter | None, config: RunConfig, run: Path, part: Path, best: int | None
+) -> None:
+    """The files of a model folder, or of an adapter's, with what is known of its training."""
+    if adapter is not None:
+        write_adapter(model, adapter, part, extra={"record": getattr(model, "record", {})})
+    elif hasattr(model, "backbone"):
+        inner = (model if len(model.parts) else model.backbone).save(part / "inner")
+        for path in inner.iterdir():
+            path.rename(part / path.name)
+        inner.rmdir()
+    else:
+        model.save_pretrained(part)
+    training = part / "training"
+    training.mkdir()
+    configs.write(config, training / "run.yaml")
+    rows = read(run / METRICS)
+    if (run / METRICS).is_file():
+        (training / METRICS).write_bytes((run / METRICS).read_bytes())
+    (part / "README.md").write_text(model_card(config, rows, best), encoding="utf-8")
 
 
 def answers(model: Any, config: RunConfig) -> list[dict[str, str]]:

@@ -8,7 +8,6 @@ OUT/report.html       the report, with PNGs beside it
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -27,13 +26,16 @@ from vertebra.train import checkpoint
 from vertebra.train.config import ImageConfig, RunConfig
 from vertebra.train.data import RunData, build_data, check_size
 from vertebra.train.evaluate import Evaluator
+from vertebra.train.export import model_at
 from vertebra.train.feed import Feed, steps_of
 from vertebra.train.head import LossRule
 from vertebra.train.learner import Learner, loss_function
 from vertebra.train.metrics import Metrics
 from vertebra.train.model import build_model
-from vertebra.train.output import answers, write_output
+from vertebra.train.output import answers, best_place, finish, write_output
+from vertebra.train.sharding import check_hybrid
 from vertebra.train.stop import Stopper
+from vertebra.train.trackers import open_tracker, require_tracker
 from vertebra.tune.choose import choose
 from vertebra.tune.lora import Adapter
 from vertebra.tune.table import as_text, what_trains
@@ -72,11 +74,11 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False, d
     if first:
         _note_changes(config, folder)
         configs.write(config, folder / RUN)
-    if first and not (folder / "samples.json").is_file():
-        # before the model is sharded, which leaves no rank able to answer alone
-        (folder / "samples.json").write_text(json.dumps({"before": answers(made.model, config)}, ensure_ascii=False))
     trainer = made.trainer(folder)
+    _said_before(made, trainer, folder)
     newest = _restore_point(trainer, folder) if resume else None
+    if first:
+        trainer.tracker = open_tracker(config, folder, step=checkpoint.step_of(newest) if newest else 0)
     with trainer.stopper:
         try:
             if newest is None or checkpoint.step_of(newest) < made.feed.steps:
@@ -88,6 +90,8 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False, d
             trainer.writer.wait()
         finally:
             trainer.display.close()
+            if trainer.tracker is not None:
+                trainer.tracker.close()
     if trainer.stopper.asked is not None and trainer.state.global_step < made.feed.steps:
         trainer.shards.leave()
         log.info(f"stopped by {trainer.stopper.asked} at step {trainer.state.global_step}; go on with --resume")
@@ -95,24 +99,41 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False, d
             folder=folder, step=trainer.state.global_step, steps=made.feed.steps, stopped=trainer.stopper.asked
         )
     model = _written(made, trainer, folder)
-    trainer.shards.leave()
     return Outcome(
         folder=folder, step=trainer.state.global_step, steps=made.feed.steps, model=model, found=_last_eval(folder)
     )
 
 
-def _written(made: Prepared, trainer: Any, folder: Path) -> Path:
-    """The model's folder, by rank 0; shards are gathered into a model of its own first."""
-    model, adapter = made.model, made.adapter
+def _said_before(made: Prepared, trainer: Any, folder: Path) -> None:
+    """What the model says before it is trained; of a sharded one by all ranks together."""
+    kept = folder / "samples.json"
+    if trainer.shards.gathered(kept.is_file())[0]:
+        return
+    before: Any = []
     if trainer.shards.sharded:
-        state = trainer.shards.whole_state(trainer)
-        if trainer.shards.rank == 0:
-            model = build_model(made.config)
-            adapter = choose(model, made.config.tune, seed=made.config.seed)
-            model.load_state_dict(state, strict=False)  # tied tensors are saved once
-    if trainer.shards.rank != 0:
+        before = trainer.learner(call=lambda model: answers(model, made.config))
+    elif trainer.shards.rank == 0:
+        before = answers(made.model, made.config)
+    if trainer.shards.rank == 0:
+        kept.write_text(json.dumps({"before": before}, ensure_ascii=False))
+
+
+def _written(made: Prepared, trainer: Any, folder: Path) -> Path:
+    """The model's folder, by rank 0 alone: the others have left by then, and wait for nothing."""
+    shards, config = trainer.shards, made.config
+    if not shards.sharded:
+        shards.leave()
+        return write_output(made.model, made.adapter, config, trainer, folder) if shards.rank == 0 else folder
+    best = shards.gathered(best_place(trainer, folder) if shards.rank == 0 else None)[0]
+    if best is not None:
+        shards.load_weights(trainer, best)
+    after = trainer.learner(call=lambda model: answers(model, config))
+    shards.leave()
+    if shards.rank:
         return folder
-    return write_output(model, adapter, made.config, trainer, folder)
+    place = best or folder / "checkpoints" / checkpoint.name_of(trainer.state.global_step)
+    with model_at(config, place) as (model, adapter):
+        return finish(model, adapter, config, folder, trainer.judge.best_step, after)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,7 +149,7 @@ class Prepared:
     @classmethod
     def of(cls, config: RunConfig) -> Prepared:
         rank, world = _rank(), int(os.environ.get("WORLD_SIZE", "1"))
-        model = build_model(config)
+        model = build_model(config, late=config.parallel.kind == "fsdp" and world > 1)
         data = build_data(config, model)
         check_size(data, config, world)
         adapter = choose(model, config.tune, seed=config.seed)
@@ -153,7 +174,6 @@ class Prepared:
         )
         evaluator = Evaluator.of(self.config, self.data)
         signature = {"model": signature_of(self.model)}
-        _reporting(self.config, folder)
         return ExactTrainer(
             learner,
             self.config,
@@ -202,14 +222,14 @@ def check_machine(config: RunConfig) -> None:
         import accelerate  # noqa: F401
     except ImportError:
         raise MissingPartError("training", "accelerate", "train") from None
-    tool = config.watch.report_to
-    if tool != "none" and importlib.util.find_spec(tool) is None:
-        raise MissingPartError(f"watch.report_to={tool}", tool)
+    require_tracker(config)
     if config.optim.precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("optim.precision=fp16 needs a GPU: on a CPU use bf16 or fp32")
     sharded = config.parallel.kind == "fsdp"
-    if sharded and int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if sharded and world < 2:
         raise ConfigError("parallel.kind=fsdp shards over several processes; start them with --nproc N or torchrun")
+    check_hybrid(config.parallel.hybrid, world)
 
 
 def claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -269,21 +289,6 @@ def _checkpointing(model: Any) -> None:
         model.enable_gradient_checkpointing()
     else:
         enable_checkpointing(model.encoder)
-
-
-def _reporting(config: RunConfig, folder: Path) -> None:
-    """The tracker that was named must be there, and a resumed run goes on under its own id."""
-    import uuid
-
-    tool = config.watch.report_to
-    if tool == "none":
-        return
-    kept = folder / "tracker.json"
-    if not kept.is_file() and _rank() == 0:
-        kept.write_text(json.dumps({"id": uuid.uuid4().hex[:12]}))
-    if tool == "wandb" and kept.is_file():
-        os.environ.setdefault("WANDB_RUN_ID", json.loads(kept.read_text())["id"])
-        os.environ.setdefault("WANDB_RESUME", "allow")
 
 
 def _dry(config: RunConfig) -> Outcome:

@@ -6,6 +6,7 @@ distributed checkpoint, which loads on any number of ranks.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from safetensors.torch import save_file
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -21,11 +23,14 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vertebra.errors import CheckpointError
 from vertebra.train import checkpoint
 
 SHARDS = "shards"
+PREFIX = "model."
+"""How a learner's names begin, before those of its model."""
 
 
 class Shards:
@@ -97,16 +102,13 @@ class Shards:
     def load_weights(self, trainer: Any, folder: Path) -> None:
         """Put a checkpoint's weights into the model, sharded or whole as each of the two may be."""
         learner = trainer.accelerator.unwrap_model(trainer.model)
+        options = StateDictOptions(strict=False)  # what does not change is in no checkpoint
         if (folder / SHARDS).is_dir():
-            state = {"model": get_model_state_dict(learner)}
+            state = {"model": sharded_changes(learner)}
             self._read(state, folder)
-            set_model_state_dict(learner, state["model"])
+            set_model_state_dict(learner, state["model"], options=options)
             return
-        if self.sharded:
-            whole: Any = {f"model.{name}": tensor for name, tensor in checkpoint.read_weights(folder).items()}
-            set_model_state_dict(learner, whole, options=StateDictOptions(full_state_dict=True, strict=False))
-            return
-        named = changing(trainer.accelerator.unwrap_model(trainer.model).model)
+        named = changing(learner.model)
         saved = checkpoint.read_weights(folder)
         wrong = sorted(set(saved) ^ set(named)) or [n for n, t in named.items() if t.shape != saved[n].shape]
         if wrong:
@@ -115,7 +117,7 @@ class Shards:
             )
         with torch.no_grad():
             for name, tensor in named.items():
-                tensor.copy_(saved[name])
+                tensor.copy_(like(tensor, saved[name]))
 
     def load_optimizer(self, trainer: Any, folder: Path) -> dict[str, Any]:
         """Put the optimizer's state in, and return the rest of the payload."""
@@ -126,24 +128,22 @@ class Shards:
             state = {"optimizer": get_optimizer_state_dict(learner, optimizer)}
             self._read(state, folder)
             set_optimizer_state_dict(learner, optimizer, state["optimizer"])
-        elif self.sharded:
-            raise CheckpointError(f"`{folder}` was written without sharding; resume it with parallel.kind=ddp")
-        else:
-            optimizer.load_state_dict(payload.pop("optimizer"))
+            return payload
+        saved = payload.pop("optimizer")
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for number, state in saved["state"].items():
+            of = parameters[int(number)]
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor) and value.shape == of.shape:
+                    state[name] = like(of, value)
+        optimizer.load_state_dict(saved)
         return payload
-
-    def whole_state(self, trainer: Any) -> dict[str, torch.Tensor]:
-        """Every tensor of the model, gathered onto rank 0's CPU; all ranks must call it."""
-        learner = trainer.accelerator.unwrap_model(trainer.model)
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        found: dict[str, Any] = get_model_state_dict(learner, options=options)
-        return {name.removeprefix("model."): tensor for name, tensor in found.items()}
 
     def _save_sharded(self, trainer: Any, state: Mapping[str, Any], payload: Any, trainer_state: str) -> Path | None:
         """Each rank writes its own shard into one folder, which rank 0 names, marks and renames."""
         learner = trainer.accelerator.unwrap_model(trainer.model)
         shards = {
-            "model": get_model_state_dict(learner),
+            "model": sharded_changes(learner),
             "optimizer": get_optimizer_state_dict(learner, plain_optimizer(trainer)),
         }
         step = int(state["step"])
@@ -174,6 +174,57 @@ class Shards:
                 dcp.load(state, checkpoint_id=folder / SHARDS, no_dist=self.world == 1)
         except (dcp.api.CheckpointException, RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"`{folder}` is the checkpoint of another model: {error}") from error
+
+
+def sharded_changes(learner: Any) -> dict[str, Any]:
+    """What a sharded checkpoint holds of a learner, by the learner's names."""
+    kept = changing(learner.model)
+    found: dict[str, Any] = get_model_state_dict(learner)
+    return {name: tensor for name, tensor in found.items() if name.removeprefix(PREFIX) in kept}
+
+
+def like(tensor: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """A whole tensor in the layout of another: each rank takes its own rows of what it read, and sends nothing."""
+    if not isinstance(tensor, DTensor):
+        return whole
+    return distribute_tensor(whole.to(tensor.device), tensor.device_mesh, tensor.placements, src_data_rank=None)
+
+
+def consolidate(place: str | Path, folder: str | Path, *, limit: float = 5e9) -> Path:
+    """The weights of a sharded checkpoint as safetensors files of at most `limit` bytes, with their index.
+
+    By one process, which holds one file's tensors at a time. Names are the model's own.
+    """
+    place, folder = Path(place), Path(folder)
+    if not (place / SHARDS).is_dir():
+        raise CheckpointError(f"`{place}` has no `{SHARDS}/`: it is no sharded checkpoint, or is one already whole")
+    wrong = checkpoint.faults(place)
+    if wrong:
+        raise CheckpointError(f"`{place}` is damaged: {'; '.join(wrong)}")
+    about = dcp.FileSystemReader(place / SHARDS).read_metadata().state_dict_metadata
+    key = f"model.{PREFIX}"
+    known = {name.removeprefix(key): told for name, told in about.items() if name.startswith(key)}
+    groups: list[dict[str, Any]] = [{}]
+    room = limit
+    for name, told in known.items():
+        size = told.size.numel() * told.properties.dtype.itemsize  # type: ignore[union-attr]
+        if groups[-1] and size > room:
+            groups.append({})
+            room = limit
+        room -= size
+        groups[-1][name] = told
+    folder.mkdir(parents=True, exist_ok=True)
+    where: dict[str, str] = {}
+    for number, group in enumerate(groups, 1):
+        file = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        state = {key + name: torch.empty(told.size, dtype=told.properties.dtype) for name, told in group.items()}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            dcp.load(state, checkpoint_id=place / SHARDS, no_dist=True)
+        save_file({name.removeprefix(key): tensor for name, tensor in state.items()}, folder / file)
+        where |= dict.fromkeys(group, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}, indent=1))
+    return folder
 
 
 def plain_optimizer(trainer: Any) -> Any:

@@ -33,6 +33,7 @@ from vertebra.train.progress import Display
 from vertebra.train.sharding import leave_unwrapped, shard
 from vertebra.train.shards import Shards
 from vertebra.train.stop import Stopper
+from vertebra.train.trackers import Tracker
 from vertebra.train.watch import Interval, Judge, NotFinite
 from vertebra.tune.gradients import check_gradients
 
@@ -62,6 +63,7 @@ class ExactTrainer(Trainer):
         self.not_finite = NotFinite(folder, choice=config.on_nan, explodes=config.explodes)
         self.grad_norm = 0.0
         self.restored: dict[str, Any] | None = None
+        self.tracker: Tracker | None = None
         settings = training_arguments(config, folder, feed.steps, dict(arguments or {}))
         sharded = config.parallel.kind == "fsdp" and settings.world_size > 1
         if sharded:
@@ -70,7 +72,7 @@ class ExactTrainer(Trainer):
         self.learner = learner
         super().__init__(model=learner, args=settings, callbacks=[_Steps(self)])
         if sharded:
-            leave_unwrapped(self.accelerator)
+            leave_unwrapped(self.accelerator, config)
         # rows go to metrics.jsonl and to the display; the printer would put dicts between them
         self.remove_callback(PrinterCallback)
         self.shards = Shards(self.accelerator, sharded=sharded)
@@ -121,9 +123,7 @@ class ExactTrainer(Trainer):
 
     def before_optimizer(self) -> None:
         """Unscale, clip, and look before anything moves."""
-        clip = self.config.optim.clip or float("inf")
-        norm = self.accelerator.clip_grad_norm_(self.model_wrapped.parameters(), clip)
-        self.grad_norm = self.shards.number(norm)
+        self.grad_norm = self._clipped_norm(self.config.optim.clip or float("inf"))
         loss = float(self.shards.summed(self.interval.step_loss().double().cpu()))
         self.interval.end(loss)
         scaler = self.accelerator.scaler
@@ -136,6 +136,17 @@ class ExactTrainer(Trainer):
             found = check_gradients(self.learner.model, self.config.tune.zero_gradient)
             found.require_good()
             log.info(str(found))
+
+    def _clipped_norm(self, clip: float) -> float:
+        """The norm of all gradients, which are clipped to it: a pass over them that is spared where it changes nothing."""
+        if self.shards.sharded:
+            return self.shards.number(self.accelerator.clip_grad_norm_(self.model_wrapped.parameters(), clip))
+        self.accelerator.unscale_gradients()
+        moving = [p for p in self.model_wrapped.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in moving if p.grad is not None])
+        if norm > clip:
+            torch.nn.utils.clip_grads_with_norm_(moving, clip, norm)
+        return float(norm)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
         """The Trainer would walk all gradients for a norm of its own, and unscale them a second time."""
@@ -163,7 +174,7 @@ class ExactTrainer(Trainer):
         shown = {"epoch": round(self.feed.progress, 6), **row, "lr": self._lr(), "grad_norm": self.grad_norm}
         if self.is_world_process_zero():
             self.metrics.add({"step": step, **shown, "clock": clock})
-        self.log({"loss": row["loss"], "learning_rate": shown["lr"], "grad_norm": self.grad_norm, **clock})
+        self.log({f"train/{name}": value for name, value in (shown | clock).items()})
 
     def _evaluate_now(self, step: int) -> None:
         assert self.evaluator is not None, "called only where there is one"
@@ -174,7 +185,7 @@ class ExactTrainer(Trainer):
         if self.is_world_process_zero():
             clock = {"seconds": time.perf_counter() - start}
             self.metrics.add({"step": step, "eval": found, "clock": clock})
-        self.log({f"eval_{name}": value for name, value in found.items()})
+        self.log({f"eval/{name}": value for name, value in found.items()})
         self.display.evaluated(found["loss"], self.judge.best)
         self.interval.pause(time.perf_counter() - start)
 
@@ -197,7 +208,9 @@ class ExactTrainer(Trainer):
         return self.lr_scheduler
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """To whoever watches (Weights & Biases, TensorBoard). The Trainer's own history would grow without end."""
+        """To whoever watches: a tracker, and callbacks. The Trainer's own history would grow without end."""
+        if self.tracker is not None:
+            self.tracker.log(logs, self.state.global_step)
         self.control: Any = self.callback_handler.on_log(self.args, self.state, self.control, dict(logs))
 
     # --- checkpoints
@@ -293,8 +306,7 @@ def training_arguments(config: RunConfig, folder: Path, steps: int, extra: dict[
             "logging_nan_inf_filter": False,
             "ignore_data_skip": True,
             "disable_tqdm": True,
-            "report_to": [] if config.watch.report_to == "none" else [config.watch.report_to],
-            "run_name": config.name,
+            "report_to": [],  # trackers are ours: theirs know the Trainer's settings, not the recipe
             "seed": config.seed,
             "use_cpu": cpu,
             "ddp_backend": "gloo" if cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
