@@ -57,7 +57,13 @@ def test_show_tells_every_vector(data, tmp_path):
     masked = data("show", FILES["masked"][0](tmp_path), "--model", ENCODER, "--size", 24, "-n", 2, "--html", page)
     assert "[MASK]" in masked.output
     assert "block" in masked.output
-    assert page.read_text().count("<h1>") == 2
+    html = page.read_text()
+    assert html.count("<h1>") == 1
+    assert "text, masked, 2 rows of 24 positions" in html
+    assert [f"<h2>row {row}: 24 positions, 0 padding</h2>" in html for row in range(2)] == [True, True]
+    paired = data("show", FILES["pairs"][0](tmp_path), "--model", ENCODER, "--html", page)
+    assert "label 1" in paired.output
+    assert "padding, label 1</h2>" in page.read_text()
     with pytest.raises(VertebraError, match="cannot be written"):
         data("show", path, "--model", CHAT, "--html", tmp_path / "none" / "page.html")
 

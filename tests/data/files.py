@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -91,9 +92,25 @@ def _parquet(folder: Path) -> Path:
     return path
 
 
+def _text_zst(folder: Path) -> Path:
+    path = folder / "text.jsonl.zst"
+    with pa.CompressedOutputStream(str(path), "zstd") as file:
+        file.write(lines(TEXTS).encode())
+    return path
+
+
+def _saved(folder: Path) -> Path:
+    """What `datasets` wrote to a disk, labels by name."""
+    labels = datasets.ClassLabel(names=["no", "yes"])
+    features = {"sentence1": datasets.Value("string"), "sentence2": datasets.Value("string"), "label": labels}
+    datasets.Dataset.from_list(PAIRS, features=datasets.Features(features)).save_to_disk(folder / "saved")
+    return folder / "saved"
+
+
 FILES: dict[str, tuple[Callable[[Path], Path], str, str, str]] = {
     "text": (_text, TEXT, "text", "causal"),
     "gzip": (_text_gz, TEXT, "text", "causal"),
+    "zstd": (_text_zst, TEXT, "text", "causal"),
     "parquet": (_parquet, TEXT, "text", "causal"),
     "folder": (_folder, TEXT, "text", "causal"),
     "masked": (_text, ENCODER, "text", "masked"),
@@ -103,6 +120,7 @@ FILES: dict[str, tuple[Callable[[Path], Path], str, str, str]] = {
     "alpaca": (_alpaca, CHAT, "alpaca", "chat"),
     "prompts": (_prompts, CHAT, "prompt_completion", "chat"),
     "pairs": (_pairs, ENCODER, "pairs", "pairs"),
+    "saved": (_saved, ENCODER, "pairs", "pairs"),
     "pairs asked": (_pairs, CHAT, "pairs", "chat"),
 }
 """name → (how it is written, the model, the format, the objective that follows)."""

@@ -71,6 +71,7 @@ def test_each_fault_is_found(jsonl, models):
     assert ":5 has" in report.finding("too long").places[0]
     assert not report.passed
     assert report.finding("BOS").value == "1 in 4"
+    assert report.finding("BOS").said.startswith("`<s>`")
 
 
 def test_unknown_tokens_and_label_names(jsonl, models):
@@ -80,6 +81,10 @@ def test_unknown_tokens_and_label_names(jsonl, models):
     report = found(pairs, models[ENCODER], jsonl)
     assert report.finding("labels").said == "x 2, y 1"
     assert report.finding("labels").value == "0 to 1"
+    assert (report.finding("BOS").value, report.finding("EOS").value) == ("1 in 3", "2 in 3")  # [CLS] and [SEP]
+    assert (report.finding("too long").status, report.finding("too long").value) == ("pass", "0")
+    long = found([{**row, "sentence1": "a " * 600} for row in pairs], models[ENCODER], jsonl).finding("too long")
+    assert (long.status, long.value) == ("note", "3")
     assert (
         found([{**row, "label": i * 2} for i, row in enumerate(pairs)], models[ENCODER], jsonl)
         .finding("labels")

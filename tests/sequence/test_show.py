@@ -115,6 +115,9 @@ def test_a_masked_target():
     rows = [line.split() for line in text.splitlines()]
     assert ["1", "#2", "2", "text", "7", "1"] in rows
     assert ["2", "#3", "3", "text"] in rows
+    tokenizer = type("Named", (), {"id_to_token": staticmethod(lambda number: f"t{number}")})()
+    named = printed(TokenSequence.of([1, 2, 3], target=[1, 7, NO_TARGET], weight=[0, 1, 0]), tokenizer)
+    assert ["1", "t2", "2", "text", "t7", "7", "1"] in [line.split() for line in named.splitlines()]
 
 
 @pytest.mark.parametrize("method", ["id_to_token", "decode"])

@@ -182,27 +182,39 @@ def _print_batch(made: Any, batch: Any) -> None:
     from vertebra.sequence.batch import uncollate
 
     out = _out()
-    facts = f"{made.reader.name}, {made.objective}, {batch.rows} rows of {batch.length} positions"
-    padding = int((batch["attention_mask"] == 0).sum())
-    counted = f"{int((batch['weights'] > 0).sum())} supervised, {padding} padding"
-    out.print(Text.assemble((f"{made.source.name} on {made.model.name}", "bold"), f"  {facts}, {counted}"))
+    out.print(Text.assemble((f"{made.source.name} on {made.model.name}", "bold"), f"  {_facts(made, batch)}"))
     for number, sequence in enumerate(uncollate(batch)):
-        label = f", label {batch['labels'][number]}" if "labels" in batch else ""
         out.print()
-        out.print(
-            Text(f"row {number}: {len(sequence)} positions, {batch.length - len(sequence)} padding{label}", "bold")
-        )
+        out.print(Text(_called(batch, number, sequence), "bold"))
         sequence.show(made.model.tokenizer, console=out)
 
 
+def _called(batch: Any, number: int, sequence: Any) -> str:
+    label = f", label {batch['labels'][number]}" if "labels" in batch else ""
+    return f"row {number}: {len(sequence)} positions, {batch.length - len(sequence)} padding{label}"
+
+
 def _page(made: Any, batch: Any) -> str:
-    """The rows' pages as one: the head of the first, the bodies of all."""
+    """The rows' pages as one: the head of the first, the bodies of all, each under the name of its row."""
+    from html import escape
+
     from vertebra.sequence.batch import uncollate
 
-    pages = [str(sequence.show(made.model.tokenizer, html=True)) for sequence in uncollate(batch)]
-    head = pages[0].partition("<body>")[0].replace("<title>Token sequence</title>", "<title>A batch</title>")
-    bodies = [page.partition("<body>")[2].rpartition("</body>")[0] for page in pages]
-    return f"{head}<body>{'<hr>'.join(bodies)}</body></html>\n"
+    title = escape(f"{made.source.name} on {made.model.name}")
+    head, bodies = "", []
+    for number, sequence in enumerate(uncollate(batch)):
+        page = str(sequence.show(made.model.tokenizer, html=True))
+        head, _, body = page.partition("<body>")
+        _, _, body = body.rpartition("</body>")[0].partition("</h1>")
+        bodies.append(f"<h2>{escape(_called(batch, number, sequence))}</h2>{body}")
+    head = head.replace("<title>Token sequence</title>", f"<title>{title}</title>")
+    return f"{head}<body><h1>{title}</h1><p>{escape(_facts(made, batch))}</p>{'<hr>'.join(bodies)}</body></html>\n"
+
+
+def _facts(made: Any, batch: Any) -> str:
+    padding = int((batch["attention_mask"] == 0).sum())
+    counted = f"{int((batch['weights'] > 0).sum())} supervised, {padding} padding"
+    return f"{made.reader.name}, {made.objective}, {batch.rows} rows of {batch.length} positions, {counted}"
 
 
 def _print_report(report: Any) -> None:

@@ -198,7 +198,11 @@ def _lengths(lengths: np.ndarray) -> Finding:
 def _too_long(setup: Setup) -> Finding:
     """Text is cut into blocks and pairs are cut to fit; only whole samples can be too long."""
     if setup.objective not in ("chat", "rows"):
-        return Finding("too long", "pass", "0", f"cut into {setup.limit} positions, nothing is lost")
+        if setup.objective != "pairs":
+            return Finding("too long", "pass", "0", f"cut into blocks of {setup.limit} positions, nothing is lost")
+        full = int((setup.table.lengths >= setup.limit).sum())
+        said = f"fill the {setup.limit} positions that the model reads: the longer sentence of each was cut to fit"
+        return Finding("too long", "note" if full else "pass", f"{full:,}", said if full else "none cut to fit")
     over = np.flatnonzero(setup.table.lengths > setup.limit)
     places = [f"{setup.table.where(int(i))} has {setup.table.lengths[i]}" for i in over[:SHOWN]]
     return _of("too long", over, len(setup.table), f"longer than {setup.limit}", "fail", places)
@@ -222,7 +226,10 @@ def _ids(setup: Setup) -> list[Finding]:
     tokenizer, table = setup.model.tokenizer, setup.table
     highest = unknown = 0
     begins, ends, doubled = Counter[int](), Counter[int](), []
-    bos, eos, unk = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id
+    # Encoders begin with CLS and end with SEP where others have BOS and EOS.
+    begin, end = tokenizer.bos_token or tokenizer.cls_token, tokenizer.eos_token or tokenizer.sep_token
+    bos, eos = (None if token is None else tokenizer.convert_tokens_to_ids(token) for token in (begin, end))
+    unk = tokenizer.unk_token_id
     for index in range(len(table)):
         ids = table.vectors(index)["ids"]
         highest = max(highest, int(ids.max()))
@@ -237,11 +244,19 @@ def _ids(setup: Setup) -> list[Finding]:
     return [
         Finding("unknown tokens", status, f"{share:.3%}", "the tokenizer cannot spell these" if unknown else ""),
         Finding(
-            "BOS", "fail" if doubled else "pass", _counted(begins), "doubled" if doubled else "", tuple(doubled[:SHOWN])
+            "BOS",
+            "fail" if doubled else "pass",
+            _counted(begins),
+            f"{_token(begin)}{', doubled' if doubled else ''}",
+            tuple(doubled[:SHOWN]),
         ),
-        Finding("EOS", "pass", _counted(ends), f"{tokenizer.eos_token!r}"),
+        Finding("EOS", "pass", _counted(ends), _token(end)),
         Finding("ids", "pass" if highest < rows else "fail", f"0 to {highest}", f"the vocabulary has {rows}"),
     ]
+
+
+def _token(token: str | None) -> str:
+    return "this tokenizer has none" if token is None else f"`{token}`: so many in a sample, in so many samples"
 
 
 def _counted(counts: Counter[int]) -> str:

@@ -72,6 +72,7 @@ def show(
 
 def _lines(sequence: Any, tokenizer: Any, fold: bool) -> Iterator[_Line]:
     texts = _texts(sequence.ids, tokenizer)
+    wanted = _targets(sequence, tokenizer)
     optional = _told(sequence)
     number, length = 0, len(sequence)
     while number < length:
@@ -80,13 +81,13 @@ def _lines(sequence: Any, tokenizer: Any, fold: bool) -> Iterator[_Line]:
         while segment >= 0 and run < length and sequence.slot[run, 0] == segment:
             run += 1
         if fold and run - number > _FOLD:
-            yield _line(sequence, texts, number, optional)
+            yield _line(sequence, texts, wanted, number, optional)
             hidden = run - number - 2
             name = sequence.segments[segment]
             role = Role(int(sequence.role[number]))
             yield _Line(role, False, f"… {hidden} more", {"position": "⋮", "slot": f"{name} ⋮"})
             number = run - 1
-        yield _line(sequence, texts, number, optional)
+        yield _line(sequence, texts, wanted, number, optional)
         number += 1
 
 
@@ -99,7 +100,15 @@ def _told(sequence: Any) -> list[str]:
     return wanted
 
 
-def _line(sequence: Any, texts: list[str], number: int, optional: list[str]) -> _Line:
+def _targets(sequence: Any, tokenizer: Any) -> dict[int, str]:
+    """What the positions must predict that do not predict themselves: the token and its id."""
+    other = (sequence.target != sequence.ids) & (sequence.target != NO_TARGET)
+    ids = np.unique(sequence.target[other])
+    told = _texts(ids, tokenizer) if tokenizer is not None else [""] * len(ids)
+    return {int(number): f"{text} {number}".strip() for text, number in zip(told, ids, strict=True)}
+
+
+def _line(sequence: Any, texts: list[str], wanted: dict[int, str], number: int, optional: list[str]) -> _Line:
     identity, target = int(sequence.ids[number]), int(sequence.target[number])
     segment, index = (int(value) for value in sequence.slot[number])
     role, weight = Role(int(sequence.role[number])), float(sequence.weight[number])
@@ -108,7 +117,7 @@ def _line(sequence: Any, texts: list[str], number: int, optional: list[str]) -> 
         "position": str(int(sequence.position[number])),
         "id": str(identity),
         "role": role.name.lower(),
-        "target": "=" if target == identity else "" if target == NO_TARGET else str(target),
+        "target": "=" if target == identity else wanted.get(target, ""),
         "weight": f"{weight:g}" if weight else "",
     }
     for name in optional:
