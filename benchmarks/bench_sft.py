@@ -63,7 +63,7 @@ def samples() -> list[np.ndarray]:
 
 def model() -> MultimodalModel:
     backbone = load_backbone("tiny-llama2", inference_mode=True, dtype="float32", config_overrides=SHAPE)
-    return MultimodalModel(fresh_weights(backbone))
+    return MultimodalModel(fresh_weights(backbone)[0])
 
 
 class Clock:

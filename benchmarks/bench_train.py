@@ -63,7 +63,7 @@ class Fixed(Samples):
 
 def model(**overrides: Any) -> MultimodalModel:
     backbone = load_backbone("tiny-llama2", inference_mode=True, dtype="float32", config_overrides=overrides)
-    return MultimodalModel(fresh_weights(backbone))
+    return MultimodalModel(fresh_weights(backbone)[0])
 
 
 def ours(made: MultimodalModel, folder: Path) -> Callable[[], object]:
