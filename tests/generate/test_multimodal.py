@@ -52,15 +52,20 @@ def plain_embeds(model, row) -> torch.Tensor:
 
 
 @torch.no_grad()
-def plain_loop(model, row, count: int = NEW) -> tuple[list[int], torch.Tensor]:
-    """(next ids, the logits of the first)"""
+def plain_loop(model, row, count: int = NEW, *, seed: int | None = None) -> tuple[list[int], torch.Tensor]:
+    """(next ids, the logits of the first); drawn at a temperature of 0.8 where there is a seed."""
     llm = model.backbone.llm
+    numbers = None if seed is None else torch.rand(count, generator=torch.Generator().manual_seed(seed)).double()
     embeds = plain_embeds(model, row)
     said, first = [], None
-    for _ in range(count):
+    for step in range(count):
         logits = llm(inputs_embeds=embeds, use_cache=False).logits[0, -1]
         first = logits if first is None else first
-        said.append(int(logits.argmax()))
+        if numbers is None:
+            said.append(int(logits.argmax()))
+        else:
+            running = (logits / 0.8).double().softmax(-1).cumsum(-1)
+            said.append(int((running > numbers[step]).nonzero()[0, 0]))
         embeds = torch.cat([embeds, llm.get_input_embeddings()(torch.tensor([[said[-1]]]))], 1)
     return said, first
 
@@ -82,6 +87,21 @@ def test_greedy_ragged_and_counted(model):
     assert result.tokens == [plain_loop(model, row)[0] for row in rows]
     assert result.shape_of_passes == [max(len(row[0]) for row in rows)] + [1] * (NEW - 1)
     assert (images.items, boxes.items) == ([3], [4])  # once, all images together
+
+
+@pytest.mark.parametrize(
+    "row", [page_row(3, images=2, lines=0), page_row(4, images=0, lines=3), page_row(5, images=1, lines=2)]
+)
+def test_images_boxes_and_both_drawn_and_greedy(model, row):
+    """Left-padded beside a row of text; drawn as the definition says, each row from its own seed."""
+    rows = [row, text_row(7)]
+    batch = batch_of(model, rows, side="left")
+    options = {"max_new_tokens": NEW, "eos_token_id": ()}
+    assert generate(model, batch, **options).tokens == [plain_loop(model, one)[0] for one in rows]
+    drawn = generate(model, batch, temperature=0.8, seed=[11, 12], **options)
+    assert drawn.tokens == [plain_loop(model, one, seed=seed)[0] for seed, one in zip((11, 12), rows, strict=True)]
+    uncached = generate(model, batch, temperature=0.8, seed=[11, 12], use_cache=False, **options)
+    assert uncached.tokens == drawn.tokens
 
 
 @pytest.mark.parametrize("options", [{"chunk": 3}, {"cache": "static"}, {"use_cache": False}])
@@ -158,10 +178,26 @@ def test_both_engines(model):
     assert ours.stop_reason == theirs.stop_reason
 
 
-@pytest.mark.parametrize("name", ["tiny-llama2", "tiny-gemma3", "tiny-gpt2"])
-def test_other_images_are_seen(name):
+def test_crop_and_ask_again(model):
+    """A question after a page and its answer are taken back, and another one is asked: with a box of its own."""
+    page, first = page_row(1, images=1, lines=2), text(3, 60)
+    second = TokenSequence.join([text(2, 61), slots("boxes", 1), text(1, 62)])
+    with Calls(model.parts["image"].encoder) as images:
+        state = prefill(model, batch_of(model, [page]))
+        state.extend(first)
+        for _ in range(3):
+            state.step(state.logits.argmax(-1))
+        state.trim(len(page[0]))
+        state.extend(second, {"boxes": [[5, 6, 7, 8]]})
+        result = generate(model, state, max_new_tokens=NEW, eos_token_id=())
+    assert images.items == [1]
+    boxes = [*page[1]["boxes"].tolist(), [5, 6, 7, 8]]
+    whole = (TokenSequence.join([page[0], second]), {**page[1], "boxes": boxes})
+    assert result.tokens == [plain_loop(model, whole)[0]]
+
+
+def test_other_images_are_seen(model):
     """The image reaches the answer: other pixels, other logits at every step, not at the first alone."""
-    model = shared(name)
     sequence, features = page_row(0, images=1, lines=1)
     batches = [batch_of(model, [(sequence, {**features, "image": pixels(1, seed)})]) for seed in (1, 2)]
     forced = {"max_new_tokens": 3, "sequence_bias": {(33,): 1e4}, "output_logits": True, "eos_token_id": ()}

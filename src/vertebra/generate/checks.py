@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from vertebra.errors import GenerationError, TooLongError
 from vertebra.generate.language import Language
 from vertebra.generate.layout import Layout
@@ -14,9 +16,8 @@ from vertebra.sequence.length import composition, listed
 def check_prompt(batch: Batch, layout: Layout, language: Language) -> None:
     """Raise for ids that the model has no row for, and for prompts that are longer than the model."""
     ids = batch["input_ids"].cpu().numpy()
-    lowest, highest = int(ids.min()), int(ids.max())
-    if highest >= language.num_rows or lowest < 0:
-        wrong = highest if highest >= language.num_rows else lowest
+    if int(ids.view(np.uint64).max()) >= language.num_rows:  # a negative one is a very large one here
+        wrong = int(ids.max()) if ids.max() >= language.num_rows else int(ids.min())
         raise GenerationError(
             f"id {wrong} is in the prompt; the model's embedding has the rows 0 to {language.num_rows - 1}"
         )

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +106,9 @@ def joined(batch: Batch, layout: Layout, more: Any, features: Any, *, pad_id: in
     if isinstance(more, torch.Tensor):
         whole = batch.append(more, role=Role.USER)
         return whole, cut_columns(whole, batch.length, whole.length)
-    sequences = _sequences([more] if isinstance(more, TokenSequence) else more)
+    if isinstance(more, TokenSequence):
+        more, features = [more], [features] if isinstance(features, Mapping) else features
+    sequences = _sequences(more)
     if len(sequences) != batch.rows:
         raise SequenceError(f"{len(sequences)} sequences after {batch.rows} rows; give one for each row")
     chunk = collate([_from_zero(sequence) for sequence in sequences], features, pad_id=pad_id, side="left")

@@ -86,6 +86,7 @@ class Language:
         self.llm = backbone.llm
         self.facts = backbone.attention_facts
         self.layers = caches.kinds_of(self.llm.config)
+        self.passing = None if self.layers is None else caches.passing(self.layers)
         self.dtype: torch.dtype = backbone.dtype
         self.device: torch.device = backbone.device
         self.num_rows: int = backbone.num_rows

@@ -38,7 +38,7 @@ class Layout:
     @cached_property
     def ends_real(self) -> bool:
         """Whether the last column of every row is real: where the next token is predicted."""
-        return bool(self.real[:, -1].all())
+        return not self.padded or bool(self.real[:, -1].all())
 
     @cached_property
     def plain(self) -> bool:
@@ -63,6 +63,11 @@ class Layout:
         return np.take_along_axis(self.position, self.last, 1) + 1
 
     @cached_property
+    def next(self) -> int:
+        """The highest position that comes next."""
+        return int(self.next_position.max())
+
+    @cached_property
     def open(self) -> np.ndarray:
         """[B, L]: what the next token may see: real, and of the document that is being continued."""
         return self.real & (self.document == np.take_along_axis(self.document, self.last, 1))
@@ -84,6 +89,8 @@ class Layout:
     @property
     def longest(self) -> int:
         """How many positions the longest row takes."""
+        if self.plain:
+            return self.next
         return int(self.position.max(where=self.real, initial=-1)) + 1
 
     def of(self, batch: Batch) -> Layout:

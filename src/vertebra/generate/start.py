@@ -65,7 +65,7 @@ def start(model: Any, prompt: Any, settings: Settings) -> Start:
     asked = settings.tokens_after(batch.length)
     most = asked
     if language.limit is not None:
-        most = min(asked, language.limit - int(layout.next_position.max()))
+        most = min(asked, language.limit - layout.next)
         if most < 1:
             raise TooLongError(
                 f"the prompt fills all {language.limit} positions of `{source.backbone.identifier}`; shorten it, so that "

@@ -66,11 +66,12 @@ class UncachedState:
     def _compute(self, kind: str, want: Want) -> None:
         begin = time.perf_counter()
         batch, language = self.batch, self.language
-        mask, positions = None, batch["position_ids"]
+        # a cache that keeps nothing: handed none, the library looks for packed rows that are not there
+        mask, positions, cache = None, batch["position_ids"], language.passing
         if self.attend is not None or not self._plain:
             planned = plan(batch, language.facts, dtype=language.dtype, attend=self.attend)
-            mask, positions = planned.attention_mask, planned.position_ids
+            mask, positions, cache = planned.attention_mask, planned.position_ids, None
         inputs = self.source.inputs(batch, 0, batch.length, self._encoded)
-        self.seen: Seen = language.run(inputs, mask, positions, None, want)
+        self.seen: Seen = language.run(inputs, mask, positions, cache, want)
         seconds = time.perf_counter() - begin
         self.passes.append(Pass(kind=kind, rows=batch.rows, columns=batch.length, cached=0, seconds=seconds))

@@ -20,7 +20,7 @@ from transformers.cache_utils import (
 )
 
 from vertebra.errors import GenerationError
-from vertebra.generate.hf.layers import ROOM, RoomLayer, WindowLayer
+from vertebra.generate.hf.layers import ROOM, PassingLayer, RoomLayer, WindowLayer
 
 
 def kinds_of(config: Any) -> tuple[int | None, ...] | None:
@@ -36,6 +36,17 @@ def growing(kinds: tuple[int | None, ...] | None, config: Any, *, trimmable: boo
     if kinds is None:
         return DynamicCache(config=config)  # it can be decoded with, but neither forked nor trimmed
     return Cache(layers=[_layer(window, trimmable=trimmable, room=room) for window in kinds])
+
+
+def passing(kinds: tuple[int | None, ...]) -> Cache:
+    """A cache that keeps nothing, and so can serve any number of calls."""
+    return Cache(layers=[_passing(window) for window in kinds])
+
+
+def _passing(window: int | None) -> PassingLayer:
+    layer = PassingLayer()
+    layer.is_sliding = window is not None
+    return layer
 
 
 def _layer(window: int | None, *, trimmable: bool, room: int) -> RoomLayer:

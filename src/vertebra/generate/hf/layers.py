@@ -1,6 +1,7 @@
 """Cache layers that grow in place, and can be forked and trimmed.
 
     RoomLayer     one buffer with room to grow: a step writes one column, where the library's copies all of them
+    PassingLayer  keeps nothing, and hands out what it is given
     WindowLayer   the same for a sliding window: hands out the last `window - 1` keys and the new ones, and keeps
                   either all that came before (so that it can be trimmed) or no more than the window needs
 
@@ -133,6 +134,21 @@ class RoomLayer(DynamicLayer):
         """What the layer holds, unused room counted."""
         held = self._buffers or ((self.keys, self.values) if self.is_initialized else ())
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+
+class PassingLayer(DynamicLayer):
+    """Keeps nothing: for a pass after which nobody asks. With a cache in hand the library skips its search for packed rows."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return key_states, value_states
+
+    def get_seq_length(self) -> int:
+        return 0
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return query_length, 0
 
 
 class WindowLayer(RoomLayer):
