@@ -6,6 +6,7 @@ builders take it. A row that says something else raises `BadRow` with the reason
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 from vertebra.errors import did_you_mean
 
 IMAGE_MARK = "<image>"
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 # The names that data sets use for who speaks.
 SPEAKERS = {
@@ -129,13 +132,30 @@ def text_of(fields: Mapping[str, Any], name: str) -> str:
     value = fields[name]
     if not isinstance(value, str):
         raise BadRow(f"bad column: `{name}` is {_kind(value)}, expected text")
-    return value
+    return _whole(value)
+
+
+def _whole(text: str) -> str:
+    """The text, if it is one: JSON can spell half of a character, which no tokenizer and no file takes."""
+    if not text.isascii() and (found := _HALF.search(text)):
+        raise BadRow(f"half a character: \\u{ord(found[0]):04x} at {found.start()}, a surrogate without its other half")
+    return text
 
 
 def _checked(turns: list[dict[str, Any]], images: list[Any], fields: Mapping[str, Any]) -> Conversation:
     if not any(turn["role"] == "assistant" for turn in turns):
         raise BadRow("no assistant turn: there is nothing to learn from this conversation")
+    for number, turn in enumerate(turns, 1):
+        content = turn["content"]
+        for text in [content] if isinstance(content, str) else [part.get("text") for part in content if _is_text(part)]:
+            if not isinstance(text, str):
+                raise BadRow(f"bad message: a text part of message {number} is {_kind(text)}, expected text")
+            _whole(text)
     return Conversation(tuple(turns), tuple(images), weight_of(fields.get("weight", 1.0)))
+
+
+def _is_text(part: Mapping[str, Any]) -> bool:
+    return part["type"] == "text"
 
 
 def _asked_and_answered(asked: str, answer: str) -> list[dict[str, Any]]:
