@@ -82,7 +82,7 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path: Path, monkeypatch: pytes
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_tensors", full)
     for asynchronous in (False, True):
         writer = checkpoint.Writer(tmp_path, keep=2, asynchronous=asynchronous)
         with pytest.raises(CheckpointError, match=r"No space left.*Earlier checkpoints are as they were"):
@@ -127,14 +127,14 @@ def test_the_next_snapshot_lies_where_the_former_lay(tmp_path: Path):
 
 def test_memory_waits_for_the_write_that_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     begun, leave = threading.Event(), threading.Event()
-    real = checkpoint.save_file
+    real = checkpoint.save_tensors
 
-    def slow(tensors: Any, path: Path) -> None:
+    def slow(tensors: Any, path: Path) -> str:
         begun.set()
         leave.wait(20)
-        real(tensors, path)
+        return real(tensors, path)
 
-    monkeypatch.setattr(checkpoint, "save_file", slow)
+    monkeypatch.setattr(checkpoint, "save_tensors", slow)
     writer = checkpoint.Writer(tmp_path, keep=2, asynchronous=True)
     tensor = torch.ones(4)
     weights = writer.held({"a": tensor}, "weights")

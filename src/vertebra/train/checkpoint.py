@@ -13,9 +13,12 @@ A kill at any byte leaves the earlier ones as they were. It knows files and tens
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from vertebra import log
 from vertebra.errors import CheckpointError
 from vertebra.folders import write_whole
+from vertebra.train.tensorfile import save_tensors
 
 FORMAT = 1
 MANIFEST, WEIGHTS, OPTIMIZER, STATE = "manifest.json", "weights.safetensors", "optimizer.pt", "state.json"
@@ -64,14 +67,22 @@ def write(folder: Path, snapshot: Snapshot) -> Path:
     """Write one checkpoint into a folder of checkpoints."""
 
     def fill(part: Path) -> None:
-        save_file(dict(snapshot.weights), part / WEIGHTS)
-        write_beside(part, snapshot.step, snapshot.payload, snapshot.state, snapshot.trainer_state)
+        known = {WEIGHTS: save_tensors(snapshot.weights, part / WEIGHTS)}
+        write_beside(part, snapshot.step, snapshot.payload, snapshot.state, snapshot.trainer_state, known=known)
 
     return write_with(folder, snapshot.step, fill)
 
 
-def write_beside(part: Path, step: int, payload: Any, state: Mapping[str, Any], trainer_state: str) -> None:
-    """Everything of a checkpoint but its weights, and the manifest of all."""
+def write_beside(
+    part: Path,
+    step: int,
+    payload: Any,
+    state: Mapping[str, Any],
+    trainer_state: str,
+    *,
+    known: Mapping[str, str] | None = None,
+) -> None:
+    """Everything of a checkpoint but its weights, and the manifest of all; hashes that are `known` are not made again."""
     tensors: dict[str, torch.Tensor] = {}
 
     def taken(tensor: torch.Tensor, place: str) -> dict[str, str]:
@@ -79,26 +90,27 @@ def write_beside(part: Path, step: int, payload: Any, state: Mapping[str, Any], 
         return {_TENSOR: place}
 
     tree = _mapped(payload, "", taken)
-    save_file(tensors, part / TENSORS)
+    marks = {**(known or {}), TENSORS: save_tensors(tensors, part / TENSORS)}
     torch.save(tree, part / OPTIMIZER)
     (part / STATE).write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
     (part / "trainer_state.json").write_text(trainer_state, encoding="utf-8")
-    write_manifest(part, step)
+    write_manifest(part, step, marks)
 
 
 def write_with(folder: Path, step: int, fill: Callable[[Path], None]) -> Path:
     """One checkpoint whose files `fill` writes, whole or not at all."""
     try:
         return write_whole(folder / name_of(step), fill, replace=True)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise CheckpointError(
             f"the checkpoint of step {step} cannot be written to `{folder}`: {error}. Earlier checkpoints are as they "
             "were; make room, then go on with --resume"
         ) from error
 
 
-def write_manifest(part: Path, step: int) -> None:
-    files = {str(p.relative_to(part)): _mark(p) for p in sorted(part.rglob("*")) if p.is_file()}
+def write_manifest(part: Path, step: int, known: Mapping[str, str]) -> None:
+    names = [str(p.relative_to(part)) for p in sorted(part.rglob("*")) if p.is_file()]
+    files = {name: _mark(part / name, known.get(name)) for name in names}
     said = {"format": FORMAT, "step": step, "files": files}
     (part / MANIFEST).write_text(json.dumps(said | {"sha256": _digest(said)}, indent=1))
 
@@ -108,9 +120,13 @@ def _digest(said: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def _mark(path: Path) -> dict[str, Any]:
+def _mark(path: Path, known: str | None = None) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": known or _hash(path)}
+
+
+def _hash(path: Path) -> str:
     with open(path, "rb") as file:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def faults(folder: Path) -> list[str]:
@@ -130,7 +146,7 @@ def faults(folder: Path) -> list[str]:
             found.append(f"{name} is missing")
         elif path.stat().st_size != expected["size"]:
             found.append(f"{name} has {path.stat().st_size} bytes, expected {expected['size']}")
-        elif _mark(path)["sha256"] != expected["sha256"]:
+        elif _hash(path) != expected["sha256"]:
             found.append(f"{name} has other content than was written")
     return found
 
@@ -217,6 +233,7 @@ class Writer:
             return
 
         def work() -> None:
+            _step_back()
             try:
                 self._write(snapshot, best)
             except BaseException as error:  # handed to the training thread, which raises it
@@ -243,6 +260,13 @@ class Writer:
             self.first()
         write(self.folder, snapshot)
         prune(self.folder, keep=self.keep, best=best)
+
+
+def _step_back() -> None:
+    """Let the training have the processor where both want it: on Linux a thread has a priority of its own."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 class Memory:

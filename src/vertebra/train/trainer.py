@@ -208,8 +208,8 @@ class ExactTrainer(Trainer):
         return self.lr_scheduler
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """To whoever watches: a tracker, and callbacks. The Trainer's own history would grow without end."""
-        if self.tracker is not None:
+        """To a tracker, and to callbacks. The Trainer's own history would grow without end."""
+        if self.tracker is not None and all("/" in name for name in logs):  # the Trainer's own summary has none
             self.tracker.log(logs, self.state.global_step)
         self.control: Any = self.callback_handler.on_log(self.args, self.state, self.control, dict(logs))
 
