@@ -138,7 +138,8 @@ def _saved_or_hub(text: str, *, config: str | None, split: str | None, streaming
     if looks_like_path or "/" not in text:
         parent = path.parent if os.path.isdir(path.parent) else None
         near = did_you_mean(path.name, [file.name for file in parent.iterdir()]) if parent else ""
-        raise DataError(f"no such file or folder: {text}.{near} (A dataset of the hub is named `hub:{text}`.)")
+        hub = "" if looks_like_path else f" (A dataset of the hub is named `hub:{text}`.)"
+        raise DataError(f"no such file or folder: {text}.{near}{hub}")
     return load_hub(text, config=config, split=split, streaming=streaming)
 
 
