@@ -202,3 +202,11 @@ def test_the_check_finds_what_does_not_learn():
     assert not found.good
     assert "do not learn" in str(found)
     assert check_gradients(model, ["*.projector.fc2.*"]).allowed_zero == ("parts.image.projector.fc2.bias",)
+
+
+def test_the_check_prints_what_may_be_zero():
+    model = with_parts()
+    choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=2)))
+    model(**batch_for(model)).loss.backward()
+    expected = "all 29 trainable tensors have a finite gradient. Zero, as they may be: 14 × *.lora_A.*"
+    assert expected in str(check_gradients(model))

@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.tune.models import backbone, batch_for, some_ids, trained, with_parts
+from vertebra.backbone.tiny import TINY
 from vertebra.backbone.vocabulary import grow_vocabulary, new_row_ids
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.tune.adapter import load_adapter, save_adapter
 from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.gradients import check_gradients
-from vertebra.tune.lora import LoraSettings, add_lora, linears, peft_quiet
+from vertebra.tune.lora import LoraSettings, add_lora, peft_quiet
 from vertebra.tune.merge import merge, merge_in_place, probe_logits
 
 
@@ -50,18 +51,34 @@ def expected_logits(folder: Path) -> list[torch.Tensor]:
     return torch.load(folder.parent / "logits.pt")
 
 
-@pytest.mark.parametrize("name", ["tiny-llama2", "tiny-gpt2", "tiny-opt", "tiny-phi3", "tiny-gemma2"])
+LLAMA = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+OPT = {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"}
+# Written by hand: every linear of a layer, by family; all others have LLaMA's.
+LINEARS = {
+    "tiny-phi2": {"q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"},
+    "tiny-phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
+    "tiny-gpt2": {"c_attn", "c_proj", "c_fc"},
+    "tiny-pythia": {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"},
+    "tiny-opt": OPT,
+    "tiny-opt-narrow": OPT | {"project_in", "project_out"},
+}
+
+
+@pytest.mark.parametrize("name", TINY)
 def test_default_targets_are_all_linears_but_the_head(name: str):
     model = backbone(name)
-    expected = set(linears(model.llm))
+    leaves = LINEARS.get(name, LLAMA)
     head = model.llm.get_output_embeddings()
+    weights = {type(m).__name__: m for m in model.llm.modules()}
+    linear = tuple(type(m) for kind, m in weights.items() if kind in ("Linear", "Conv1D"))
+    expected = {n for n, m in model.llm.named_modules() if isinstance(m, linear) and m is not head}
+    assert {n.rpartition(".")[2] for n in expected} == leaves
     adapter = add_lora(model, LoraSettings(r=2))
     found = {n.partition(".lora_A")[0] for n, _ in model.llm.named_modules() if n.endswith("lora_A")}
     assert found == expected
     assert model.llm.get_output_embeddings() is head
     config = adapter.language.peft_config["default"]
-    assert config.target_modules
-    assert len(config.target_modules) <= 8, "endings, not full names"
+    assert set(config.target_modules) == leaves, "endings, not full names"
     assert "default" in next(n for n, _ in model.llm.named_parameters() if "lora_A" in n)
 
 
@@ -95,7 +112,7 @@ def test_the_start_depends_on_the_seed_alone():
     assert not torch.equal(dict(first.named_parameters())[name], dict(other.named_parameters())[name])
 
 
-@pytest.mark.parametrize("name", ["tiny-llama2", "tiny-gpt2"])
+@pytest.mark.parametrize("name", TINY)
 def test_new_rows_train_beside_the_adapter_and_no_other_row_moves(name: str):
     model = backbone(name)
     grow_vocabulary(model, ["<ACT>", "<B>"])
@@ -153,7 +170,7 @@ def test_parts_trained_beside_an_adapter_come_back(tmp_path: Path):
     assert torch.equal(base.eval()(**batch).loss, model.eval()(**batch).loss)
 
 
-@pytest.mark.parametrize("name", ["tiny-llama2", "tiny-gpt2"])
+@pytest.mark.parametrize("name", ["tiny-llama2", "tiny-gpt2", "tiny-phi3"])
 def test_merging_in_place_equals_peft(name: str):
     ours, theirs = backbone(name), backbone(name)
     for model in (ours, theirs):

@@ -21,7 +21,7 @@ from transformers import GenerationConfig
 from vertebra import compat, log
 from vertebra.backbone.source import Source, read_json, weight_files, weights_folder
 from vertebra.backbone.weights import BUILDING, assign, mapped_tensors, parameters_on_meta, spelled_for
-from vertebra.errors import CheckpointError, MissingPartError, NetworkError, UnknownNameError, did_you_mean
+from vertebra.errors import CheckpointError, ConfigError, MissingPartError, NetworkError, UnknownNameError, did_you_mean
 
 # Vision-language model types whose language half is a plain causal class: (causal class, settings that mean nothing
 # to it). With text alone, their three-axis rotary positions are the ordinary ones.
@@ -136,6 +136,11 @@ def load_tokenizer(source: Source, config: Any, most: int, *, side: str, token: 
 def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | None, quantization: str | None) -> Any:
     """Pretrained weights with the explicit class; whatever the checkpoint lacks is an error and never noise."""
     if config.model_type != source.config.get("model_type") or "parts" in source.record:
+        if quantization is not None:
+            raise ConfigError(
+                f"quantization packs weights while a plain checkpoint loads, and `{source.name}` is a whole model: save its "
+                "backbone alone (`model.backbone.save`), and load that"
+            )
         llm = build_structure(llm_cls, config)  # a language half, or inside one of our models: other tensor names
         assign(
             llm,
@@ -173,6 +178,10 @@ def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | N
             f"`{source.name}` cannot be loaded as {llm_cls.__name__} ({type(error).__name__}): {error}"
         ) from error
     _require_whole(source, told)
+    for module in llm.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # bitsandbytes repacks 4-bit weights at the first evaluation on a CPU, and has no gradient afterwards
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
     return llm.train()
 
 

@@ -48,7 +48,7 @@ def base_print(parts: Any, *, rows: int | None = None) -> BasePrint:
         rows=rows,
         parameters=sum(tensor.numel() for _, tensor in named),
         name=str(getattr(parts.backbone, "identifier", type(lm).__name__)),
-        light=_digest(light),
+        light=_digest([*light, *_shapes(lm)]),
         quantized=any(not (p.is_floating_point() or p.is_complex()) for _, p in named),
         parts={name: _digest(part.state_dict().items()) for name, part in getattr(parts.model, "parts", {}).items()},
     )
@@ -74,6 +74,14 @@ def check_base(parts: Any, expected: BasePrint, *, who: str, brought: Collection
             f"one; this base has {has}. Name the model folder that it was trained on"
         )
     return found
+
+
+def _shapes(lm: Any) -> list[tuple[str, torch.Tensor]]:
+    """What linears take and give: packed ones say it too."""
+    sizes = (
+        (name, getattr(m, "in_features", None), getattr(m, "out_features", None)) for name, m in lm.named_modules()
+    )
+    return [(name, torch.empty(given, taken, device="meta")) for name, taken, given in sizes if taken and given]
 
 
 def _digest(named: Iterable[tuple[str, torch.Tensor]]) -> str:

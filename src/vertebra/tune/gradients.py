@@ -31,6 +31,8 @@ class GradientCheck:
     zero: tuple[str, ...]
     allowed_zero: tuple[str, ...]
     """Zero, and on the list of those that may be."""
+    allowed: tuple[str, ...] = ZERO_AT_START
+    """That list, as patterns."""
 
     @property
     def good(self) -> bool:
@@ -38,7 +40,7 @@ class GradientCheck:
 
     def __str__(self) -> str:
         if self.good:
-            zero = f"; zero, as they may be: {_listed(self.allowed_zero)}" if self.allowed_zero else ""
+            zero = f". Zero, as they may be: {', '.join(self._grouped())}" if self.allowed_zero else ""
             return f"step 1: all {self.tensors} trainable tensors have a finite gradient{zero}"
         lines = [
             f"  {what}: {_listed(names)}"
@@ -53,6 +55,16 @@ class GradientCheck:
             "step 1: some trainable tensors do not learn:\n" + "\n".join(lines) + "\nFreeze them (`freeze`), or name "
             "them in `zero_gradient` where a zero is right."
         )
+
+    def _grouped(self) -> list[str]:
+        """The zeros by the pattern that lets them through: a LoRA has hundreds of them."""
+        left, found = list(self.allowed_zero), []
+        for pattern in self.allowed:
+            these = matching(left, pattern)
+            left = [name for name in left if name not in these]
+            if these:
+                found.append(these[0] if len(these) == 1 else f"{len(these)} × {pattern}")
+        return found
 
     def require_good(self) -> None:
         if not self.good:
@@ -85,6 +97,7 @@ def check_gradients(model: nn.Module, allowed: Sequence[str] = ()) -> GradientCh
         not_finite=tuple(not_finite),
         zero=tuple(zero),
         allowed_zero=tuple(may),
+        allowed=patterns,
     )
 
 
