@@ -47,14 +47,14 @@ def test_every_recipe_in_small(path: Path, tmp_path: Path, monkeypatch: pytest.M
     call("train", path, "--tiny", "--dry-run", "--out", out)
     assert list(tmp_path.iterdir()) == [], "a dry run leaves nothing"
     call("train", path, "--tiny", "--out", out)
-    made = tmp_path / "out-tiny"
+    made = tmp_path / "out"
     assert (made / "report.html").is_file()
     assert (made / "loss.png").is_file()
     assert [row["step"] for row in read_metrics(made / "metrics.jsonl") if "loss" in row] == [1, 2, 3, 4]
     name = "adapter" if "lora" in path.stem else "model"
     assert (made / name / "README.md").is_file()
     assert (made / name / "training" / "run.yaml").is_file()
-    assert differences(read(RunConfig, made / "run.yaml"), tiny_config(read_recipe(path, [f"out={out}"]))) == []
+    assert differences(read(RunConfig, made / "run.yaml"), tiny_config(read_recipe(path), out)) == []
 
 
 CHAT = next(path for path in RECIPES if path.stem == "chat-lora")

@@ -24,7 +24,9 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything once: data, tokens, a step, a checkpoint.")
     ] = False,
-    tiny: Annotated[bool, typer.Option(help="The whole recipe on a tiny backbone, in seconds, on a CPU.")] = False,
+    tiny: Annotated[
+        bool, typer.Option(help="The whole recipe on a tiny backbone, in seconds, on a CPU; reports to no tracker.")
+    ] = False,
     nproc: Annotated[int, typer.Option(help="So many processes on this machine (torchrun).")] = 1,
 ) -> None:
     """Train as a recipe says: pretrain, finetune, LoRA, policies; exact, and resumed bit for bit."""
@@ -41,7 +43,7 @@ def train(
     from vertebra.train.run import train as run
 
     if tiny:
-        config = tiny_config(config)
+        config = tiny_config(config, out)
     outcome = run(config, resume=resume, overwrite=overwrite, dry_run=dry_run)
     if int(os.environ.get("RANK", "0")) or dry_run:
         return

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -70,23 +71,21 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False, d
     first = _rank() == 0
     if first:
         claim(folder, resume=resume, overwrite=overwrite)
+    # hashing gigabytes needs a processor and no interpreter: it goes on while the model is built
+    search = ThreadPoolExecutor(1).submit(checkpoint.newest_good, folder / "checkpoints") if first and resume else None
     made = Prepared.of(config)
     if first:
         _note_changes(config, folder)
         configs.write(config, folder / RUN)
     trainer = made.trainer(folder)
     _said_before(made, trainer, folder)
-    newest = _restore_point(trainer, folder) if resume else None
+    newest = _restore_point(trainer, folder, search) if resume else None
     if first:
         trainer.tracker = open_tracker(config, folder, step=checkpoint.step_of(newest) if newest else 0)
     with trainer.stopper:
         try:
-            if newest is None or checkpoint.step_of(newest) < made.feed.steps:
+            if newest is None or not trainer.ended_at(newest):
                 trainer.train(resume_from_checkpoint=str(newest) if newest else None)
-            else:
-                trainer._load_from_checkpoint(str(newest))
-                trainer.judge.load_state_dict(checkpoint.read_state(newest)["judge"])
-                trainer.state.global_step = checkpoint.step_of(newest)
             trainer.writer.wait()
         finally:
             trainer.display.close()
@@ -251,10 +250,11 @@ def claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
     checkpoint.sweep(folder / "checkpoints")
 
 
-def _restore_point(trainer: Any, folder: Path) -> Path | None:
+def _restore_point(trainer: Any, folder: Path, search: Future[Path | None] | None) -> Path | None:
     """The newest good checkpoint, with the metrics cut back to it; the same one on every rank."""
-    found = checkpoint.newest_good(folder / "checkpoints") if trainer.shards.rank == 0 else None
-    if trainer.shards.rank == 0:
+    found = None
+    if search is not None:
+        found = search.result()
         Metrics(folder).cut_back(checkpoint.step_of(found) if found else 0)
         if found is None:
             log.info(f"`{folder}` holds no checkpoint yet; the run starts at its beginning")

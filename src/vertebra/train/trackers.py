@@ -10,7 +10,7 @@ import importlib.util
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,8 +44,7 @@ def open_tracker(config: RunConfig, folder: Path, *, step: int) -> Tracker | Non
     if tool == "none":
         return None
     require_tracker(config)
-    make = {"wandb": _Wandb, "tensorboard": _TensorBoard, "trackio": _Trackio}[tool]
-    return make(config, folder, step)
+    return _TOOLS[tool](config, folder, step)
 
 
 def run_id(folder: Path, given: str | None = None) -> str:
@@ -124,3 +123,10 @@ class _Trackio:
 
     def close(self) -> None:
         self._trackio.finish()
+
+
+_TOOLS: dict[str, Callable[[RunConfig, Path, int], Tracker]] = {
+    "wandb": _Wandb,
+    "tensorboard": _TensorBoard,
+    "trackio": _Trackio,
+}

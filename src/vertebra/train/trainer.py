@@ -242,6 +242,16 @@ class ExactTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self.shards.load_weights(self, Path(resume_from_checkpoint))
 
+    def ended_at(self, folder: Path) -> bool:
+        """Whether a run has come to its end with this checkpoint; its weights and best evaluation are then put back."""
+        state = read_own_state(folder, self.signature)
+        self.judge.load_state_dict(state["judge"])
+        if int(state["step"]) < self.feed.steps and not self.judge.gave_up:
+            return False
+        self._load_from_checkpoint(str(folder))
+        self.state.global_step = int(state["step"])
+        return True
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
