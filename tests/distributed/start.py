@@ -108,6 +108,16 @@ def memory(folder: Path) -> None:
         (folder / "memory.json").write_text(json.dumps(everyone))
 
 
+def from_file(address: int) -> bool:
+    """Whether an address lies in a mapped checkpoint: such pages are the file's own, and shared by all processes."""
+    with open("/proc/self/maps") as file:
+        for line in file:
+            first, last = (int(number, 16) for number in line.split(" ", 1)[0].split("-"))
+            if first <= address < last:
+                return line.rstrip().endswith(".safetensors")
+    return False
+
+
 class Allocated(torch.utils._python_dispatch.TorchDispatchMode):
     """Bytes of storages that operations make, mapped files and the meta device apart; the highest sum of those alive."""
 
@@ -126,7 +136,7 @@ class Allocated(torch.utils._python_dispatch.TorchDispatchMode):
                 continue
             storage = value.untyped_storage()
             key, size = storage._cdata, storage.nbytes()
-            if key in known or key in self.seen:
+            if key in known or key in self.seen or from_file(storage.data_ptr()):
                 continue
             self.seen.add(key)
             self.now += size
