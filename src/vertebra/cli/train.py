@@ -63,18 +63,7 @@ def _summary(outcome: Any) -> str:
 
 def _launch(nproc: int) -> int:
     """This very command in several processes."""
-    import subprocess
+    from vertebra.cli.launch import launch
 
-    again = "from vertebra.cli.main import run; run()"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
-    # `--nproc` would be read by torchrun itself, as short for an option of its own
     arguments = [a for a, before in zip(sys.argv[1:], sys.argv, strict=False) if "--nproc" not in (a, before)]
-    arguments = [a for a in arguments if not a.startswith("--nproc=")]
-    command += ["--no-python", sys.executable, "-c", again, *arguments]
-    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // nproc)), **os.environ}
-    process = subprocess.Popen(command, env=environment)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue  # the ranks got it too, and save
+    return launch(nproc, [a for a in arguments if not a.startswith("--nproc=")])

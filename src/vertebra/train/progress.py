@@ -37,11 +37,11 @@ class Display:
         self._drawn = now
         if self._bar is None:
             self._open()
-        text = f"loss {loss:.4f}  lr {lr:.2e}  {rate:,.0f} tokens/s{self._evaluated}"
-        self._bar.update(self._task, completed=step, said=text)
+        text = f"loss {loss:.4f}  lr {lr:.2e}  {rate:,.0f} tokens/s"
+        self._bar.update(self._task, completed=step, said=text, evaluated=self._evaluated)
 
     def evaluated(self, loss: float, best: float) -> None:
-        self._evaluated = f"  eval {loss:.4f} (best {best:.4f})"
+        self._evaluated = f" eval {loss:.4f} (best {best:.4f})"
 
     def close(self) -> None:
         if self._bar is not None:
@@ -52,13 +52,18 @@ class Display:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        console = Console(stderr=True)
+        # what is said matters more than the bar and the last evaluation, which a narrow terminal goes without
+        bar = [TextColumn("training"), BarColumn(min(30, console.width - 90))] if console.width >= 100 else []
+        evaluated = [TextColumn("{task.fields[evaluated]}")] if console.width >= 130 else []
         self._bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
+            *bar,
             MofNCompleteColumn(),
             TextColumn("{task.fields[said]}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            TextColumn("left"),
+            *evaluated,
+            console=console,
         )
-        self._task = self._bar.add_task("training", total=self.steps, completed=self._start, said="")
+        self._task = self._bar.add_task("training", total=self.steps, completed=self._start, said="", evaluated="")
         self._bar.start()

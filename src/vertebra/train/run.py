@@ -93,7 +93,6 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False, d
                 trainer.tracker.close()
     if trainer.stopper.asked is not None and trainer.state.global_step < made.feed.steps:
         trainer.shards.leave()
-        log.info(f"stopped by {trainer.stopper.asked} at step {trainer.state.global_step}; go on with --resume")
         return Outcome(
             folder=folder, step=trainer.state.global_step, steps=made.feed.steps, stopped=trainer.stopper.asked
         )
