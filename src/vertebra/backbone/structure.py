@@ -181,7 +181,7 @@ def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | N
     for module in llm.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # bitsandbytes repacks 4-bit weights at the first evaluation on a CPU, and has no gradient afterwards
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+            module.support_avx512bf16_for_cpu = False
     return llm.train()
 
 
