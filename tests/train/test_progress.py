@@ -21,7 +21,7 @@ def test_nothing_is_cut_off(width: int, monkeypatch: pytest.MonkeyPatch):
     display.evaluated(3.4567, 3.2)
     display.step(10_000, 11.3441, 3e-7, 1_234_567.0)
     display.close()
-    line = shown.getvalue().splitlines()[-1]
+    line = next(line for line in shown.getvalue().split("\r") if "tokens" in line)
     assert "10000/10000 loss 11.3441  lr 3.00e-07  1,234,567 tokens/s 0:00:00 left" in line
     assert "…" not in line
     assert ("training" in line) == (width >= 100)
