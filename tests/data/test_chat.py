@@ -182,6 +182,30 @@ def test_images_that_are_missing_broken_or_unwanted(llama, llava, tmp_path):
         prepare([in_memory], ChatEncoder(llama, "pure", sizes={"image": 4}), cache=False)
 
 
+def test_the_cache_knows_where_images_lie(llama, llava, tmp_path, monkeypatch):
+    """The same rows in two folders have other images; an image that was missing may have come."""
+    first = llava("red")
+    encoder, cache = ChatEncoder(llama, "pure", sizes={"image": 4}), tmp_path / "c"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / first.name).write_bytes(first.read_bytes())
+    (other / "red.png").write_bytes((tmp_path / "blue.png").read_bytes())
+    tables = [prepare(path, encoder, cache=cache) for path in (first, other / first.name)]
+    assert [table.extra(0)["images"] for table in tables] == [[str(tmp_path / "red.png")], [str(other / "red.png")]]
+    for folder in (tmp_path, other):
+        monkeypatch.chdir(folder)
+        table = prepare(first.name, encoder, cache=cache, images=".")
+        assert table.extra(0)["images"] == [str(folder / "red.png")]
+    (other / "red.png").rename(other / "late.png")
+    monkeypatch.chdir(tmp_path)
+    path = llava("late")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"missing image: late\.png"):
+            prepare(path, encoder, cache=cache)
+    (other / "late.png").rename(tmp_path / "late.png")
+    assert prepare(path, encoder, cache=cache).extra(0)["images"] == [str(tmp_path / "late.png")]
+
+
 def test_conversations_that_are_too_long(llama):
     table = prepare([{"messages": TURNS}, {"messages": TURNS[:2]}], ChatEncoder(llama, "pure"), cache=False)
     with pytest.raises(TooLongError, match="sample 0"):

@@ -51,6 +51,10 @@ class Cache:
                 f"the cached data in {entry} is damaged ({error}); delete that folder, it will be made again"
             ) from error
 
+    def drop(self, entry: Path) -> None:
+        """Forget an entry. Who has it open keeps reading it: the files go when nobody needs them."""
+        shutil.rmtree(entry, ignore_errors=True)
+
     @contextmanager
     def filling(self, key: str) -> Iterator[Path]:
         """A new entry: fill the folder that is given; it gets its name when everything went well."""

@@ -6,6 +6,7 @@ builders take it. A row that says something else raises `BadRow` with the reason
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from typing import Any
 from vertebra.errors import did_you_mean
 
 IMAGE_MARK = "<image>"
+MISSING_IMAGE = "missing image"
+"""How the fault begins that a later scan may not find again."""
 
 _HALF = re.compile("[\ud800-\udfff]")
 
@@ -59,8 +62,8 @@ class Conversation:
             path = folder / image
             if not path.is_file():
                 hint = "" if given else "; say where the images lie: images=FOLDER (--images)"
-                raise BadRow(f"missing image: {image} is not in {folder}{hint}")
-            found.append(str(path))
+                raise BadRow(f"{MISSING_IMAGE}: {image} is not in {folder}{hint}")
+            found.append(os.path.abspath(path))
         return replace(self, images=tuple(found))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from vertebra import log
 from vertebra.backbone.tiny.write import cache_folder
 from vertebra.data.cache import PIPELINE, Cache, mapped, read_entry
-from vertebra.data.conversations import Conversation
+from vertebra.data.conversations import MISSING_IMAGE, Conversation
 from vertebra.data.encoders import Encoder, Placed
 from vertebra.data.formats import Reader, Text
 from vertebra.data.progress import on_terminal, progress
@@ -72,7 +72,7 @@ def prepare(
         "pipeline": PIPELINE,
     }
     key = digest(PIPELINE, content, encoder.name, sorted(encoder.options().items()), meta["tokenizer"], format)
-    key = digest(key, sorted((columns or {}).items()), images, getattr(keep, "key", None))
+    key = digest(key, sorted((columns or {}).items()), getattr(keep, "key", None), *_image_folders(scan, images))
     meta |= {"fingerprint": key, "labels": source.label_names()}
     folder = _cache(cache, num_proc) if content is not None else None
     if folder is None:
@@ -81,7 +81,7 @@ def prepare(
             meta["fingerprint"] = digest(key, *[hash_of(chunk) for chunk in chunks])
         table = Table(chunks, meta=meta)
     else:
-        entry = folder.find(key) or _made(scan, folder, key, num_proc=num_proc, show=show_progress)
+        entry = _found(folder, key) or _made(scan, folder, key, num_proc=num_proc, show=show_progress)
         table = Table(folder.read(entry), meta=meta)
         table.opened_by = (read_entry, (entry,))
     for fault in table.faults:
@@ -160,6 +160,26 @@ def _held(scan: Scan, *, known: bool, num_proc: int, show: bool) -> list[Chunk]:
             chunks.append(chunk)
             advance(len(chunk))
     return chunks
+
+
+def _image_folders(scan: Scan, images: str | Path | None) -> list[str]:
+    """Where paths of images lead, for encoders that take some: the same file elsewhere has other images beside it."""
+    if images is not None:
+        return [os.path.abspath(images)]
+    if not scan.encoder.options().get("sizes"):
+        return []
+    return sorted({os.path.dirname(os.path.abspath(part.name)) for part in scan.source.parts()})
+
+
+def _found(folder: Cache, key: str) -> Path | None:
+    """The entry, unless it lacked images when it was made: they may be there by now."""
+    entry = folder.find(key)
+    if entry is not None:
+        faults = (message for chunk in folder.read(entry) for message in chunk.faults.values())
+        if any(message.startswith(MISSING_IMAGE) for message in faults):
+            folder.drop(entry)
+            return None
+    return entry
 
 
 def _made(scan: Scan, folder: Cache, key: str, *, num_proc: int, show: bool) -> Path:
