@@ -24,9 +24,14 @@ WINDOWED = ["tiny-mistral", "tiny-phi3", "tiny-gemma2", "tiny-gemma3", *MIXED]
 @cache
 def backbone(name: str):
     """One load a family, in fp32."""
+    return load(name, "float32")
+
+
+def load(name: str, dtype: str):
+    """One that nobody else holds."""
     overrides = {"use_sliding_window": True, "sliding_window": WINDOW, **MIXED[name]} if name in MIXED else None
     return load_backbone(
-        name.partition("+")[0], inference_mode=True, weights=True, dtype="float32", config_overrides=overrides
+        name.partition("+")[0], inference_mode=True, weights=True, dtype=dtype, config_overrides=overrides
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import TopKLogitsWarper
 
-from tests.generate.plain import backbone, plain_greedy, plain_logits, plain_rows, prompts
+from tests.generate.plain import FAMILIES, backbone, load, plain_greedy, plain_logits, plain_rows, prompts
 from vertebra.backbone.registry import load_backbone
 from vertebra.errors import GenerationError, TooLongError
 from vertebra.generate.call import generate, stream
@@ -59,6 +59,22 @@ def test_rows_that_end_do_not_change_the_others(model):
             seeded = {**options, "seed": options["seed"] + row} if "seed" in options else options
             alone = generate(model, one, max_new_tokens=10, eos_token_id=ends, **seeded)
             assert alone.tokens[0] == result.tokens[row]
+
+
+def test_passes_and_timings(model):
+    """What ran, and when: one prefill of 17 columns, then steps of one, until the rows have left one by one."""
+    ends = [row[at] for row, at in zip(plain_rows(NAME, prompts(NAME), 8), (1, 4, 7), strict=True)]
+    result = generate(model, prompts(NAME), max_new_tokens=8, eos_token_id=ends, chunk=10)
+    assert [one.kind for one in result.passes] == ["prefill", "extend"] + ["step"] * 7
+    assert result.shape_of_passes == [10, 7] + [1] * 7
+    assert [one.cached for one in result.passes] == [0, 10, *range(17, 24)]
+    assert [one.rows for one in result.passes] == [3] * 6 + [1] * 3  # when half of them have ended, they leave
+    taken = result.timings
+    assert len(taken.steps) == 7
+    assert 0 < taken.prefill <= taken.first_token <= taken.total
+    assert taken.first_token + sum(taken.steps) <= taken.total
+    assert sum(one.seconds for one in result.passes) <= taken.total
+    assert taken.tokens_per_second == pytest.approx(7 / sum(taken.steps))
 
 
 def test_stop_strings(model, plain):
@@ -139,6 +155,13 @@ def test_capture_keeps_what_was_chosen(model):
     ]  # fmt: skip
     whole = generate(model, prompts(NAME), max_new_tokens=4, eos_token_id=(), output_hidden_states=True)
     torch.testing.assert_close(result.hidden_states[0][0], whole.hidden_states[0][-1], atol=1e-4, rtol=1e-4)
+    attentions = generate(
+        model, prompts(NAME), max_new_tokens=4, eos_token_id=(), output_attentions=Capture(steps=[1], layers=[0])
+    ).attentions
+    assert [layers is None for layers in attentions] == [True, False, True, True]
+    everything = generate(model, prompts(NAME), max_new_tokens=4, eos_token_id=(), output_attentions=True).attentions
+    torch.testing.assert_close(attentions[1][0], everything[1][0])
+    assert attentions[1][0].shape == (3, 4, 1, 18)
     with pytest.raises(GenerationError, match=r"layers \[9\]"):
         generate(model, prompts(NAME), max_new_tokens=2, output_hidden_states=Capture(layers=[9]))
 
@@ -201,7 +224,7 @@ def test_minimum_and_forced_ids(model, plain):
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "seed": 1}])
-def test_logits_that_are_no_numbers(options):
+def test_logits_that_are_no_numbers(options, caplog):
     """The row is named and ends; what it said is kept, and the others go on."""
     model = load_backbone(NAME, inference_mode=True, weights=True, dtype="float32")
     sequences = prompts(NAME)
@@ -213,7 +236,8 @@ def test_logits_that_are_no_numbers(options):
     result = generate(model, sequences, max_new_tokens=6, eos_token_id=(), **options)
     assert result.tokens == others
     assert result.stop_reason[1] == "not a number"
-    assert 1 in result.failed
+    assert result.failed == [1]
+    assert f"row 1 ends at step {len(others[1])}: its logits hold NaN or infinity" in caplog.text
     assert result.stop_reason[0] == result.stop_reason[2] == "length"
 
 
@@ -254,10 +278,11 @@ def test_training_mode(model):
         prefill(trained, prompts("tiny-gpt2"))
 
 
-def test_bf16_stays_near():
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bf16_stays_near(name):
     """Within two percent of the logits' size of the uncached loop in bf16, step by step, the same ids given."""
-    model = load_backbone(NAME, inference_mode=True, weights=True, dtype="bfloat16")
-    prompt = prompts(NAME)[2]
+    model = load(name, "bfloat16")
+    prompt = prompts(name)[2]
     state, ids = prefill(model, prompt), prompt.ids.tolist()
     for _ in range(8):
         with torch.no_grad():
