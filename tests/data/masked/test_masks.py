@@ -108,6 +108,15 @@ def test_words_of_different_texts_are_never_one():
     assert blocks.words(0).tolist() == [0, 1, 2, 3]
 
 
+def test_weights_of_texts_reach_their_masks(bert):
+    texts = [{"text": "a b c d", "weight": 3}, {"text": "e f g h"}]
+    table = prepare(texts, WordEncoder(bert), cache=False)
+    masking = Masking(rate=1.0)
+    assert [set(Masked(table, bert, masking).vectors(i)["weight"][1:-1].tolist()) for i in (0, 1)] == [{3.0}, {1.0}]
+    block = masked_blocks(table, bert, size=16, masking=masking).vectors(0)["weight"]
+    assert block.tolist() == [0, 3, 3, 3, 3, 1, 1, 1, 1, 0]
+
+
 def test_epochs_differ_unless_the_mask_is_fixed(bert):
     table = table_of_words(bert)
     dynamic, fixed = (

@@ -69,7 +69,8 @@ class Masked(Samples):
         return np.array(sorted(set(tokenizer.get_vocab().values()) - added))
 
     def vectors(self, index: int, epoch: int = 0) -> Vectors:
-        target = self.samples.vectors(index)["ids"].astype(np.int64)
+        found = self.samples.vectors(index)
+        target = found["ids"].astype(np.int64)
         masking = self.masking
         rng = np.random.default_rng([masking.seed, 0 if masking.fixed else epoch, index, 7])
         word = self.samples.words(index) if masking.whole_words else np.arange(len(target))
@@ -82,7 +83,7 @@ class Masked(Samples):
         return {
             "ids": np.concatenate([self.before, ids, self.after]),
             "target": np.concatenate([self.before, target, self.after]),
-            "weight": np.pad(chosen.astype(np.float32), (before, after)),
+            "weight": np.pad((chosen * found.get("weight", 1.0)).astype(np.float32), (before, after)),
             "block": np.ones(before + len(ids) + after, np.int8),
         }
 
