@@ -27,71 +27,21 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import datasets
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import DataCollatorForSeq2Seq, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import DataCollatorForSeq2Seq
 
+import data_made
+from data_made import corpus_words, cpu, log_normal, scaled, table_of, texts_of, trained_tokenizer
+from data_training import bench_training
 from timing import in_turn
 from vertebra.backbone.registry import load_backbone
 from vertebra.data.causal import Blocks, fitted
 from vertebra.data.chat import ChatEncoder
 from vertebra.data.collate import Collator
-from vertebra.data.corpus import python_corpus
 from vertebra.data.encoders import TextEncoder
 from vertebra.data.loader import Loader
 from vertebra.data.prepare import prepare
-from vertebra.data.rows import Row
-from vertebra.data.samplers import LengthGrouped, Packed, Sampler, Shuffled, slots_per_token
-from vertebra.data.table import ChunkBuilder, Table
+from vertebra.data.samplers import LengthGrouped, Packed, Shuffled, slots_per_token
 from vertebra.data.tokens import TextTokenizer
-from vertebra.sequence.batch import Batch
-from vertebra.sequence.loss import sequence_loss
-from vertebra.sequence.masks import AttentionFacts, plan
-
-EOS = "<|endoftext|>"
-SCALE = 1.0
-
-
-def scaled(count: int) -> int:
-    return max(64, int(count * SCALE))
-
-
-def corpus_words() -> list[str]:
-    return " ".join(row.fields["text"] for row in python_corpus(megabytes=3).rows() if isinstance(row, Row)).split()
-
-
-def trained_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 8k tokens, trained on the standard library: its words are as long as those of real ones."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    texts = [row.fields["text"] for row in python_corpus(megabytes=3).rows() if isinstance(row, Row)]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=8000, special_tokens=[EOS], initial_alphabet=alphabet, show_progress=False)
-    backend.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=EOS, pad_token=EOS)
-
-
-def texts_of(count: int, words: int) -> list[str]:
-    known, rng = corpus_words(), np.random.default_rng(words)
-    picked = rng.integers(0, len(known), count * words)
-    return [" ".join(known[i] for i in picked[n * words : (n + 1) * words]) for n in range(count)]
-
-
-def log_normal(count: int, most: int = 1024) -> np.ndarray:
-    """Lengths as instructions have them: median 120, sigma 0.8."""
-    return np.clip(np.random.default_rng(0).lognormal(np.log(120), 0.8, count).astype(int), 2, most)
-
-
-def table_of(lengths: np.ndarray, vocabulary: int = 8000) -> Table:
-    rng, made = np.random.default_rng(1), ChunkBuilder(("ids",))
-    for length in lengths:
-        made.place("made", 1)
-        made.vectors({"ids": rng.integers(1, vocabulary, length).astype(np.int32)})
-    return Table([made.built()], meta={"fingerprint": "made"})
-
-
-def cpu(works: dict[str, Any], *, rounds: int = 5) -> dict[str, float]:
-    return in_turn(works, rounds=rounds, clock=time.process_time)
 
 
 def bench_tokenize() -> None:
@@ -180,7 +130,8 @@ def bench_collate() -> None:
                 "peer": lambda given=given: peer([dict(row) for row in given]),
             },
             rounds=15,
-            repeats=1024 // count,  # as many rows each: a call of microseconds pays for what the other left in the cache
+            repeats=1024
+            // count,  # as many rows each: a call of microseconds pays for what the other left in the cache
             clock=time.process_time,
         )
         print(
@@ -205,58 +156,6 @@ def bench_packing() -> None:
         plain = slots_per_token(table, other.plan(table, 0))
         eight = slots_per_token(table, other.plan(table, 0), multiple_of=8)
         print(f"  {name:18s} {plain:6.3f} slots a useful token   {eight:.3f} when rounded up to 8")
-
-
-class SmallModel:
-    """A language model of a few million parameters, with random weights."""
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=8000,
-            hidden_size=512,
-            intermediate_size=1376,
-            num_hidden_layers=4,
-            num_attention_heads=8,
-            max_position_embeddings=1024,
-            attn_implementation="sdpa",
-        )
-        self.llm = LlamaForCausalLM(config)
-        self.facts = AttentionFacts(kernel="sdpa")
-        self.parameters = sum(parameter.numel() for parameter in self.llm.parameters())
-
-    def step(self, batch: Batch) -> None:
-        made = plan(batch, self.facts, dtype=torch.float32)
-        logits = self.llm(
-            input_ids=batch["input_ids"],
-            attention_mask=made.attention_mask,
-            position_ids=made.position_ids,
-            use_cache=made.use_cache,
-        ).logits
-        sequence_loss(logits, batch["targets"], batch["weights"], document=batch["document"]).backward()
-        self.llm.zero_grad()
-
-
-def bench_training() -> None:
-    """Useful tokens a second of forward and backward, by sampler, on the same samples."""
-    model, table = SmallModel(), table_of(log_normal(max(64, scaled(128))))
-    samplers: dict[str, Sampler] = {
-        "random, padded": Shuffled(8),
-        "length-grouped": LengthGrouped(8),
-        "packed": Packed(2, 1024),
-    }
-
-    def epoch(sampler: Sampler) -> None:
-        for batch in Loader(table, sampler, Collator(0), pin_memory=False):
-            model.step(batch)
-
-    taken = cpu({name: lambda sampler=sampler: epoch(sampler) for name, sampler in samplers.items()}, rounds=3)
-    print(f"training, forward and backward of {model.parameters / 1e6:.0f} M parameters")
-    for name, seconds in taken.items():
-        ratio = taken["random, padded"] / seconds
-        slots = slots_per_token(table, samplers[name].plan(table, 0), multiple_of=8)
-        speed = f"{table.tokens / seconds:8.0f} useful tokens/s   {ratio:4.2f} x random, padded"
-        print(f"  {name:18s} {speed}   {slots:.2f} slots a useful token")
 
 
 def write_messages(path: Path, count: int) -> None:
@@ -364,12 +263,11 @@ PARTS = {
 
 
 def main() -> None:
-    global SCALE
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which parts; all by default")
     parser.add_argument("--small", action="store_true", help="a tenth of the data")
     chosen = parser.parse_args()
-    SCALE = 0.1 if chosen.small else 1.0
+    data_made.SCALE = 0.1 if chosen.small else 1.0
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
     warnings.simplefilter("ignore")
