@@ -146,6 +146,23 @@ def test_workers_change_nothing(workers, jsonl):
     assert ids(resumed) == ids(plain)
 
 
+def test_ranks_times_workers_are_the_mixture_every_epoch(jsonl):
+    """Two ranks of two workers each, on a mixture of a file and a list: each row once, in every epoch, in a new order."""
+    path = jsonl({"text": text} for text in rows(60)[:40])
+
+    def ranks(workers: int) -> list[StreamLoader]:
+        mixed = Mixture({"file": path, "list": rows(60)[40:]}, [1, 2], seed=3)
+        return [loader(mixed, Packed(2, 7), rank=rank, world=2, block=6, workers=workers) for rank in range(2)]
+
+    plain, busy = ranks(0), ranks(2)
+    epochs = []
+    for _ in range(2):
+        epochs.append([ids(one) for one in busy])
+        assert epochs[-1] == [ids(one) for one in plain]
+        assert Counter(t for rank in epochs[-1] for batch in rank for row in batch for t in row) == expected(60)
+    assert epochs[0] != epochs[1]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_streamed_dataset_is_not_dealt_out_twice(workers):
     """Inside torch's workers such a dataset hands each its own shards; here the blocks are what is dealt out."""
