@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from vertebra.backbone.registry import load_backbone
 from vertebra.config import build
@@ -27,7 +27,6 @@ from vertebra.data.samplers import Shuffled
 from vertebra.data.samples import Samples
 from vertebra.multimodal.model import MultimodalModel
 from vertebra.sequence.loss import token_losses
-from vertebra.train import checkpoint
 from vertebra.train.config import RunConfig
 from vertebra.train.feed import Feed
 from vertebra.train.head import head_loss
@@ -252,39 +251,9 @@ def bench_merge() -> None:
     )
 
 
-def bench_checkpoint() -> None:
-    """A 100 M model: how long a step waits for its checkpoint, and how long the write takes behind its back."""
-    config = LlamaConfig(hidden_size=768, num_hidden_layers=8, intermediate_size=2560, num_attention_heads=12,
-                         vocab_size=32000)  # fmt: skip
-    llm = LlamaForCausalLM(config)
-    optimizer = torch.optim.AdamW(llm.parameters())
-    for parameter in llm.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    with tempfile.TemporaryDirectory() as folder:
-        for asynchronous in (True, False):
-            writer = checkpoint.Writer(Path(folder), keep=1, asynchronous=asynchronous)
-            start, cpu = time.perf_counter(), time.process_time()
-            weights = {name: checkpoint.on_cpu(p) for name, p in llm.named_parameters()}
-            payload = {"optimizer": checkpoint.on_cpu(optimizer.state_dict())}
-            copied = time.process_time() - cpu
-            snapshot = checkpoint.Snapshot(step=int(asynchronous), weights=weights, payload=payload, state={})
-            writer.save(snapshot, best=None)
-            stall = time.perf_counter() - start
-            writer.wait()
-            whole = time.perf_counter() - start
-            size = sum(p.numel() for p in llm.parameters()) / 1e6
-            how = "asynchronous" if asynchronous else "synchronous"
-            print(
-                f"checkpoint of {size:.0f} M parameters, {how}: the step waits {stall:.2f} s of {whole:.2f} s on the "
-                f"clock; copying takes {copied:.2f} CPU seconds"
-            )
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     bench_steps()
     bench_head()
     bench_merge()
-    bench_checkpoint()
