@@ -17,6 +17,8 @@ from vertebra.train.card import model_card
 from vertebra.train.config import RunConfig
 from vertebra.train.metrics import METRICS, read
 from vertebra.train.shards import changing
+from vertebra.train.squares import Squares
+from vertebra.train.success import shown
 from vertebra.tune.adapter import write_adapter
 from vertebra.tune.lora import Adapter
 
@@ -81,7 +83,11 @@ def write_model(
 
 
 def answers(model: Any, config: RunConfig) -> list[dict[str, str]]:
-    """What the model says to the recipe's prompts, greedily."""
+    """What the model says to the recipe's prompts, greedily; what a policy does in episodes that were held out."""
+    if config.data.kind == "squares":
+        data = config.data
+        held_out = Squares(model, 4, seed=config.seed + 1, parallel=data.parallel, shuffled=data.shuffled_images)
+        return shown(model, held_out, 4)
     if not config.watch.samples or not hasattr(model, "backbone"):
         return []
     from vertebra.generate.call import generate

@@ -52,8 +52,23 @@ class Episode:
 
     def reached(self, bins: Sequence[int]) -> bool:
         """Whether a hand that moves to the middle of these bins touches the square."""
-        hand = _LOW + (np.asarray(bins) + 0.5) / BINS * (_HIGH - _LOW)
-        return bool((np.abs(hand - self.center) <= SIDE / 2).all())
+        return bool((np.abs(self.hand(bins) - self.center) <= SIDE / 2).all())
+
+    def hand(self, bins: Sequence[int]) -> np.ndarray:
+        """Where an action moves the hand."""
+        return _LOW + (np.asarray(bins) + 0.5) / BINS * (_HIGH - _LOW)
+
+    def drawn(self, bins: Sequence[int]) -> bytes:
+        """The image, four times as large, with a cross where an action moves the hand; as a PNG."""
+        image = self.image().resize((4 * SIZE, 4 * SIZE), Image.Resampling.NEAREST)
+        x, y = (4 * self.hand(bins)).tolist()
+        pen = ImageDraw.Draw(image)
+        for dx, dy in ((8, 0), (0, 8)):
+            pen.line((x - dx, y - dy, x + dx, y + dy), fill="black", width=4)
+            pen.line((x - dx, y - dy, x + dx, y + dy), fill="white", width=2)
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        return file.getvalue()
 
     def image(self) -> Image.Image:
         image = Image.new("RGB", (SIZE, SIZE), self.ground)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,24 @@ def success(model: Any, squares: Squares, *, batch: int = 32) -> float:
         reached += sum(squares.episodes[n].reached(action) for n, action in zip(numbers, actions, strict=True))
     model.train(was)
     return reached / len(squares)
+
+
+@torch.no_grad()
+def shown(model: Any, squares: Squares, count: int) -> list[dict[str, str]]:
+    """What a policy does in some episodes: its action in words, and a cross where its hand goes."""
+    was = model.training
+    model.eval()
+    numbers = range(min(count, len(squares)))
+    actions = _parallel(model, squares, numbers) if squares.parallel else _one_by_one(model, squares, numbers)
+    model.train(was)
+    found = []
+    for number, action in zip(numbers, actions, strict=True):
+        episode = squares.episodes[number]
+        verdict = "reached" if episode.reached(action) else "missed"
+        picture = base64.b64encode(episode.drawn(action)).decode()
+        said = f"{' '.join(f'<ACT:{bin}>' for bin in action)} – {verdict}"
+        found.append({"prompt": episode.instruction, "answer": said, "image": picture})
+    return found
 
 
 def _batch(model: Any, squares: Squares, numbers: Sequence[int], sequences: Sequence[TokenSequence]) -> Any:

@@ -27,11 +27,12 @@ class Interval:
         self._sum, self._steps, self._tokens = 0.0, 0, 0
         self._all_tokens = 0
         self._parts: list[torch.Tensor] = []
-        self._since, self._paused = time.perf_counter(), 0.0
-        self._timed = 0
+        self._since: float | None = None  # from the first step on: what comes before it is not training
+        self._paused, self._timed = 0.0, 0
 
     def begin(self, *, tokens: int, batches: Sequence[Any]) -> None:
         """A step begins, with these micro-batches."""
+        self._since = self._since or time.perf_counter()
         self.batches = batches
         self._tokens += tokens
         self._all_tokens += tokens
@@ -51,8 +52,7 @@ class Interval:
         self.last_loss = loss
         self._sum += loss
         self._steps += 1
-        spent = time.perf_counter() - self._since - self._paused
-        self.rate = self._timed / spent if spent > 0 else 0.0
+        self.rate = self._timed / self._seconds()
 
     def pause(self, seconds: float) -> None:
         """Time that was not training."""
@@ -61,12 +61,16 @@ class Interval:
     def row(self) -> tuple[dict[str, Any], dict[str, float]]:
         """What a row says, and what the clock says; the next interval begins."""
         steps = max(1, self._steps)
-        seconds = max(1e-9, time.perf_counter() - self._since - self._paused)
+        seconds = self._seconds()
         clock = {"seconds": seconds, "tokens_per_second": self._timed / seconds}
         row = {"loss": self._sum / steps, "tokens": self._all_tokens}
         self._sum, self._steps, self._tokens = 0.0, 0, 0
         self._since, self._paused, self._timed = time.perf_counter(), 0.0, 0
         return row, clock
+
+    def _seconds(self) -> float:
+        since = self._since or time.perf_counter()
+        return max(1e-9, time.perf_counter() - since - self._paused)
 
     def state_dict(self) -> dict[str, Any]:
         return {"sum": self._sum, "steps": self._steps, "tokens": self._tokens, "all": self._all_tokens}
