@@ -85,7 +85,7 @@ def sent(folder: Path) -> None:
     counts: dict[str, list[Any]] = {}
     for name, changes in KINDS.items():
         fresh()
-        if name == "hybrid" and dist.get_world_size() < 4:
+        if (name == "hybrid") != (dist.get_world_size() == 4):
             continue
         run = config(optim__batch=1, optim__accumulate=4, steps=1, save__every=0, **changes)
         made = trainer(folder / f"sent-{name}", run, samples=Words(40))

@@ -17,7 +17,13 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from tests.train.models import Words, config, trainer
 from vertebra.train import checkpoint
 
-SETTINGS: dict[str, Any] = {"steps": 6, "save__every": 3, "save__keep": 9, "watch__every": 1, "optim__schedule": "constant"}
+SETTINGS: dict[str, Any] = {
+    "steps": 6,
+    "save__every": 3,
+    "save__keep": 9,
+    "watch__every": 1,
+    "optim__schedule": "constant",
+}
 LORA = {"tune__stage": "lora", "tune__lora": {"r": 2}}
 TIED = {"model__backbone": "tiny-smollm2"}
 RUNS: dict[str, dict[str, Any]] = {
@@ -67,6 +73,8 @@ def main() -> None:
     folder = Path(sys.argv[1])
     for job in sys.argv[2:]:
         run(folder, job)
+        if not dist.is_initialized():  # a whole run leaves when it is done: it is the last job
+            return
         dist.barrier()
         AcceleratorState._reset_state()
         GradientState._reset_state()

@@ -41,6 +41,7 @@ COMMANDS: dict[str, Entry] = {
     "data": Entry("vertebra.cli.data", "Look at data as a model will see it.", _INPUTS),
     "train": Entry("vertebra.cli.train", "Train as a recipe says; exact, and resumed bit for bit.", _TRAINING),
     "merge": Entry("vertebra.cli.merge", "Merge a LoRA adapter into its base.", _TRAINING),
+    "export": Entry("vertebra.cli.export", "Write the model of a run's checkpoint.", _TRAINING),
     "plan": Entry("vertebra.cli.plan", "Plan memory, sharding, time and cost of a run.", _TRAINING),
     "report": Entry("vertebra.cli.report", "Draw a run's report anew.", _TRAINING),
     "generate": Entry("vertebra.cli.generate", "Ask a model; its answer is printed as it comes.", _ASKING),

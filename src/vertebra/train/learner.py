@@ -46,7 +46,8 @@ class Learner(nn.Module):
         super().__init__()
         self.model = model
         self.rule, self.shift, self.function = rule or LossRule(), shift, function
-        self._to_show = late_of(model) is not None
+        self.to_show = late_of(model) is not None
+        """Whether `head` is yet to be shown on the model, which can only run inside a forward of this."""
         self.head = head_rule(model) if fused and function is None else None
 
     @property
@@ -61,14 +62,15 @@ class Learner(nn.Module):
 
         `call`: do this with the model instead, inside a forward: where shards are gathered, and all ranks together.
         """
+        if self.to_show:
+            self.to_show, shown = False, head_rule(self.model, late=True)
+            self.head = None if self.head is None else shown
         if call is not None:
             return call(self.model)
         if self.function is not None:
             loss = self.function(self._run(batch), batch, num_items_in_batch)
             return {"loss": loss}
         at = supervised_positions(batch, shift=self.shift)  # type: ignore[arg-type]
-        if self._to_show and self.head is not None:
-            self._to_show, self.head = False, head_rule(self.model, late=True)  # here, where shards are gathered
         if self.head is None:
             loss = at.loss(self._logits(batch, at), num_items=num_items_in_batch, **vars(self.rule))
             return {"loss": loss}

@@ -43,7 +43,18 @@ def shard(learner: Learner, config: RunConfig, device: torch.device, world: int)
     late.ready(learner)
     _check_types(learner)
     fully_shard(learner, **options)
+    # shown in any case: the memory that layers are gathered in must not be made first while answers are generated,
+    # in torch's inference mode, where training could not use it again
+    learner.to_show = True
+    learner.register_forward_hook(_let_go)
     return learner
+
+
+def _let_go(learner: Any, inputs: Any, out: Any) -> None:
+    """What is no layer stays gathered for the backward; where none follows (evaluation), it must be let go of by hand,
+    or checkpoints would look at the gathered tensors."""
+    if not (isinstance(out, dict) and out["loss"].requires_grad):
+        learner.reshard()
 
 
 def _check_types(module: nn.Module) -> None:

@@ -1,0 +1,181 @@
+"""Several processes of one command on this machine, with the environment that torchrun gives them.
+
+Rank 0 has the terminal. The first process that fails ends all, and its message is the only one that is shown: the others
+fail too, a moment later, of the connection that broke. It knows no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vertebra.errors import VertebraError
+
+ERRORS = "VERTEBRA_ERRORS"
+"""The folder where a process of ours leaves why it failed."""
+_CHILD = "from vertebra.cli.launch import child; child()"
+_PATIENCE = 10.0
+"""Seconds that processes get to end by themselves once they are told to."""
+
+
+def launch(count: int, arguments: Sequence[str]) -> int:
+    """Run `vertebra ARGUMENTS` in `count` processes; the exit code of the first that failed, or 0."""
+    with tempfile.TemporaryDirectory(prefix="vertebra-") as folder:
+        errors = Path(folder)
+        port = _free_port()
+        return _watched([_start(rank, count, arguments, errors, port) for rank in range(count)], errors)
+
+
+class _Process:
+    """One rank."""
+
+    def __init__(self, rank: int, process: subprocess.Popen[bytes], output: Any) -> None:
+        self.rank, self.process, self.output = rank, process, output
+
+    @property
+    def code(self) -> int | None:
+        return self.process.poll()
+
+
+def _start(rank: int, count: int, arguments: Sequence[str], errors: Path, port: int) -> _Process:
+    environment = {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count)),
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        ERRORS: str(errors),
+    }
+    # what the others print says what rank 0 says; it is kept for the case that one dies without a word
+    output = None if rank == 0 else (errors / f"output-{rank}").open("wb")
+    # a group of its own, so that Ctrl-C reaches the processes once, from here
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CHILD, *arguments],
+        env=environment,
+        stdout=output,
+        stderr=output,
+        process_group=0,
+    )
+    return _Process(rank, process, output)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _watched(processes: list[_Process], errors: Path) -> int:
+    """Wait for all; hand on signals; on the first failure end the others and say why."""
+    asked: list[int] = []
+
+    def forward(number: int, frame: Any) -> None:
+        asked.append(number)
+        for one in processes:
+            if one.code is None:
+                one.process.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while any(one.code is None for one in processes):
+            failed = _first_failure(processes, errors)
+            if failed is not None:
+                _end(processes)
+                return _told(failed, processes, errors)
+            time.sleep(0.05)
+        failed = _first_failure(processes, errors)
+        return 0 if failed is None else _told(failed, processes, errors)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _end(processes, patience=0)
+        for one in processes:
+            if one.output is not None:
+                one.output.close()
+
+
+def _first_failure(processes: list[_Process], errors: Path) -> int | None:
+    """The rank that failed first: of those that said why, the earliest; else one that ended without a word."""
+    said = [json.loads(path.read_text()) for path in errors.glob("error-*.json")]
+    if said:
+        return int(min(said, key=lambda one: one["time"])["rank"])
+    return next((one.rank for one in processes if one.code not in (None, 0)), None)
+
+
+def _told(rank: int, processes: list[_Process], errors: Path) -> int:
+    """Print why a rank failed, and return its exit code."""
+    path = errors / f"error-{rank}.json"
+    who = f"rank {rank} of {len(processes)}"
+    if path.is_file():
+        error = json.loads(path.read_text())
+        text = error["text"] if rank == 0 else f"{who}: {error['text']}"
+        print(text, file=sys.stderr)
+        return int(error["code"])
+    code = processes[rank].code or 1
+    output = errors / f"output-{rank}"
+    if output.is_file():
+        sys.stderr.write("".join(output.read_text(errors="replace").splitlines(keepends=True)[-20:]))
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    if code < 0 and signal.Signals(-code) == signal.SIGKILL:
+        how += " (is there enough memory?)"
+    if code != 2:  # a usage error has said what it is
+        print(f"error: {who} {how}; the others were ended", file=sys.stderr)
+    return code if code > 0 else 128 - code
+
+
+def _end(processes: list[_Process], patience: float = _PATIENCE) -> None:
+    """End what still runs: politely, then not."""
+    for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 1.0)):
+        running = [one for one in processes if one.code is None]
+        if number == signal.SIGTERM and not patience:
+            continue
+        for one in running:
+            one.process.send_signal(number)
+        limit = time.monotonic() + seconds
+        while time.monotonic() < limit and any(one.code is None for one in running):
+            time.sleep(0.02)
+
+
+def child() -> None:
+    """One process of a launch: the command itself; a failure is left for the launcher, which ends all and says it."""
+    from vertebra.cli.main import DEBUG, run
+
+    plain = os.environ.get(DEBUG) != "1"
+    os.environ[DEBUG] = "1"  # errors come out of the command instead of being printed by each rank
+    try:
+        run()
+    except VertebraError as error:
+        _leave(f"error: {error}" if plain else _traceback(), 1)
+    except Exception:  # whatever it is, the first of them is what the user must see, and the others are not
+        _leave(_traceback(), 1)
+
+
+def _traceback() -> str:
+    import traceback
+
+    return traceback.format_exc().rstrip()
+
+
+def _leave(text: str, code: int) -> None:
+    """Say why, and wait to be ended: who left now would break the connections of the others first."""
+    rank = os.environ["RANK"]
+    folder = Path(os.environ[ERRORS])
+    part = folder / f"part-{rank}"
+    part.write_text(json.dumps({"rank": int(rank), "time": time.time(), "text": text, "code": code}))
+    part.rename(folder / f"error-{rank}.json")
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    time.sleep(2 * _PATIENCE)
+    os._exit(code)

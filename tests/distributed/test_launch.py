@@ -1,0 +1,131 @@
+"""`vertebra train --nproc`: what torchrun does, a message in place of a wall, and signals that reach every process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.distributed import whole
+from tests.distributed.launched import assert_same_curve, curve, environment, launch
+from vertebra.backbone.weights import mapped_tensors
+from vertebra.cli import launch as launching
+from vertebra.errors import CheckpointError
+from vertebra.train import checkpoint
+from vertebra.train.export import export
+from vertebra.train.run import train
+
+pytestmark = pytest.mark.distributed
+
+
+def command(folder: Path, *arguments: Any) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-c", "from vertebra.cli.main import run; run()", "train", str(whole.RECIPE), "--tiny"]
+    line += ["--nproc", "2", "--out", str(folder)]
+    for setting in (*whole.SETTINGS, *arguments):
+        line += ["--set", setting]
+    return subprocess.run(line, env=environment(), capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same tiny recipe in shards by `--nproc`, and on one process."""
+    folder = tmp_path_factory.mktemp("nproc")
+    made = command(folder / "nproc", "parallel.kind=fsdp")
+    assert made.returncode == 0, made.stderr
+    assert "4 steps; evaluation: loss" in made.stdout
+    train(whole.tiny(folder / "alone", batch=4))
+    return folder
+
+
+def test_a_whole_run_in_shards_is_that_of_one_process(sharded: Path):
+    found, alone = ([row for row in curve(sharded / run) if "loss" in row] for run in ("nproc", "alone"))
+    assert_same_curve(found, alone, tokens=False)  # rows that fill the last step up are tokens without weight
+    ours, theirs = mapped_tensors(sharded / "nproc" / "model"), mapped_tensors(sharded / "alone" / "model")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-3) for name in theirs)
+    names = [{p.name for p in (sharded / run).rglob("*") if p.is_file()} for run in ("nproc", "alone")]
+    assert names[0] - {"optimizer-shards"} >= {"report.html", "loss.png", "README.md", "samples.json"}
+    before = [(sharded / run / "samples.json").read_text() for run in ("nproc", "alone")]
+    assert before[0].split('"after"')[0] == before[1].split('"after"')[0]
+
+
+def test_it_is_what_torchrun_does(sharded: Path, tmp_path: Path):
+    launch(2, tmp_path, "whole:in_shards")
+    assert curve(tmp_path / "whole-torchrun") == curve(sharded / "nproc")
+
+
+def test_any_checkpoint_becomes_a_model(sharded: Path, tmp_path: Path):
+    for run in ("nproc", "alone"):
+        export(sharded / run, tmp_path / run, step=2)
+        assert (tmp_path / run / "README.md").is_file()
+    ours, theirs = mapped_tensors(tmp_path / "nproc"), mapped_tensors(tmp_path / "alone")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-3) for name in theirs)
+    with pytest.raises(CheckpointError, match=r"no checkpoint of step 3\. Steps: 2, 4"):
+        export(sharded / "nproc", tmp_path / "more", step=3)
+    with pytest.raises(CheckpointError, match="exists and is not empty"):
+        export(sharded / "nproc", tmp_path / "nproc")
+    with pytest.raises(CheckpointError, match="holds no run"):
+        export(tmp_path, tmp_path / "more")
+    shutil.rmtree(tmp_path / "nproc")
+    export(sharded / "nproc", tmp_path / "nproc")
+    last = mapped_tensors(tmp_path / "nproc")
+    assert not all(torch.equal(last[name], ours[name]) for name in last if name in ours)
+    assert checkpoint.newest_good(sharded / "nproc" / "checkpoints") is not None
+
+
+def test_a_failure_is_one_message(tmp_path: Path):
+    """Two ranks have one sample: both fail, and one of them says it."""
+    made = command(tmp_path / "run", "data.limit=1")
+    assert made.returncode == 1
+    assert "1 samples for 2 ranks" in made.stderr
+    assert made.stderr.count("error:") == 1
+    assert "Traceback" not in made.stderr
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Processes that run this in place of a command."""
+    monkeypatch.setattr(launching, "_CHILD", f"import os, signal, sys, time; rank = int(os.environ['RANK'])\n{code}")
+
+
+def test_a_rank_that_dies_takes_the_others_along(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    pretend(monkeypatch, "if rank == 1: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)")
+    assert launching.launch(3, []) == 128 + signal.SIGKILL
+    said = capfd.readouterr().err
+    assert "rank 1 of 3 was killed by SIGKILL (is there enough memory?); the others were ended" in said
+
+
+def test_a_rank_that_breaks_shows_its_end(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    pretend(monkeypatch, "if rank == 2: sys.exit('no such card')\ntime.sleep(60)")
+    assert launching.launch(3, []) == 1
+    said = capfd.readouterr().err
+    assert "no such card" in said
+    assert "rank 2 of 3 ended with exit code 1" in said
+
+
+def test_signals_reach_every_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Each saves and ends by itself, and the launcher waits for that."""
+    place = str(tmp_path)
+    pretend(
+        monkeypatch,
+        f"def end(*told):\n    time.sleep(0.2); open(f'{place}/saved-{{rank}}', 'w').close(); sys.exit(0)\n"
+        f"signal.signal(signal.SIGINT, end); open(f'{place}/ready-{{rank}}', 'w').close()\ntime.sleep(60)",
+    )
+
+    def interrupt() -> None:
+        while len(list(tmp_path.glob("ready-*"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    assert launching.launch(2, []) == 0
+    assert sorted(p.name for p in tmp_path.glob("saved-*")) == ["saved-0", "saved-1"]
