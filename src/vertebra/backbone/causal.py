@@ -34,7 +34,7 @@ from vertebra.backbone.structure import (
     load_pretrained,
     load_tokenizer,
 )
-from vertebra.backbone.vocabulary import Growth, follow_pad, grow_vocabulary
+from vertebra.backbone.vocabulary import Growth, follow_pad, grow_vocabulary, train_only_new_rows
 from vertebra.backbone.weights import left_on_meta
 from vertebra.errors import BackboneError, ConfigError, SequenceError
 from vertebra.prompt.builders import PromptBuilder
@@ -114,6 +114,8 @@ class HFCausalLLMBackbone(LLMBackbone):
         if not inference_mode:
             # a frozen embedding would cut the graph before the first checkpointed layer
             self.llm.get_input_embeddings().register_forward_hook(_require_grad)
+            if recorded.get("only_new_rows"):
+                train_only_new_rows(self)
         if self._device is not None and not inference_mode and quantization is None:
             self.llm.to(self._device)
 

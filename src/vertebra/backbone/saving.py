@@ -23,7 +23,7 @@ from vertebra.backbone.habits import check_fingerprint, fingerprint_record
 from vertebra.backbone.matrices import matrices, num_rows, resize
 from vertebra.backbone.source import RECORD, Source, find, read_json, weights_folder
 from vertebra.backbone.structure import converted_by_library
-from vertebra.backbone.vocabulary import Growth, replay
+from vertebra.backbone.vocabulary import Growth, replay, restricted_parameters
 from vertebra.backbone.weights import assign, mapped_tensors, missing_from, spelled_for
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.folders import require_free, write_whole
@@ -67,6 +67,7 @@ def record(backbone: Any) -> dict[str, Any]:
             "prompt_builder": _builder(backbone),
             "llm_max_length": backbone.llm_max_length,
             "growths": [growth.to_json() for growth in backbone.growths],
+            "only_new_rows": bool(restricted_parameters(backbone)),
             "fingerprint": fingerprint_record(backbone.tokenizer),
         },
         "versions": {name: version(name) for name in ("vertebra", "torch", "transformers", "tokenizers")},
@@ -138,9 +139,7 @@ class LoadReport:
         return f"{self.folder}: {self.tensors} tensors mapped in {self.seconds:.2f} s; {rows}{aside}"
 
 
-def load_weights(
-    backbone: Any, where: str | Path, *, token: str | None = None, as_stored: bool = False
-) -> LoadReport:
+def load_weights(backbone: Any, where: str | Path, *, token: str | None = None, as_stored: bool = False) -> LoadReport:
     """Map a folder's tensors into the structure, with base rows or grown rows, whichever it holds. `as_stored`: only the
     tables are cast to the structure's type, so that nothing else is read yet."""
     start = time.perf_counter()

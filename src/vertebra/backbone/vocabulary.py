@@ -112,6 +112,8 @@ def grow_vocabulary(
         follow_pad(backbone)
     if only_new_trainable:
         train_only_new_rows(backbone)
+    else:
+        _restrict_again(backbone)
     return growth
 
 
@@ -141,6 +143,7 @@ def regrow(backbone: Any, growth: Growth) -> None:
     backbone.growths.append(growth)
     if growth.is_pad:
         follow_pad(backbone)
+    _restrict_again(backbone)
 
 
 def undo_growth(backbone: Any) -> Growth:
@@ -163,6 +166,7 @@ def undo_growth(backbone: Any) -> Growth:
     _remove_tokens(backbone.tokenizer, growth)
     if growth.is_pad:
         follow_pad(backbone)
+    _restrict_again(backbone)
     return growth
 
 
@@ -185,7 +189,8 @@ def new_row_ids(backbone: Any) -> list[int]:
 def train_only_new_rows(backbone: Any) -> Callable[[], None]:
     """Let gradients reach the rows of new tokens alone; returns a function that lifts this again.
 
-    An optimizer's weight decay moves rows without gradient too: give these parameters none.
+    A folder that is saved remembers it, and it holds again when the folder is loaded to train. An optimizer's weight
+    decay moves rows without gradient too: give `restricted_parameters` none.
     """
     _restricted.pop(backbone, _nothing)()  # an earlier restriction would hide the rows that came since
     rows = torch.tensor(new_row_ids(backbone), dtype=torch.long)
@@ -204,11 +209,27 @@ def train_only_new_rows(backbone: Any) -> Callable[[], None]:
         hooks.append(matrix.parameter.register_hook(keep_new))
 
     def lift() -> None:
+        _restricted.pop(backbone, None)
         for hook in hooks:
             hook.remove()
 
     _restricted[backbone] = lift
     return lift
+
+
+def restricted_parameters(backbone: Any) -> list[nn.Parameter]:
+    """The tables of which only new tokens' rows train; none where nothing is restricted."""
+    return [matrix.parameter for matrix in matrices(backbone.llm)] if backbone in _restricted else []
+
+
+def _restrict_again(backbone: Any) -> None:
+    """Tables that change their size become new parameters, without the restriction that the old ones had."""
+    if backbone not in _restricted:
+        return
+    if new_row_ids(backbone):
+        train_only_new_rows(backbone)
+    else:
+        _restricted[backbone]()
 
 
 # Beside the backbone and not on it: a function that removes hooks does not pickle.

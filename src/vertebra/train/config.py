@@ -245,6 +245,8 @@ def _contradictions(run: RunConfig) -> Sequence[str]:
         found.append(f"a quantized model trains through adapters alone; stage is `{run.tune.stage}`, expected `lora`")
     if run.model.dtype in ("float16", "fp16") and run.tune.stage not in ("lora", "none"):
         found.append("weights kept in float16 cannot be trained; keep them in float32 with optim.precision=fp16")
+    if run.tune.only_new_rows and run.parallel.kind == "fsdp":
+        found.append("fsdp shards a table's rows, and `tune.only_new_rows` cannot tell them; use ddp, or stage `lora`")
     if run.data.kind == "masked" and run.tune.stage == "lora":
         found.append("masked models are trained in full or by patterns; stage `lora` is for language models")
     if run.data.kind == "squares" and run.model.image is None and run.model.start is None:

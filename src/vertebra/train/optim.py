@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vertebra.backbone.vocabulary import restricted_parameters
 from vertebra.train.config import OptimConfig
 
 
@@ -19,12 +20,14 @@ def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         if "norm" in type(module).__name__.lower()
         for parameter in module.parameters(recurse=False)
     }
+    # rows that must not move have no gradient, and decay would move them
+    rows = {id(p) for module in model.modules() if hasattr(module, "growths") for p in restricted_parameters(module)}
     decays: list[nn.Parameter] = []
     stays: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        single = parameter.ndim < 2 or id(parameter) in norms
+        single = parameter.ndim < 2 or id(parameter) in norms or id(parameter) in rows
         single = single or name.endswith(".bias") or "trainable_tokens" in name  # rows of tokens are vectors
         (stays if single else decays).append(parameter)
     found = [{"params": decays, "weight_decay": weight_decay}, {"params": stays, "weight_decay": 0.0}]

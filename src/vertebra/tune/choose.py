@@ -25,6 +25,7 @@ from typing import Any, Literal
 from torch import nn
 
 from vertebra import log
+from vertebra.backbone.vocabulary import new_row_ids, train_only_new_rows
 from vertebra.errors import ConfigError, UnknownNameError, did_you_mean
 from vertebra.tune.lora import Adapter, LoraSettings, add_lora
 from vertebra.tune.parts import Parts, parts_of
@@ -68,6 +69,8 @@ class TuneConfig:
     """Patterns over parameter names that train as well, as in `*.projector.*`."""
     freeze: tuple[str, ...] = ()
     """Patterns over parameter names that stay as they are, whatever the stage says."""
+    only_new_rows: bool = False
+    """Of embedding and head, train the rows of added tokens and no other, whatever the stage."""
     zero_gradient: tuple[str, ...] = ()
     """Patterns of tensors that may have a zero gradient at step 1, on top of those that must (`lora_A`)."""
 
@@ -94,10 +97,22 @@ def choose(model: Any, config: TuneConfig, *, seed: int = 0) -> Adapter | None:
         )
     _by_pattern(model, config.train, True)
     _by_pattern(model, config.freeze, False)
+    if config.only_new_rows:
+        _restrict(parts, config)
     _warn_of_random(parts, config.stage)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError(f"stage `{config.stage}` with freeze={list(config.freeze)} leaves nothing to train")
     return adapter
+
+
+def _restrict(parts: Parts, config: TuneConfig) -> None:
+    if config.stage == "lora":
+        raise ConfigError(
+            "only_new_rows: stage `lora` trains just the rows of added tokens by itself (lora.new_tokens)"
+        )
+    if parts.backbone is None or not new_row_ids(parts.backbone):
+        raise ConfigError("only_new_rows: no token was added, so that no row is new; name some in model.tokens")
+    train_only_new_rows(parts.backbone)
 
 
 def _warn_of_random(parts: Parts, stage: str) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 from torch import nn
 
+from vertebra.backbone.vocabulary import restricted_parameters
 from vertebra.errors import TrainingError
 from vertebra.tune.choose import matching
+from vertebra.tune.parts import parts_of
 
 # Why: B starts at zero, so that A gets nothing; a key's bias adds the same to every score of a softmax; a first batch
 # may hold none of the new tokens, and no item that says "no box".
@@ -78,7 +80,7 @@ def check_gradients(model: nn.Module, allowed: Sequence[str] = ()) -> GradientCh
     zero: list[str] = []
     may: list[str] = []
     count = 0
-    patterns = (*ZERO_AT_START, *allowed)
+    patterns = (*ZERO_AT_START, *allowed, *_new_rows_alone(model))
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -99,6 +101,13 @@ def check_gradients(model: nn.Module, allowed: Sequence[str] = ()) -> GradientCh
         allowed_zero=tuple(may),
         allowed=patterns,
     )
+
+
+def _new_rows_alone(model: nn.Module) -> list[str]:
+    """Tables of which only new tokens' rows train: the first batch may hold none of them."""
+    backbone = parts_of(model).backbone
+    tables = {id(p) for p in restricted_parameters(backbone)} if backbone is not None else set()
+    return [name for name, parameter in model.named_parameters() if id(parameter) in tables]
 
 
 def _norm(gradient: Any) -> float:

@@ -5,7 +5,7 @@
     llm.model.layers.0-31         288       224   6,476,267,520      79,953,920   1.2 %
 
 Layers of a list are one row. An encoder that is made from scratch says so, since stages train it with its projector. It
-knows modules, nothing else.
+knows modules, and no optimizer.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
+
+from vertebra.backbone.vocabulary import new_row_ids, restricted_parameters
+from vertebra.tune.parts import parts_of
 
 _LAYER = re.compile(r"^(.*?)\.(\d+)(\.|$)")
 
@@ -37,6 +40,7 @@ class Row:
 
 def what_trains(model: nn.Module) -> list[Row]:
     """One row a piece, in the model's order; shared tensors count once."""
+    rows_alone = _rows_alone(model)
     scratch = [name for name, module in model.named_modules() if getattr(module, "pretrained", None) is False]
     rows: dict[str, Row] = {}
     numbers: dict[str, set[int]] = {}
@@ -44,6 +48,8 @@ def what_trains(model: nn.Module) -> list[Row]:
         piece = _piece(name, numbers)
         if any(name.startswith(f"{encoder}.") for encoder in scratch):
             piece += " (from scratch)"
+        if id(parameter) in rows_alone:
+            piece += " (new rows only)"
         row = rows.get(piece, Row(piece=piece))
         trains = parameter.requires_grad
         rows[piece] = replace(
@@ -51,9 +57,16 @@ def what_trains(model: nn.Module) -> list[Row]:
             tensors=row.tensors + 1,
             trained_tensors=row.trained_tensors + trains,
             parameters=row.parameters + parameter.numel(),
-            trained=row.trained + (parameter.numel() if trains else 0),
+            trained=row.trained + (rows_alone.get(id(parameter), parameter.numel()) if trains else 0),
         )
     return [replace(row, piece=_named(row.piece, numbers)) for row in rows.values()]
+
+
+def _rows_alone(model: nn.Module) -> dict[int, int]:
+    """How many numbers train of tables whose new rows alone do."""
+    backbone = parts_of(model).backbone
+    tables = restricted_parameters(backbone) if backbone is not None else []
+    return {id(table): len(new_row_ids(backbone)) * (table.numel() // len(table)) for table in tables}
 
 
 def total(rows: Sequence[Row]) -> Row:
