@@ -25,6 +25,7 @@ from vertebra.data.samplers import InOrder, LengthGrouped, Packed, Shuffled
 from vertebra.data.stream import StreamLoader
 from vertebra.data.table import ChunkBuilder
 from vertebra.errors import ConfigError, DataError
+from vertebra.train.feed import Feed
 
 from .tokenizers import tokenizer_of
 
@@ -127,6 +128,24 @@ def test_resume_at_any_batch(count, name, block, data):
     fourth = fresh()
     fourth.load_state_dict(third.state_dict(consumed=stop))
     assert ids(fourth) == first_epoch[stop:]
+
+
+def test_a_trainers_feed_resumes_at_any_batch():
+    """Also behind the last batch of an epoch, where the stream does not yet know that it has ended."""
+
+    def fresh() -> Feed:
+        return Feed(loader(rows(30), Packed(2, 7), block=6), steps=12, accumulate=2)
+
+    whole = ids(fresh())
+    length = len(ids(fresh().loader))
+    for taken in (0, 3, length - 1, length, length + 1, 2 * length, len(whole)):
+        first = fresh()
+        states = [first.state_dict(), *(first.state_dict() for _ in first)]
+        second = fresh()
+        second.load_state_dict(json.loads(json.dumps(states[taken])))
+        assert ids(second) == whole[taken:]
+    with pytest.raises(DataError, match="gave no sample"):
+        list(Feed(loader(lambda: iter([]), InOrder(1)), steps=1, accumulate=1))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

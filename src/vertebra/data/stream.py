@@ -123,7 +123,10 @@ class StreamLoader:
         """(its first batch, its number) of every block of this epoch that was met."""
 
     def __iter__(self) -> Iterator[Batch]:
-        """The rest of the current epoch; after its last batch the next epoch begins."""
+        """The rest of the current epoch; after its last batch the next epoch begins.
+
+        Resumed behind its last batch it gives nothing, and goes on to the next: only looking tells a stream's end.
+        """
         epoch = self.epoch
         first, skipped = self._start
         made = self._batches - skipped
