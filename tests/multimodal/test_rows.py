@@ -213,6 +213,16 @@ class TestWrongBatches:
         with pytest.raises(TooLongError, match=r"600 positions"):
             model(**batch)
 
+    def test_a_packed_row_longer_than_the_model_equals_its_samples(self):
+        model = shared()
+        samples = [text(n, weight=1.0) for n in (300, 200, 280)]
+        packing = pack_sequences(samples, 800)
+        assert [len(row) for row in packing.rows] == [780], "longer than the 512 positions of the model"
+        with torch.no_grad():
+            whole = model(**model.collate(packing.rows), logits_to_keep=0).logits[0]
+            alone = [model(**model.collate([row]), logits_to_keep=0).logits[0] for row in samples]
+        torch.testing.assert_close(whole, torch.cat([alone[i] for i in packing.members[0]]), atol=1e-4, rtol=1e-4)
+
     def test_unknown_keys_and_halves_of_supervision(self):
         model = shared()
         ids = torch.tensor([[1, 2, 3]])

@@ -153,21 +153,26 @@ def _check_labels(labels: torch.Tensor | None, num_items_in_batch: Any) -> None:
 def _check_length(
     inputs: torch.Tensor, position_ids: torch.Tensor | None, past: Any, limit: int | None, who: str
 ) -> None:
-    """No more positions than the model has; positions of one's own are looked at on the CPU."""
+    """No more positions than the model has. Positions of one's own decide, since a packed row begins anew in its middle;
+    they are looked at where that is free, or where the row is long enough to ask."""
     seen = _cached_length(past)
     if limit is None or seen is None:
         return
     mend = "Shorten the prompt, or override `max_position_embeddings` if the model was made for more"
     total = seen + inputs.shape[1]
-    if total > limit:
+    own = position_ids is not None and position_ids.numel() > 0 and not torch.compiler.is_compiling()
+    if total > limit and not own:
         raise TooLongError(
             f"{inputs.shape[1]} positions after {seen} cached ones make {total}; `{who}` has {limit}. {mend}"
         )
-    if position_ids is not None and _readable(position_ids):
+    if position_ids is not None and own and (total > limit or _readable(position_ids)):
         least, most = _least_and_most(position_ids)
         if least < 0 or most >= limit:
             wrong = most if most >= limit else least
-            raise TooLongError(f"position_ids hold {wrong}; `{who}` has the positions 0 to {limit - 1}. {mend}")
+            raise TooLongError(
+                f"{inputs.shape[1]} positions after {seen} cached ones, whose position_ids hold {wrong}; `{who}` has the "
+                f"positions 0 to {limit - 1}. {mend}"
+            )
 
 
 def _cached_length(past: Any) -> int | None:

@@ -103,10 +103,14 @@ class MultimodalModel(nn.Module):
     ) -> Batch:
         """A batch on this model's device, padded as its tokenizer pads (left to run, right to train).
 
-        A row longer than the model is an error that counts its tokens and slots; `max_length` sets another limit.
+        A row longer than the model is an error that counts its tokens and slots; `max_length` sets another limit. A
+        packed row may be longer: its samples' positions begin anew, and it is they that the model has room for.
         """
         side = side or self.backbone.tokenizer.padding_side
-        options.setdefault("max_length", getattr(self.backbone.llm.config, "max_position_embeddings", None))
+        limit = getattr(self.backbone.llm.config, "max_position_embeddings", None)
+        if limit is not None and all(int(sequence.position.max(initial=0)) < limit for sequence in sequences):
+            limit = max([limit, *map(len, sequences)])
+        options.setdefault("max_length", limit)
         return collate(sequences, features, pad_id=self.backbone.pad_token_id, side=side, **options).to(self.device)
 
     # Outside embeddings
