@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,6 +15,9 @@ from vertebra.errors import ConfigError, SequenceError
 from vertebra.sequence.loss import count_items, sequence_loss
 from vertebra.train.head import LossRule
 from vertebra.train.learner import Learner, loss_function
+from vertebra.train.metrics import METRICS, read
+from vertebra.train.recipes import read_recipe
+from vertebra.train.run import train
 from vertebra.tune.choose import TuneConfig, choose
 
 FAMILIES = ["tiny-llama2", "tiny-gpt2", "tiny-opt", "tiny-phi2", "tiny-gemma2", "tiny-qwen2.5"]
@@ -141,6 +147,24 @@ def test_a_loss_of_ones_own():
     batch = random_batch([5])
     own = Learner(model, function=loss_function(f"{__name__}:twice"))
     assert torch.allclose(own(**batch)["loss"], 2 * Learner(model)(**batch)["loss"], atol=1e-5)
+
+
+def test_a_run_by_a_loss_of_ones_own_by_name_and_by_function(tmp_path: Path):
+    recipe = Path(__file__).parents[2] / "recipes" / "chat-full.yaml"
+    small = ["steps=2", "eval.every=0", "data.limit=8", "watch.samples=[]", "watch.every=1", "optim.lr=0"]
+
+    def losses(folder: Path, *settings: str, **options: Any) -> list[float]:
+        train(read_recipe(recipe, [*small, f"out={folder}", *settings]), **options)
+        return [row["loss"] for row in read(folder / METRICS) if "loss" in row]
+
+    plain = losses(tmp_path / "plain")
+    for found in (
+        losses(tmp_path / "function", loss=twice),
+        losses(tmp_path / "name", f"loss.function={__name__}:twice"),
+    ):
+        assert found == pytest.approx([2 * loss for loss in plain], rel=1e-4)
+    smooth = losses(tmp_path / "smooth", "loss.label_smoothing=0.1", "loss.z_loss=0.001")
+    assert all(abs(a - b) > 1e-3 for a, b in zip(smooth, plain, strict=True))
 
 
 @pytest.mark.parametrize("name", ["nothing", "no.such:thing", f"{__name__}:FAMILIES", f"{__name__}:none"])

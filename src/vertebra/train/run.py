@@ -30,7 +30,7 @@ from vertebra.train.evaluate import Evaluator
 from vertebra.train.export import model_at
 from vertebra.train.feed import Feed, steps_of
 from vertebra.train.head import LossRule
-from vertebra.train.learner import Learner, loss_function
+from vertebra.train.learner import Learner, LossFunction, loss_function
 from vertebra.train.metrics import Metrics
 from vertebra.train.model import build_model
 from vertebra.train.output import answers, best_place, finish, write_output
@@ -62,11 +62,19 @@ class Outcome:
         return self.model is not None
 
 
-def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False, dry_run: bool = False) -> Outcome:
-    """Train as the config says. `dry_run` does everything once, in a folder that is removed again."""
+def train(
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    loss: LossFunction | None = None,
+) -> Outcome:
+    """Train as the config says. `dry_run` does everything once, in a folder that is removed again. `loss`: a function
+    `(outputs, batch, num_items) -> loss` in place of the loss; a recipe names one in `loss.function`."""
     check_machine(config)
     if dry_run:
-        return _dry(config)
+        return _dry(config, loss)
     folder = Path(config.folder)
     first = _rank() == 0
     if first:
@@ -77,7 +85,7 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False, d
     if first:
         _note_changes(config, folder)
         configs.write(config, folder / RUN)
-    trainer = made.trainer(folder)
+    trainer = made.trainer(folder, loss)
     _said_before(made, trainer, folder)
     newest = _restore_point(trainer, folder, search) if resume else None
     if first:
@@ -159,7 +167,7 @@ class Prepared:
         feed = Feed(loader, steps=steps, accumulate=config.optim.accumulate)
         return cls(config=config, model=model, adapter=adapter, data=data, feed=feed)
 
-    def trainer(self, folder: Path, **options: Any) -> Any:
+    def trainer(self, folder: Path, own: LossFunction | None = None, **options: Any) -> Any:
         from vertebra.train.trainer import ExactTrainer  # needs accelerate
 
         loss = self.config.loss
@@ -168,7 +176,7 @@ class Prepared:
             rule=LossRule(label_smoothing=loss.label_smoothing, z_loss=loss.z_loss),
             fused=loss.fused,
             shift=self.data.shift,
-            function=loss_function(loss.function) if loss.function else None,
+            function=own or (loss_function(loss.function) if loss.function else None),
         )
         evaluator = Evaluator.of(self.config, self.data)
         signature = {"model": signature_of(self.model)}
@@ -290,7 +298,7 @@ def _checkpointing(model: Any) -> None:
         enable_checkpointing(model.encoder)
 
 
-def _dry(config: RunConfig) -> Outcome:
+def _dry(config: RunConfig, loss: LossFunction | None = None) -> Outcome:
     """Data, tokens, one step forward and backward, one evaluation, one checkpoint; nothing stays."""
     short = replace(config, steps=1, epochs=None, out=None, save=replace(config.save, asynchronous=False))
     short = replace(
@@ -300,7 +308,7 @@ def _dry(config: RunConfig) -> Outcome:
     found: dict[str, Any] = {}
 
     def once(part: Path) -> None:
-        trainer = made.trainer(part)
+        trainer = made.trainer(part, loss)
         trainer.train()
         wrong = checkpoint.faults(part / "checkpoints" / checkpoint.name_of(1))
         if wrong:
