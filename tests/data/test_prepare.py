@@ -167,6 +167,19 @@ def test_a_cache_folder_that_cannot_be_written(tmp_path, gpt2, monkeypatch, capl
     assert "working in memory" in caplog.text
 
 
+def test_a_read_only_cache_is_read(tmp_path, gpt2, monkeypatch):
+    """A cache made once and shared: its entries serve, and only what it lacks would have to be written."""
+    prepare(["a b c"], TextEncoder(gpt2), cache=tmp_path)
+
+    def refuse(self: Cache) -> None:
+        raise DataError(f"the cache folder {self.folder} cannot be written")
+
+    monkeypatch.setattr(Cache, "check_writable", refuse)
+    assert len(prepare(["a b c"], TextEncoder(gpt2), cache=tmp_path)) == 1
+    with pytest.raises(DataError, match="cannot be written"):
+        prepare(["d"], TextEncoder(gpt2), cache=tmp_path)
+
+
 FULL = """
 import resource, signal, sys
 from tests.data.tokenizers import tokenizer_of

@@ -35,12 +35,15 @@ class Cache:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+
+    def check_writable(self) -> None:
+        """Told before any work is done. What is there already can be read from a folder that nobody may write."""
         _check_writable(self.folder)
 
     def find(self, key: str) -> Path | None:
         """The folder of an entry, or None where there is none."""
         entry = self.folder / key
-        return entry if (entry / MANIFEST).is_file() else None
+        return entry if os.path.isfile(entry / MANIFEST) else None
 
     def read(self, entry: Path) -> list[Chunk]:
         """The chunks of an entry, mapped from disk."""

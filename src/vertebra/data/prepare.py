@@ -75,13 +75,14 @@ def prepare(
     key = digest(key, sorted((columns or {}).items()), getattr(keep, "key", None), *_image_folders(scan, images))
     meta |= {"fingerprint": key, "labels": source.label_names()}
     folder = _cache(cache, num_proc) if content is not None else None
-    if folder is None:
+    entry = None if folder is None else _found(folder, key)
+    if folder is None or (entry is None and not _writable(folder, asked=cache is not True)):
         chunks = _held(scan, known=content is not None, num_proc=num_proc, show=show_progress)
         if content is None:  # what could not be known before is known now
             meta["fingerprint"] = digest(key, *[hash_of(chunk) for chunk in chunks])
         table = Table(chunks, meta=meta)
     else:
-        entry = _found(folder, key) or _made(scan, folder, key, num_proc=num_proc, show=show_progress)
+        entry = entry or _made(scan, folder, key, num_proc=num_proc, show=show_progress)
         table = Table(folder.read(entry), meta=meta)
         table.opened_by = (read_entry, (entry,))
     for fault in table.faults:
@@ -209,11 +210,19 @@ def _cache(cache: bool | str | Path, num_proc: int) -> Cache | None:
             raise MissingPartError(f"num_proc={num_proc}", "datasets", "train") from None
         log.warn_once("tokenized data is not cached, since `datasets` is not installed: pip install 'vertebra[train]'")
         return None
+    return Cache(cache_folder() / "data")
+
+
+def _writable(folder: Cache, *, asked: bool) -> bool:
+    """Whether an entry can be made. A folder that was asked for must be writable."""
     try:
-        return Cache(cache_folder() / "data")
+        folder.check_writable()
     except DataError as error:
+        if asked:
+            raise
         log.warn(f"working in memory: {error}")
-        return None
+        return False
+    return True
 
 
 @contextmanager
