@@ -1,5 +1,8 @@
 """Decoding on a GPU, in bf16, with random models of the shapes of 0.5 B and 7 B parameters: `python benchmarks/gpu.py`.
 
+    python benchmarks/gpu.py [--shapes "0.5 B"] [--rounds N]      the table
+    python benchmarks/gpu.py --shapes tiny --device cpu           does it run at all? Its times say nothing
+
 The table of `bench_generate.py` where a GPU is present: per token (eager, and compiled with CUDA graphs on and off), 56 action
 slots in one pass, constrained decoding, prefix reuse; beside Hugging Face's `generate` in the same run. Sides run in turn,
 each timed with the device waited for. Prints Markdown with the machine's name, so that it can be committed as it is.
@@ -31,6 +34,10 @@ from vertebra.sequence.tokens import TokenSequence
 
 Side = Callable[[], object]
 SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 1280,
+    },
     "0.5 B": {
         "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
         "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 151936,
@@ -40,7 +47,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 32, "vocab_size": 32064,
     },
 }  # fmt: skip
-PROMPT, NEW, SLOTS = 320, 64, 56
+PROMPT, NEW, SLOTS, PAGE = 320, 64, 56, 2048
 NO_END = 2**31
 
 
@@ -167,7 +174,7 @@ def slots(model: Any, shape: str, device: str, rounds: int) -> None:
 
 def prefixes(model: Any, shape: str, device: str, rounds: int) -> None:
     rng = np.random.default_rng(0)
-    page = TokenSequence.of(rng.integers(10, 900, 2048))
+    page = TokenSequence.of(rng.integers(10, 900, PAGE))
     questions = [TokenSequence.of(rng.integers(10, 900, 12)) for _ in range(20)]
     short = {"max_new_tokens": 4, "eos_token_id": ()}
 
@@ -181,12 +188,12 @@ def prefixes(model: Any, shape: str, device: str, rounds: int) -> None:
         "ours": together,
         "20 full runs": lambda: [generate(model, one, **short) for one in whole],
     }
-    report(f"{shape}: 20 questions on a page of 2048", measured(sides, device, max(rounds // 2, 2)))
+    report(f"{shape}: 20 questions on a page of {PAGE}", measured(sides, device, max(rounds // 2, 2)))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shapes", nargs="*", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--shapes", nargs="*", default=[name for name in SHAPES if name != "tiny"], choices=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()
@@ -196,6 +203,8 @@ def main() -> int:
     machine = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else arguments.device
     print(f"{machine}, torch {torch.__version__}, transformers {transformers.__version__}, bf16, prompts of {PROMPT}\n")
     print("| what | ours | × : the peer's time over ours |\n|---|---|---|")
+    if not arguments.device.startswith("cuda"):
+        print("without a GPU there are no CUDA graphs, and `compiled` is the compiler alone\n", file=sys.stderr)
     for shape in arguments.shapes:
         model = backbone(shape, arguments.device)
         for part in (per_token, slots, prefixes):
