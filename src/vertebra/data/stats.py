@@ -75,12 +75,18 @@ def write_picture(path: str | Path, lengths: np.ndarray, padding: Padding, *, ti
 
 
 def _draw_lengths(axes: Any, lengths: np.ndarray, limit: int) -> None:
-    axes.hist(lengths, bins=min(60, max(5, len(np.unique(lengths)))), color="#4878a8")
+    width = max(1, -(-int(np.ptp(lengths) + 1) // 60))  # whole numbers of positions a bar
+    edges = np.arange(lengths.min(), lengths.max() + width + 1, width) - 0.5
+    axes.hist(lengths, bins=edges, color="#4878a8")
     axes.axvline(float(np.median(lengths)), color="#333333", linestyle=":", label=f"median {np.median(lengths):.0f}")
     if lengths.max() > limit / 3:
         axes.axvline(limit, color="#c0262d", linestyle="--", label=f"the model reads {limit}")
     axes.set_xlabel("positions")
     axes.set_ylabel("samples")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    if len(edges) < 6:
+        axes.set_xlim(edges[0] - 3, edges[-1] + 3)
     axes.legend(frameon=False)
 
 
@@ -93,4 +99,4 @@ def _draw_padding(axes: Any, padding: Padding) -> None:
     axes.set_xlim(0, max(padding.slots.values()) * 1.7)
     axes.set_xlabel(f"slots for each useful token, batches of {padding.batch_size}")
     axes.invert_yaxis()
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
