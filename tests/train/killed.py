@@ -2,7 +2,8 @@
 
 It builds the model and the data once and forks a child for every run. A child tells each file operation and each
 micro-batch before it does it, and waits for leave; the parent counts, and at the chosen count sends SIGKILL instead.
-What a write that was cut in its middle leaves is then made by cutting the newest half-written file short.
+Or, from there on, no file may grow beyond a chosen byte, and the kernel ends the child in the write that would: in the
+middle of a checkpoint's file. After some kills the last lines of the metrics are cut short too, as a power cut does.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import hashlib
 import json
 import os
 import random
+import resource
+import select
 import signal
 import sys
 import time
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.config import build
+from vertebra.train import checkpoint
 from vertebra.train import run as runs
 from vertebra.train.config import RunConfig
 from vertebra.train.metrics import METRICS, read, without_clock
@@ -42,43 +46,57 @@ def config(folder: Path, data: Path) -> RunConfig:
     return build(RunConfig, tree)
 
 
-def run_child(prepared: Any, folder: Path, *, resume: bool, kill_at: int | None) -> tuple[bool, int]:
-    """(finished, events seen). The child is killed before its event number `kill_at`."""
+def run_child(
+    prepared: Any, folder: Path, *, resume: bool, kill_at: int | None, byte: int | None = None
+) -> tuple[bool, int]:
+    """(finished, events seen). The child is killed before its event number `kill_at`, or in a write to `byte` after it."""
     told, tell = os.pipe()
     waiting, leave = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(told)
         os.close(leave)
-        _work(prepared, folder, resume, tell, waiting)
+        _work(prepared, folder, resume, tell, waiting, byte or 0)
     os.close(tell)
     os.close(waiting)
     events = 0
-    # workers hold the pipe open for some seconds longer than the run: its end is told
-    while os.read(told, 1) == b".":
-        if events == kill_at:
+    gone, status = 0, 0
+    # workers hold the pipe open for some seconds longer than the run: its end is told, or seen
+    while True:
+        if not select.select([told], [], [], 0.2)[0]:
+            gone, status = os.waitpid(child, os.WNOHANG)
+            if gone:
+                break
+            continue
+        if os.read(told, 1) != b".":
+            break
+        if events == kill_at and byte is None:
             os.kill(child, signal.SIGKILL)
             break
+        os.write(leave, b"!" if events == kill_at else b".")
         events += 1
-        os.write(leave, b".")
     os.close(told)
     os.close(leave)
-    _, status = os.waitpid(child, 0)
+    if not gone:
+        _, status = os.waitpid(child, 0)
     killed = os.WIFSIGNALED(status)
     if not killed and os.WEXITSTATUS(status):
         raise SystemExit(f"the run failed with {os.WEXITSTATUS(status)}, kill_at={kill_at}")
     return not killed, events
 
 
-def _work(prepared: Any, folder: Path, resume: bool, tell: int, waiting: int) -> None:
+def _work(prepared: Any, folder: Path, resume: bool, tell: int, waiting: int, byte: int) -> None:
     own = os.getpid()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python has it ignored
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event not in WATCHED or os.getpid() != own:
             return
         if event == "test.micro" or str(folder) in str(arguments[0]):
             os.write(tell, b".")
-            os.read(waiting, 1)
+            if os.read(waiting, 1) == b"!":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (byte, byte))
 
     before = ExactTrainer.compute_loss
 
@@ -110,14 +128,23 @@ def result(folder: Path) -> str:
     return f"{len(rows)} rows {digest.hexdigest()[:24]}"
 
 
+def half_written(folder: Path) -> int:
+    """Checkpoints that a kill left unfinished."""
+    return len(list((folder / "checkpoints").glob(".checkpoint-*")))
+
+
 def tear(folder: Path, rng: random.Random) -> bool:
-    """Cut the newest file of a half-written checkpoint at a seeded byte, as a kill inside its write leaves it."""
-    files = [p for part in (folder / "checkpoints").glob(".checkpoint-*") for p in part.rglob("*") if p.is_file()]
-    if not files:
+    """Cut the metrics at a seeded byte among those that no checkpoint counts on."""
+    found = checkpoint.newest_good(folder / "checkpoints")
+    path = folder / METRICS
+    if not path.is_file():
         return False
-    newest = max(files, key=lambda p: p.stat().st_mtime_ns)
-    os.truncate(newest, rng.randrange(newest.stat().st_size + 1))
-    return True
+    step = checkpoint.step_of(found) if found else 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    sure = sum(len(line) for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step)
+    size = path.stat().st_size
+    os.truncate(path, rng.randrange(sure, size + 1))
+    return sure < size
 
 
 def main(folder: Path, seed: int, count: int) -> None:
@@ -129,25 +156,30 @@ def main(folder: Path, seed: int, count: int) -> None:
     runs.Prepared.of = classmethod(lambda cls, given: prepared)  # type: ignore[method-assign,assignment]
     finished, events = run_child(prepared, at, resume=False, kill_at=None)
     expected = result(at)
-    done, torn, twice = [], 0, 0
+    largest = max(p.stat().st_size for p in (at / "checkpoints").rglob("*") if p.is_file())
+    done, torn, twice, inside = [], 0, 0, 0
     rng = random.Random(seed)
     start = time.perf_counter()
     for number in range(count):
         at.rename(folder / f"before-{number}")
         # one position in every stretch of the run, so that training and saving are both hit
         kill_at = rng.randrange(events * number // count, events * (number + 1) // count)
-        finished, _ = run_child(prepared, at, resume=False, kill_at=kill_at)
-        torn += tear(at, rng)
+        # every second one at a byte, of a file that is written from there on
+        byte = rng.randrange(largest) if number % 2 else None
+        finished, _ = run_child(prepared, at, resume=False, kill_at=kill_at, byte=byte)
+        inside += half_written(at)
+        torn += tear(at, rng) if not finished and number % 4 < 2 else 0
         if number % 3 == 0 and not finished:
-            finished, _ = run_child(prepared, at, resume=at.is_dir(), kill_at=rng.randrange(events))
+            again = rng.randrange(events)
+            finished, _ = run_child(
+                prepared, at, resume=at.is_dir(), kill_at=again, byte=byte and rng.randrange(largest)
+            )
             twice += 1
         if not finished:
             run_child(prepared, at, resume=at.is_dir(), kill_at=None)
-        done.append([kill_at, result(at) == expected])
+        done.append([kill_at, byte, result(at) == expected])
     seconds = time.perf_counter() - start
-    print(
-        json.dumps({"events": events, "expected": expected, "done": done, "torn": torn, "twice": twice, "s": seconds})
-    )
+    print(json.dumps({"events": events, "done": done, "inside": inside, "torn": torn, "twice": twice, "s": seconds}))
 
 
 if __name__ == "__main__":
