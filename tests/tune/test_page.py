@@ -1,0 +1,36 @@
+"""The page on tuning: its code runs from top to bottom, and its table of stages is the one that the code has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from vertebra.tune.choose import STAGES
+
+PAGE = (Path(__file__).parents[2] / "docs" / "tune.md").read_text(encoding="utf-8")
+
+
+def test_the_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+        exec(compile(block, "tune.md", "exec"), names)
+    said = capsys.readouterr().out
+    assert re.search(r"parts\.image\.encoder\.cut \(from scratch\) +2 +2", said)
+    assert "step 1: all 6 trainable tensors have a finite gradient" in said
+    assert "matrices merged" in said
+    assert names["merged"].record["statistics"] == {"q01": [-1.0], "q99": [1.0]}
+
+
+def test_the_table_of_stages():
+    rows = [line.split("|")[1:-1] for line in PAGE.splitlines() if line.startswith("| `")]
+    told = {}
+    for names, *cells in rows:
+        for name in re.findall(r"`([a-z-]+)`", names):
+            told[name] = [cell.strip() != "·" for cell in cells]
+    assert set(told) == set(STAGES)
+    for name, pieces in STAGES.items():
+        language = any(piece in ("lm", "last layer", "last blocks", "biases") for piece in pieces) or name == "lora"
+        assert told[name] == ["vision" in pieces, "projector" in pieces, language, "heads" in pieces], name
