@@ -26,8 +26,8 @@ from vertebra.data.samplers import InOrder, Packed
 from vertebra.data.stream import StreamLoader
 from vertebra.errors import DataError, VertebraError
 
+from .streams import expected, ids, loader, ragged, rows, usable
 from .test_loader import loader as held_loader
-from .test_stream import expected, ids, loader, rows
 from .tokenizers import tokenizer_of
 
 
@@ -70,15 +70,6 @@ class Together:
 def counted(batches) -> Counter[int]:
     """Every id that counts."""
     return Counter(int(token) for batch in batches for token in batch.input_ids[batch.weights > 0])
-
-
-def ragged(count: int) -> list[dict[str, Any]]:
-    """Rows of lengths that pack differently; every seventh cannot be used."""
-    return [{"text": text} if i % 7 else {"txt": text} for i, text in enumerate(rows(count), 1)]
-
-
-def usable(count: int) -> Counter[int]:
-    return Counter(int(word) for row in ragged(count) for word in row.get("text", "").split())
 
 
 @settings(max_examples=40)
@@ -192,8 +183,7 @@ import json, sys
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from tests.data.test_ranks import ragged
-from tests.data.test_stream import loader
+from tests.data.streams import loader, ragged
 from vertebra import log
 from vertebra.data.ranks import exchange_among
 from vertebra.data.samplers import Packed

@@ -10,72 +10,22 @@ from collections import Counter
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vertebra.data.causal import Blocks
 from vertebra.data.collate import Collator
-from vertebra.data.encoders import Encoder, Placed, TextEncoder
-from vertebra.data.formats import Reader, Text
+from vertebra.data.encoders import TextEncoder
+from vertebra.data.formats import Reader
 from vertebra.data.mixture import Mixture
-from vertebra.data.rows import Fault
-from vertebra.data.samplers import InOrder, LengthGrouped, Packed, Shuffled
+from vertebra.data.samplers import InOrder, Packed, Shuffled
 from vertebra.data.stream import StreamLoader
-from vertebra.data.table import ChunkBuilder
 from vertebra.errors import ConfigError, DataError
 from vertebra.train.feed import Feed
 
+from .streams import SAMPLERS, expected, ids, loader, rows, tokens
 from .tokenizers import tokenizer_of
-
-
-class Numbers(Encoder):
-    """`17 17 17` → [17, 17, 17]: ids that say which row they come from."""
-
-    name = "numbers"
-    takes = (Text,)
-    columns = ("ids",)
-
-    def __init__(self) -> None:
-        pass
-
-    def options(self):
-        return {}
-
-    def encode(self, batch):
-        made = ChunkBuilder(self.columns)
-        for one in batch:
-            if isinstance(one, Fault):
-                made.fault(one)
-                continue
-            assert isinstance(one, Placed)
-            made.place(one.file, one.line)
-            made.vectors({"ids": np.array([int(word) for word in one.sample.text.split()], np.int32)})
-        return made.built()
-
-
-def rows(count: int) -> list[str]:
-    return [" ".join([str(i)] * (1 + i % 5)) for i in range(count)]
-
-
-SAMPLERS = {"in order": InOrder, "shuffled": Shuffled, "grouped": LengthGrouped, "packed": lambda size: Packed(size, 7)}
-
-
-def loader(data, sampler, **options) -> StreamLoader:
-    return StreamLoader(data, Numbers(), sampler, Collator(0, multiple_of=1), pin_memory=False, shift=False, **options)
-
-
-def ids(batches) -> list[list[list[int]]]:
-    return [[row[mask == 1].tolist() for row, mask in zip(b.input_ids, b.attention_mask, strict=True)] for b in batches]
-
-
-def tokens(batches) -> Counter[int]:
-    return Counter(token for batch in ids(batches) for row in batch for token in row)
-
-
-def expected(count: int) -> Counter[int]:
-    return Counter(int(word) for row in rows(count) for word in row.split())
 
 
 @settings(max_examples=50)
@@ -271,7 +221,7 @@ def test_formats_are_read(jsonl):
 
 FLAT = """
 import resource, sys
-from tests.data.test_stream import Numbers
+from tests.data.streams import Numbers
 from vertebra.data.collate import Collator
 from vertebra.data.samplers import Packed
 from vertebra.data.stream import StreamLoader
