@@ -52,7 +52,17 @@ def test_every_recipe_in_small(path: Path, tmp_path: Path, monkeypatch: pytest.M
     assert (made / "loss.png").is_file()
     assert [row["step"] for row in read_metrics(made / "metrics.jsonl") if "loss" in row] == [1, 2, 3, 4]
     name = "adapter" if "lora" in path.stem else "model"
-    assert (made / name / "README.md").is_file()
+    card = (made / name / "README.md").read_text()
+    assert "| steps | 4 |" in card
+    assert "| loss (step 4) |" in card
+    pictures = {"loss.png", "learning-rate.png", "throughput.png", "gradient-norm.png"}
+    pictures |= {"eval-success.png"} if "squares" in path.stem else set()
+    assert {picture.name for picture in made.glob("*.png")} == pictures
+    page = (made / "report.html").read_text()
+    assert page.count('alt="') >= len(pictures)
+    assert ("– missed" in page or "– reached" in page) == ("squares" in path.stem), (
+        "what the policy does, before and after"
+    )
     assert (made / name / "training" / "run.yaml").is_file()
     assert differences(read(RunConfig, made / "run.yaml"), tiny_config(read_recipe(path), out)) == []
 

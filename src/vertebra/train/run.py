@@ -24,6 +24,7 @@ from vertebra import log
 from vertebra.errors import ConfigError, MissingPartError, TrainingError
 from vertebra.folders import write_whole
 from vertebra.train import checkpoint
+from vertebra.train.budget import tell_budget
 from vertebra.train.config import ImageConfig, RunConfig
 from vertebra.train.data import RunData, build_data, check_size
 from vertebra.train.evaluate import Evaluator
@@ -299,7 +300,9 @@ def _checkpointing(model: Any) -> None:
 
 
 def _dry(config: RunConfig, loss: LossFunction | None = None) -> Outcome:
-    """Data, tokens, one step forward and backward, one evaluation, one checkpoint; nothing stays."""
+    """Memory, data, tokens, one step forward and backward, one evaluation, one checkpoint; nothing stays."""
+    if _rank() == 0:
+        tell_budget(config, int(os.environ.get("WORLD_SIZE", "1")))
     short = replace(config, steps=1, epochs=None, out=None, save=replace(config.save, asynchronous=False))
     short = replace(
         short, eval=replace(config.eval, batches=1), watch=replace(config.watch, bar=False, report_to="none")
