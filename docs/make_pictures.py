@@ -1,15 +1,28 @@
-"""Draw the pictures of the README and the docs from the library itself: `python docs/make_pictures.py`."""
+"""Draw the pictures of the README and the docs from the library itself: `python docs/make_pictures.py`.
+
+The pages of `trace` are photographed by an installed Chromium (`apt-get install chromium`).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import io
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
 
-from vertebra import load_backbone, render
+from vertebra import MultimodalModel, load_backbone, render
+from vertebra.generate import trace
+from vertebra.generate.trace_html import page
+from vertebra.generate.trace_text import print_trace
 
 PICTURES = Path(__file__).parent / "pictures"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def sequence() -> None:
@@ -25,6 +38,44 @@ def sequence() -> None:
     console.save_svg(str(PICTURES / "sequence.svg"), title="one sequence: ids, who speaks, what is learned, slots")
 
 
+def traces() -> None:
+    """A page is asked for the name on it: the terminal's table, and two steps of the page of HTML."""
+    example = runpy.run_path(str(EXAMPLES / "document_like.py"))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with contextlib.redirect_stdout(io.StringIO()):
+            example["main"](folder / "model")
+        model = MultimodalModel.load(folder / "model", inference_mode=True)
+        row, features = example["receipt"](model, 2)
+        opened = row.cut(0, int((row.weight == 0).sum()))
+        batch = model.collate([opened], [features], side="left")
+        trace(model, batch, max_new_tokens=8)  # the first call of a process is slower than what comes after it
+        told = trace(model, batch, max_new_tokens=8)
+        console = Console(record=True, width=116, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+        print_trace(told, console, details=1)
+        console.save_svg(
+            str(PICTURES / "trace.svg"), title='vertebra trace MODEL "What is the name?" --image … --page …'
+        )
+        source = page(told)
+        for step, (file, height) in enumerate((("trace.png", 1960), ("trace-step.png", 1640))):
+            shown = folder / f"{step}.html"
+            # the page opens its first step; a picture of another one is that page, opened there
+            shown.write_text(source.replace("open(0);", f"open({step});"), encoding="utf-8")
+            photograph(shown, PICTURES / file, height)
+
+
+def photograph(source: Path, target: Path, height: int) -> None:
+    """A page as a browser shows it."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        sys.exit("no Chromium found; install it: apt-get install chromium")
+    options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size=1000,{height}")
+    subprocess.run(
+        [program, *options, f"--screenshot={target}", source.as_uri()], check=True, stderr=subprocess.DEVNULL
+    )
+
+
 if __name__ == "__main__":
     PICTURES.mkdir(exist_ok=True)
     sequence()
+    traces()

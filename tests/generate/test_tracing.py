@@ -19,7 +19,7 @@ from vertebra.generate.constraint import AllowedIds
 from vertebra.generate.prefilling import prefill
 from vertebra.generate.trace_html import page
 from vertebra.generate.trace_text import print_trace
-from vertebra.generate.tracing import trace
+from vertebra.generate.tracing import shown, trace
 from vertebra.prompt.rendering import render
 from vertebra.sequence.batch import collate
 from vertebra.sequence.tokens import TokenSequence
@@ -108,7 +108,7 @@ def test_other_ways_are_told_too():
     assert uncached.steps[1].passes[0].shape == [1, 13]
     assert uncached.tokens == pieces.tokens
     static = trace(model, prompt, max_new_tokens=2, cache="static")
-    assert static.steps[1].passes[0].masks[0].told.startswith("told by a 4-D mask")
+    assert static.steps[1].passes[0].masks[0].told.startswith("handed over as a mask of 0 and")
     state = trace(model, prefill(model, prompt), max_new_tokens=2)
     assert state.tokens == pieces.tokens
     assert state.steps[0].passes == []
@@ -129,7 +129,26 @@ def test_large_masks_are_drawn_coarser():
     told = trace(model, prompts("tiny-llama2", (150,))[0], max_new_tokens=1)
     mask = told.steps[0].passes[0].masks[0]
     assert (len(mask.cells), len(mask.cells[0])) == (64, 64)
+    out = StringIO()
+    print_trace(told, Console(file=out, width=200))
+    drawn = [line.strip() for line in out.getvalue().splitlines() if line.startswith("  ") and "█" in line]
+    assert len(drawn) == 31  # half as fine as on the page; the first line is all half open
+    assert drawn[-1].startswith("█" * 60)
     assert (mask.queries, mask.keys, mask.visible) == (150, 150, 150 * 151 // 2)
+
+
+def test_blanks_and_shapes_are_seen():
+    """A blank before a word shows, though a token decoded alone loses it; and what was handed over has its shape."""
+    model = backbone("tiny-llama2")
+    ids = model.tokenizer("on the left\n", add_special_tokens=False).input_ids
+    words = "".join(shown(model.tokenizer, token) for token in ids)
+    assert words.removeprefix("␣") == "on␣the␣left⏎"
+    rows = prompts("tiny-llama2")
+    told = [step.passes[0].masks[0].said for step in trace(model, rows, row=1, max_new_tokens=2).steps]
+    assert told == [
+        "17 × 17, 15 of 289 pairs open; handed over as a mask of padding, [3, 17]",
+        "1 × 18, 6 of 18 pairs open; handed over as a mask of 0 and −max, [3, 1, 1, 18]",
+    ]
 
 
 def test_in_a_terminal():

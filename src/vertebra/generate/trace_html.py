@@ -16,6 +16,11 @@ from vertebra.generate.trace_record import PassRecord
 from vertebra.generate.trace_words import MEANS, size, span, story, time_of, what_went_in
 from vertebra.generate.tracing import Candidate, StepTrace, Trace
 
+_KINDS = {
+    "prefill": "the prompt (prefill)",
+    "extend": "the next piece of the prompt",
+    "step": "the last token (decode)",
+}
 _SIDE = 220
 """Pixels of a mask's longer side, at least."""
 
@@ -38,7 +43,11 @@ def _list(facts: dict[str, str]) -> str:
 
 
 def _head(trace: Trace) -> str:
-    facts = {**trace.facts, "settings": trace.settings, "time in all": time_of(trace.total_seconds)}
+    facts = {
+        **trace.facts,
+        "settings": trace.settings,
+        "time in all": f"{time_of(trace.total_seconds)}, looking on included",
+    }
     return (
         f"<h1>{_text(trace.model)}</h1><p class='soft'>How an answer is made, one token at a time, as it really ran. "
         "Choose a token of the answer (or use the arrow keys) to see everything that was done for it.</p>"
@@ -59,7 +68,8 @@ def _prompt(trace: Trace) -> str:
             parts.append(f"<span class='token slot'>{len(tokens)} × {_text(segment)}</span>")
     return (
         f"<div class='card' id='prompt'><h2>The prompt: {len(trace.prompt)} positions</h2>"
-        f"<div class='tokens'>{''.join(parts)}</div></div>"
+        f"<div class='tokens'>{''.join(parts)}</div><p class='soft'>A box is a token, a piece of text with a number "
+        "(␣: a blank, ⏎: a line end). Blue: places that are filled from outside, by images or boxes.</p></div>"
     )
 
 
@@ -73,7 +83,8 @@ def _timeline(trace: Trace) -> str:
         buttons.append(f"<button {what}>{_text(said)}</button>")
     return (
         f"<div class='card' id='timeline'><h2>The answer: {len(trace.steps)} steps</h2>"
-        f"<div class='tokens'>{''.join(buttons)}</div></div>"
+        f"<div class='tokens'>{''.join(buttons)}</div>"
+        "<p class='soft'>One step, one token; the outlined one ends the answer.</p></div>"
     )
 
 
@@ -106,7 +117,7 @@ def _inputs(step: StepTrace) -> str:
             "mask": "; ".join(f"{mask.layers}: {mask.said}" for mask in one.masks),
             "time": time_of(one.seconds),
         }
-        parts.append(f"<h3>{_text(one.kind)}</h3>{_list(facts)}{_cache(one)}")
+        parts.append(f"<h3>What goes in: {_text(_KINDS.get(one.kind, one.kind))}</h3>{_list(facts)}{_cache(one)}")
     return "".join(parts)
 
 
@@ -148,6 +159,7 @@ def _masks(step: StepTrace) -> str:
 def _mask(mask: MaskPicture) -> str:
     rows, columns = len(mask.cells), len(mask.cells[0])
     cell = max(_SIDE // max(rows, columns), 4)
+    height = max(rows * cell, 14)  # a single line must still be seen
     drawn = []
     for y, line in enumerate(mask.cells):
         x = 0
@@ -158,8 +170,8 @@ def _mask(mask: MaskPicture) -> str:
             x += length
     first = f" Keys begin at column {mask.first_key}." if mask.first_key else ""
     return (
-        f"<figure><svg class='mask' width='{columns * cell}' height='{rows * cell}' viewBox='0 0 {columns} {rows}' "
-        f"shape-rendering='crispEdges' fill='#2456d6' role='img'>{''.join(drawn)}</svg>"
+        f"<figure><svg class='mask' width='{columns * cell}' height='{height}' viewBox='0 0 {columns} {rows}' "
+        f"preserveAspectRatio='none' shape-rendering='crispEdges' fill='#2456d6' role='img'>{''.join(drawn)}</svg>"
         f"<figcaption>{_text(mask.layers)} layers: {_text(mask.said)}.{first}</figcaption></figure>"
     )
 

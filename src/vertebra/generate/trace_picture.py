@@ -40,7 +40,8 @@ class MaskPicture:
     def said(self) -> str:
         """In a line."""
         of = f"{self.queries} × {self.keys}"
-        return f"{of}, {self.visible} of {self.queries * self.keys} pairs seen; {self.told}"
+        handed = f" {self.shape}" if self.shape else ""
+        return f"{of}, {self.visible} of {self.queries * self.keys} pairs open; {self.told}{handed}"
 
 
 def pictures(mask: Any, facts: AttentionFacts, *, cached: int, queries: int, row: int) -> list[MaskPicture]:
@@ -73,15 +74,15 @@ def _table(
     if given is not None and given.dim() == 4:
         one = given[row if given.shape[0] > 1 else 0, 0] == 0
         first = max(keys - one.shape[1], 0)
-        return one.cpu(), first, "told by a 4-D mask of 0 and −max"
+        return one.cpu(), first, "handed over as a mask of 0 and −max,"
     key, query = torch.arange(keys), torch.arange(cached, keys)[:, None]
     table = key <= query if facts.causal else torch.ones(queries, keys, dtype=torch.bool)
     if window is not None:
         table = table & (key > query - window)
-    told = "told by nothing: plain causal is what the model does by itself"
+    told = "no mask was handed over: looking back alone is what the model does by itself"
     if given is not None:
         table = table & given[row, :keys].bool().cpu()
-        told = "told by a 2-D mask of what is padding"
+        told = "handed over as a mask of padding,"
     return table, 0, told
 
 

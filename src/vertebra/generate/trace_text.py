@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import groupby, zip_longest
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -82,10 +82,18 @@ def _details(step: StepTrace) -> Group:
 
 def _picture(mask: MaskPicture) -> Text:
     """Who saw whom: a line a query, two signs a key where there is room."""
-    wide = 2 if len(mask.cells[0]) * 2 <= _WIDEST else 1
+    cells = mask.cells if max(len(mask.cells), len(mask.cells[0])) <= _WIDEST else _coarser(mask.cells)
+    wide = 2 if len(cells[0]) <= _WIDEST else 1
     lines = [f"  who sees whom, {mask.layers} layers ({mask.said})"]
-    if len(mask.cells) <= _WIDEST and len(mask.cells[0]) * wide <= 2 * _WIDEST:
-        lines += [
-            "  " + "".join((_SHADES[int(cell)] if cell != "0" else "·") * wide for cell in line) for line in mask.cells
-        ]
+    lines += ["  " + "".join((_SHADES[int(cell)] if cell != "0" else "·") * wide for cell in line) for line in cells]
     return Text("\n".join(lines))
+
+
+def _coarser(cells: list[str]) -> list[str]:
+    """Four cells as one, as dark as they are together."""
+    pairs = zip_longest(cells[::2], cells[1::2], fillvalue="")
+    drawn = []
+    for upper, lower in pairs:
+        blocks = [upper[at : at + 2] + lower[at : at + 2] for at in range(0, len(upper), 2)]
+        drawn.append("".join(str(-(-sum(map(int, block)) // len(block))) for block in blocks))
+    return drawn

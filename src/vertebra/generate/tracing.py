@@ -65,6 +65,7 @@ class StepTrace:
     how: str
     ended: str | None
     seconds: float
+    """What was done took so long; looking on is not counted."""
 
 
 @dataclass
@@ -190,17 +191,18 @@ class _Traced(Run):
             )
             for column in columns
         ]
+        events = self._recorder.take()
         return StepTrace(
             index=step.index,
             passes=passes,
-            events=self._recorder.take(),
+            events=events,
             candidates=candidates,
             id=token,
             text="" if token is None else shown(tokenizer, token),
             probability=0.0 if token is None else float(raw[ids.index(token)]),
             how=self._how(step.index),
             ended=step.ended.get(row),
-            seconds=step.seconds,
+            seconds=sum(event.seconds for event in events),
         )
 
 
@@ -217,8 +219,11 @@ def _possible(scores: torch.Tensor, row: int) -> int:
 def shown(tokenizer: Any, token: int) -> str:
     """A token as a person can see it: blanks and line ends made visible."""
     text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
-    if not text or "\ufffd" in text:
-        text = str(tokenizer.convert_ids_to_tokens(token))
+    piece = str(tokenizer.convert_ids_to_tokens(token))
+    if piece.startswith("▁") and not text.startswith(" "):
+        text = " " + text  # decoded alone, a token loses the blank before it
+    elif not text or "\ufffd" in text:
+        text = piece
     text = text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣")
     return "".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in text)
 
