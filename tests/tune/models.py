@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,3 +81,22 @@ def some_ids(backbone: Any, text: str = "Pick up the red block, then stop.") -> 
 
 def trained(model: nn.Module) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def train_a_little(model, steps: int = 3) -> None:
+    """Real steps, so that B is no longer zero and new rows have moved."""
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    torch.manual_seed(0)  # GPT-2 has dropout
+    text = "Pick up" + "".join(f" {t}" for g in model.growths if not g.is_pad for t in g.tokens) + " the red block"
+    ids = some_ids(model, text)
+    model.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+    model.eval()
+
+
+def expected_logits(folder: Path) -> list[torch.Tensor]:
+    """What the model gave when the adapter was saved."""
+    return torch.load(folder.parent / "logits.pt")

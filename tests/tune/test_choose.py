@@ -15,7 +15,6 @@ from vertebra.multimodal.model import MultimodalModel
 from vertebra.tune.choose import STAGES, Stage, TuneConfig, choose
 from vertebra.tune.gradients import check_gradients
 from vertebra.tune.lora import LoraSettings
-from vertebra.tune.parts import parts_of
 
 # stage -> what trains; language model: "all", "last" (embedding, last layer, head) or ""
 MEANT = {
@@ -178,35 +177,3 @@ def test_align_needs_a_projector():
 
 def test_every_stage_name_is_known_to_the_config():
     assert set(STAGES) == set(get_args(Stage))
-
-
-def test_parts_of_a_plain_module():
-    model = backbone()
-    assert parts_of(model.llm).lm is model.llm
-    assert parts_of(model).lm is model.llm
-    assert parts_of(model.llm).layers is model.layers
-
-
-def test_the_check_finds_what_does_not_learn():
-    model = with_parts()
-    choose(model, TuneConfig(stage="full-finetune"))
-    model.parts["image"].projector.fc1.bias.requires_grad_(False)
-    model(**batch_for(model)).loss.backward()
-    model.parts["image"].projector.fc1.bias.requires_grad_(True)
-    model.parts["action"].weight.grad[:] = float("nan")
-    model.parts["image"].projector.fc2.bias.grad[:] = 0
-    found = check_gradients(model)
-    assert found.missing == ("parts.image.projector.fc1.bias",)
-    assert found.not_finite == ("parts.action.weight",)
-    assert found.zero == ("parts.image.projector.fc2.bias",)
-    assert not found.good
-    assert "do not learn" in str(found)
-    assert check_gradients(model, ["*.projector.fc2.*"]).allowed_zero == ("parts.image.projector.fc2.bias",)
-
-
-def test_the_check_prints_what_may_be_zero():
-    model = with_parts()
-    choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=2)))
-    model(**batch_for(model)).loss.backward()
-    expected = "all 29 trainable tensors have a finite gradient. Zero, as they may be: 14 × *.lora_A.*"
-    assert expected in str(check_gradients(model))

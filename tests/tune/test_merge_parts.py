@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tune.models import backbone, row_of_all_kinds, trained, with_all_kinds
-from vertebra.backbone.registry import load_backbone
+from tests.tune.models import row_of_all_kinds, trained, with_all_kinds
 from vertebra.backbone.vocabulary import grow_vocabulary
-from vertebra.errors import CheckpointError, ConfigError
+from vertebra.errors import CheckpointError
 from vertebra.generate.call import generate
 from vertebra.multimodal.fresh import new_queries
 from vertebra.multimodal.model import MultimodalModel
 from vertebra.tune.adapter import load_adapter, save_adapter
 from vertebra.tune.choose import TuneConfig, choose
-from vertebra.tune.fingerprint import base_print, check_base
 from vertebra.tune.lora import LoraSettings, has_adapter
 from vertebra.tune.merge import merge
-from vertebra.tune.parts import parts_of
 
 EVERYWHERE = TuneConfig(stage="lora", lora=LoraSettings(r=3, projector=True, towers=True))
 
@@ -146,31 +142,3 @@ def test_bases_that_are_not_the_adapters(tmp_path: Path):
     with pytest.raises(CheckpointError, match="this is another base"):
         merge(tmp_path / "merged", folder, tmp_path / "twice")
     assert not (tmp_path / "twice").exists()
-
-
-def test_ranks_do_not_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="one process's work"):
-        merge("tiny-llama2", tmp_path / "a", tmp_path / "out")
-
-
-def test_options_are_for_bases_that_are_loaded_here(tmp_path: Path):
-    _, folder, _ = made(tmp_path, aligned=False)
-    with pytest.raises(ConfigError, match="dtype: the base is loaded already"):
-        load_adapter(backbone(), folder, dtype="float32")
-
-
-def test_a_whole_model_is_not_packed_in_silence(tmp_path: Path):
-    base = with_all_kinds().save(tmp_path / "base")
-    with pytest.raises(ConfigError, match="save its backbone alone"):
-        load_backbone(base, quantization="int8")
-
-
-def test_an_adapter_of_a_packed_base_knows_the_base_unpacked():
-    """What bitsandbytes leaves alone tells; the packed matrices cannot."""
-    whole = base_print(parts_of(backbone()))
-    packed = replace(whole, digest="packed", quantized=True)
-    assert check_base(parts_of(backbone()), packed, who="a").light == whole.light
-    for other in ("tiny-mistral", "tiny-llama3"):
-        with pytest.raises(CheckpointError, match="this is another base"):
-            check_base(parts_of(backbone(other)), packed, who="a")
