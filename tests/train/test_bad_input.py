@@ -168,3 +168,17 @@ def test_a_model_file_that_was_cut(tmp_path: Path):
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(VertebraError, match="truncated"):
         train(run_of(tmp_path, model={"backbone": str(model)}))
+
+
+def test_no_room_for_the_model(mine: Path, monkeypatch: pytest.MonkeyPatch):
+    """The training itself is never lost: the same command writes the model once there is room."""
+    shutil.rmtree(mine / "run" / "model")
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vertebra.train.output.write_model", full)
+        with pytest.raises(CheckpointError, match=r"No space left.*its checkpoint is whole; make room.*--resume"):
+            train(run_of(mine), resume=True)
+    assert train(run_of(mine), resume=True).model == mine / "run" / "model"

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from vertebra import config as configs
 from vertebra import log
-from vertebra.errors import VertebraError
+from vertebra.errors import CheckpointError, VertebraError
 from vertebra.folders import write_whole
 from vertebra.train import checkpoint
 from vertebra.train.card import model_card
@@ -49,9 +50,17 @@ def finish(
 ) -> Path:
     """Write a model that has its last weights, what it says, and the report."""
     name = "model" if adapter is None else "adapter"
-    made = write_whole(
-        folder / name, lambda part: write_model(model, adapter, config, folder, part, best), replace=True
-    )
+    try:
+        made = write_whole(
+            folder / name, lambda part: write_model(model, adapter, config, folder, part, best), replace=True
+        )
+    except VertebraError:
+        raise
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"`{folder / name}` cannot be written: {error}. The training is done and its checkpoint is whole; make room, "
+            "then write the model with --resume"
+        ) from error
     kept = folder / "samples.json"
     said = json.loads(kept.read_text()) if kept.is_file() else {}
     said["after"] = after
