@@ -99,8 +99,13 @@ def run(folder: Path) -> RunConfig:
     return read_recipe(RECIPE, [*settings, *small, f"out={folder}"])
 
 
-def test_a_resumed_run_trains_no_other_row_either(tmp_path: Path):
+def test_a_resumed_run_trains_no_other_row_either(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", "vertebra")
     whole = train(run(tmp_path / "whole")).model
+    said = [record.message for record in caplog.records]
+    table = next(i for i, message in enumerate(said) if "(new rows only)" in message)
+    check = next(i for i, message in enumerate(said) if message.startswith("step 1: all 1 trainable tensors"))
+    assert table < check, "what trains is told before the first step, what learns after it"
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "checkpoints" / checkpoint.name_of(4))
     resumed = train(run(tmp_path / "cut"), resume=True).model
