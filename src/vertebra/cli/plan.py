@@ -20,6 +20,7 @@ def plan(
     flops: Annotated[float, typer.Option(help="Operations a second of one GPU, in its precision.")] = 989e12,
     tokens: Annotated[float | None, typer.Option(help="Tokens to train on: gives days.")] = None,
     price: Annotated[float | None, typer.Option(help="Of one GPU hour: gives the cost.")] = None,
+    images: Annotated[int, typer.Option(help="Images in a row, where the model sees any.")] = 1,
     picture: Annotated[Path | None, typer.Option(help="A PNG of the layouts.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The data alone.")] = False,
 ) -> None:
@@ -30,7 +31,7 @@ def plan(
     from vertebra.train.recipes import read_recipe
 
     config = read_recipe(recipe, set_ or [])
-    made = run(config, gpus=gpus, memory=gpu_memory, mfu=mfu, flops=flops, tokens=tokens, price=price)
+    made = run(config, gpus=gpus, memory=gpu_memory, mfu=mfu, flops=flops, tokens=tokens, price=price, images=images)
     if picture is not None:
         draw(made, picture)
     if as_json:
@@ -38,12 +39,26 @@ def plan(
         return
     said = console()
     said.print(
-        f"{made.model}: {made.parameters:,} parameters, {made.trained:,} train (stage {made.stage}); "
-        f"{made.rows} rows × {made.length} positions on each of {made.gpus} GPUs",
+        f"{made.model}: {made.parameters:,} parameters{_outside(made)}, {made.trained:,} train (stage {made.stage}); "
+        f"{made.rows} {_many(made.rows, 'row')} × {made.length} positions on {_gpus(made.gpus)}",
         soft_wrap=True,
     )
     said.print(_table(made))
     said.print(_verdict(made), soft_wrap=True)
+
+
+def _outside(made: Any) -> str:
+    if not made.outside:
+        return ""
+    return f" ({made.outside:,} in encoders and projectors, {made.images} {_many(made.images, 'image')} a row)"
+
+
+def _many(count: int, name: str) -> str:
+    return name if count == 1 else f"{name}s"
+
+
+def _gpus(count: int) -> str:
+    return "one GPU" if count == 1 else f"each of {count} GPUs"
 
 
 def _table(made: Any) -> Any:

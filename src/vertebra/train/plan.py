@@ -2,7 +2,7 @@
 
     one process   a rehearsed step (weights, gradients, activations, logits, its peak) + two states of AdamW
     ddp           everything on every GPU, and a copy of the gradients to send
-    fsdp          weights, gradients and states shared out; two layers at a time whole
+    fsdp          weights, gradients and states shared out; two layers at a time whole, and what is no layer
     + checkpointing   activations of one layer at a time, and the inputs of all
 
 It knows numbers; nothing is allocated and nothing is downloaded but a config.
@@ -10,20 +10,19 @@ It knows numbers; nothing is allocated and nothing is downloaded but a config.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vertebra.backbone.weights import parameters_on_meta
 from vertebra.compat import enable_checkpointing
 from vertebra.errors import ConfigError, MissingPartError
 from vertebra.train.config import RunConfig
-from vertebra.train.rehearsal import Rehearsal, rehearse
+from vertebra.train.outline import depths, outline
+from vertebra.train.rehearsal import Rehearsal, deeper, rehearse
 from vertebra.train.shapes import shape_of
-from vertebra.tune.choose import TuneConfig, choose
-from vertebra.tune.parts import parts_of
 
 GB = 1e9
 # What a CUDA context and its libraries take, and what the allocator cannot use.
@@ -61,7 +60,11 @@ class Plan:
     rows: int
     length: int
     parameters: int
+    outside: int
+    """Of these, in encoders and projectors."""
     trained: int
+    images: int
+    """Items of every encoder in a row; 0 where there is none."""
     layouts: tuple[Layout, ...]
     chosen: str | None
     """The first layout that fits; None: none does."""
@@ -83,19 +86,27 @@ def plan(
     flops: float = 989e12,
     tokens: float | None = None,
     price: float | None = None,
+    images: int = 1,
     context: bool = True,
 ) -> Plan:
-    """Plan a recipe. `memory` in GB a GPU, `flops` of one GPU in its precision, `price` of a GPU hour.
+    """Plan a recipe. `memory` in GB a GPU, `flops` of one GPU in its precision, `price` of a GPU hour, `images` a row.
 
     `context=False` leaves out what a GPU's own libraries take.
     """
-    if gpus < 1 or memory <= 0 or not 0 < mfu <= 1 or flops <= 0:
-        raise ConfigError("a plan needs gpus >= 1, memory > 0, 0 < mfu <= 1 and flops > 0")
+    if gpus < 1 or memory <= 0 or not 0 < mfu <= 1 or flops <= 0 or images < 0:
+        raise ConfigError("a plan needs gpus >= 1, memory > 0, 0 < mfu <= 1, flops > 0 and images >= 0")
     length = config.data.block or min(config.model.max_length, 2048)
-    seen = rehearsal_of(config, length)
-    layouts = tuple(_layouts(config, seen, length, gpus, context))
+    slots = outline(config, depth=_shallow(config)).slots
+    images = images if slots else 0
+    if slots * images > length:
+        raise ConfigError(
+            f"{images} images take {slots * images} positions of a row of {length}; set data.block or --images"
+        )
+    seen = rehearsal_of(config, length, images=images)
+    layouts = tuple(_layouts(config, seen, length, gpus, context, images))
     chosen = next((layout for layout in layouts if layout.fits(memory * GB)), None)
-    per_token = flops_a_token(config, seen, length, checkpointing=bool(chosen and chosen.checkpointing))
+    recomputed = bool(chosen and chosen.checkpointing)
+    per_token = flops_a_token(config, seen, length, checkpointing=recomputed, seen_share=slots * images / length)
     speed = gpus * flops * mfu / per_token
     days = tokens / speed / 86400 if tokens else None
     return Plan(
@@ -105,8 +116,10 @@ def plan(
         memory=memory * GB,
         rows=config.optim.batch,
         length=length,
-        parameters=seen.parameters,
-        trained=seen.trained_parameters,
+        parameters=round(seen.parameters),
+        outside=round(seen.outside),
+        trained=round(seen.trained_parameters),
+        images=images,
         layouts=layouts,
         chosen=chosen.name if chosen else None,
         tokens_per_second=speed,
@@ -116,76 +129,88 @@ def plan(
     )
 
 
-def rehearsal_of(config: RunConfig, length: int, *, checkpointing: bool = False, sharded: bool = False) -> Rehearsal:
-    """One step of this run on one process, rehearsed. `sharded`: layers are gathered in 16 bits where bf16 is asked
-    for, while autocast would keep a copy of every weight until the backward."""
+def _shallow(config: RunConfig) -> int | None:
+    known = depths(config)
+    return known[0] if known is not None else None
+
+
+def rehearsal_of(
+    config: RunConfig, length: int, *, checkpointing: bool = False, sharded: bool = False, images: int = 1
+) -> Rehearsal:
+    """One step of this run on one process, rehearsed: of a deep model from two shallow ones. `sharded`: layers are
+    gathered in 16 bits where bf16 is asked for, while autocast would keep a copy of every weight until the backward."""
+
+    def at(depth: int | None) -> Rehearsal:
+        return _rehearsed(config, length, depth, checkpointing=checkpointing, sharded=sharded, images=images)
+
+    known = depths(config)
+    if known is None:
+        return at(None)
+    low, high, depth = known
+    return deeper(at(low), at(high), (low, high), depth)
+
+
+def _rehearsed(
+    config: RunConfig, length: int, depth: int | None, *, checkpointing: bool, sharded: bool, images: int
+) -> Rehearsal:
     bf16 = config.optim.precision == "bf16"
-    model = meta_model(config)
+    model = outline(config, depth=depth)
     if sharded and bf16:
         model.to(torch.bfloat16)
     if checkpointing or config.optim.checkpointing:
-        model.enable_input_require_grads()
-        enable_checkpointing(model)
+        enable_checkpointing(model.backbone.llm)
+        for part in model.encoded:
+            setattr(part.encoder, "recompute", True)  # noqa: B010 - a setting of those that have it
     # packed rows are full; of chats about a third is supervised
     share = 0.35 if config.data.kind == "chat" else 1.0
-    layers = parts_of(model).layers
-    rows = config.optim.batch
-    return rehearse(model, layers, rows=rows, length=length, supervised=share, bf16=bf16 and not sharded)
+    return rehearse(
+        model.backbone.llm,
+        model.backbone.layers,
+        rows=config.optim.batch,
+        length=length,
+        supervised=share,
+        bf16=bf16 and not sharded,
+        parts=model.encoded if images else (),
+        images=images,
+        whole=model,
+        keep_gradients=not sharded,
+    )
 
 
-def meta_model(config: RunConfig) -> Any:
-    """The language model of a recipe without weights, what trains chosen."""
-    model_cls, shape = shape_of(config.model.backbone, config.model.overrides)
-    dtype = getattr(torch, config.model.dtype, None)
-    if not isinstance(dtype, torch.dtype):
-        raise ConfigError(f"model.dtype `{config.model.dtype}` is no type of torch")
-    with parameters_on_meta():
-        model = model_cls._from_config(shape, dtype=dtype)
-        model.train()
-        choose(model, _on_the_language_model(config.tune))
-    for name, parameter in model.named_parameters():
-        if ".lora_" in name:
-            parameter.data = parameter.data.float()  # PEFT keeps adapters in fp32
-    return model
-
-
-def _on_the_language_model(tune: TuneConfig) -> TuneConfig:
-    """Stages of encoders and projectors, whose own memory is small beside the language model's."""
-    if tune.stage in ("align", "none"):
-        return TuneConfig(stage="last-blocks", blocks=1)
-    if tune.stage == "vla-sandwich-train":
-        return TuneConfig(stage="last-layer-finetune")
-    return TuneConfig(stage=tune.stage, blocks=tune.blocks, lora=tune.lora)
-
-
-def _layouts(config: RunConfig, seen: Rehearsal, length: int, gpus: int, context: bool) -> list[Layout]:
+def _layouts(
+    config: RunConfig, seen: Rehearsal, length: int, gpus: int, context: bool, images: int
+) -> Iterator[Layout]:
     nodes = [GPUS_A_NODE] if gpus > GPUS_A_NODE else []
     ways = [("ddp" if gpus > 1 else "one GPU", 1), *(("fsdp in a node", n) for n in nodes)]
     ways += [("fsdp", gpus)] if gpus > 1 else []
-    made = []
-    known = {(config.optim.checkpointing, False): seen}  # a rehearsal of 7 B takes seconds
+    known = {(config.optim.checkpointing, False): seen}
     for name, shards in ways:
-        for checkpointing in (True,) if config.optim.checkpointing else (False, True):
-            kind = (checkpointing, shards > 1)
+        for again in (True,) if config.optim.checkpointing else (False, True):
+            kind = (again, shards > 1)
             if kind not in known:
-                known[kind] = rehearsal_of(config, length, checkpointing=checkpointing, sharded=shards > 1)
-            step = known[kind]
-            full = f"{name}, checkpointing" if checkpointing else name
-            made.append(_layout(full, seen, step, shards, gpus > 1, context))
-    return made
+                known[kind] = rehearsal_of(config, length, checkpointing=again, sharded=shards > 1, images=images)
+            full = f"{name}, checkpointing" if again else name
+            yield _layout(full, seen, known[kind], shards, gpus > 1, context)
 
 
 def _layout(name: str, whole: Rehearsal, step: Rehearsal, shards: int, several: bool, context: bool) -> Layout:
     """`whole` has the weights as they are kept, `step` what is alive while they are used."""
     states = 2 * whole.trained
-    gathered = 2 * step.layer if shards > 1 else 0
-    sent = whole.trained if several and shards == 1 else 0  # DDP's buckets
-    # activations, logits and what the backward needs at its highest point, gradients apart
-    inside = max(step.peak - step.weights - step.trained, 0)
-    backward = (whole.weights + states + whole.trained) / shards + inside
-    update = (whole.weights + states + whole.trained) / shards  # fused: no temporaries
+    kept = whole.weights + states
+    gathered = sent = 0.0
+    if shards == 1:
+        sent = whole.trained if several else 0.0  # DDP's buckets
+        update = kept + whole.trained  # fused: no temporaries
+        highest = max(kept + max(step.phases), update)
+    else:
+        # what is no layer stays whole; but for the head's phase, so do the layer at work and the next one, and in the
+        # backward the gradients of a layer are on their way
+        forward, head, *backward = step.phases
+        two = 2 * step.layer
+        inside = max(forward + two, head, max(backward) + two + step.layer_trained)
+        gathered = inside - max(step.phases) + step.rest
+        highest = (kept + whole.trained) / shards + max(step.phases)
     fixed = CONTEXT if context else 0.0
-    peak = (max(backward, update) + gathered + sent) * (1 + FRAGMENTS if context else 1) + fixed
     return Layout(
         name=name,
         weights=whole.weights / shards,
@@ -194,17 +219,21 @@ def _layout(name: str, whole: Rehearsal, step: Rehearsal, shards: int, several: 
         activations=step.activations,
         logits=step.head,
         other=gathered + sent + fixed,
-        peak=peak,
+        peak=(highest + gathered + sent) * (1 + FRAGMENTS if context else 1) + fixed,
         checkpointing="checkpointing" in name,
     )
 
 
-def flops_a_token(config: RunConfig, seen: Rehearsal, length: int, *, checkpointing: bool) -> float:
-    """Forward 2 a parameter; backward 2 for the way through, and 2 where the weight itself trains."""
-    shape = shape_of(config.model.backbone, config.model.overrides)[1]
+def flops_a_token(
+    config: RunConfig, seen: Rehearsal, length: int, *, checkpointing: bool, seen_share: float = 0.0
+) -> float:
+    """Forward 2 a parameter; backward 2 for the way through, and 2 where the weight itself trains. Encoders and projectors
+    work on their own share of the positions, and their backward is run where they train."""
+    shape = shape_of(config.model.backbone, config.model.overrides, masked=config.data.kind == "masked")[1]
     attention = 2 * shape.num_hidden_layers * shape.hidden_size * length  # QKᵀ and AV, half of them masked
-    forward = 2 * seen.parameters + attention
-    total = 2 * forward + 2 * seen.trained_parameters + attention
+    forward = 2 * (seen.parameters - seen.outside) + attention
+    total = 2 * forward + 2 * (seen.trained_parameters - seen.outside_trained) + attention
+    total += seen_share * (2 * seen.outside + 4 * seen.outside_trained)
     return total + forward if checkpointing else total
 
 

@@ -10,40 +10,84 @@ from vertebra.backbone.families.table import FAMILIES
 from vertebra.backbone.registry import row_of
 from vertebra.backbone.source import find
 from vertebra.backbone.structure import causal_class, class_named
+from vertebra.data.masked.model import encoder_tokenizer
 from vertebra.errors import ConfigError
+from vertebra.multimodal.vision import VisionTower
 
-# hub name -> what differs from the config class's own defaults, so that planning them needs no network
-_LLAMA = {"vocab_size": 32064, "num_key_value_heads": None}
-KNOWN: dict[str, dict[str, Any]] = {
-    "meta-llama/Llama-2-7b-hf": {**_LLAMA},
-    "meta-llama/Llama-2-7b-chat-hf": {**_LLAMA},
-    "lmsys/vicuna-7b-v1.5": {**_LLAMA},
-    "meta-llama/Llama-2-13b-hf": {
-        **_LLAMA,
-        "hidden_size": 5120,
-        "num_hidden_layers": 40,
-        "num_attention_heads": 40,
-        "intermediate_size": 13824,
-    },
-    "mistralai/Mistral-7B-v0.1": {"vocab_size": 32000},
-    "microsoft/phi-2": {
-        "hidden_size": 2560,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "intermediate_size": 10240,
-        "vocab_size": 51200,
-    },
+# hub name -> (class, what differs from its config's own defaults), so that planning them needs no network
+_LLAMA = ("LlamaForCausalLM", {"vocab_size": 32064, "num_key_value_heads": None})
+_WIDE = {"hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8}
+KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "meta-llama/Llama-2-7b-hf": _LLAMA,
+    "meta-llama/Llama-2-7b-chat-hf": _LLAMA,
+    "lmsys/vicuna-7b-v1.5": _LLAMA,
+    "meta-llama/Llama-2-13b-hf": (
+        "LlamaForCausalLM",
+        {
+            **_LLAMA[1],
+            "hidden_size": 5120,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 40,
+            "intermediate_size": 13824,
+        },
+    ),
+    "meta-llama/Llama-2-70b-hf": ("LlamaForCausalLM", {**_WIDE, "vocab_size": 32064, "intermediate_size": 28672}),
+    "meta-llama/Llama-3.1-8B": (
+        "LlamaForCausalLM",
+        {"vocab_size": 128256, "num_key_value_heads": 8, "intermediate_size": 14336},
+    ),
+    "meta-llama/Llama-3.1-70B": ("LlamaForCausalLM", {**_WIDE, "vocab_size": 128256, "intermediate_size": 28672}),
+    "mistralai/Mistral-7B-v0.1": ("MistralForCausalLM", {"vocab_size": 32000}),
+    "microsoft/phi-2": (
+        "PhiForCausalLM",
+        {
+            "hidden_size": 2560,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "intermediate_size": 10240,
+            "vocab_size": 51200,
+        },
+    ),
+}
+# The same for vision towers: (config, image size).
+TOWERS: dict[str, tuple[dict[str, Any], int]] = {
+    "google/siglip-so400m-patch14-224": (
+        {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_hidden_layers": 27,
+            "num_attention_heads": 16,
+            "patch_size": 14,
+            "image_size": 224,
+        },
+        224,
+    ),
+    "facebook/dinov2-with-registers-large": (
+        {
+            "model_type": "dinov2_with_registers",
+            "hidden_size": 1024,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "patch_size": 14,
+            "image_size": 518,
+        },
+        224,
+    ),
 }
 
 
-def shape_of(name: str, overrides: dict[str, Any]) -> tuple[Any, Any]:
+def shape_of(name: str, overrides: dict[str, Any], *, masked: bool = False) -> tuple[Any, Any]:
     """(model class, its config) of a backbone by id, folder or hub name, with overrides."""
-    row = row_of(name)
+    row = None if masked else row_of(name)
     model_cls: Any
     hub = row.hub if row is not None else name
-    if row is not None and hub in KNOWN:
-        model_cls = class_named(FAMILIES[row.family].llm_cls)
-        shape = model_cls.config_class(**KNOWN[hub])
+    if hub in KNOWN:
+        family, settings = KNOWN[hub]
+        model_cls = class_named(family)
+        shape = model_cls.config_class(**settings)
+    elif masked:
+        model_cls, shape = _encoder(hub)
     else:
         source = find(hub)
         model_cls = class_named(FAMILIES[row.family].llm_cls) if row is not None else causal_class(source)
@@ -55,3 +99,17 @@ def shape_of(name: str, overrides: dict[str, Any]) -> tuple[Any, Any]:
         setattr(shape, key, value)
     assert isinstance(shape, transformers.PreTrainedConfig)
     return model_cls, shape
+
+
+def _encoder(name: str) -> tuple[Any, Any]:
+    """The class and config of a masked model."""
+    config = encoder_tokenizer(name)[1]
+    return transformers.AutoModelForMaskedLM._model_mapping[type(config)], config
+
+
+def tower_shape(name: str) -> dict[str, Any]:
+    """What `VisionTower` needs for the structure of a pretrained tower."""
+    if name in TOWERS:
+        config, size = TOWERS[name]
+        return {"config": config, "image_size": size, "name": name}
+    return VisionTower.described(name)

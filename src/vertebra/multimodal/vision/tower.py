@@ -92,22 +92,27 @@ class VisionTower(PixelEncoder):
 
         `image_size`: None takes the size that its processor makes (224 for DINOv2, whose positions are of 518).
         """
+        told = cls.described(where, image_size=image_size, token=token)
+        with parameters_on_meta():
+            tower = cls(**{**told, "block": block, "preparation": preparation or told["preparation"]})
+        source = find(where, token=token)
+        tower._take(_pretrained(source, vision_config(source.config, source.name), token))
+        return tower
+
+    @classmethod
+    def described(cls, where: str | Path, *, image_size: int | None = None, token: str | None = None) -> dict[str, Any]:
+        """What builds the structure of a pretrained tower: its config, and the preparation and statistics it ships."""
         source = find(where, token=token)
         shipped = _shipped(source, token)
-        config = vision_config(source.config, source.name)
-        size = image_size or _shipped_size(shipped) or config.image_size
-        with parameters_on_meta():
-            tower = cls(
-                source.config,
-                block=block,
-                image_size=size,
-                mean=shipped.get("image_mean"),
-                std=shipped.get("image_std"),
-                preparation=preparation or preparation_of(shipped, size),
-                name=source.name,
-            )
-        tower._take(_pretrained(source, config, token))
-        return tower
+        size = image_size or _shipped_size(shipped) or vision_config(source.config, source.name).image_size
+        return {
+            "config": source.config,
+            "image_size": size,
+            "mean": shipped.get("image_mean"),
+            "std": shipped.get("image_std"),
+            "preparation": preparation_of(shipped, size),
+            "name": source.name,
+        }
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         dtype = next(self.encoder.parameters()).dtype
