@@ -247,9 +247,9 @@ def action_slots(rounds: int) -> None:
                 taken,
                 {**limit, "HF autoregressive, 56 tokens": goals[shape, rows]},
                 why=lambda taken: (
-                    "one pass costs what a prefill costs, and on one thread their steps are no more than "
-                    f"{beside(taken, 'HF autoregressive, 56 tokens', 'prefill of the same length')} a prefill; with free "
-                    "cores the pass gets shorter and the steps do not"
+                    "our one pass costs what one prefill of the same length costs, and their steps cost no more than "
+                    f"{beside(taken, 'HF autoregressive, 56 tokens', 'prefill of the same length')} that prefill on "
+                    "one thread: the ceiling of this row"
                 ),
             )
 

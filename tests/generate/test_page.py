@@ -16,6 +16,8 @@ def test_code_runs_as_it_stands(capsys):
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
         exec(compile(block, PAGE.name, "exec"), names)
+    assert "`[18, 1, 1, 1, …]`" in PAGE.read_text(encoding="utf-8")
+    assert names["answer"].shape_of_passes[:4] == [18, 1, 1, 1]
     assert names["both"].lengths == [5, 5]
     assert "length" in capsys.readouterr().out
 
