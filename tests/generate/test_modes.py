@@ -69,7 +69,9 @@ ONE_ROW = ("prompt lookup", "guidance")
 def table() -> dict[str, list[str]]:
     """The page's table: mode → its four cells."""
     rows = re.findall(
-        r"^\| ([^|]+) \|(.+)\|$", PAGE.read_text(encoding="utf-8").partition("<!-- modes -->")[2], re.MULTILINE
+        r"^\| ([^|]+) \|(.+)\|$",
+        PAGE.read_text(encoding="utf-8").partition("<!-- modes -->\n")[2].partition("\n\n")[0],
+        re.MULTILINE,
     )
     found = {name.strip(): [cell.strip() for cell in cells.split("|")] for name, cells in rows}
     return {name: cells for name, cells in found.items() if name not in ("mode", "---")}
