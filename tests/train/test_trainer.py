@@ -131,6 +131,9 @@ def test_nan_is_skipped_by_choice(tmp_path: Path):
     made = spoiled(Words(), tmp_path, config(on_nan="skip"))
     made.train()
     assert made.not_finite.skipped == 1
+    (kept,) = tmp_path.glob("bad-batch-*.pt")
+    assert "input_ids" in torch.load(kept, weights_only=False)[0]
+    assert [row["loss"] > 0 for row in rows(tmp_path)] == [True, True], "the steps beside it are told"
     assert all(torch.isfinite(p).all() for p in weights(made).values())
 
 
@@ -138,6 +141,13 @@ def test_an_exploding_loss_stops(tmp_path: Path):
     made = trainer(tmp_path, config(explodes=0.5))
     with pytest.raises(TrainingError, match=r"more than 0\.5 times its mean"):
         made.train()
+
+
+def test_an_exploding_loss_is_skipped_by_choice(tmp_path: Path):
+    made = trainer(tmp_path, config(explodes=0.5, on_nan="skip"))
+    made.train()
+    assert made.not_finite.skipped == 3
+    assert len(list(tmp_path.glob("bad-batch-*.pt"))) == 3
 
 
 def test_evaluation_best_and_early_stop(tmp_path: Path):

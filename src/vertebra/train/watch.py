@@ -50,8 +50,9 @@ class Interval:
     def end(self, loss: float) -> None:
         """The step's loss over all ranks."""
         self.last_loss = loss
-        self._sum += loss
-        self._steps += 1
+        if math.isfinite(loss):  # a step that was skipped for its loss must not swallow those beside it
+            self._sum += loss
+            self._steps += 1
         self.rate = self._timed / self._seconds()
 
     def pause(self, seconds: float) -> None:
@@ -60,10 +61,9 @@ class Interval:
 
     def row(self) -> tuple[dict[str, Any], dict[str, float]]:
         """What a row says, and what the clock says; the next interval begins."""
-        steps = max(1, self._steps)
         seconds = self._seconds()
         clock = {"seconds": seconds, "tokens_per_second": self._timed / seconds}
-        row = {"loss": self._sum / steps, "tokens": self._all_tokens}
+        row = {"loss": self._sum / self._steps if self._steps else math.nan, "tokens": self._all_tokens}
         self._sum, self._steps, self._tokens = 0.0, 0, 0
         self._since, self._paused, self._timed = time.perf_counter(), 0.0, 0
         return row, clock
