@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,24 @@ import torch
 import torch.distributed as dist
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
 
 from tests.train.models import Words, config, tiny, trainer
+from vertebra.backbone.registry import load_backbone
 from vertebra.data.collate import Collator
 from vertebra.data.loader import Loader
 from vertebra.data.samplers import Packed
+from vertebra.multimodal.fresh import new_part, new_queries
+from vertebra.multimodal.model import MultimodalModel
+from vertebra.multimodal.patches import PatchEncoder
+from vertebra.sequence.batch import collate
 from vertebra.sequence.loss import count_items
+from vertebra.sequence.tokens import TokenSequence
 from vertebra.train.learner import Learner
 from vertebra.train.optim import make_optimizer
+from vertebra.train.sharding import shard
+from vertebra.tune.choose import choose
 
 
 class Weighed(Words):
@@ -136,3 +146,47 @@ def fsdp1(folder: Path) -> None:
         wraps = all(isinstance(m.module, model.backbone.transformer_layer_cls) for m in units)
         told = {"losses": losses, "units": len(units), "layers": len(model.backbone.layers), "only layers": wraps}
         (folder / "fsdp1.json").write_text(json.dumps(told))
+
+
+def unlike(folder: Path) -> None:
+    """Rank 0 sees images, rank 1 text alone: the largest difference from both in one process, over two steps."""
+    fresh()
+    rank, world = dist.get_rank(), dist.get_world_size()
+    told: dict[str, float] = {}
+    for kind in ("ddp", "fsdp"):
+        torch.manual_seed(0)  # ranks draw the same
+        backbone = load_backbone("tiny-llama2", dtype="float32")
+        encoder = PatchEncoder(8, image_size=8, patch_size=4)
+        model = MultimodalModel(backbone, {"image": new_part(backbone, encoder), "action": new_queries(backbone, 2)})
+        choose(model, config(tune__stage="full-finetune").tune)
+        alone = Learner(copy.deepcopy(model))
+        slot = [(0, k) if k < 4 else (-1, -1) for k in range(12)]
+        ids = list(range(5, 17))
+        with_image = TokenSequence.of(ids, target=ids, weight=1.0, slot=slot, segments=("image",))
+        pixels = np.full((1, 3, 8, 8), 77, np.uint8)
+        batches = [
+            collate([with_image], [{"image": pixels}], pad_id=0),
+            collate([TokenSequence.of(ids[:7], weight=1.0)], pad_id=0),
+        ]
+        items = sum(count_items(batch).double() for batch in batches)
+        run = config(parallel__kind=kind)
+        learner = Learner(model)
+        wrapped: Any = (
+            DistributedDataParallel(learner) if kind == "ddp" else shard(learner, run, torch.device("cpu"), world)
+        )
+        for _ in range(2):
+            for batch in batches:
+                alone(**batch, num_items_in_batch=items)["loss"].backward()
+            (wrapped(**batches[rank], num_items_in_batch=items)["loss"] * world).backward()
+        expected = {name: p.grad for name, p in alone.named_parameters()}
+        largest = 0.0
+        for name, parameter in learner.named_parameters():
+            grad: Any = parameter.grad
+            grad = grad.full_tensor() if hasattr(grad, "full_tensor") else grad
+            whole = expected[name]
+            if name == "model.parts.action.weight":  # nobody has actions
+                whole = torch.zeros_like(parameter.full_tensor() if kind == "fsdp" else parameter)
+            largest = max(largest, float((grad - whole).abs().max()))
+        told[kind] = largest
+    if rank == 0:
+        (folder / "unlike.json").write_text(json.dumps(told))

@@ -37,7 +37,7 @@ def two(single: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepare(folder)
     launch(
         2, folder, "ddp", "fsdp", "ddp-recompute", "fsdp-recompute", "ddp-lora", "fsdp-lora", "fsdp-tied",
-        "fsdp<ddp", "ddp<fsdp", "steps:fsdp1", "steps:sent", "steps:on_two", "start:equal",
+        "fsdp<ddp", "ddp<fsdp", "steps:fsdp1", "steps:sent", "steps:on_two", "steps:unlike", "start:equal",
     )  # fmt: skip
     return folder
 
@@ -135,6 +135,11 @@ def test_gradients_are_sent_once_a_step(two: Path, four: Path):
     groups = json.loads((four / "sent-4.json").read_text())["hybrid"]
     assert all(scattered > 0 for _, scattered in groups)
     assert [copies > 0 for copies, _ in groups] == [False, False, False, True]
+
+
+def test_ranks_may_have_items_of_different_kinds(two: Path):
+    told = json.loads((two / "unlike.json").read_text())
+    assert max(told.values()) < 1e-5
 
 
 @pytest.mark.parametrize("name", STARTS)

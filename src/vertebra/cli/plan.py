@@ -80,9 +80,7 @@ def _verdict(made: Any) -> str:
             f"It does not fit in {memory:g} GB: the leanest layout takes {least:.1f} GB. Take more GPUs, fewer rows "
             "(optim.batch), shorter rows (data.block), LoRA (tune.stage=lora) or bfloat16 weights (model.dtype=bfloat16)"
         )
-    lines = [f"It fits in {memory:g} GB with: {made.chosen}. About {made.tokens_per_second:,.0f} tokens/s"]
+    text = f"It fits in {memory:g} GB with: {made.chosen}. About {made.tokens_per_second:,.0f} tokens/s"
     if made.days is not None:
-        lines.append(f"{made.tokens:.3g} tokens take {made.days:.2f} days")
-    if made.cost is not None:
-        lines.append(f"and cost {made.cost:,.0f}")
-    return "; ".join(lines)
+        text += f"; {made.tokens:.3g} tokens take {made.days:,.2f} days".replace("e+", "e")
+    return text if made.cost is None else f"{text} and cost {made.cost:,.0f}"

@@ -19,6 +19,7 @@ from torch import nn
 
 from vertebra import log
 from vertebra.errors import ConfigError, SequenceError
+from vertebra.multimodal.encoding import serving
 from vertebra.multimodal.model import MultimodalModel
 from vertebra.sequence.batch import KEYS
 from vertebra.sequence.loss import Supervised, supervised_positions
@@ -69,11 +70,11 @@ class Learner(nn.Module):
             return call(self.model)
         if self.function is not None:
             loss = self.function(self._run(batch), batch, num_items_in_batch)
-            return {"loss": loss}
+            return {"loss": self._with_idle(loss, batch)}
         at = supervised_positions(batch, shift=self.shift)  # type: ignore[arg-type]
         if self.head is None:
             loss = at.loss(self._logits(batch, at), num_items=num_items_in_batch, **vars(self.rule))
-            return {"loss": loss}
+            return {"loss": self._with_idle(loss, batch)}
         if num_items_in_batch is None and not len(at):
             raise SequenceError("no supervised position in this batch; check that answers are supervised (`weight`)")
         weight, bias = head_tensors(self.lm.get_output_embeddings())
@@ -84,7 +85,22 @@ class Learner(nn.Module):
         chosen = at.select(seen[0])
         summed = head_loss(chosen, weight, bias, at.targets, at.weights, rule=self.rule, head=self.head)
         items = at.weights.sum() if num_items_in_batch is None else num_items_in_batch
-        return {"loss": summed / items}
+        return {"loss": self._with_idle(summed / items, batch)}
+
+    def _with_idle(self, loss: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+        """Where several ranks train, parts that this batch has no items for take part with a zero: ranks that send
+        gradients of different tensors would wait for each other, or add up what does not belong together."""
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if not (several and self.training and torch.is_grad_enabled() and isinstance(self.model, MultimodalModel)):
+            return loss
+        features = batch.get("features") or {}
+        parts: Any = self.model.parts
+        used = {id(serving(parts, name)) for name, block in features.items() if len(block["rows"])}
+        for part in parts.values():
+            for parameter in part.parameters() if id(part) not in used else ():
+                if parameter.requires_grad:
+                    loss = loss + 0.0 * parameter.sum().to(loss.dtype)
+        return loss
 
     def _run(self, batch: dict[str, Any]) -> Any:
         inputs = {k: batch[k] for k in KEYS if k in batch}

@@ -238,24 +238,42 @@ def flops_a_token(
 
 
 def picture(made: Plan, path: Path) -> Path:
-    """The layouts as stacked bars, beside the memory that there is."""
+    """The layouts as stacked bars with their peaks, beside the memory that there is."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingPartError("the plan's picture", "matplotlib", "train") from None
-    figure = Figure(figsize=(8, 0.6 * len(made.layouts) + 1.6), layout="constrained")
+    figure = Figure(figsize=(9, 0.55 * len(made.layouts) + 2.2), layout="constrained")
     axes = figure.add_subplot()
     names = [layout.name for layout in made.layouts]
+    memory, peaks = made.memory / GB, [layout.peak / GB for layout in made.layouts]
+    right = 1.15 * min(max(memory, *peaks), 4 * memory)
     left = [0.0] * len(names)
     for part in ("weights", "gradients", "optimizer", "activations", "logits", "other"):
         sizes = [getattr(layout, part) / GB for layout in made.layouts]
         axes.barh(names, sizes, left=left, label=part)
         left = [a + b for a, b in zip(left, sizes, strict=True)]
-    axes.plot([layout.peak / GB for layout in made.layouts], names, "k|", markersize=16, label="peak")
-    axes.axvline(made.memory / GB, color="red", linestyle="--", label=f"{made.memory / GB:g} GB")
+    for place, peak in enumerate(peaks):
+        outside = peak > 0.88 * right  # its end is not in the picture: the number says it
+        where, side = (0.99 * right, "right") if outside else (peak + 0.01 * right, "left")
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
+        axes.text(
+            where,
+            place,
+            f"peak {peak:,.{1 if peak < 100 else 0}f} GB{' →' * outside}",
+            va="center",
+            ha=side,
+            fontsize=8,
+            bbox=box,
+        )
+        axes.plot([peak], [place], "k|", markersize=18)
+    axes.axvline(memory, color="red", linestyle="--", label=f"{memory:g} GB")
+    axes.set_xlim(0, right)
     axes.set_xlabel("GB a GPU")
-    axes.set_xlim(0, min(max(left), 4 * made.memory / GB) * 1.05)
+    axes.set_title(
+        f"{made.model}, {made.stage}: {made.rows} × {made.length} positions a GPU, GPUs: {made.gpus}", fontsize=10
+    )
     axes.invert_yaxis()
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=7)
     figure.savefig(path, dpi=110)
     return path
