@@ -17,9 +17,11 @@ from vertebra.errors import ConfigError
 from vertebra.multimodal.model import MultimodalModel
 from vertebra.train import checkpoint
 from vertebra.train.config import RunConfig
+from vertebra.train.learner import Learner
 from vertebra.train.optim import groups
 from vertebra.train.recipes import read_recipe
 from vertebra.train.run import train
+from vertebra.train.sharding import shard
 from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.gradients import check_gradients
 from vertebra.tune.table import what_trains
@@ -119,3 +121,12 @@ def test_a_resumed_run_trains_no_other_row_either(tmp_path: Path, caplog: pytest
             assert torch.equal(a, old), name
     table, old = (m.llm.get_input_embeddings().weight.detach() for m in (first, start))
     assert (table != old).any(1).nonzero()[:, 0].tolist() == new
+
+
+def test_shards_refuse_it_wherever_it_comes_from(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"`tune\.only_new_rows` cannot tell them"):
+        read_recipe(RECIPE, ["tune.only_new_rows=true", "parallel.kind=fsdp"])
+    model = backbone()
+    grow_vocabulary(model, ["<ACT>"], only_new_trainable=True)
+    with pytest.raises(ConfigError, match="use parallel.kind=ddp"):
+        shard(Learner(MultimodalModel(model)), run(tmp_path), torch.device("cpu"), 2)

@@ -17,6 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from vertebra.backbone.vocabulary import restricted_parameters
 from vertebra.errors import ConfigError
 from vertebra.train.config import RunConfig
 from vertebra.train.learner import Learner
@@ -30,6 +31,12 @@ def shard(learner: Learner, config: RunConfig, device: torch.device, world: int)
     One layer after the other is made real, moved and cut, so that a rank holds its shards, what is no layer, and never
     more than one layer whole.
     """
+    backbone = parts_of(learner.model).backbone
+    if backbone is not None and restricted_parameters(backbone):
+        raise ConfigError(
+            "only rows of added tokens train in this model (`only_new_rows`), and a shard of a table cannot tell them: use "
+            "parallel.kind=ddp, or stage `lora`"
+        )
     half = config.optim.precision == "bf16" and device.type != "cpu"
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else None
     options: dict[str, Any] = {"mesh": mesh_of(config.parallel.hybrid, device.type, world)}
