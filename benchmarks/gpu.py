@@ -192,8 +192,10 @@ def prefixes(model: Any, shape: str, device: str, rounds: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shapes", nargs="*", default=[name for name in SHAPES if name != "tiny"], choices=list(SHAPES))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--shapes", nargs="*", default=[name for name in SHAPES if name != "tiny"], choices=list(SHAPES)
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()
