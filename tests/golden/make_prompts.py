@@ -56,6 +56,7 @@ def historical(turns: Turns) -> Turns:
 
 def trimmed_if_open(written: Written, turns: Turns) -> Written:
     text, answers = written
+    answers = [(len(text[:start].rstrip()), stop) for start, stop in answers]  # what an open prompt leaves to be said
     return (text.rstrip() if turns[-1][0] == "user" else text), answers
 
 

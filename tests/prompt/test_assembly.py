@@ -146,7 +146,9 @@ def test_splices_leave_the_texts_ids_alone(data, name: str, builder: str):
     # An answer of splices alone is not empty, so the historical space for an empty answer is not written.
     if bare[1]["content"].strip() or not any(part["type"] != "text" for part in answer):
         assert sequence.ids[~spliced].tolist() == want.ids.tolist()
-        assert sequence.weight[~spliced].tolist() == want.weight.tolist()
+        # before a splice the format's blank is no part of the answer: an action's ids come behind it as they are
+        if next((part["type"] for part in answer if part_text(part).strip() or part["type"] != "text"), "") == "text":
+            assert sequence.weight[~spliced].tolist() == want.weight.tolist()
     counted = sum(3 for part in said + answer if part == IMAGE)
     assert sequence.slot_count("image") == counted
     for segment in range(len(sequence.segments)):

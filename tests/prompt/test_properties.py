@@ -130,7 +130,9 @@ def test_supervision_is_exactly_the_answers_and_their_stop(name: str, data, buil
         if message["role"] == "assistant":
             template = cls.template
             end = len(written.prompt) - len(template.answer[1].removeprefix(template.stop))
-            spans.append((len(before) + len(template.answer[0]), end))
+            # an open prompt ends without the blanks before an answer: they are the answer's to say
+            first = len(before.rstrip()) if template.trims_open else len(before) + len(template.answer[0])
+            spans.append((first, end))
         before = written.prompt
     sequence = render(conversation, builder, tokenizer(name))
     encoded = plain(name).encode(written.get_prompt(), add_special_tokens=False)

@@ -105,7 +105,7 @@ def test_a_tokenizer_is_two_methods():
 
     sequence = render([*ASK, {"role": "assistant", "content": "Go"}], "pure", Characters())
     assert "".join(map(chr, sequence.ids)) == "In: What next?\nOut: Go</s>"
-    assert "".join(map(chr, sequence.ids[sequence.weight > 0])) == "Go</s>"
+    assert "".join(map(chr, sequence.ids[sequence.weight > 0])) == " Go</s>", "an open prompt ends with `Out:`"
 
 
 def test_no_fast_tokenizer():

@@ -178,6 +178,8 @@ class TurnPromptBuilder(PromptBuilder):
                 inside = []
             else:
                 rest = template.answer[1].removeprefix(template.stop)
+                if template.trims_open and not content.begins_with_splice:
+                    pieces[-1:] = _left_to_the_answer(pieces[-1], message.weight)
                 pieces += [
                     Piece(template.answer[0], Role.ASSISTANT),
                     Piece.said(message, content),
@@ -237,6 +239,15 @@ class TurnPromptBuilder(PromptBuilder):
                     f"a user's text holds `{token}`, which becomes a control token when the prompt string is "
                     "tokenized. `render` keeps it text."
                 )
+
+
+def _left_to_the_answer(mark: Piece, weight: float) -> list[Piece]:
+    """A mark before an answer, its last blanks apart: an open prompt ends without them, so the model must say them.
+
+    On a SentencePiece tokenizer `Out: 3` is `Out: ▁ 3`: without its own weight nobody would ever learn the `▁`.
+    """
+    text = mark.text.rstrip()
+    return [Piece(text, mark.role), Piece(mark.text[len(text) :], Role.ASSISTANT, weight)]
 
 
 @cache

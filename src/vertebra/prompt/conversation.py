@@ -75,6 +75,11 @@ class Content:
     def empty(self) -> bool:
         return not self.splices and not self.text.strip()
 
+    @property
+    def begins_with_splice(self) -> bool:
+        """Whether something enters before any visible text: an action, say."""
+        return any(not self.text[:at].strip() for at, _ in self.splices)
+
 
 def _moved(where: int, start: int, stop: int) -> int:
     """Where a character stands once `start:stop` is cut out."""
