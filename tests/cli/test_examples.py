@@ -36,19 +36,20 @@ def robot(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def receipts(tmp_path_factory):
-    """The folder of the second example, and two of its pages: an image and a file of lines each, with the name on it."""
+    """The folder of the second example, and two of its pages: an image and a file of lines each, with the name on it; two
+    more with their date."""
     folder = tmp_path_factory.mktemp("receipts")
     names = runpy.run_path(str(EXAMPLES / "document_like.py"))
     names["main"](folder / "model")
     model, pages = MultimodalModel.load(folder / "model"), []
-    for seed, name in ((2, "Ann"), (5, "Leo")):
+    for seed, said in ((2, "Ann"), (5, "Leo"), (0, "3 May"), (3, "9 June")):
         _, features = names["receipt"](model, seed)
         texts = [*names["KEYS"], *(names["VALUES"][seed >> at & 1][at] for at in range(3))]
         lines = [{"text": text, "box": box.tolist()} for text, box in zip(texts, features["boxes"], strict=True)]
         (folder / f"{seed}.json").write_text(json.dumps(lines))
         Image.fromarray(features["image"][0].transpose(1, 2, 0)).save(folder / f"{seed}.png")
-        pages.append((("--image", str(folder / f"{seed}.png"), "--page", str(folder / f"{seed}.json")), name))
-    return str(folder / "model"), pages
+        pages.append((("--image", str(folder / f"{seed}.png"), "--page", str(folder / f"{seed}.json")), said))
+    return str(folder / "model"), pages[:2], pages[2:]
 
 
 def test_the_robot_sees_its_bar(vertebra, robot):
@@ -81,7 +82,7 @@ def test_the_robot_sees_its_bar(vertebra, robot):
 
 def test_the_page_is_read(vertebra, receipts):
     """Another page, another name: printed, and as JSON."""
-    model, pages = receipts
+    model, pages, _ = receipts
     for page, name in pages:
         assert vertebra("generate", model, QUESTION, *page).out.strip() == name
         said = json.loads(vertebra("generate", model, QUESTION, *page, "--json").out)
@@ -91,9 +92,16 @@ def test_the_page_is_read(vertebra, receipts):
         assert said["prompt_positions"] > 196 + 6
 
 
+def test_answers_that_begin_with_a_digit(vertebra, receipts):
+    """An open prompt ends with `Out:`; the lone blank before a digit is the model's to say."""
+    model, _, dated = receipts
+    for page, date in dated:
+        assert vertebra("generate", model, "What is the date?", *page).out.strip() == date
+
+
 def test_a_conversation_about_a_page(vertebra, receipts, monkeypatch):
     """The page stands in the first turn; `/new` brings it again."""
-    model, ((page, name), _) = receipts
+    model, ((page, name), _), _ = receipts
     lines = iter([QUESTION, "And again?", "/new", QUESTION, ""])
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
     done = vertebra("generate", model, "--interactive", *page, "--max-new-tokens", "8")
@@ -129,7 +137,7 @@ def test_a_trace_of_each(vertebra, robot, receipts, tmp_path):
 
 def test_scores_of_each(vertebra, robot, receipts):
     """What stands on the page is likelier than what does not."""
-    model, pages = receipts
+    model, pages, _ = receipts
     for page, name in pages:
         found = json.loads(vertebra("score", model, QUESTION, "Ann", "Leo", "Bob", *page, "--json").out)["answers"]
         assert found[0]["answer"] == name
