@@ -11,19 +11,19 @@ The engine (autocast, accumulation, DDP and FSDP through accelerate) stays the l
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from vertebra import log
 from vertebra.errors import CheckpointError, TrainingError
 from vertebra.sequence.loss import count_items
 from vertebra.train import checkpoint
+from vertebra.train.arguments import training_arguments
 from vertebra.train.config import RunConfig
 from vertebra.train.feed import Feed, random_state, random_untouched, set_random_state
 from vertebra.train.learner import Learner
@@ -297,36 +297,6 @@ class _Steps(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         self.trainer.after_step()
         return self.trainer.control
-
-
-def training_arguments(config: RunConfig, folder: Path, steps: int, extra: dict[str, Any]) -> TrainingArguments:
-    """The Trainer's own settings: what we do ourselves is switched off there."""
-    cpu = not torch.cuda.is_available()
-    return TrainingArguments(
-        **{
-            "output_dir": str(folder),
-            "max_steps": steps,
-            "per_device_train_batch_size": config.optim.batch,
-            "gradient_accumulation_steps": config.optim.accumulate,
-            "learning_rate": config.optim.lr,
-            "max_grad_norm": 0.0,
-            "logging_strategy": "no",
-            "save_strategy": "no",
-            "eval_strategy": "no",
-            "logging_nan_inf_filter": False,
-            "ignore_data_skip": True,
-            "disable_tqdm": True,
-            "report_to": [],  # trackers are ours: theirs know the Trainer's settings, not the recipe
-            "seed": config.seed,
-            "use_cpu": cpu,
-            "ddp_backend": "gloo" if cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
-            "bf16": config.optim.precision == "bf16",
-            "fp16": config.optim.precision == "fp16",
-            "remove_unused_columns": False,
-            "ddp_find_unused_parameters": False,
-            **extra,
-        }
-    )
 
 
 def read_own_state(folder: Path, signature: Mapping[str, Any]) -> dict[str, Any]:
