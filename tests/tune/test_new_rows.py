@@ -128,5 +128,5 @@ def test_shards_refuse_it_wherever_it_comes_from(tmp_path: Path):
         read_recipe(RECIPE, ["tune.only_new_rows=true", "parallel.kind=fsdp"])
     model = backbone()
     grow_vocabulary(model, ["<ACT>"], only_new_trainable=True)
-    with pytest.raises(ConfigError, match="use parallel.kind=ddp"):
+    with pytest.raises(ConfigError, match=r"use parallel\.kind=ddp"):
         shard(Learner(MultimodalModel(model)), run(tmp_path), torch.device("cpu"), 2)
