@@ -21,7 +21,7 @@ from vertebra.train.learner import Learner
 from vertebra.train.optim import groups
 from vertebra.train.recipes import read_recipe
 from vertebra.train.run import train
-from vertebra.train.sharding import shard
+from vertebra.train.scale.sharding import shard
 from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.gradients import check_gradients
 from vertebra.tune.table import what_trains
