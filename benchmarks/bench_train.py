@@ -32,7 +32,7 @@ from vertebra.train.feed import Feed
 from vertebra.train.head import head_loss
 from vertebra.train.learner import Learner
 from vertebra.train.model import fresh_weights
-from vertebra.train.rehearsal import Alive
+from vertebra.train.planning.rehearsal import Alive
 from vertebra.train.trainer import ExactTrainer
 from vertebra.tune.lora import LoraSettings, add_lora
 from vertebra.tune.merge import merge_in_place

@@ -60,7 +60,7 @@ _HOME = {
     "merge": "vertebra.tune.merge",
     "RunConfig": "vertebra.train.config",
     "read_recipe": "vertebra.train.recipes",
-    "consolidate": "vertebra.train.shards",
+    "consolidate": "vertebra.train.scale.shards",
     "MultimodalModel": "vertebra.multimodal.model",
     "ModelFiles": "vertebra.multimodal.folder",
     "new_part": "vertebra.multimodal.fresh",

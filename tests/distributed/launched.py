@@ -13,7 +13,7 @@ import pytest
 from tests.distributed.worker import settings_of
 from tests.train.models import Words, trainer
 from vertebra.train import checkpoint
-from vertebra.train.metrics import read, without_clock
+from vertebra.train.watching.metrics import read, without_clock
 
 ROOT = Path(__file__).parents[2]
 

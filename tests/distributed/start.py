@@ -17,8 +17,8 @@ from vertebra.multimodal.model import MultimodalModel
 from vertebra.multimodal.patches import PatchEncoder
 from vertebra.train.learner import Learner
 from vertebra.train.model import build_model
-from vertebra.train.sharding import shard
-from vertebra.train.start import late_of
+from vertebra.train.scale.sharding import shard
+from vertebra.train.scale.start import late_of
 from vertebra.tune.choose import choose
 
 CPU = torch.device("cpu")

@@ -28,7 +28,7 @@ from vertebra.sequence.loss import count_items
 from vertebra.sequence.tokens import TokenSequence
 from vertebra.train.learner import Learner
 from vertebra.train.optim import make_optimizer
-from vertebra.train.sharding import shard
+from vertebra.train.scale.sharding import shard
 from vertebra.tune.choose import choose
 
 

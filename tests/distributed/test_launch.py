@@ -21,8 +21,8 @@ from vertebra.backbone.weights import mapped_tensors
 from vertebra.cli import launch as launching
 from vertebra.errors import CheckpointError
 from vertebra.train import checkpoint
-from vertebra.train.export import export
 from vertebra.train.run import train
+from vertebra.train.scale.export import export
 
 pytestmark = pytest.mark.distributed
 

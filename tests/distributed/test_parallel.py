@@ -16,8 +16,8 @@ from vertebra.backbone.weights import mapped_tensors
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.train import checkpoint
 from vertebra.train.config import ParallelConfig
-from vertebra.train.sharding import check_hybrid
-from vertebra.train.shards import consolidate
+from vertebra.train.scale.sharding import check_hybrid
+from vertebra.train.scale.shards import consolidate
 
 pytestmark = pytest.mark.distributed
 

@@ -24,8 +24,8 @@ from vertebra.config import build
 from vertebra.train import checkpoint
 from vertebra.train import run as runs
 from vertebra.train.config import RunConfig
-from vertebra.train.metrics import METRICS, read, without_clock
 from vertebra.train.trainer import ExactTrainer
+from vertebra.train.watching.metrics import METRICS, read, without_clock
 
 WATCHED = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "test.micro")
 

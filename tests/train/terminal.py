@@ -26,8 +26,8 @@ from typing import Any
 from vertebra.cli.main import run as vertebra
 from vertebra.train import checkpoint
 from vertebra.train.checkpoint import step_of
-from vertebra.train.metrics import METRICS, read
 from vertebra.train.trainer import ExactTrainer
+from vertebra.train.watching.metrics import METRICS, read
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "chat-full.yaml"
 LONG = ("--set", "steps=100000", "--set", "watch.every=1", "--set", "eval.every=0", "--set", "save.every=4")

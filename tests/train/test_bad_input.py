@@ -17,9 +17,9 @@ from vertebra.config import write
 from vertebra.errors import CheckpointError, ConfigError, DataError, VertebraError
 from vertebra.train import checkpoint
 from vertebra.train.config import RunConfig
-from vertebra.train.metrics import read as read_metrics
 from vertebra.train.recipes import read_recipe
 from vertebra.train.run import tiny_config, train
+from vertebra.train.watching.metrics import read as read_metrics
 
 FULL = next(path for path in RECIPES if path.stem == "chat-full")
 LINES = [{"prompt": f"What is {n} plus {n}?", "completion": f"It is {n + n}."} for n in range(12)]

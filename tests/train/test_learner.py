@@ -15,9 +15,9 @@ from vertebra.errors import ConfigError, SequenceError
 from vertebra.sequence.loss import count_items, sequence_loss
 from vertebra.train.head import LossRule
 from vertebra.train.learner import Learner, loss_function
-from vertebra.train.metrics import METRICS, read
 from vertebra.train.recipes import read_recipe
 from vertebra.train.run import train
+from vertebra.train.watching.metrics import METRICS, read
 from vertebra.tune.choose import TuneConfig, choose
 
 FAMILIES = ["tiny-llama2", "tiny-gpt2", "tiny-opt", "tiny-phi2", "tiny-gemma2", "tiny-qwen2.5"]

@@ -11,11 +11,11 @@ import pytest
 
 from tests.train.test_run import RECIPES
 from vertebra.multimodal.model import MultimodalModel
-from vertebra.train.metrics import METRICS, read
 from vertebra.train.recipes import read_recipe
 from vertebra.train.run import train
 from vertebra.train.squares import Squares
 from vertebra.train.success import success
+from vertebra.train.watching.metrics import METRICS, read
 
 BY_NAME = {path.stem: path for path in RECIPES}
 CHANCE = 0.125

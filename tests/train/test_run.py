@@ -19,11 +19,11 @@ from vertebra.multimodal.model import MultimodalModel
 from vertebra.train import checkpoint
 from vertebra.train.config import RunConfig
 from vertebra.train.data import RunData, check_size
-from vertebra.train.metrics import read as read_metrics
-from vertebra.train.metrics import without_clock
 from vertebra.train.recipes import read_recipe
-from vertebra.train.report import write_report
 from vertebra.train.run import claim, tiny_config, train
+from vertebra.train.watching.metrics import read as read_metrics
+from vertebra.train.watching.metrics import without_clock
+from vertebra.train.watching.report import write_report
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
@@ -178,7 +178,7 @@ def test_a_report_of_nothing(tmp_path: Path):
 
 
 def test_metrics_survive_a_torn_line(tmp_path: Path):
-    from vertebra.train.metrics import Metrics
+    from vertebra.train.watching.metrics import Metrics
 
     made = Metrics(tmp_path)
     for step in (1, 2, 3):

@@ -13,7 +13,7 @@ import torch
 from tests.train.models import Words, config, tiny, trainer
 from vertebra.errors import CheckpointError, ConfigError, DataError, TrainingError
 from vertebra.train import checkpoint
-from vertebra.train.metrics import read, without_clock
+from vertebra.train.watching.metrics import read, without_clock
 
 
 def weights(made: Any) -> dict[str, torch.Tensor]:

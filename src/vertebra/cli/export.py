@@ -19,6 +19,6 @@ def export(
 ) -> None:
     """Write the model of a run at one of its checkpoints as safetensors; one process, in little memory."""
     from vertebra.cli.output import console
-    from vertebra.train.export import export as write
+    from vertebra.train.scale.export import export as write
 
     console().print(f"written to {write(run, out, step=step, overwrite=overwrite)}", soft_wrap=True)

@@ -26,8 +26,8 @@ def plan(
 ) -> None:
     """Say whether a run fits, how to shard it, and how long it takes; nothing is loaded."""
     from vertebra.cli.output import console, print_json
-    from vertebra.train.plan import picture as draw
-    from vertebra.train.plan import plan as run
+    from vertebra.train.planning.plan import picture as draw
+    from vertebra.train.planning.plan import plan as run
     from vertebra.train.recipes import read_recipe
 
     config = read_recipe(recipe, set_ or [])

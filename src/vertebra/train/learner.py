@@ -24,7 +24,7 @@ from vertebra.multimodal.model import MultimodalModel
 from vertebra.sequence.batch import KEYS
 from vertebra.sequence.loss import Supervised, supervised_positions
 from vertebra.train.head import HeadRule, LossRule, head_loss
-from vertebra.train.start import late_of
+from vertebra.train.scale.start import late_of
 
 LossFunction = Callable[[Any, dict[str, Any], Any], torch.Tensor]
 """`(outputs, batch, num_items) -> loss`, where outputs hold the logits of every position."""

@@ -23,8 +23,8 @@ from vertebra.multimodal.model import MultimodalModel
 from vertebra.multimodal.part import Encoder
 from vertebra.multimodal.patches import PatchEncoder
 from vertebra.train.config import ImageConfig, RunConfig
+from vertebra.train.scale.start import Late, remember, scratch
 from vertebra.train.squares import TOKENS
-from vertebra.train.start import Late, remember, scratch
 
 
 def build_model(config: RunConfig, *, late: bool = False) -> nn.Module:

@@ -14,12 +14,12 @@ from vertebra import log
 from vertebra.errors import CheckpointError, VertebraError
 from vertebra.folders import write_whole
 from vertebra.train import checkpoint
-from vertebra.train.card import model_card
 from vertebra.train.config import RunConfig
-from vertebra.train.metrics import METRICS, read
-from vertebra.train.shards import changing
+from vertebra.train.scale.shards import changing
 from vertebra.train.squares import Squares
 from vertebra.train.success import shown
+from vertebra.train.watching.card import model_card
+from vertebra.train.watching.metrics import METRICS, read
 from vertebra.tune.adapter import write_adapter
 from vertebra.tune.lora import Adapter
 
@@ -125,7 +125,7 @@ def _take(model: Any, weights: dict[str, torch.Tensor]) -> None:
 
 def _report(folder: Path) -> None:
     """A picture that cannot be drawn is no reason to lose a run."""
-    from vertebra.train.report import write_report
+    from vertebra.train.watching.report import write_report
 
     try:
         write_report(folder)

@@ -24,20 +24,20 @@ from vertebra import log
 from vertebra.errors import ConfigError, MissingPartError, TrainingError
 from vertebra.folders import write_whole
 from vertebra.train import checkpoint
-from vertebra.train.budget import tell_budget
 from vertebra.train.config import ImageConfig, RunConfig
 from vertebra.train.data import RunData, build_data, check_size
 from vertebra.train.evaluate import Evaluator
-from vertebra.train.export import model_at
 from vertebra.train.feed import Feed, steps_of
 from vertebra.train.head import LossRule
 from vertebra.train.learner import Learner, LossFunction, loss_function
-from vertebra.train.metrics import Metrics
 from vertebra.train.model import build_model
 from vertebra.train.output import answers, best_place, finish, write_output
-from vertebra.train.sharding import check_hybrid
+from vertebra.train.planning.budget import tell_budget
+from vertebra.train.scale.export import model_at
+from vertebra.train.scale.sharding import check_hybrid
 from vertebra.train.stop import Stopper
-from vertebra.train.trackers import open_tracker, require_tracker
+from vertebra.train.watching.metrics import Metrics
+from vertebra.train.watching.trackers import open_tracker, require_tracker
 from vertebra.tune.choose import choose
 from vertebra.tune.lora import Adapter
 from vertebra.tune.table import as_text, what_trains
@@ -332,7 +332,7 @@ class _Done(Exception):
 
 
 def _last_eval(folder: Path) -> dict[str, Any]:
-    from vertebra.train.metrics import METRICS, read
+    from vertebra.train.watching.metrics import METRICS, read
 
     rows: Sequence[dict[str, Any]] = [row["eval"] for row in read(folder / METRICS) if "eval" in row]
     return dict(rows[-1]) if rows else {}

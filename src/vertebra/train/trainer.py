@@ -27,14 +27,14 @@ from vertebra.train.arguments import training_arguments
 from vertebra.train.config import RunConfig
 from vertebra.train.feed import Feed, random_state, random_untouched, set_random_state
 from vertebra.train.learner import Learner
-from vertebra.train.metrics import Metrics
 from vertebra.train.optim import make_optimizer, make_schedule
-from vertebra.train.progress import Display
-from vertebra.train.sharding import leave_unwrapped, shard
-from vertebra.train.shards import Shards
+from vertebra.train.scale.sharding import leave_unwrapped, shard
+from vertebra.train.scale.shards import Shards
 from vertebra.train.stop import Stopper
-from vertebra.train.trackers import Tracker
 from vertebra.train.watch import Interval, Judge, NotFinite
+from vertebra.train.watching.metrics import Metrics
+from vertebra.train.watching.progress import Display
+from vertebra.train.watching.trackers import Tracker
 from vertebra.tune.gradients import check_gradients
 
 Evaluate = Callable[[Learner], dict[str, float]]

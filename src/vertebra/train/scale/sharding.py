@@ -21,7 +21,7 @@ from vertebra.backbone.vocabulary import restricted_parameters
 from vertebra.errors import ConfigError
 from vertebra.train.config import RunConfig
 from vertebra.train.learner import Learner
-from vertebra.train.start import Late, late_of
+from vertebra.train.scale.start import Late, late_of
 from vertebra.tune.parts import parts_of
 
 

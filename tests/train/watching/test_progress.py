@@ -7,7 +7,7 @@ import io
 import pytest
 import rich.console
 
-from vertebra.train.progress import Display
+from vertebra.train.watching.progress import Display
 
 
 @pytest.mark.parametrize("width", [80, 100, 130, 160])

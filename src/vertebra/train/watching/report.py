@@ -12,8 +12,8 @@ import yaml
 
 from vertebra import config as configs
 from vertebra.errors import CheckpointError
-from vertebra.train.metrics import METRICS, read
-from vertebra.train.plots import draw
+from vertebra.train.watching.metrics import METRICS, read
+from vertebra.train.watching.plots import draw
 
 REPORT = "report.html"
 _STYLE = (

@@ -22,7 +22,7 @@ from vertebra.multimodal.projectors import Projector
 from vertebra.multimodal.queries import Queries
 from vertebra.multimodal.vision import VisionTower
 from vertebra.train.config import ImageConfig, RunConfig
-from vertebra.train.shapes import shape_of, tower_shape
+from vertebra.train.planning.shapes import shape_of, tower_shape
 from vertebra.tune.choose import choose
 from vertebra.tune.parts import parts_of
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.train.models import config
 from vertebra.errors import ConfigError, MissingPartError
-from vertebra.train.trackers import open_tracker, require_tracker, run_id
+from vertebra.train.watching.trackers import open_tracker, require_tracker, run_id
 
 NOTED = """
 calls = []

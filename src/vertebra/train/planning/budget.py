@@ -8,7 +8,7 @@ import torch
 
 from vertebra import log
 from vertebra.train.config import RunConfig
-from vertebra.train.plan import Layout, plan
+from vertebra.train.planning.plan import Layout, plan
 
 GB = 1e9
 

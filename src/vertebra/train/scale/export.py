@@ -23,8 +23,8 @@ from vertebra.train import checkpoint
 from vertebra.train.config import RunConfig
 from vertebra.train.model import build_model
 from vertebra.train.output import write_model
-from vertebra.train.shards import SHARDS, changing, consolidate
-from vertebra.train.start import Late, late_of
+from vertebra.train.scale.shards import SHARDS, changing, consolidate
+from vertebra.train.scale.start import Late, late_of
 from vertebra.tune.choose import choose
 from vertebra.tune.lora import Adapter
 

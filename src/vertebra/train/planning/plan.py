@@ -20,9 +20,9 @@ import torch
 from vertebra.compat import enable_checkpointing
 from vertebra.errors import ConfigError, MissingPartError
 from vertebra.train.config import RunConfig
-from vertebra.train.outline import depths, outline
-from vertebra.train.rehearsal import Rehearsal, deeper, rehearse
-from vertebra.train.shapes import shape_of
+from vertebra.train.planning.outline import depths, outline
+from vertebra.train.planning.rehearsal import Rehearsal, deeper, rehearse
+from vertebra.train.planning.shapes import shape_of
 
 GB = 1e9
 # What a CUDA context and its libraries take, and what the allocator cannot use.

@@ -1,4 +1,4 @@
-"""The peak memory of real training steps, each in a process of its own: `python -m tests.train.measured CASE …`.
+"""The peak memory of real training steps, each in a process of its own: `python -m tests.train.planning.measured CASE …`.
 
 Prints, as JSON, the bytes above what a process held before the model was there. Everything is imported once, and every
 case (of two ranks where it is sharded) is a fork.
@@ -25,10 +25,10 @@ from vertebra.multimodal.vision import VisionTower
 from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.tokens import TokenSequence
 from vertebra.train import model as models
-from vertebra.train import shapes
 from vertebra.train.learner import Learner
 from vertebra.train.optim import make_optimizer
-from vertebra.train.sharding import shard
+from vertebra.train.planning import shapes
+from vertebra.train.scale.sharding import shard
 from vertebra.tune.choose import choose
 
 SHAPE = {

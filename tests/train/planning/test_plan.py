@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 
-from tests.train import measured
+from tests.train.planning import measured
 from tests.train.test_run import RECIPES, call
 from vertebra.errors import ConfigError
-from vertebra.train import plan as plans
 from vertebra.train.config import ImageConfig, RunConfig
-from vertebra.train.outline import outline
-from vertebra.train.plan import GB, plan, rehearsal_of
+from vertebra.train.planning import plan as plans
+from vertebra.train.planning.outline import outline
+from vertebra.train.planning.plan import GB, plan, rehearsal_of
 from vertebra.train.recipes import read_recipe
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def peaks() -> dict[str, int]:
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
-    command = [sys.executable, "-W", "ignore", "-m", "tests.train.measured"]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.train.planning.measured"]
     made = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr[-4000:]
     return json.loads(made.stdout)

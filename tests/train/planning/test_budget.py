@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from tests.train.models import config
-from vertebra.train import budget
-from vertebra.train.plan import plan
+from vertebra.train.planning import budget
+from vertebra.train.planning.plan import plan
 
 
 def test_it_says_what_a_step_takes(caplog: pytest.LogCaptureFixture):
