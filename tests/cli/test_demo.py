@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -22,6 +23,10 @@ def test_demo(vertebra, tmp_path):
     assert "3 of 3 right" in done.out
     assert (tmp_path / "out" / "loss.png").read_bytes().startswith(PNG)
     assert "<html" in (tmp_path / "out" / "prompt.html").read_text(encoding="utf-8")
+    assert "100 steps" in done.out
+    assert float(re.search(r"policy +reaches (\d+)%", done.out)[1]) >= 80
+    assert "Hot" in (tmp_path / "out" / "trace.html").read_text(encoding="utf-8")
+    assert "success" in (tmp_path / "out" / "squares" / "report.html").read_text(encoding="utf-8")
     assert torch.get_num_threads() == threads
 
 

@@ -1,4 +1,5 @@
-"""`vertebra demo`: three tiny families held against every check, a prompt in color, and a plain training loop.
+"""`vertebra demo`: three tiny families held against every check, a prompt in color, a plain training loop and a trace of
+what it learned, and a policy that must look at its image, trained by two recipes.
 
 The loop is the one of `examples/bare_loop.py`: nothing of ours but the backbone, the rendering, the batch and the loss.
 """
@@ -22,13 +23,14 @@ ANSWERS = {
     "Who moves it?": "The robot.",
 }
 _STEPS = 60
+_REACHED = 0.8
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="A folder for what the demo writes.")] = Path("out"),
 ) -> None:
-    """Check three tiny models, show a prompt in color, train one, and draw its loss; in less than a minute."""
+    """Check three models, show a prompt, train one and trace it, train a policy on images; in about a minute."""
     from vertebra.cli.output import console
 
     start = time.monotonic()
@@ -40,19 +42,23 @@ def demo(
         printer.rule("a prompt")
         page = _prompt(out)
         printer.rule("a plain PyTorch loop")
-        losses, after = _train(printer)
-    picture = _draw(losses, out / "loss.png")
+        losses, after, backbone = _train(printer)
+        picture = _draw(losses, out / "loss.png")
+        told = _trace(backbone, out / "trace.html")
+        printer.rule("a policy that looks: a hand to be moved to a square")
+        reached, report = _policy(printer, out)
     printer.rule("done")
     learned = sum(answer == wanted for answer, wanted in zip(after, ANSWERS.values(), strict=True))
     printer.print(f"checks   {len(FAMILIES) - len(failed)} of {len(FAMILIES)} families passed")
     printer.print(
         f"answers  {learned} of {len(ANSWERS)} right after {_STEPS} steps; loss {losses[0]:.2f} -> {losses[-1]:.4f}"
     )
-    for path in (page, picture):
+    printer.print(f"policy   reaches {reached:.0%} of squares that it has not seen; chance is one in eight")
+    for path in (page, picture, told, report):
         if path is not None:
             printer.print(f"written  {path}", soft_wrap=True)
     printer.print(f"took     {time.monotonic() - start:.0f} s")
-    if failed or learned < len(ANSWERS):
+    if failed or learned < len(ANSWERS) or reached < _REACHED:
         raise typer.Exit(1)
 
 
@@ -112,8 +118,8 @@ def _prompt(out: Path) -> Path:
     return page
 
 
-def _train(printer: Any) -> tuple[list[float], list[str]]:
-    """The losses, and the greedy answers afterwards."""
+def _train(printer: Any) -> tuple[list[float], list[str], Any]:
+    """The losses, the greedy answers afterwards, and the model."""
     import torch
 
     from vertebra.backbone.registry import load_backbone
@@ -142,7 +148,32 @@ def _train(printer: Any) -> tuple[list[float], list[str]]:
     after = _answers(backbone)
     for question, first, last in zip(ANSWERS, before, after, strict=True):
         printer.print(f"{question}  before {first!r}, after {last!r}")
-    return losses, after
+    return losses, after, backbone
+
+
+def _trace(backbone: Any, path: Path) -> Path:
+    """One answer, step by step, as a page."""
+    from vertebra.generate.trace_html import page
+    from vertebra.generate.tracing import trace
+    from vertebra.prompt.rendering import render
+
+    turns = [{"role": "user", "content": next(iter(ANSWERS))}]
+    asked = render(turns, backbone.prompt_builder_fn, backbone.tokenizer, anchor=backbone.anchor)
+    path.write_text(page(trace(backbone, asked, max_new_tokens=8)), encoding="utf-8")
+    return path
+
+
+def _policy(printer: Any, out: Path) -> tuple[float, Path]:
+    """The recipes of the squares: first the projector in front of a frozen model, then both. How many squares it reaches."""
+    from vertebra.train.recipes import read_recipe
+    from vertebra.train.run import train
+
+    aligned = train(read_recipe("squares-align", [f"out={out / 'squares-align'}"]), overwrite=True)
+    settings = [f"model.start={aligned.model}", f"out={out / 'squares'}"]
+    policy = train(read_recipe("squares-parallel", settings), overwrite=True)
+    for run in (aligned, policy):
+        printer.print(f"{run.folder}: {run.step} steps, success {run.found['success']:.2f}", soft_wrap=True)
+    return float(policy.found["success"]), policy.folder / "report.html"
 
 
 def _answers(backbone: Any) -> list[str]:

@@ -1,10 +1,13 @@
-"""Recipes: small YAML files, found by path or by the name of a file in `recipes/`, with their paths made whole.
+"""Recipes: small YAML files, found by path or by name, with their paths made whole.
+
+A name is looked for in `recipes/` where the command is started, then among those that come with the library.
 
 YAML and not Python: a recipe can be checked, compared, overridden and saved beside the weights without running it.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,11 @@ from vertebra import config as configs
 from vertebra.errors import ConfigError, did_you_mean
 from vertebra.train.config import RunConfig
 
-FOLDER = "recipes"
+FOLDERS = (
+    Path("recipes"),
+    Path(__file__).parents[3] / "recipes",  # of a checkout
+    Path(sys.prefix) / "share" / "vertebra" / "recipes",  # of an installed wheel
+)
 
 
 def read_recipe(name: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -26,12 +33,12 @@ def read_recipe(name: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
 def find_recipe(name: str | Path) -> Path:
     """The file that a name or path means."""
     given = Path(name)
-    for path in (given, Path(FOLDER) / given, Path(FOLDER) / f"{given}.yaml"):
+    for path in (given, *(folder / file for folder in FOLDERS for file in (given, f"{given}.yaml"))):
         if path.is_file():
             return path
-    known = sorted(path.stem for path in Path(FOLDER).glob("*.yaml"))
+    known = sorted({path.stem for folder in FOLDERS for path in folder.glob("*.yaml")})
     hint = did_you_mean(given.stem, known)
-    listed = f" Recipes in `{FOLDER}/`: {', '.join(known)}." if known else ""
+    listed = f" Recipes: {', '.join(known)}." if known else ""
     raise ConfigError(f"there is no recipe `{name}`.{hint}{listed} Give a path to a YAML file, or one of their names")
 
 
