@@ -94,3 +94,9 @@ def test_backbone_page_runs(monkeypatch, tmp_path, capsys):
     MODELS.clear()
     MODELS.update(before)
     assert "growth replayed" in capsys.readouterr().out
+
+
+def test_the_page_of_commands_names_them_all():
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^vertebra ([a-z]+)", page, re.MULTILINE))
+    assert named >= set(COMMANDS)
