@@ -70,6 +70,10 @@ def test_the_robot_sees_its_bar(vertebra, robot):
                 model, model.collate([opened], features), max_new_tokens=7, constraint=constraint, eos_token_id=()
             )
             assert result.tokens == [[names["FIRST_ACTION"] + (place + joint) % 8 for joint in range(7)]]
+        moves = vertebra(
+            "generate", str(folder), ASKED, "--image", str(frame), "--action", "--max-new-tokens", "7", "--json"
+        )
+        assert json.loads(moves.out)["tokens"] == result.tokens[0], moves.err
         asked = generate(model, model.collate([model.render([user])], features), max_new_tokens=9)
         done = json.loads(
             vertebra("generate", str(folder), ASKED, "--image", str(frame), "--max-new-tokens", "9", "--json").out

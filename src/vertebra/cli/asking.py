@@ -18,6 +18,9 @@ Page = Annotated[
     Path | None, typer.Option(help='Lines of a page as JSON: [{"text": "Total", "box": [10, 20, 90, 30]}, …].')
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Continue the text as it stands, without a prompt format.")]
+Action = Annotated[
+    bool, typer.Option("--action", help="Open the answer for an action, whose ids come right behind the prompt.")
+]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default: the checkpoint's own.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.")]
 Attn = Annotated[str | None, typer.Option(help="The attention kernel: eager, sdpa, flash_attention_2.")]
@@ -99,9 +102,17 @@ class Asker:
         (encoded,) = encoder.encode([text], [[(0, len(text))]])
         return TokenSequence.of([*encoder.facts().prefix, *encoded.ids.tolist()], role=Role.USER)
 
-    def prompt(self, text: str, images: list[Path] | None = None, page: Path | None = None) -> Any:
-        """A question as a batch of one row."""
-        return self.batch(self.sequence(self.question(text, images, page)), self.items(images, page))
+    def prompt(
+        self, text: str, images: list[Path] | None = None, page: Path | None = None, *, action: bool = False
+    ) -> Any:
+        """A question as a batch of one row; `action`: what precedes an answer is what precedes one in training."""
+        if action and self.raw:
+            raise typer.BadParameter("--raw has no answer that --action could open; leave one of them out")
+        asked, options = self.question(text, images, page), {}
+        if action:
+            asked.append({"role": "assistant", "content": [{"type": "action", "ids": []}]})
+            options["open_turn"] = True
+        return self.batch(self.sequence(asked, **options), self.items(images, page))
 
     def batch(self, sequence: Any, items: dict[str, Any]) -> Any:
         if self.model is not self.backbone:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vertebra.cli.asking import Attn, Device, Dtype, Image, Model, Page, Raw, System, Token
+from vertebra.cli.asking import Action, Attn, Device, Dtype, Image, Model, Page, Raw, System, Token
 
 app = typer.Typer(add_completion=False)
 
@@ -21,6 +21,7 @@ def generate(
     page: Page = None,
     system: System = None,
     raw: Raw = False,
+    action: Action = False,
     max_new_tokens: Annotated[int, typer.Option(help="At most so many.")] = 256,
     temperature: Annotated[
         float | None, typer.Option(help="Draw instead of taking the best; below 1 is calmer.")
@@ -49,9 +50,9 @@ def generate(
     """Ask a model. The answer is printed as it comes; what it took is told on standard error."""
     from vertebra.cli.asking import Asker, given, load
 
-    if interactive and (json or num_beams or answers):
+    if interactive and (json or num_beams or answers or action):
         raise typer.BadParameter(
-            "--interactive is a conversation in a terminal: leave --json, --num-beams, --answers out"
+            "--interactive is a conversation in a terminal: leave --json, --num-beams, --answers, --action out"
         )
     if prompt is None and not interactive:
         raise typer.BadParameter("give a prompt, or --interactive")
@@ -67,7 +68,7 @@ def generate(
         _converse(asker, prompt, image, page, options)
         return
     assert prompt is not None
-    batch = asker.prompt(prompt, image, page)
+    batch = asker.prompt(prompt, image, page, action=action)
     if json or num_beams or answers:
         _whole(asker, batch, options, json=json)
     else:

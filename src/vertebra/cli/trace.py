@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vertebra.cli.asking import Attn, Device, Dtype, Image, Model, Page, Raw, System, Token
+from vertebra.cli.asking import Action, Attn, Device, Dtype, Image, Model, Page, Raw, System, Token
 
 app = typer.Typer(add_completion=False)
 
@@ -20,6 +20,7 @@ def trace(
     page: Page = None,
     system: System = None,
     raw: Raw = False,
+    action: Action = False,
     max_new_tokens: Annotated[int, typer.Option(help="At most so many.")] = 8,
     temperature: Annotated[float | None, typer.Option(help="Draw instead of taking the best.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k best.")] = None,
@@ -48,7 +49,7 @@ def trace(
     )  # fmt: skip
     if no_cache:
         options["use_cache"] = False
-    batch = asker.prompt(prompt, image, page)
+    batch = asker.prompt(prompt, image, page, action=action)
     made = told(asker.model, batch, **options)
     if html is not None:
         from vertebra.generate.trace_html import page as drawn
