@@ -127,17 +127,21 @@ def _say(model: Any, prompt: Any, options: dict[str, Any]) -> str:
     from vertebra.generate.call import stream
     from vertebra.generate.result import REASONS
 
-    said, times, reason = [], [], ""
+    said, ids, times, reason = [], [], [], ""
     for step in stream(model, prompt, **options):
         sys.stdout.write(step.text[0])
         sys.stdout.flush()
         said.append(step.text[0])
+        ids += [number for number, live in zip(step.tokens, step.live, strict=True) if live]
         times.append(step.seconds)
         reason = step.ended.get(0, reason)
     print()
     rate = (len(times) - 1) / sum(times[1:]) if len(times) > 1 else 0.0
     speed = f", {rate:.1f} a second after the first" if rate else ""
-    sys.stderr.write(f"[{len(times)} tokens{speed}; stopped: {REASONS[reason]}]\n")
+    # special tokens (an action's, say) are no text: an answer of them alone would look like none
+    names = getattr(model, "backbone", model).tokenizer.convert_ids_to_tokens(ids) if not "".join(said).strip() else []
+    unseen = f" without text: {' '.join(names[:16])}{' …' if len(names) > 16 else ''}" if names else ""
+    sys.stderr.write(f"[{len(times)} tokens{unseen}{speed}; stopped: {REASONS[reason]}]\n")
     if reason in ("not a number", "nothing possible"):
         raise typer.Exit(1)
     return "".join(said)
