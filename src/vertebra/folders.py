@@ -20,7 +20,9 @@ def require_free(folder: Path, *, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"`{folder}` is a file; expected the name of a folder")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise CheckpointError(f"`{folder}` exists and is not empty; name another folder, or pass overwrite=True")
+        raise CheckpointError(
+            f"`{folder}` exists and is not empty; name another folder, or have it replaced (--overwrite, overwrite=True)"
+        )
 
 
 def write_whole(folder: Path, fill: Callable[[Path], object], *, replace: bool) -> Path:

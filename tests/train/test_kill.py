@@ -14,7 +14,8 @@ COUNT = 24
 def test_a_killed_run_ends_as_if_nothing_had_been(tmp_path: Path):
     root = Path(__file__).parents[2]
     command = [sys.executable, "-W", "ignore", "-m", "tests.train.killed", str(tmp_path), "7", str(COUNT)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    paths = [str(root / "src"), str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     made = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr[-4000:]
     told = json.loads(made.stdout.splitlines()[-1])

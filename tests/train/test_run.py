@@ -44,6 +44,7 @@ def call(*arguments: Any, code: int = 0) -> None:
 def test_every_recipe_in_small(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "out"
+    call("train", path, "--tiny", "--dry-run", "--out", tmp_path / "runs" / "deep" / "x")
     call("train", path, "--tiny", "--dry-run", "--out", out)
     assert list(tmp_path.iterdir()) == [], "a dry run leaves nothing"
     call("train", path, "--tiny", "--out", out)

@@ -17,7 +17,8 @@ import pytest
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = Path(__file__).parents[2]
     command = [sys.executable, "-W", "ignore", "-m", "tests.train.terminal", str(tmp_path_factory.mktemp("runs"))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    paths = [str(root / "src"), str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     made = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr[-4000:]
     return json.loads(made.stdout.splitlines()[-1])

@@ -321,8 +321,14 @@ def _dry(config: RunConfig, loss: LossFunction | None = None) -> Outcome:
         raise _Done
 
     target = Path(config.folder).absolute().parent / f"{config.name}-dry-run"
-    with contextlib.suppress(_Done):
-        write_whole(target, once, replace=False)
+    missing = [folder for folder in target.parents if not folder.exists()]  # the deepest first
+    try:
+        with contextlib.suppress(_Done):
+            write_whole(target, once, replace=False)
+    finally:
+        for folder in missing:
+            with contextlib.suppress(OSError):  # somebody else's by now
+                folder.rmdir()
     log.info(f"dry run: {found['samples']} samples, one step, one evaluation and one checkpoint are good")
     return Outcome(folder=Path(config.folder), step=1, steps=made.feed.steps, found=found)
 

@@ -49,7 +49,7 @@ def write_tiny(
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise ConfigError(
             f"`{folder}` is not empty, and `{name}` would mix with what is there. "
-            "Name a new folder, or pass overwrite=True to replace it."
+            "Name a new folder, or have it replaced (--overwrite, overwrite=True)."
         )
     return write_whole(folder, lambda part: _write(spec, part, seed, config_overrides), replace=True)
 
