@@ -194,8 +194,8 @@ prepare(["some words " * 50] * 1000, encoder, cache=sys.argv[1], num_proc=int(sy
 
 @pytest.mark.parametrize("num_proc", [1, 2])
 def test_a_disk_that_fills_up(tmp_path, num_proc):
-    here = str(Path(__file__).parent.parent)
-    environment = {**os.environ, "PYTHONPATH": here, "HF_HOME": str(tmp_path / "hf")}
+    paths = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HOME": str(tmp_path / "hf")}
     arguments = [sys.executable, "-c", FULL, str(tmp_path / "c"), str(num_proc)]
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
     assert done.returncode == 1
@@ -234,7 +234,8 @@ def test_bars_are_for_terminals(monkeypatch, capfd, gpt2, tmp_path):
         "    prepare(['a b'] * 1500, TextEncoder(tokenizer_of('tiny-gpt2')), cache=cache)\n"
     )
     leader, follower = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "COLUMNS": "120", "TERM": "xterm"}
+    paths = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "120", "TERM": "xterm"}
     child = subprocess.Popen([sys.executable, "-c", code], stderr=follower, stdout=follower, env=environment)
     os.close(follower)
     shown = b""

@@ -214,7 +214,8 @@ dist.destroy_process_group()
 def test_two_processes_train_on_a_packed_stream(tmp_path: Path):
     """Real collectives: the gradients of all steps are the rows of both ranks, each once an epoch, and nobody waits."""
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    paths = [str(root / "src"), str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-W", "ignore", "-c", TRAIN, str(tmp_path)]
     started = [
         subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, text=True) for rank in range(2)

@@ -238,7 +238,8 @@ def test_memory_stays_flat(tmp_path):
     path = tmp_path / "large.jsonl"
     row = json.dumps({"text": "7 " * 1200}) + "\n"
     path.write_text(row * 25_000)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    paths = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     code = FLAT.replace("Packed(8, 64)", "Packed(8, 1200)")
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, env=environment)
     early, late = map(int, done.stdout.split())
