@@ -182,3 +182,25 @@ def test_no_room_for_the_model(mine: Path, monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(CheckpointError, match=r"No space left.*its checkpoint is whole; make room.*--resume"):
             train(run_of(mine), resume=True)
     assert train(run_of(mine), resume=True).model == mine / "run" / "model"
+
+
+def test_bad_data_leaves_no_folder_and_takes_no_run_away(mine: Path, tmp_path: Path):
+    """The folder is claimed when the run can begin; bad rows are left out where the recipe says so."""
+    bad = chat(tmp_path / "bad.jsonl")
+    bad.write_text(bad.read_text() + "{broken\n")
+    config = run_of(tmp_path, data={"path": str(bad)})
+    with pytest.raises(DataError, match=r"bad\.jsonl:13: malformed JSON[\s\S]*data\.on_bad=skip"):
+        train(config)
+    assert not (tmp_path / "run").exists()
+    before = (mine / "run" / "metrics.jsonl").read_text()
+    with pytest.raises(DataError, match="malformed JSON"):
+        train(replace(config, out=str(mine / "run")), overwrite=True)
+    assert (mine / "run" / "metrics.jsonl").read_text() == before
+    assert train(replace(config, data=replace(config.data, on_bad="skip"))).step == 2
+
+
+def test_a_stage_before_its_first(tmp_path: Path):
+    recipe = next(path for path in RECIPES if path.stem == "squares")
+    settings = [f"model.start={tmp_path / 'none'}", f"out={tmp_path / 'run'}"]
+    with pytest.raises(ConfigError, match=r"model\.start: there is no folder .* run that recipe first"):
+        train(read_recipe(recipe, settings))

@@ -19,8 +19,9 @@ from vertebra.multimodal.model import MultimodalModel
 from vertebra.train import checkpoint
 from vertebra.train.config import RunConfig
 from vertebra.train.data import RunData, check_size
+from vertebra.train.folder import check_claim
 from vertebra.train.recipes import read_recipe
-from vertebra.train.run import claim, tiny_config, train
+from vertebra.train.run import tiny_config, train
 from vertebra.train.watching.metrics import read as read_metrics
 from vertebra.train.watching.metrics import without_clock
 from vertebra.train.watching.report import write_report
@@ -91,13 +92,13 @@ def test_merge_and_report_answer(lora_run: Path, tmp_path: Path, capsys: pytest.
 
 def test_folders(lora_run: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match="--resume, start anew with --overwrite"):
-        claim(lora_run, resume=False, overwrite=False)
+        check_claim(lora_run, resume=False, overwrite=False)
     with pytest.raises(ConfigError, match="give one of them"):
-        claim(lora_run, resume=True, overwrite=True)
+        check_claim(lora_run, resume=True, overwrite=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("years")
     with pytest.raises(ConfigError, match="holds no run"):
-        claim(tmp_path / "other", resume=False, overwrite=True)
+        check_claim(tmp_path / "other", resume=False, overwrite=True)
     assert (tmp_path / "other" / "thesis.tex").is_file()
 
 

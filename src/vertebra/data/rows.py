@@ -152,7 +152,9 @@ class Faults:
         if self.count > SHOWN:
             kinds = ", ".join(f"{count} × {kind}" for kind, count in self.kinds.most_common(5))
             lines.append(f"  … and {self.count - SHOWN} more ({kinds})")
-        lines.append('Mend them, or leave them out by choice: on_bad="skip" (on the command line --skip-bad).')
+        lines.append(
+            'Mend them, or leave them out by choice: on_bad="skip" (--skip-bad; in a recipe data.on_bad=skip).'
+        )
         return "\n".join(lines)
 
 

@@ -64,6 +64,8 @@ class DataConfig:
     """The share of samples that evaluation gets, where `eval_path` names none."""
     eval_path: str | None = None
     format: str | None = None
+    on_bad: Literal["fail", "skip"] = "fail"
+    """Rows that cannot be used stop the run with their list, or are left out with a warning."""
     block: int | None = None
     """Positions in a row; the model's context by default."""
     batching: Literal["packed", "grouped", "shuffled"] = "packed"

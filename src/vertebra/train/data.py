@@ -90,8 +90,9 @@ def _tables(config: RunConfig, encoder: Any) -> tuple[Any, Any | None]:
     if data.path == STDLIB:
         parts = corpus_split("source", valid=max(0.01, data.held_out), seed=0, megabytes=_megabytes(data.limit))
         return prepare(parts["train"], encoder), prepare(parts["valid"], encoder)
-    table = prepare(data.path, encoder, format=data.format)
-    return table, prepare(data.eval_path, encoder, format=data.format) if data.eval_path else None
+    options: dict[str, Any] = {"format": data.format, "on_bad": data.on_bad}
+    table = prepare(data.path, encoder, **options)
+    return table, prepare(data.eval_path, encoder, **options) if data.eval_path else None
 
 
 def _megabytes(limit: int | None) -> float:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,6 +73,11 @@ def build_model(config: RunConfig, *, late: bool = False) -> nn.Module:
 def _started(config: RunConfig, *, late: bool) -> MultimodalModel:
     """A model folder to go on from; action slots join it where it has none yet."""
     model = config.model
+    if not Path(str(model.start)).is_dir():
+        raise ConfigError(
+            f"model.start: there is no folder `{model.start}`. It is the model that an earlier stage wrote (runs/NAME/model): "
+            "run that recipe first, or name another folder (--set model.start=FOLDER)"
+        )
     options: dict[str, Any] = {"attn": model.attn, "llm_max_length": model.max_length}
     if late:
         started = MultimodalModel.load(str(model.start), inference_mode=True, **options)

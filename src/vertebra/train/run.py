@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,6 @@ from typing import Any
 
 import torch
 
-from vertebra import config as configs
 from vertebra import log
 from vertebra.errors import ConfigError, MissingPartError, TrainingError
 from vertebra.folders import write_whole
@@ -28,6 +26,7 @@ from vertebra.train.config import ImageConfig, RunConfig
 from vertebra.train.data import RunData, build_data, check_size
 from vertebra.train.evaluate import Evaluator
 from vertebra.train.feed import Feed, steps_of
+from vertebra.train.folder import check_claim, claim
 from vertebra.train.head import LossRule
 from vertebra.train.learner import Learner, LossFunction, loss_function
 from vertebra.train.model import build_model
@@ -41,8 +40,6 @@ from vertebra.train.watching.trackers import open_tracker, require_tracker
 from vertebra.tune.choose import choose
 from vertebra.tune.lora import Adapter
 from vertebra.tune.table import as_text, what_trains
-
-RUN = "run.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +76,12 @@ def train(
     folder = Path(config.folder)
     first = _rank() == 0
     if first:
-        claim(folder, resume=resume, overwrite=overwrite)
+        check_claim(folder, resume=resume, overwrite=overwrite)
     # hashing gigabytes needs a processor and no interpreter: it goes on while the model is built
     search = ThreadPoolExecutor(1).submit(checkpoint.newest_good, folder / "checkpoints") if first and resume else None
     made = Prepared.of(config)
     if first:
-        _note_changes(config, folder)
-        configs.write(config, folder / RUN)
+        claim(folder, config, overwrite=overwrite)
     trainer = made.trainer(folder, loss)
     _said_before(made, trainer, folder)
     newest = _restore_point(trainer, folder, search) if resume else None
@@ -239,25 +235,6 @@ def check_machine(config: RunConfig) -> None:
     check_hybrid(config.parallel.hybrid, world)
 
 
-def claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """The folder of a run: new, resumed, or emptied because it was said."""
-    if resume and overwrite:
-        raise ConfigError("--resume goes on and --overwrite starts anew; give one of them")
-    used = folder.is_dir() and any(folder.iterdir())
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"`{folder}` is a file; name a folder with --out")
-    if used and not resume and not overwrite:
-        raise ConfigError(
-            f"`{folder}` exists and is not empty. Go on with --resume, start anew with --overwrite, or name another (--out)"
-        )
-    if used and overwrite:
-        if not (folder / RUN).is_file():
-            raise ConfigError(f"`{folder}` holds no run (no {RUN}), so that --overwrite will not empty it")
-        shutil.rmtree(folder)
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    checkpoint.sweep(folder / "checkpoints")
-
-
 def _restore_point(trainer: Any, folder: Path, search: Future[Path | None] | None) -> Path | None:
     """The newest good checkpoint, with the metrics cut back to it; the same one on every rank."""
     found = None
@@ -269,13 +246,6 @@ def _restore_point(trainer: Any, folder: Path, search: Future[Path | None] | Non
         else:
             log.info(f"going on from `{found}`")
     return trainer.shards.gathered(found)[0]
-
-
-def _note_changes(config: RunConfig, folder: Path) -> None:
-    if (folder / RUN).is_file():
-        changed = configs.differences(configs.read_mapping(folder / RUN), config)
-        if changed:
-            log.warn("settings that differ from those the run began with:\n  " + "\n  ".join(changed))
 
 
 def signature_of(model: Any) -> str:

@@ -21,14 +21,13 @@ from vertebra.errors import CheckpointError
 from vertebra.folders import require_free, write_whole
 from vertebra.train import checkpoint
 from vertebra.train.config import RunConfig
+from vertebra.train.folder import RUN
 from vertebra.train.model import build_model
 from vertebra.train.output import write_model
 from vertebra.train.scale.shards import SHARDS, changing, consolidate
 from vertebra.train.scale.start import Late, late_of
 from vertebra.tune.choose import choose
 from vertebra.tune.lora import Adapter
-
-RUN = "run.yaml"
 
 
 def export(run: str | Path, out: str | Path, *, step: int | None = None, overwrite: bool = False) -> Path:
