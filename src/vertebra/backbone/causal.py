@@ -27,6 +27,7 @@ from vertebra.backbone.kernels import as_device, as_dtype, choose_kernel, defaul
 from vertebra.backbone.matrices import num_rows
 from vertebra.backbone.saving import LoadReport, load_weights, read_record, recorded_growths, save_backbone
 from vertebra.backbone.source import find, require_tokenizer
+from vertebra.backbone.state_dicts import accept_state_dicts
 from vertebra.backbone.structure import (
     build_config,
     build_structure,
@@ -35,7 +36,7 @@ from vertebra.backbone.structure import (
     load_tokenizer,
 )
 from vertebra.backbone.vocabulary import Growth, follow_pad, grow_vocabulary, train_only_new_rows
-from vertebra.backbone.weights import left_on_meta
+from vertebra.backbone.weights import left_on_meta, some
 from vertebra.errors import BackboneError, ConfigError, SequenceError
 from vertebra.prompt.builders import PromptBuilder
 from vertebra.prompt.registry import prompt_builder
@@ -97,6 +98,7 @@ class HFCausalLLMBackbone(LLMBackbone):
             if quantization is not None:
                 raise ConfigError("quantization packs weights while they load: use inference_mode=False, then `eval()`")
             self.llm = build_structure(llm_cls, config).eval()
+            accept_state_dicts(self.llm)
         else:
             self.llm = load_pretrained(source, llm_cls, config, token=hf_token, quantization=quantization)
         self.llm.generation_config = greedy_generation(source, self.tokenizer, hf_token)
@@ -240,14 +242,20 @@ class HFCausalLLMBackbone(LLMBackbone):
             self.llm.set_attn_implementation(before)
 
     def _require_weights(self) -> None:
-        if self._awaiting_weights:
-            missing = left_on_meta(self.llm)
-            if missing:
-                raise BackboneError(
-                    f"`{self.identifier}` was built in inference mode and has no weights yet ({len(missing)} tensors); call "
-                    "load_weights(folder) first"
-                )
-            self._awaiting_weights = False  # somebody assigned a state dict by other means
+        if not self._awaiting_weights:
+            return
+        missing, total = left_on_meta(self.llm), len(list(self.llm.parameters()))
+        if missing:
+            lacks = f"has no weights yet ({len(missing)} tensors)"
+            if len(missing) < total:
+                lacks = f"lacks {len(missing)} of {total} tensors ({some(missing)})"
+            raise BackboneError(
+                f"`{self.identifier}` was built in inference mode and {lacks}; call load_weights(folder) first, or "
+                "load_state_dict with all of them"
+            )
+        self._awaiting_weights = False  # a state dict brought them
+        if self._device is not None:
+            self.llm.to(self._device)
 
     def embed_input_ids(self, input_ids: torch.LongTensor) -> torch.FloatTensor:
         self._require_weights()

@@ -147,14 +147,15 @@ def _tied_names(model: Any) -> set[str]:
 def _fault_text(where: str, missing: list[str], wrong: list[str], total: int) -> str:
     lines = [f"the weights in `{where}` do not fit the model; nothing was loaded."]
     if missing:
-        lines.append(f"{len(missing)} of {total} tensors are missing: {_some(missing)}.")
+        lines.append(f"{len(missing)} of {total} tensors are missing: {some(missing)}.")
     if wrong:
-        lines.append(f"{len(wrong)} have another shape: {_some(wrong)}.")
+        lines.append(f"{len(wrong)} have another shape: {some(wrong)}.")
     lines.append("Expected the checkpoint of the same architecture and size as config.json describes.")
     return " ".join(lines)
 
 
-def _some(names: list[str], count: int = 4) -> str:
+def some(names: list[str], count: int = 4) -> str:
+    """The first names of a list, and how many more there are."""
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
