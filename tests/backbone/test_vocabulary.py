@@ -222,9 +222,10 @@ def test_other_bad_arguments():
         grow_vocabulary(backbone, ["<ACT>"], init="meen")
     with pytest.raises(VocabularyError, match="multiple_of"):
         grow_vocabulary(backbone, ["<ACT>"], multiple_of=0)
-    undo_growth(backbone)
-    with pytest.raises(VocabularyError, match="nothing to undo"):
+    with pytest.raises(VocabularyError, match="no growth left to undo: `<PAD>`"):
         undo_growth(backbone)
+    with pytest.raises(VocabularyError, match="nothing to undo"):
+        undo_growth(load_backbone("tiny-opt"))
 
 
 def test_a_record_survives_json():

@@ -51,7 +51,7 @@ def test_the_cache_is_counted(vertebra):
 
 def test_the_table(vertebra):
     out = vertebra("info", "tiny-phi2").out
-    for said in ("tiny-phi2", "PhiForCausalLM", "prepend bos", "<PAD>", "sdpa", "window none", "pad <PAD> = 760"):
+    for said in ("tiny-phi2", "PhiForCausalLM", "prepend bos", "<|pad|>", "sdpa", "window none", "pad <|pad|> = 760"):
         assert said in out
 
 

@@ -25,6 +25,7 @@ from vertebra.backbone.families.table import Anchor, builder_name
 from vertebra.backbone.interface import LLMBackbone
 from vertebra.backbone.kernels import as_device, as_dtype, choose_kernel, default_dtype
 from vertebra.backbone.matrices import num_rows
+from vertebra.backbone.pads import set_pad
 from vertebra.backbone.saving import LoadReport, load_weights, read_record, recorded_growths, save_backbone
 from vertebra.backbone.source import find, require_tokenizer
 from vertebra.backbone.state_dicts import accept_state_dicts
@@ -35,14 +36,12 @@ from vertebra.backbone.structure import (
     load_pretrained,
     load_tokenizer,
 )
-from vertebra.backbone.vocabulary import Growth, follow_pad, grow_vocabulary, train_only_new_rows
+from vertebra.backbone.vocabulary import Growth, train_only_new_rows
 from vertebra.backbone.weights import left_on_meta, some
 from vertebra.errors import BackboneError, ConfigError, SequenceError
 from vertebra.prompt.builders import PromptBuilder
 from vertebra.prompt.registry import prompt_builder
 from vertebra.sequence.masks import AttentionFacts
-
-ADDED_PAD = "<PAD>"
 
 
 def _require_grad(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
@@ -112,7 +111,7 @@ class HFCausalLLMBackbone(LLMBackbone):
         if recorded:
             tokenizer_habits.check_fingerprint(self.tokenizer, recorded["fingerprint"], source.name)
             self.growths = recorded_growths(recorded, source, hf_token)
-        self._set_pad()
+        set_pad(self, self.family)
         if not inference_mode:
             # a frozen embedding would cut the graph before the first checkpointed layer
             self.llm.get_input_embeddings().register_forward_hook(_require_grad)
@@ -120,19 +119,6 @@ class HFCausalLLMBackbone(LLMBackbone):
                 train_only_new_rows(self)
         if self._device is not None and not inference_mode and quantization is None:
             self.llm.to(self._device)
-
-    def _set_pad(self) -> None:
-        """The family's rule first; else a pad that ends nothing, else unk, else a reserved token; else an added one."""
-        ends = self.eos_token_ids
-        known = self.tokenizer.get_vocab()
-        always = self.family.pad_token
-        chosen = always if always is not None else tokenizer_habits.choose_pad(self.tokenizer, ends)
-        if chosen is not None and chosen in known:
-            self.tokenizer.pad_token = chosen
-            follow_pad(self)
-        else:
-            token = chosen or ADDED_PAD
-            grow_vocabulary(self, [token], init="mean", multiple_of=self.family.multiple_of, is_pad=True)
 
     def load_weights(self, folder: str | Path | None = None) -> LoadReport:
         """Map the weights of a folder in and assign them; base rows are grown again, grown rows taken as they are."""

@@ -155,7 +155,8 @@ def load_weights(backbone: Any, where: str | Path, *, token: str | None = None, 
             f"`{source.name}` holds no tensor `{name}`; it is not a checkpoint of {type(llm).__name__}"
         )
     rows = int(tensors[name].shape[0])
-    pending = _pending(growths, rows, num_rows(llm), source, token, is_ours=bool(recorded))
+    used = len(backbone.tokenizer)
+    pending = _pending(growths, rows, num_rows(llm), source, token, is_ours=bool(recorded), used=used)
     rows_before, values_before = num_rows(llm), [(m.parameter, m.parameter.data) for m in matrices(llm)]
     wanted = llm.dtype
     resize(llm, rows)
@@ -189,9 +190,12 @@ def _tensors(llm: Any, folder: Path) -> tuple[dict[str, torch.Tensor], int]:
 
 
 def _pending(
-    growths: list[Growth], rows: int, grown: int, source: Source, token: str | None, *, is_ours: bool
+    growths: list[Growth], rows: int, grown: int, source: Source, token: str | None, *, is_ours: bool, used: int
 ) -> list[Growth]:
-    """The growths that the file's rows have not seen; an error where the number of rows fits none of them."""
+    """The growths that the file's rows have not seen; an error where the number of rows fits none of them.
+
+    `used`: how many rows the tokens need, all growths counted.
+    """
     known = _tokens_of(source, token)
     for done in range(len(growths), -1, -1):
         expected = growths[done].rows_before if done < len(growths) else grown
@@ -199,8 +203,15 @@ def _pending(
         told = is_ours or done == 0 or known is None or set(growths[done - 1].tokens) <= known
         if rows == expected and told:
             return growths[done:]
+    # resized to their tokens by other tools, and so without the spare rows of the base (Qwen, Phi, OPT)
+    added = {token for growth in growths for token in growth.tokens}
+    if used <= rows < grown and (known is None or added <= known):
+        return []
     fits = sorted({grown, *(growth.rows_before for growth in growths)})
-    raise CheckpointError(f"`{source.name}` has {rows} embedding rows; this model takes {' or '.join(map(str, fits))}")
+    raise CheckpointError(
+        f"`{source.name}` has {rows} embedding rows; this model takes {' or '.join(map(str, fits))}, or fewer that hold all of "
+        f"its {used} tokens"
+    )
 
 
 def _tokens_of(source: Source, token: str | None) -> set[str] | None:

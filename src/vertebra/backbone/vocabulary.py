@@ -4,7 +4,8 @@
            kept, bit for bit                   distinct, in BOTH matrices
 
 Every growth is a record (`Growth`). The same record replays it on base weights, undoes it, and travels in the
-checkpoint. A growth never shrinks a matrix and never writes over a row that some token uses.
+checkpoint. A growth never writes over a row that some token uses, and never shrinks a matrix, but for the pad of a family
+whose original code did (Phi-2).
 """
 
 from __future__ import annotations
@@ -12,64 +13,19 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from vertebra.backbone.matrices import matrices, num_rows, resize, row_statistics, write_rows
+from vertebra.backbone.growth import KEEP, Growth, replay
+from vertebra.backbone.matrices import matrices, num_rows, resize, write_rows
 from vertebra.errors import UnknownNameError, VocabularyError
 
 Init = Literal["mean", "mean+noise", "normal"]
 _INITS = ("mean", "mean+noise", "normal")
-# Noise in units of the real rows' own spread: new rows differ from each other, yet start where tokens live.
-_NOISE = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Growth:
-    """One growth of the vocabulary, as it is recorded in a checkpoint."""
-
-    tokens: tuple[str, ...]
-    ids: tuple[int, ...]
-    special: bool
-    init: str
-    """`mean`, `mean+noise`, `normal`, or `like` for rows that start from those of given tokens."""
-    like: tuple[tuple[int, ...], ...] = ()
-    """For `like`: per new token, the ids whose rows it starts as the mean of."""
-    seed: int
-    vocab_before: int
-    rows_before: int
-    rows_after: int
-    is_pad: bool
-    pad_before: str | None
-    displaced: dict[str, torch.Tensor] = field(default_factory=dict, compare=False, repr=False)
-    """Spare rows (Qwen, Phi and OPT have more rows than tokens) that new tokens took over, for the exact inverse."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "displaced"}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Growth:
-        return cls(
-            **{
-                **data,
-                "tokens": tuple(data["tokens"]),
-                "ids": tuple(data["ids"]),
-                "like": tuple(tuple(ids) for ids in data["like"]),
-            }
-        )
-
-    @property
-    def spare(self) -> list[int]:
-        """New tokens' rows that the matrix had already."""
-        return [i for i in self.ids if i < self.rows_before]
-
-    @property
-    def written(self) -> list[int]:
-        """Every row that this growth writes: its tokens' and the ones that pad to a multiple."""
-        return sorted({*self.ids, *range(self.rows_before, self.rows_after)})
+ADDED_PAD = "<PAD>"
+"""The pad token that is added where a tokenizer has none to choose, and its family names none."""
 
 
 def grow_vocabulary(
@@ -92,7 +48,6 @@ def grow_vocabulary(
     how, like = _checked(tokenizer, tokens, init, multiple_of, is_pad)
     vocab_before, pad_before, rows_before = len(tokenizer), tokenizer.pad_token, num_rows(backbone.llm)
     ids = _add_tokens(tokenizer, tokens, special=special, is_pad=is_pad)
-    needed = max(rows_before, max(ids) + 1)
     growth = Growth(
         tokens=tuple(tokens),
         ids=ids,
@@ -102,30 +57,59 @@ def grow_vocabulary(
         seed=seed,
         vocab_before=vocab_before,
         rows_before=rows_before,
-        rows_after=-(-needed // multiple_of) * multiple_of,
+        rows_after=_padded(max(rows_before, max(ids) + 1), multiple_of),
         is_pad=is_pad,
         pad_before=pad_before,
     )
-    replay(backbone.llm, growth)
-    backbone.growths.append(growth)
-    if is_pad:
-        follow_pad(backbone)
+    _take(backbone, growth)
     if only_new_trainable:
         train_only_new_rows(backbone)
-    else:
-        _restrict_again(backbone)
     return growth
 
 
-def replay(llm: Any, growth: Growth) -> None:
-    """Grow the matrices as the record says; on a meta structure only their shapes change."""
-    resize(llm, growth.rows_after)
-    for matrix in matrices(llm):
-        if matrix.parameter.is_meta:
-            continue
-        if growth.spare:
-            growth.displaced[matrix.name] = matrix.parameter.detach()[growth.spare].clone()
-        write_rows(matrix.parameter, growth.written, _new_rows(matrix.parameter, matrix.name, growth, llm.config))
+def _padded(rows: int, multiple_of: int) -> int:
+    return -(-rows // multiple_of) * multiple_of
+
+
+def _take(backbone: Any, growth: Growth) -> None:
+    """Grow the matrices by tokens that the tokenizer has already, and keep the record."""
+    replay(backbone.llm, growth)
+    backbone.growths.append(growth)
+    if growth.is_pad:
+        follow_pad(backbone)
+    _restrict_again(backbone)
+
+
+def add_own_pad(backbone: Any, token: str, *, multiple_of: int, drop_spare: bool) -> Growth:
+    """The pad token that the library itself adds while a backbone is made.
+
+    A spare row that it falls on keeps its values. `drop_spare`: rows beyond the padded vocabulary are cut off.
+    """
+    tokenizer, rows = backbone.tokenizer, num_rows(backbone.llm)
+    vocab_before, pad_before = len(tokenizer), tokenizer.pad_token
+    ids = _add_tokens(tokenizer, [token], special=True, is_pad=True)
+    growth = Growth(
+        tokens=(token,),
+        ids=ids,
+        special=True,
+        init=KEEP if ids[0] < rows else "mean",
+        seed=0,
+        vocab_before=vocab_before,
+        rows_before=rows,
+        rows_after=_padded(len(tokenizer) if drop_spare else max(rows, ids[0] + 1), multiple_of),
+        is_pad=True,
+        pad_before=pad_before,
+    )
+    _take(backbone, growth)
+    return growth
+
+
+def _is_own_pad(backbone: Any, growth: Growth) -> bool:
+    """Whether the library added this pad itself: then it is the first growth, made before anybody could ask for one."""
+    names = {ADDED_PAD, getattr(getattr(backbone, "family", None), "pad_token", None)}
+    return (
+        growth is backbone.growths[0] and growth.is_pad and growth.init in ("mean", KEEP) and {*growth.tokens} <= names
+    )
 
 
 def regrow(backbone: Any, growth: Growth) -> None:
@@ -139,18 +123,22 @@ def regrow(backbone: Any, growth: Growth) -> None:
     ids = _add_tokens(backbone.tokenizer, growth.tokens, special=growth.special, is_pad=growth.is_pad)
     if ids != growth.ids:
         raise VocabularyError(f"the tokens {list(growth.tokens)} got the ids {ids}; {growth.ids} are recorded")
-    replay(backbone.llm, growth)
-    backbone.growths.append(growth)
-    if growth.is_pad:
-        follow_pad(backbone)
-    _restrict_again(backbone)
+    _take(backbone, growth)
 
 
 def undo_growth(backbone: Any) -> Growth:
-    """Take the last growth back: tokens leave the tokenizer, rows leave the matrices, displaced rows return."""
+    """Take the last growth back: tokens leave the tokenizer, rows leave the matrices, displaced rows return.
+
+    The pad that the library added itself stays: without it the backbone could not pad.
+    """
     if not backbone.growths:
         raise VocabularyError(f"the vocabulary of `{backbone.identifier}` was not grown; there is nothing to undo")
     growth: Growth = backbone.growths[-1]
+    if _is_own_pad(backbone, growth):
+        raise VocabularyError(
+            f"there is no growth left to undo: `{growth.tokens[0]}` ({growth.ids[0]}) is the pad token that "
+            f"`{backbone.identifier}` was made with, and stays"
+        )
     lost = [m.name for m in matrices(backbone.llm) if not m.parameter.is_meta and m.name not in growth.displaced]
     if growth.spare and lost:
         raise VocabularyError(
@@ -162,7 +150,8 @@ def undo_growth(backbone: Any) -> Growth:
     for matrix in matrices(backbone.llm):
         if matrix.name in growth.displaced:
             write_rows(matrix.parameter, growth.spare, growth.displaced[matrix.name])
-    resize(backbone.llm, growth.rows_before)
+    # never more rows than there are: loaded weights may have had fewer, and nobody could fill the others
+    resize(backbone.llm, min(growth.rows_before, num_rows(backbone.llm)))
     _remove_tokens(backbone.tokenizer, growth)
     if growth.is_pad:
         follow_pad(backbone)
@@ -303,23 +292,3 @@ def _remove_tokens(tokenizer: Any, growth: Growth) -> None:
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(written))
     if growth.is_pad:
         tokenizer.pad_token = growth.pad_before
-
-
-def _new_rows(parameter: nn.Parameter, name: str, growth: Growth, config: Any) -> torch.Tensor:
-    """The values of `growth.written`, a function of the record and the real rows alone, so that a replay is exact."""
-    # Each table draws from a stream of its own: embedding and head must not start as copies of each other.
-    generator = torch.Generator().manual_seed(growth.seed * 1009 + len(name))
-    shape = (len(growth.written), *parameter.shape[1:])
-    noise = torch.randn(shape, generator=generator)
-    if growth.init == "normal":
-        std = float(getattr(config, "initializer_range", 0.02)) if parameter.dim() > 1 else 0.0  # a bias starts at 0
-        return (noise * std).to(parameter.device)
-    mean, spread = row_statistics(parameter, min(growth.vocab_before, growth.rows_before))
-    values = mean.expand(shape).clone()
-    if growth.init == "like":
-        at = {row: index for index, row in enumerate(growth.written)}
-        for token_id, models in zip(growth.ids, growth.like, strict=True):
-            values[at[token_id]] = parameter.detach()[list(models)].mean(0, dtype=torch.float32)
-    if growth.init == "mean":
-        return values
-    return values + _NOISE * spread * noise.to(values.device)

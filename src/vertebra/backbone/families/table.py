@@ -41,6 +41,9 @@ class Family:
     """Rows of the matrices are padded to a multiple of this when a pad token has to be added."""
     isolates_by_position: bool
     """Packed samples are kept apart by position ids alone (no mask, no cache)."""
+    drops_spare_rows: bool = False
+    """Rows beyond the padded vocabulary are cut off when the pad token is added, as the code did that trained its
+    checkpoints: Phi-2 has 51200 rows, those have 50304."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ FAMILIES: dict[str, Family] = {
             norm="model.final_layernorm",
             anchor="prepend bos",
             builders=(("", "phi"),),
-            pad_token="<PAD>",
+            pad_token="<|pad|>",
+            drops_spare_rows=True,
         ),
         _llama_like("phi3", **_own_class("Phi3"), model_type="phi3", anchor="none", builders=(("", "phi3"),)),
         _llama_like("qwen2", **_own_class("Qwen2"), model_type="qwen2", anchor="none", builders=_CHATML),
