@@ -7,9 +7,8 @@ It does not know images, decoding or optimizers.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,12 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from vertebra import compat, log
 from vertebra.backbone import habits as tokenizer_habits
 from vertebra.backbone import inputs as inputs_of_call
-from vertebra.backbone.facts import attention_facts, builder_class, family_of, submodule
-from vertebra.backbone.families.table import Anchor, builder_name
+from vertebra.backbone.facts import builder_class, family_of
+from vertebra.backbone.families.table import builder_name
 from vertebra.backbone.interface import LLMBackbone
 from vertebra.backbone.kernels import as_device, as_dtype, choose_kernel, default_dtype
-from vertebra.backbone.matrices import num_rows
 from vertebra.backbone.pads import set_pad
-from vertebra.backbone.saving import LoadReport, load_weights, read_record, recorded_growths, save_backbone
+from vertebra.backbone.saving import LoadReport, load_weights, read_record, recorded_growths
 from vertebra.backbone.source import find, require_tokenizer
 from vertebra.backbone.state_dicts import accept_state_dicts
 from vertebra.backbone.structure import (
@@ -36,12 +34,10 @@ from vertebra.backbone.structure import (
     load_pretrained,
     load_tokenizer,
 )
-from vertebra.backbone.vocabulary import Growth, train_only_new_rows
-from vertebra.backbone.weights import left_on_meta, some
-from vertebra.errors import BackboneError, ConfigError, SequenceError
+from vertebra.backbone.vocabulary import train_only_new_rows
+from vertebra.errors import ConfigError, SequenceError
 from vertebra.prompt.builders import PromptBuilder
 from vertebra.prompt.registry import prompt_builder
-from vertebra.sequence.masks import AttentionFacts
 
 
 def _require_grad(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
@@ -75,7 +71,6 @@ class HFCausalLLMBackbone(LLMBackbone):
         self.llm_max_length = llm_max_length
         self.inference_mode = inference_mode
         self.hf_hub_path = str(hf_hub_path)
-        self.growths: list[Growth] = []
         self.quantization = quantization
         self._device = as_device(device)
         self._hf_token = hf_token
@@ -129,6 +124,10 @@ class HFCausalLLMBackbone(LLMBackbone):
         log.info(str(report))
         return report
 
+    def _weights_came(self) -> None:
+        if self._device is not None:
+            self.llm.to(self._device)
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
         """`.to(torch.bfloat16)` and its like cast parameters; tables that no checkpoint holds keep their precision.
 
@@ -141,11 +140,6 @@ class HFCausalLLMBackbone(LLMBackbone):
             if exact is not None and cast is not None and cast.dtype.itemsize < exact.dtype.itemsize:
                 module._buffers[name] = exact.to(cast.device)
         return self
-
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write model, tokenizer and record as one folder, whole or not at all."""
-        self._require_weights()
-        return save_backbone(self, Path(folder), overwrite=overwrite)
 
     def forward(
         self,
@@ -217,32 +211,6 @@ class HFCausalLLMBackbone(LLMBackbone):
         with self.kernel("eager"):
             return self.llm(**inputs)
 
-    @contextmanager
-    def kernel(self, name: str) -> Iterator[None]:
-        """Run with another attention kernel inside the block."""
-        before = self.attn
-        self.llm.set_attn_implementation(name)
-        try:
-            yield
-        finally:
-            self.llm.set_attn_implementation(before)
-
-    def _require_weights(self) -> None:
-        if not self._awaiting_weights:
-            return
-        missing, total = left_on_meta(self.llm), len(list(self.llm.parameters()))
-        if missing:
-            lacks = f"has no weights yet ({len(missing)} tensors)"
-            if len(missing) < total:
-                lacks = f"lacks {len(missing)} of {total} tensors ({some(missing)})"
-            raise BackboneError(
-                f"`{self.identifier}` was built in inference mode and {lacks}; call load_weights(folder) first, or "
-                "load_state_dict with all of them"
-            )
-        self._awaiting_weights = False  # a state dict brought them
-        if self._device is not None:
-            self.llm.to(self._device)
-
     def embed_input_ids(self, input_ids: torch.LongTensor) -> torch.FloatTensor:
         self._require_weights()
         return self.llm.get_input_embeddings()(input_ids)
@@ -276,55 +244,3 @@ class HFCausalLLMBackbone(LLMBackbone):
     @property
     def last_layer_finetune_modules(self) -> Sequence[nn.Module]:
         return (self.llm.get_input_embeddings(), self.layers[-1], self.llm.get_output_embeddings())
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """The decoder layers, first to last."""
-        found = submodule(self.llm, self.family.layers, "decoder layers")
-        if not isinstance(found, nn.ModuleList):
-            raise BackboneError(f"`{self.family.layers}` of {type(self.llm).__name__} is no list of layers")
-        return found
-
-    @property
-    def final_norm(self) -> nn.Module | None:
-        """The norm after the last layer; None where a model has none (opt-350m)."""
-        stem, _, name = self.family.norm.rpartition(".")
-        return getattr(submodule(self.llm, stem, "norm"), name, None)
-
-    @property
-    def embedding_width(self) -> int:
-        """Columns of the embedding matrix: what projectors aim at; narrower than `embed_dim` in opt-350m."""
-        return int(self.llm.get_input_embeddings().weight.shape[1])
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the embedding matrix, unused ones counted."""
-        return num_rows(self.llm)
-
-    @property
-    def anchor(self) -> Anchor:
-        """Where outside embeddings may enter: `bos`, `none` or `prepend bos`."""
-        return self.family.anchor
-
-    @property
-    def attn(self) -> str:
-        """The attention kernel in use."""
-        return self.llm.config._attn_implementation
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.llm.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.llm.device
-
-    @cached_property
-    def eos_token_ids(self) -> tuple[int, ...]:
-        """Every id that ends an answer."""
-        return tokenizer_habits.eos_ids(self.tokenizer, self.llm.generation_config)
-
-    @property
-    def attention_facts(self) -> AttentionFacts:
-        """What masks must know of this model."""
-        return attention_facts(self.llm.config, isolates_by_position=self.family.isolates_by_position)

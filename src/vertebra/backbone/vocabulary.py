@@ -44,6 +44,7 @@ def grow_vocabulary(
     `init`: `mean` (of the rows that tokens use), `mean+noise`, `normal` (the model's initializer range), or a mapping
     from each new token to existing ones whose mean it starts from (`{"<ACT>": ["move", "go"]}`).
     """
+    backbone.require_members()
     tokenizer = backbone.tokenizer
     how, like = _checked(tokenizer, tokens, init, multiple_of, is_pad)
     vocab_before, pad_before, rows_before = len(tokenizer), tokenizer.pad_token, num_rows(backbone.llm)

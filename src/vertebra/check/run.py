@@ -34,6 +34,7 @@ def check_backbone(
     `on_start(name, number, total)` is called before each. Whatever fails, the report is whole.
     """
     chosen = chosen_checks(only=only, skip=skip)
+    backbone.require_members()
     if any(parameter.is_meta for parameter in backbone.parameters()):
         raise BackboneError(f"`{backbone.identifier}` has no weights to check; call load_weights(folder) first")
     results = []
