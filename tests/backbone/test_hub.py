@@ -115,7 +115,7 @@ def test_weights_of_a_hub_name_are_fetched_in_both_modes(ask, tmp_path, sharded)
     )
     for line in ask(inference_first, model):
         family, growths, total = line.split()
-        assert (family, growths) == ("llama-like", "0")
+        assert (family, growths) == ("llama2", "1")
         assert float(total) == pytest.approx(expected)
 
 

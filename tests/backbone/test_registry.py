@@ -123,6 +123,88 @@ def test_a_folder_of_ones_own_works_by_reading(tmp_path):
     assert len(backbone.layers) == backbone.llm.config.num_hidden_layers
 
 
+def like_its_id(backbone, known) -> None:
+    """What an id and a path must agree on."""
+    for name in ("llm_family", "pad_token_id", "num_rows", "anchor", "facts_guessed", "eos_token_ids"):
+        assert getattr(backbone, name) == getattr(known, name), name
+    assert backbone.tokenizer.pad_token == known.tokenizer.pad_token
+    assert backbone.growths == known.growths
+    theirs = known.llm.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in backbone.llm.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("model_id", "tiny", "place", "builder"),
+    [
+        ("llama2-7b-pure", "tiny-llama2", "Llama-2-7b-hf", "pure"),
+        ("llama2-13b-chat", "tiny-llama2", "Llama-2-13b-chat-hf", "llama2-chat"),
+        ("vicuna-v15-7b", "tiny-llama2", "vicuna-7b-v1.5", "vicuna-v15"),
+        ("llama2-7b-pure", "tiny-llama2", "mine", "template"),
+        ("mistral-v0.1-7b-instruct", "tiny-mistral", "mistral-7b-instruct-v0.1", "mistral-instruct"),
+        ("phi-2-3b", "tiny-phi2", "phi-2", "phi"),
+        ("phi-2-3b", "tiny-phi2", "renamed", "phi"),
+    ],
+)
+def test_a_folder_is_what_its_id_is(hub, tmp_path, caplog, model_id, tiny, place, builder):
+    hub({MODELS[model_id].hub: tiny})
+    folder = write_tiny(tiny, tmp_path / place)
+    known = load_backbone(model_id, dtype="float32")
+    with caplog.at_level(logging.INFO, logger="vertebra"):
+        backbone = load_backbone(folder, dtype="float32")
+    like_its_id(backbone, known)
+    assert backbone.builder == builder
+    added = f"`{known.tokenizer.pad_token}` ({known.pad_token_id}) was added to pad"
+    assert [message for message in caplog.messages if added in message and f"family `{known.llm_family}`" in message]
+    like_its_id(load_backbone(MODELS[model_id].hub, dtype="float32"), known)
+    mapped = load_backbone(folder, inference_mode=True, weights=True, dtype="float32")
+    like_its_id(mapped, known)
+
+
+def test_a_family_can_be_named_or_refused(tmp_path):
+    folder = write_tiny("tiny-llama2", tmp_path / "mine")
+    named = load_backbone(folder, family="llama2")
+    assert (named.llm_family, named.pad_token_id, named.num_rows, named.builder) == ("llama2", 960, 1024, "template")
+    read = load_backbone(folder, family="none")
+    assert (read.llm_family, read.tokenizer.pad_token, read.num_rows) == ("llama-like", "<unk>", 960)
+    assert read.facts_guessed
+    with pytest.raises(UnknownNameError, match="`llama2`"):
+        load_backbone(folder, family="lama2")
+    with pytest.raises(
+        ConfigError, match=r"`phi` is of PhiForCausalLM; .* is a LlamaForCausalLM, as `llama2`, `llama3`"
+    ):
+        load_backbone(folder, family="phi")
+    with pytest.raises(ConfigError, match="`tiny-llama2` is of the family `llama2`"):
+        load_backbone("tiny-llama2", family="llama3")
+    assert load_backbone("tiny-llama2", family="llama2").llm_family == "llama2"
+
+
+def test_a_pad_that_somebody_trained_stays(tmp_path):
+    """A folder of LLaMA-2's vocabulary with a pad of its own: the family's would be a second one."""
+    folder = write_tiny("tiny-llama2", tmp_path / "mine", vocab_size=961)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    backbone = load_backbone(folder)
+    assert (backbone.llm_family, backbone.tokenizer.pad_token, backbone.num_rows) == ("llama2", "[PAD]", 961)
+    assert not backbone.growths
+    assert load_backbone(folder, family="llama2").tokenizer.pad_token == "<PAD>"
+
+
+@pytest.mark.parametrize("tiny", ["tiny-llama3", "tiny-smollm2", "tiny-qwen2.5", "tiny-gpt2"])
+def test_other_vocabularies_are_not_taken_for_llama2(tmp_path, tiny):
+    backbone = load_backbone(write_tiny(tiny, tmp_path / "Llama-2-7b-hf"))
+    assert backbone.facts_guessed
+    assert backbone.llm_family.endswith("-like")
+
+
+def test_a_class_is_found_or_refused(tmp_path):
+    folder = str(tiny_checkpoint("tiny-llama2"))
+    assert type(HFCausalLLMBackbone("mine", "llama2", None, folder, inference_mode=True).llm) is LlamaForCausalLM
+    for wrong in ("LlamaForCausalLM", torch.nn.Linear, 3):
+        with pytest.raises(ConfigError, match=r"llm_cls is .*LlamaForCausalLM, or None"):
+            HFCausalLLMBackbone("mine", "llama2", wrong, folder, inference_mode=True)
+
+
 def test_a_class_in_no_table(tmp_path):
     """Any causal class of the library: its layers, norm and habits are read off the loaded model."""
     config = transformers.StableLmConfig(

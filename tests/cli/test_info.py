@@ -60,7 +60,7 @@ def test_a_7b_of_which_only_the_config_is_here(vertebra, tmp_path):
     for file in source.glob("tokenizer*"):
         shutil.copy(file, tmp_path)
     LlamaConfig(vocab_size=32000).save_pretrained(tmp_path)
-    told = facts(vertebra, str(tmp_path))
+    told = facts(vertebra, str(tmp_path), "--family", "none")
     assert 6.7e9 < told["parameters"]["total"] < 6.8e9
     assert told["memory"]["nf4"] < told["memory"]["int8"] < told["memory"]["bf16"] < told["memory"]["fp32"]
     assert told["family"] == "llama-like"
@@ -71,9 +71,11 @@ def test_a_7b_of_which_only_the_config_is_here(vertebra, tmp_path):
         "layer class",
         "half-precision type",
     }
-    shown = vertebra("info", str(tmp_path)).out
+    shown = vertebra("info", str(tmp_path), "--family", "none").out
     assert "No family describes this model" in shown
     assert "13.5 GB" in shown
+    known = facts(vertebra, str(tmp_path))
+    assert (known["family"], known["guesses"]) == ("llama2", {})
 
 
 def test_bad_input(vertebra, tmp_path):

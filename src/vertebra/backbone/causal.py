@@ -19,7 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from vertebra import compat, log
 from vertebra.backbone import habits as tokenizer_habits
 from vertebra.backbone import inputs as inputs_of_call
-from vertebra.backbone.facts import builder_class, family_of
+from vertebra.backbone.facts import builder_class, builder_for, family_of
 from vertebra.backbone.families.table import builder_name
 from vertebra.backbone.interface import LLMBackbone
 from vertebra.backbone.kernels import as_device, as_dtype, choose_kernel, default_dtype
@@ -33,6 +33,7 @@ from vertebra.backbone.structure import (
     greedy_generation,
     load_pretrained,
     load_tokenizer,
+    require_causal,
 )
 from vertebra.backbone.vocabulary import train_only_new_rows
 from vertebra.errors import ConfigError, SequenceError
@@ -51,7 +52,7 @@ class HFCausalLLMBackbone(LLMBackbone):
     def __init__(
         self,
         llm_backbone_id: str,
-        llm_family: str,
+        llm_family: str | None,
         llm_cls: Any,
         hf_hub_path: str | Path,
         llm_max_length: int = 2048,
@@ -67,7 +68,6 @@ class HFCausalLLMBackbone(LLMBackbone):
         config_overrides: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(llm_backbone_id)
-        self.llm_family = llm_family
         self.llm_max_length = llm_max_length
         self.inference_mode = inference_mode
         self.hf_hub_path = str(hf_hub_path)
@@ -83,6 +83,7 @@ class HFCausalLLMBackbone(LLMBackbone):
         recorded = read_record(source)
         if source.local:
             require_tokenizer(source.folder, source.name)
+        llm_cls = require_causal(llm_cls, source)
         kernel = choose_kernel(llm_cls, attn=attn, use_flash_attention_2=use_flash_attention_2)
         wanted = as_dtype(dtype) if dtype else default_dtype(source.config, inference_mode=inference_mode)
         config = build_config(source, llm_cls, kernel, wanted, config_overrides or {})
@@ -101,12 +102,15 @@ class HFCausalLLMBackbone(LLMBackbone):
 
         self.habits = tokenizer_habits.probe(self.tokenizer)
         self.family, self.facts_guessed = family_of(llm_family, self.llm, self.tokenizer, self.habits)
+        self.llm_family = self.family.name
         tokenizer_habits.check_anchor(self.family.anchor, self.habits, self.tokenizer, llm_backbone_id)
         self._builder = builder or recorded.get("prompt_builder")
+        if self._builder is None and llm_backbone_id == self.hf_hub_path:  # no id, whose marks would tell
+            self._builder = builder_for(self.family, self.hf_hub_path, self.tokenizer)
         if recorded:
             tokenizer_habits.check_fingerprint(self.tokenizer, recorded["fingerprint"], source.name)
             self.growths = recorded_growths(recorded, source, hf_token)
-        set_pad(self, self.family)
+        set_pad(self, self.family, found=llm_family is None)
         if not inference_mode:
             # a frozen embedding would cut the graph before the first checkpointed layer
             self.llm.get_input_embeddings().register_forward_hook(_require_grad)

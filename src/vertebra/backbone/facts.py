@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from vertebra.backbone.families.table import FAMILIES, Family
+from vertebra.backbone.families.table import FAMILIES, Family, builder_name, row_named
 from vertebra.backbone.habits import Habits, anchor_of
 from vertebra.errors import BackboneError
 from vertebra.prompt.builders import PromptBuilder
@@ -22,21 +22,30 @@ GUESSED = ("anchor", "pad rule", "prompt builder", "layer class", "half-precisio
 """What is read off a model that no family describes."""
 
 
-def family_of(name: str, llm: Any, tokenizer: Any, habits: Habits) -> tuple[Family, bool]:
-    """The family's row, and whether it had to be guessed."""
+NO_FAMILY = "none"
+"""What to give for a family when the facts are to be read off the model."""
+
+
+def family_of(name: str | None, llm: Any, tokenizer: Any, habits: Habits) -> tuple[Family, bool]:
+    """The family's row, and whether it had to be guessed. Without a name the model's own facts may find the row."""
+    if name is None:
+        found = recognized(llm, tokenizer, habits)
+        if found is not None:
+            return found, False
+        name = NO_FAMILY
     if name in FAMILIES:
         return FAMILIES[name], False
     path, layers = find_layers(llm)
     return (
         Family(
-            name=name,
+            name=f"{llm.config.model_type}-like" if name == NO_FAMILY else name,
             model_type=llm.config.model_type,
             llm_cls=type(llm).__name__,
             layer_cls=type(layers[0]).__name__,
             layers=path,
             norm=_norm_after(llm, path),
             anchor=anchor_of(habits),
-            builders=(("", "template" if tokenizer.chat_template else "pure"),),
+            builders=(("", _readable_builder(tokenizer)),),
             half_precision=_half_precision(llm.config),
             pad_token=None,
             multiple_of=64,
@@ -45,6 +54,32 @@ def family_of(name: str, llm: Any, tokenizer: Any, habits: Habits) -> tuple[Fami
         ),
         True,
     )
+
+
+def recognized(llm: Any, tokenizer: Any, habits: Habits) -> Family | None:
+    """The family that architecture, vocabulary and habits name; None where none does, or none is sure."""
+    vocabulary = tokenizer.get_vocab().keys()
+    fitting = [
+        family
+        for family in FAMILIES.values()
+        if family.marks
+        and (family.model_type, family.llm_cls) == (llm.config.model_type, type(llm).__name__)
+        and vocabulary >= set(family.marks)
+        and (family.anchor == "bos") is habits.adds_bos
+    ]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def builder_for(family: Family, place: str, tokenizer: Any) -> str:
+    """The name of the prompt builder of a model that was named by its place: as its id has it, where there is one."""
+    row = row_named(place)
+    if row is not None and row.family == family.name:
+        return builder_name(family, row.id)
+    return dict(family.builders).get("") or _readable_builder(tokenizer)
+
+
+def _readable_builder(tokenizer: Any) -> str:
+    return "template" if tokenizer.chat_template else "pure"
 
 
 def find_layers(llm: nn.Module) -> tuple[str, nn.ModuleList]:

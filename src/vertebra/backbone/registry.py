@@ -2,7 +2,7 @@
 
     load_backbone("llama2-7b-pure")      an id of the table
     load_backbone("tiny-qwen2.5")        a tiny real checkpoint, made in the user's cache
-    load_backbone("path/or/org/name")    anything else; facts are read off the model
+    load_backbone("path/or/org/name")    anything else; its own facts find the family, or are read off it
 
 Listing ids needs no torch: classes are resolved when something loads.
 """
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vertebra.backbone.families.table import FAMILIES, MODELS, Family, ModelRow, builder_name
+from vertebra.backbone.families.table import FAMILIES, MODELS, Family, ModelRow, builder_name, row_named
 from vertebra.backbone.tiny import TINY, tiny_checkpoint
 from vertebra.errors import ConfigError, UnknownNameError
 
@@ -81,9 +81,13 @@ def load_backbone(
     device: Any = None,
     quantization: str | None = None,
     builder: str | None = None,
+    family: str | None = None,
     config_overrides: Mapping[str, Any] | None = None,
 ) -> HFCausalLLMBackbone:
     """A backbone by id, folder or hub name.
+
+    A folder's record, name, class and vocabulary find its family; `family` names another, and `none` reads the facts off
+    the model.
 
     In inference mode the structure comes without weights, as a larger checkpoint brings them; `weights=True` maps the
     model's own in at once, and a folder maps those.
@@ -106,11 +110,13 @@ def load_backbone(
         "config_overrides": dict(config_overrides or {}),
     }
     row = row_of(str(name))
+    if family is not None:
+        _check_family(family, row)
     backbone: HFCausalLLMBackbone
     if row is not None and row.id in MODELS and row.family in CLASSES:
         backbone = CLASSES[row.family](row.id, **options)
     else:
-        backbone = HFCausalLLMBackbone(**_arguments(name, row, hf_token), **_with_builder(row, options))
+        backbone = HFCausalLLMBackbone(**_arguments(name, row, family, hf_token), **_with_builder(row, options))
     if weights:
         backbone.load_weights(None if weights is True else weights)
     return backbone
@@ -122,7 +128,18 @@ def _with_builder(row: ModelRow | None, options: dict[str, Any]) -> dict[str, An
     return {**options, "builder": tiny_builder(row.id)}
 
 
-def _arguments(name: str | Path, row: ModelRow | None, token: str | None) -> dict[str, Any]:
+def _check_family(family: str, row: ModelRow | None) -> None:
+    from vertebra.backbone.facts import NO_FAMILY
+
+    if family not in FAMILIES and family != NO_FAMILY:
+        raise UnknownNameError("family", family, [*FAMILIES, NO_FAMILY])
+    if row is not None and family != row.family:
+        raise ConfigError(
+            f"`{row.id}` is of the family `{row.family}`, and not of `{family}`; name a family for a folder or hub name"
+        )
+
+
+def _arguments(name: str | Path, row: ModelRow | None, family: str | None, token: str | None) -> dict[str, Any]:
     """Id, family, class and place of a model; for a folder or hub name they are read from its files."""
     from vertebra.backbone.source import find
     from vertebra.backbone.structure import causal_class, class_named
@@ -134,12 +151,18 @@ def _arguments(name: str | Path, row: ModelRow | None, token: str | None) -> dic
     if not text.strip() or ("/" not in text and not Path(text).exists()):
         raise UnknownNameError("model id", text, model_ids(), hint="Or give a folder, or a hub name like `org/name`.")
     source = find(text, token=token)
-    recorded = source.record.get("backbone", {})
+    recorded, llm_cls = source.record.get("backbone", {}), causal_class(source)
+    if family in FAMILIES and FAMILIES[family].llm_cls != llm_cls.__name__:
+        alike = [row.name for row in FAMILIES.values() if row.llm_cls == llm_cls.__name__]
+        raise ConfigError(
+            f"family `{family}` is of {FAMILIES[family].llm_cls}; `{text}` is a {llm_cls.__name__}, as "
+            f"{', '.join(f'`{one}`' for one in alike) or 'no family'} {'is' if len(alike) == 1 else 'are'}"
+        )
+    known = row_named(text) if not source.local else None
     return {
         "llm_backbone_id": recorded.get("id", text),
-        # no family's name, so that its facts are read off the model and not taken for known
-        "llm_family": recorded.get("family") or f"{source.config.get('model_type', 'unknown')}-like",
-        "llm_cls": causal_class(source),
+        "llm_family": family or recorded.get("family") or (known.family if known and known.hub == text else None),
+        "llm_cls": llm_cls,
         "hf_hub_path": text,
     }
 

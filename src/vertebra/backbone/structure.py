@@ -73,6 +73,18 @@ def class_named(name: str) -> type:
     return found
 
 
+def require_causal(llm_cls: Any, source: Source) -> Any:
+    """The class to load with: the given one where it is causal, for None the one that the checkpoint's config names."""
+    if llm_cls is None:
+        return causal_class(source)
+    if not (isinstance(llm_cls, type) and hasattr(llm_cls, "_from_config") and getattr(llm_cls, "config_class", None)):
+        raise ConfigError(
+            f"llm_cls is {llm_cls!r:.80}; expected a causal class of transformers, such as LlamaForCausalLM, or None, which "
+            "takes the one that config.json names"
+        )
+    return llm_cls
+
+
 def build_config(source: Source, llm_cls: Any, kernel: str, dtype: torch.dtype, overrides: dict[str, Any]) -> Any:
     """The config of the explicit class, with the user's overrides; an unknown key fails with the nearest name."""
     model_type = source.config.get("model_type")

@@ -24,10 +24,13 @@ Action = Annotated[
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default: the checkpoint's own.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1.")]
 Attn = Annotated[str | None, typer.Option(help="The attention kernel: eager, sdpa, flash_attention_2.")]
+Family = Annotated[str | None, typer.Option(help="Whose rules a folder follows; none: read off the model.")]
 Token = Annotated[str | None, typer.Option(help="Token for private repositories.", envvar="HF_TOKEN")]
 
 
-def load(name: str, *, dtype: str | None, device: str | None, attn: str | None, token: str | None) -> Any:
+def load(
+    name: str, *, dtype: str | None, device: str | None, attn: str | None, token: str | None, family: str | None = None
+) -> Any:
     """A backbone, or the multimodal model of a folder that holds one; ready to run."""
     from vertebra.backbone.registry import load_backbone
     from vertebra.backbone.source import find
@@ -38,7 +41,7 @@ def load(name: str, *, dtype: str | None, device: str | None, attn: str | None, 
         from vertebra.multimodal.model import MultimodalModel
 
         return MultimodalModel.load(folder, **options).eval()
-    return load_backbone(name, weights=True, hf_token=token, **options)
+    return load_backbone(name, weights=True, family=family, hf_token=token, **options)
 
 
 class Asker:

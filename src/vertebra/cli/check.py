@@ -28,6 +28,7 @@ def check(
     device: Annotated[str | None, typer.Option(help="Where to run: cpu, cuda, cuda:1.")] = None,
     attn: Annotated[str | None, typer.Option(help="An attention kernel, such as eager or sdpa.")] = None,
     builder: Annotated[str | None, typer.Option(help="A prompt builder, where the id names none.")] = None,
+    family: Annotated[str | None, typer.Option(help="Whose rules a folder follows; none: read off the model.")] = None,
     token: Annotated[str | None, typer.Option(help="Token for private repositories.", envvar="HF_TOKEN")] = None,
     list_: Annotated[
         bool, typer.Option("--list", help="List the checks and the fault that each sees, and exit.")
@@ -49,7 +50,9 @@ def check(
 
     with progress() as say:
         say("loading", 0, len(chosen))
-        backbone = load_backbone(model, dtype=dtype, device=device, attn=attn, builder=builder, hf_token=token)
+        backbone = load_backbone(
+            model, dtype=dtype, device=device, attn=attn, builder=builder, family=family, hf_token=token
+        )
         report = check_backbone(backbone, only=_names(only), skip=_names(skip), on_start=say)
     if json:
         print_json(report.to_json())

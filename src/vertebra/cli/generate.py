@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vertebra.cli.asking import Action, Attn, Device, Dtype, Image, Model, Page, Raw, System, Token
+from vertebra.cli.asking import Action, Attn, Device, Dtype, Family, Image, Model, Page, Raw, System, Token
 
 app = typer.Typer(add_completion=False)
 
@@ -44,6 +44,7 @@ def generate(
     dtype: Dtype = None,
     device: Device = None,
     attn: Attn = None,
+    family: Family = None,
     token: Token = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -63,7 +64,9 @@ def generate(
         repetition_penalty=repetition_penalty, stop_strings=stop, num_beams=num_beams, num_return_sequences=answers,
         constraint=_constraint(regex, choice, json_schema), compile=compiled or None,
     )  # fmt: skip
-    asker = Asker(load(model, dtype=dtype, device=device, attn=attn, token=token), system=system, raw=raw)
+    asker = Asker(
+        load(model, dtype=dtype, device=device, attn=attn, token=token, family=family), system=system, raw=raw
+    )
     if interactive:
         _converse(asker, prompt, image, page, options)
         return

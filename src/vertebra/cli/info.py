@@ -16,6 +16,7 @@ _UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 def info(
     model: Annotated[str, typer.Argument(help="An id, a folder, or a hub name.")],
     attn: Annotated[str | None, typer.Option(help="An attention kernel, such as eager or sdpa.")] = None,
+    family: Annotated[str | None, typer.Option(help="Whose rules a folder follows; none: read off the model.")] = None,
     token: Annotated[str | None, typer.Option(help="Token for private repositories.", envvar="HF_TOKEN")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -25,7 +26,7 @@ def info(
     from vertebra.multimodal.describe import describe, holds_parts
 
     # inference mode builds the structure on the meta device: config.json and the tokenizer are all it needs
-    backbone = load_backbone(model, inference_mode=True, attn=attn, hf_token=token)
+    backbone = load_backbone(model, inference_mode=True, attn=attn, family=family, hf_token=token)
     told = info_of(backbone)
     if holds_parts(model):
         told["multimodal"] = asdict(describe(model))

@@ -20,6 +20,7 @@ def prompt(
     builder: Annotated[
         str | None, typer.Option(help="Another prompt builder: pure, chatml, llama2-chat-legacy.")
     ] = None,
+    family: Annotated[str | None, typer.Option(help="Whose rules a folder follows; none: read off the model.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page of HTML there.")] = None,
     token: Annotated[str | None, typer.Option(help="Token for private repositories.", envvar="HF_TOKEN")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -29,7 +30,7 @@ def prompt(
 
     from vertebra.backbone.registry import load_backbone
 
-    backbone = load_backbone(model, inference_mode=True, builder=builder, hf_token=token)
+    backbone = load_backbone(model, inference_mode=True, builder=builder, family=family, hf_token=token)
     speaker = _speaker(backbone, system, "fold" if fold_system else "native")
     text, sequence = said(backbone, speaker, conversation)
     if html is not None:

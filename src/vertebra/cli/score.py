@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vertebra.cli.asking import Attn, Device, Dtype, Image, Model, Page, Raw, System, Token
+from vertebra.cli.asking import Attn, Device, Dtype, Family, Image, Model, Page, Raw, System, Token
 
 app = typer.Typer(add_completion=False)
 
@@ -23,6 +23,7 @@ def score(
     dtype: Dtype = None,
     device: Device = None,
     attn: Attn = None,
+    family: Family = None,
     token: Token = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -30,7 +31,9 @@ def score(
     from vertebra.cli.asking import Asker, load
     from vertebra.generate.scoring import score as scored
 
-    asker = Asker(load(model, dtype=dtype, device=device, attn=attn, token=token), system=system, raw=raw)
+    asker = Asker(
+        load(model, dtype=dtype, device=device, attn=attn, token=token, family=family), system=system, raw=raw
+    )
     question = asker.question(prompt, image, page)
     opened = asker.sequence(question)
     candidates = [_ids(asker, question, opened, one) for one in answer]

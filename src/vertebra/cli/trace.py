@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vertebra.cli.asking import Action, Attn, Device, Dtype, Image, Model, Page, Raw, System, Token
+from vertebra.cli.asking import Action, Attn, Device, Dtype, Family, Image, Model, Page, Raw, System, Token
 
 app = typer.Typer(add_completion=False)
 
@@ -35,6 +35,7 @@ def trace(
     dtype: Dtype = None,
     device: Device = None,
     attn: Attn = None,
+    family: Family = None,
     token: Token = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -42,7 +43,9 @@ def trace(
     from vertebra.cli.asking import Asker, given, load
     from vertebra.generate.tracing import trace as told
 
-    asker = Asker(load(model, dtype=dtype, device=device, attn=attn, token=token), system=system, raw=raw)
+    asker = Asker(
+        load(model, dtype=dtype, device=device, attn=attn, token=token, family=family), system=system, raw=raw
+    )
     options = given(
         max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed,
         repetition_penalty=repetition_penalty, chunk=chunk,

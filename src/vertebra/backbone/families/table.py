@@ -44,6 +44,9 @@ class Family:
     drops_spare_rows: bool = False
     """Rows beyond the padded vocabulary are cut off when the pad token is added, as the code did that trained its
     checkpoints: Phi-2 has 51200 rows, those have 50304."""
+    marks: tuple[str, ...] = ()
+    """Tokens by which a folder's vocabulary tells this family from others with the same class. Only families whose rules
+    cannot be read off a model have them: a folder that is recognized gets the family's pad and rows, as its ids do."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ _LLAMA = {
     "multiple_of": 64,
     "isolates_by_position": True,
 }
+_SENTENCEPIECE = ("<unk>", "<s>", "</s>")
 _CHATML = (("-instruct", "chatml"), ("-base", "pure"))
 
 
@@ -85,6 +89,7 @@ FAMILIES: dict[str, Family] = {
             anchor="bos",
             builders=(("-pure", "pure"), ("-chat", "llama2-chat"), ("vicuna", "vicuna-v15")),
             pad_token="<PAD>",
+            marks=_SENTENCEPIECE,
         ),
         _llama_like("llama3", anchor="bos", builders=(("-instruct", "llama3"), ("-base", "pure"))),
         _llama_like(
@@ -94,6 +99,7 @@ FAMILIES: dict[str, Family] = {
             anchor="bos",
             builders=(("-pure", "pure"), ("-instruct", "mistral-instruct")),
             pad_token="<PAD>",
+            marks=_SENTENCEPIECE,
         ),
         _llama_like(
             "phi",
@@ -104,6 +110,7 @@ FAMILIES: dict[str, Family] = {
             builders=(("", "phi"),),
             pad_token="<|pad|>",
             drops_spare_rows=True,
+            marks=("<|endoftext|>",),
         ),
         _llama_like("phi3", **_own_class("Phi3"), model_type="phi3", anchor="none", builders=(("", "phi3"),)),
         _llama_like("qwen2", **_own_class("Qwen2"), model_type="qwen2", anchor="none", builders=_CHATML),
@@ -259,3 +266,11 @@ def builder_name(family: Family, model_id: str) -> str:
     raise ConfigError(
         f"No PromptBuilder defined for LLM Backbone `{model_id}`. An id of family `{family.name}` holds one of {marks}."
     )
+
+
+def row_named(name: str) -> ModelRow | None:
+    """The row whose hub name this is, or whose hub name ends like this folder's."""
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()
+    exact = [row for row in MODELS.values() if row.hub == name]
+    alike = [row for row in MODELS.values() if row.hub.rpartition("/")[2].lower() == last]
+    return next(iter(exact + alike), None)
