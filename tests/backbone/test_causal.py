@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import logging
+import pickle
 
 import pytest
 import torch
 from torch import nn
 from transformers import DynamicCache
 
+from vertebra import MultimodalModel
 from vertebra.backbone.causal import HFCausalLLMBackbone
 from vertebra.backbone.interface import LLMBackbone
 from vertebra.backbone.registry import load_backbone
+from vertebra.backbone.tiny import write_tiny
 from vertebra.errors import ConfigError, MissingPartError, SequenceError, TooLongError, UnknownNameError
 
 
@@ -132,6 +136,55 @@ def test_cache_is_off_in_training_and_on_in_inference(shared, ids):
         assert training(ids(training)).past_key_values is None
         assert inference(ids(inference)).past_key_values.get_seq_length() > 0
         assert inference(ids(inference), use_cache=False).past_key_values is None
+
+
+def test_the_config_in_memory_says_the_same(shared):
+    for name in ("tiny-llama2", "tiny-gpt2", "tiny-pythia"):
+        assert shared(name).llm.config.use_cache is False
+        assert shared(name, inference_mode=True).llm.config.use_cache is True
+    assert load_backbone("tiny-llama2", inference_mode=True).llm.config.use_cache is True
+
+
+@pytest.mark.parametrize("mode", [{}, {"inference_mode": True, "weights": True}], ids=["train", "infer"])
+@pytest.mark.parametrize("name", ["tiny-llama2", "tiny-gemma3", "tiny-gpt2", "tiny-opt"])
+def test_no_way_of_saving_writes_the_training_value(tmp_path, name, mode):
+    backbone = load_backbone(name, **mode)
+    copied = copy.deepcopy(backbone)
+    pickled = pickle.loads(pickle.dumps(backbone))
+    ways = {
+        "ours": backbone.save,
+        "the library's": backbone.llm.save_pretrained,
+        "a copy's": copied.llm.save_pretrained,
+        "a pickle's": pickled.llm.save_pretrained,
+        "multimodal": MultimodalModel(backbone).save,
+    }
+    for way, save in ways.items():
+        save(tmp_path / way)
+        saved = json.loads((tmp_path / way / "config.json").read_text())
+        assert saved.get("text_config", saved)["use_cache"] is True, way
+        if way not in ("ours", "multimodal"):
+            backbone.tokenizer.save_pretrained(tmp_path / way)
+        again = load_backbone(tmp_path / way, inference_mode=bool(mode))
+        assert again.llm.config.use_cache is bool(mode)
+    for one in (backbone, copied, pickled):
+        assert one.llm.config.use_cache is one.inference_mode is bool(mode)
+
+
+def test_a_folder_that_leaked_elsewhere_is_mended(tmp_path):
+    folder = write_tiny("tiny-llama2", tmp_path / "leaked", use_cache=False)
+    assert json.loads((folder / "config.json").read_text())["use_cache"] is False
+    backbone = load_backbone(folder, inference_mode=True, weights=True)
+    assert backbone.llm.config.use_cache is True
+    backbone.save(tmp_path / "m")
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["use_cache"] is True
+
+
+def test_the_mode_can_be_set_later(shared, ids):
+    backbone = load_backbone("tiny-llama2", inference_mode=True, weights=True)
+    backbone.inference_mode = False
+    assert backbone.llm.config.use_cache is False
+    with torch.no_grad():
+        assert backbone(ids(backbone)).past_key_values is None
 
 
 def test_no_setting_leaks_into_what_is_saved(shared, tmp_path):

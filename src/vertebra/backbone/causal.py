@@ -24,7 +24,7 @@ from vertebra.backbone.families.table import builder_name
 from vertebra.backbone.interface import LLMBackbone
 from vertebra.backbone.kernels import as_device, as_dtype, choose_kernel, default_dtype
 from vertebra.backbone.pads import set_pad
-from vertebra.backbone.saving import LoadReport, load_weights, read_record, recorded_growths
+from vertebra.backbone.saving import LoadReport, follow_mode, load_weights, read_record, recorded_growths
 from vertebra.backbone.source import find, require_tokenizer
 from vertebra.backbone.state_dicts import accept_state_dicts
 from vertebra.backbone.structure import (
@@ -69,7 +69,6 @@ class HFCausalLLMBackbone(LLMBackbone):
     ) -> None:
         super().__init__(llm_backbone_id)
         self.llm_max_length = llm_max_length
-        self.inference_mode = inference_mode
         self.hf_hub_path = str(hf_hub_path)
         self.quantization = quantization
         self._device = as_device(device)
@@ -99,6 +98,7 @@ class HFCausalLLMBackbone(LLMBackbone):
         self.llm.generation_config = greedy_generation(source, self.tokenizer, hf_token)
         self.llm.loss_type = "ForCausalLM"  # GPT-2's class name hides it from transformers, which then warns
         self._awaiting_weights = inference_mode
+        self.inference_mode = inference_mode
 
         self.habits = tokenizer_habits.probe(self.tokenizer)
         self.family, self.facts_guessed = family_of(llm_family, self.llm, self.tokenizer, self.habits)
@@ -118,6 +118,16 @@ class HFCausalLLMBackbone(LLMBackbone):
                 train_only_new_rows(self)
         if self._device is not None and not inference_mode and quantization is None:
             self.llm.to(self._device)
+
+    @property
+    def inference_mode(self) -> bool:
+        """Whether the backbone was built to run; what is set here, the model's config follows."""
+        return self._inference_mode
+
+    @inference_mode.setter
+    def inference_mode(self, runs: bool) -> None:
+        self._inference_mode = runs
+        follow_mode(self.llm, runs=runs)
 
     def load_weights(self, folder: str | Path | None = None) -> LoadReport:
         """Map the weights of a folder in and assign them; base rows are grown again, grown rows taken as they are."""

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,37 @@ def save_backbone(backbone: Any, folder: Path, *, overwrite: bool) -> Path:
     folder = folder.expanduser()
     require_free(folder, overwrite=overwrite)
     return write_whole(folder, write, replace=True)
+
+
+def follow_mode(llm: Any, *, runs: bool) -> None:
+    """The cache on to run and off to train, in the config too, where code reads it that is not ours.
+
+    Only in memory: whoever writes the model, this package or `llm.save_pretrained`, writes a config with the cache on. One
+    that was off stayed off in every model that was made of such a folder.
+    """
+    llm.config.use_cache = runs
+    llm.save_pretrained = partial(_save_with_cache, llm)
+
+
+def _save_with_cache(llm: Any, *args: Any, **options: Any) -> Any:
+    with _cache_on(llm.config):
+        return type(llm).save_pretrained(llm, *args, **options)
+
+
+@contextmanager
+def _cache_on(config: Any) -> Iterator[None]:
+    before = config.use_cache
+    config.use_cache = True
+    try:
+        yield
+    finally:
+        config.use_cache = before
+
+
+def config_to_save(llm: Any) -> dict[str, Any]:
+    """The config as it is written: without what only training sets."""
+    with _cache_on(llm.config):
+        return llm.config.to_dict()
 
 
 def save_vocabulary(backbone: Any, part: Path) -> None:

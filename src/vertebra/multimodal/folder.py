@@ -21,8 +21,8 @@ from huggingface_hub import save_torch_state_dict
 from torch import nn
 
 from vertebra.backbone.registry import load_backbone
+from vertebra.backbone.saving import config_to_save, save_vocabulary
 from vertebra.backbone.saving import record as backbone_record
-from vertebra.backbone.saving import save_vocabulary
 from vertebra.backbone.source import MULTIMODAL, RECORD, find
 from vertebra.backbone.weights import mapped_tensors, parameters_on_meta
 from vertebra.errors import CheckpointError, ConfigError
@@ -55,7 +55,7 @@ def write_companions(model: Any, folder: Path) -> None:
     config = {
         "model_type": MULTIMODAL,
         "architectures": ["MultimodalModel"],
-        "text_config": backbone.llm.config.to_dict(),
+        "text_config": config_to_save(backbone.llm),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
     backbone.llm.generation_config.save_pretrained(folder)
