@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from vertebra import log
 from vertebra.backbone.habits import check_fingerprint
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.saving import record
@@ -53,6 +54,8 @@ def save_adapter(
 
 def write_adapter(model: Any, adapter: Adapter, folder: Path, *, extra: Mapping[str, Any] | None = None) -> None:
     """The files of an adapter into a folder that exists (a checkpoint writes its own around them)."""
+    from vertebra.tune.biased import forgets_bias
+
     parts = parts_of(model)
     for name, root in adapter.roots.items():
         inside = folder / _folder(name)
@@ -76,6 +79,7 @@ def write_adapter(model: Any, adapter: Adapter, folder: Path, *, extra: Mapping[
     about["adapter"] = {
         "base": asdict(adapter.base),
         "roots": list(adapter.roots),
+        "head_bias": not forgets_bias(parts.lm),
         "trained": trained,
         "parts": {name: part_record(model.parts[name]) for name in brought},
     }
@@ -113,6 +117,7 @@ def load_adapter(
     if parts.backbone is not None:
         _replay(parts.backbone, about["backbone"], who)
     roots = {root: _load_root(parts, root, folder / _folder(root), trainable) for root in about["adapter"]["roots"]}
+    _with_bias(parts.lm, about["adapter"], who)
     full = _spelled(model, about["adapter"].get("trained", ()))
     for parameter_name, parameter in model.named_parameters():
         parameter.requires_grad_(trainable and (is_adapter(parameter_name) or parameter_name in full))
@@ -192,6 +197,19 @@ def _load_root(parts: Parts, root: str, folder: Path, trainable: bool) -> Any:
             return peft.PeftModel.from_pretrained(module, str(folder), config=config, is_trainable=trainable)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise CheckpointError(f"the adapter in `{folder}` cannot be loaded: {error}") from error
+
+
+def _with_bias(lm: Any, about: Mapping[str, Any], who: str) -> None:
+    """New rows of a biased head as they were trained: with the bias, or as PEFT alone computes them, without."""
+    from vertebra.tune.biased import add_bias, forgets_bias
+
+    if about.get("head_bias"):
+        add_bias(lm)
+    elif forgets_bias(lm):
+        log.warn(
+            f"`{who}` trained rows of a head without the head's bias, as PEFT alone does; it runs as it was trained, and a "
+            "merge takes the bias away. Train it again to have the bias"
+        )
 
 
 def _load_trained(model: Any, folder: Path, *, who: str) -> None:

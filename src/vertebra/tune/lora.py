@@ -70,6 +70,8 @@ class Adapter:
 def add_lora(model: Any, settings: LoraSettings, *, seed: int = 0) -> Adapter:
     """Put adapters into a model, in place. Its start is a function of `seed` alone."""
     peft = require_peft()
+    from vertebra.tune.biased import add_bias
+
     parts = parts_of(model)
     if has_adapter(model):
         raise ConfigError("the model has an adapter already; merge it first, or load the base anew")
@@ -87,6 +89,7 @@ def add_lora(model: Any, settings: LoraSettings, *, seed: int = 0) -> Adapter:
         with peft_quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             roots[name] = peft.get_peft_model(root, config)
+    add_bias(roots[LANGUAGE])
     return Adapter(roots=roots, base=base)
 
 

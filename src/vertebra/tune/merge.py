@@ -105,6 +105,8 @@ def merge_in_place(model: Any) -> int:
     """Add every adapter to the matrix it sits on, and take the adapters out; returns how many matrices changed."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    from vertebra.tune.biased import without_bias
+
     parts = parts_of(model)
     count = 0
     for root in (parts.lm, *parts.encoders.values(), *parts.projector.values()):
@@ -113,6 +115,7 @@ def merge_in_place(model: Any) -> int:
             if not isinstance(layer, BaseTunerLayer) or name.endswith("token_adapter"):
                 continue
             if not _add(layer):
+                without_bias(layer)
                 layer.merge()
             stem, _, leaf = name.rpartition(".")
             setattr(root.get_submodule(stem), leaf, layer.get_base_layer())
