@@ -59,6 +59,8 @@ class Adapter:
     roots: dict[str, Any]
     base: BasePrint
     """What the base was before the adapter came."""
+    trained: tuple[str, ...] = ()
+    """Of a loaded one: what trained in full beside it, though it may be frozen now."""
     about: dict[str, Any] = field(default_factory=dict)
     """What the folder of a loaded one says beside (statistics)."""
 
