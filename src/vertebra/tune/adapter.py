@@ -40,7 +40,7 @@ from vertebra.tune.fingerprint import BasePrint, base_print, check_base
 from vertebra.tune.folder import fault_of, put_on, saved_tensors, take_out
 from vertebra.tune.lora import LANGUAGE, Adapter, has_adapter
 from vertebra.tune.parts import Parts, parts_of
-from vertebra.tune.record import AdapterFolder, folder_of, name_to_load, read_adapter, require_tokens
+from vertebra.tune.record import AdapterFolder, folder_of, name_to_load, read_adapter, require_tokens, rows_without_pads
 
 TRAINED = "trained.safetensors"
 PARTS = "parts.safetensors"
@@ -93,7 +93,13 @@ def write_adapter(model: Any, adapter: Adapter, folder: Path, *, extra: Mapping[
 
 def adapter_tensors(root: Any) -> dict[str, torch.Tensor]:
     """An adapter's tensors under the names that PEFT saves."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in saved_tensors(root).items()}
+    kept: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in saved_tensors(root).items():
+        shared = tensor.data_ptr() in places  # tables that PEFT ties; a file holds each by itself
+        places.add(tensor.data_ptr())
+        kept[name] = tensor.detach().clone() if shared else tensor.detach().cpu().contiguous()
+    return kept
 
 
 def load_adapter(
@@ -113,7 +119,8 @@ def load_adapter(
     _refuse_merged(parts, found, who)
     with _given_back_on_error(model, parts):
         prepared = _prepared(parts, found, brought, who)
-        roots = {root: _put_on(parts, root, inside, trainable) for root, inside in found.roots.items()}
+        rows = None if found.about else rows_without_pads(parts.backbone)
+        roots = {root: _put_on(parts, root, inside, trainable, rows) for root, inside in found.roots.items()}
         full = _spelled(model, found.told.get("trained", ())) if found.about else _trained_by_peft(model, parts.lm)
         if found.about:
             _load_trained(model, found.folder, [n for n in full if _part_of(n) not in brought], who=who)
@@ -190,11 +197,11 @@ def _replay(backbone: Any, recorded: Mapping[str, Any], who: str) -> None:
         backbone._builder = recorded["prompt_builder"]
 
 
-def _put_on(parts: Parts, root: str, folder: Path, trainable: bool) -> Any:
+def _put_on(parts: Parts, root: str, folder: Path, trainable: bool, rows: int | None) -> Any:
     module = parts.lm if root == LANGUAGE else parts.module(root)
     if module is None:
         raise CheckpointError(f"`{folder}` is an adapter for {root}, which this model does not have")
-    return put_on(module, folder, trainable=trainable)
+    return put_on(module, folder, trainable=trainable, rows=rows)
 
 
 def _with_bias(lm: Any, about: Mapping[str, Any], who: str) -> None:

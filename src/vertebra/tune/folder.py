@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +50,11 @@ def digest(folders: Iterable[Path]) -> str:
     return found.hexdigest()[:32]
 
 
-def put_on(module: nn.Module, folder: Path, *, trainable: bool) -> Any:
-    """PEFT's model of the adapter in a folder around `module`, which it changes in place."""
+def put_on(module: nn.Module, folder: Path, *, trainable: bool, rows: int | None = None) -> Any:
+    """PEFT's model of the adapter in a folder around `module`, which it changes in place.
+
+    rows: of a language model's tables, how many there were before rows for padding came; the adapter may have so many.
+    """
     peft = require_peft()
     config, tensors = _config(peft, folder), _tensors(folder)
     config.inference_mode = not trainable
@@ -57,10 +62,12 @@ def put_on(module: nn.Module, folder: Path, *, trainable: bool) -> Any:
     _refuse_absent_rows(module, config, folder)
     kind = peft.PeftModelForCausalLM if config.task_type == "CAUSAL_LM" else peft.PeftModel
     try:
-        with peft_quiet(), torch.random.fork_rng(devices=[]):
+        with _heard(folder), torch.random.fork_rng(devices=[]):
             root = kind(module, config)
-        _require_all(root, module, tensors, folder)
-        with peft_quiet():
+            places = _places(root, module)
+            if rows is not None:
+                tensors = _with_pad_rows(tensors, places, rows, len(module.get_input_embeddings().weight))
+            _require_all(root, module, places, tensors, folder)
             peft.set_peft_model_state_dict(root, tensors)
     except (ValueError, RuntimeError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise CheckpointError(
@@ -74,6 +81,8 @@ def saved_tensors(root: Any, *, tables: bool = False) -> dict[str, torch.Tensor]
     """An adapter's tensors under the names that PEFT saves; `tables`: embedding and head too, which it may add."""
     peft = require_peft()
     with peft_quiet():
+        # it takes an adapter's own bias for a matrix that lost a dimension
+        warnings.filterwarnings("ignore", message="Adapter .* LoRA tensor.* invalid shape")
         return peft.get_peft_model_state_dict(root, save_embedding_layers=tables)
 
 
@@ -141,15 +150,22 @@ def _config(peft: Any, folder: Path) -> Any:
         raise CheckpointError(
             f"the adapter in `{folder}` uses {', '.join(asked)}, which PEFT does outside the layers; it runs in PEFT alone"
         )
+    try:
+        with _heard(folder):
+            return peft.LoraConfig.from_pretrained(str(folder))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"`{folder / CONFIG}` cannot be read by PEFT {peft.__version__}: {error}") from error
+
+
+@contextmanager
+def _heard(folder: Path) -> Iterator[None]:
+    """What PEFT warns of goes to the log, and no further."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        try:
-            config = peft.LoraConfig.from_pretrained(str(folder))
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"`{folder / CONFIG}` cannot be read by PEFT {peft.__version__}: {error}") from error
+        yield
     for warning in told:
-        log.warn(f"`{folder / CONFIG}`: {warning.message}")
-    return config
+        if not issubclass(warning.category, (FutureWarning, DeprecationWarning)):  # between PEFT and transformers
+            log.info(f"PEFT on `{folder}`: {warning.message}")
 
 
 def _without_language_prefix(module: Any, tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, torch.Tensor]:
@@ -189,14 +205,43 @@ def _refuse_absent_rows(module: Any, config: Any, folder: Path) -> None:
         )
 
 
-def _require_all(root: Any, module: Any, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Every tensor that is missing, left over, or not what its place takes, in one error."""
+def _places(root: Any, module: Any) -> dict[str, torch.Tensor]:
+    """Where saved tensors may go, whole tables of a language model included, which PEFT adds where it deems it right."""
     needed = saved_tensors(root)
     is_lm = getattr(module, "get_output_embeddings", lambda: None)() is not None
-    known = {**needed, **(saved_tensors(root, tables=True) if is_lm else {})}
+    return {**(saved_tensors(root, tables=True) if is_lm else {}), **needed}
+
+
+def _with_pad_rows(
+    tensors: dict[str, torch.Tensor], places: Mapping[str, torch.Tensor], before: int, now: int
+) -> dict[str, torch.Tensor]:
+    """Tensors that were trained before a pad token came, with rows for it: the base's own, and no change of them."""
+    grown = dict(tensors)
+    for name, tensor in tensors.items():
+        place = places.get(name)
+        if place is None or place.ndim != tensor.ndim:
+            continue
+        along = [i for i, (was, size) in enumerate(zip(tensor.shape, place.shape, strict=True)) if was != size]
+        if len(along) == 1 and (tensor.shape[along[0]], place.shape[along[0]]) == (before, now):
+            rest = place.narrow(along[0], before, now - before)
+            rest = torch.zeros_like(rest) if _DELTA.search(name) else rest
+            grown[name] = torch.cat([tensor, rest.detach().to("cpu", tensor.dtype)], along[0])
+    return grown
+
+
+_DELTA = re.compile(r"\.lora_(A|B|embedding_A|embedding_B)\b")
+
+
+def _require_all(
+    root: Any, module: Any, places: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], folder: Path
+) -> None:
+    """Every tensor that is missing, left over, or not what its place takes, in one error."""
+    needed = saved_tensors(root)
     missing = [name for name in needed if name not in tensors]
-    extra = [name for name in tensors if name not in known]
-    wrong = [f"{name} {fault}" for name, t in tensors.items() if name in known and (fault := fault_of(t, known[name]))]
+    extra = [name for name in tensors if name not in places]
+    wrong = [
+        f"{name} {fault}" for name, t in tensors.items() if name in places and (fault := fault_of(t, places[name]))
+    ]
     faults = [
         f"{len(names)} {what}: {', '.join(names)}"
         for what, names in (("missing", missing), ("that belong nowhere", extra), ("wrong", wrong))

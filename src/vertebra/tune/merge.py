@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,13 +109,30 @@ def merge_in_place(model: Any) -> int:
     """Add every adapter to the matrix it sits on, and take the adapters out; returns how many matrices changed."""
     parts = parts_of(model)
     count = 0
-    for root in (parts.lm, *parts.encoders.values(), *parts.projector.values()):
+    roots = (parts.lm, *parts.encoders.values(), *parts.projector.values())
+    _require_places(roots)
+    for root in roots:
         for name, module in replaced(root):
             put_back(root, name, _merged(root, module))
             count += 1
         forget(root)
     _settle_tie(parts.lm)
     return count
+
+
+def _require_places(roots: Iterable[Any]) -> None:
+    """Stop before anything is merged where a plain model has no place for what an adapter learned."""
+    without = [
+        name
+        for root in roots
+        for name, module in replaced(root)
+        if any(getattr(module, "lora_bias", {}).values()) and getattr(module.get_base_layer(), "bias", None) is None
+    ]
+    if without:
+        raise ConfigError(
+            f"the adapter has biases of its own (lora_bias) on {len(without)} linears that have none, {without[0]} for one: "
+            "a plain model cannot hold them. Run base and adapter side by side"
+        )
 
 
 def _merged(root: Any, module: Any) -> nn.Module:

@@ -124,6 +124,16 @@ def base_of(folder: str | Path) -> str:
     return named
 
 
+def rows_without_pads(backbone: Any) -> int | None:
+    """How many rows the tables had before the pad tokens that came last; None where none did."""
+    rows = None
+    for growth in reversed(backbone.growths if backbone is not None else []):
+        if not growth.is_pad:
+            break
+        rows = growth.rows_before
+    return rows
+
+
 def require_tokens(backbone: Any, folder: Path) -> None:
     """A tokenizer beside PEFT's files that knows tokens which the base does not: they were added before the training."""
     file = folder / "tokenizer.json"
@@ -133,8 +143,14 @@ def require_tokens(backbone: Any, folder: Path) -> None:
     added = {entry["content"]: entry["id"] for entry in read_json(file).get("added_tokens", [])}
     lacking = {token: number for token, number in added.items() if known.get(token) != number}
     if lacking:
-        listing = ", ".join(f"{token!r} ({number})" for token, number in sorted(lacking.items(), key=lambda x: x[1]))
+        taken = {number: f"; there it is {token!r}" for token, number in known.items()}
+        listing = ", ".join(f"{token!r} ({n}{taken.get(n, '')})" for token, n in sorted(lacking.items(), key=_second))
         raise CheckpointError(
-            f"the tokenizer in `{folder}` has tokens that the base has not, or not so: {listing}. Add them to the base with "
-            "grow_vocabulary(backbone, [...]) in this order, and give the grown backbone as base"
+            f"the tokenizer in `{folder}` has tokens that the base has not, or not so: {listing}. Add them with "
+            "grow_vocabulary(backbone, [...]), where need be after undo_growth(backbone) has taken a pad token back, and "
+            "give that backbone as base"
         )
+
+
+def _second(pair: tuple[str, int]) -> int:
+    return pair[1]
