@@ -7,13 +7,15 @@
     vertebra.json           the base's id and fingerprint, growths, prompt builder, statistics
     tokenizer files
 
-`load_adapter` restores exactly this on a fresh base: growths are replayed, and a wrong base is an error.
+`load_adapter` restores exactly this on a fresh base: growths are replayed, and a wrong base is an error. It takes a folder
+that PEFT wrote itself too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,22 +24,24 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from vertebra import log
 from vertebra.backbone.habits import check_fingerprint
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.saving import record
 from vertebra.backbone.source import RECORD, read_json
-from vertebra.backbone.vocabulary import Growth, regrow
-from vertebra.errors import CheckpointError, ConfigError
+from vertebra.backbone.vocabulary import Growth, regrow, undo_growth
+from vertebra.errors import CheckpointError, ConfigError, VertebraError
 from vertebra.folders import require_free, write_whole
 from vertebra.multimodal.describe import holds_parts
 from vertebra.multimodal.kinds import part_from, part_record
 from vertebra.multimodal.model import MultimodalModel
 from vertebra.tune.choose import is_adapter
-from vertebra.tune.fingerprint import BasePrint, check_base
-from vertebra.tune.lora import LANGUAGE, Adapter, has_adapter, peft_quiet, require_peft
+from vertebra.tune.fingerprint import BasePrint, base_print, check_base
+from vertebra.tune.folder import fault_of, put_on, saved_tensors, take_out
+from vertebra.tune.lora import LANGUAGE, Adapter, has_adapter
 from vertebra.tune.parts import Parts, parts_of
+from vertebra.tune.record import AdapterFolder, folder_of, name_to_load, read_adapter, require_tokens, rows_without_pads
 
-FOLDER = "lora_adapter"
 TRAINED = "trained.safetensors"
 PARTS = "parts.safetensors"
 
@@ -53,9 +57,11 @@ def save_adapter(
 
 def write_adapter(model: Any, adapter: Adapter, folder: Path, *, extra: Mapping[str, Any] | None = None) -> None:
     """The files of an adapter into a folder that exists (a checkpoint writes its own around them)."""
+    from vertebra.tune.biased import forgets_bias
+
     parts = parts_of(model)
     for name, root in adapter.roots.items():
-        inside = folder / _folder(name)
+        inside = folder / folder_of(name)
         inside.mkdir()
         save_file(adapter_tensors(root), inside / "adapter_model.safetensors", metadata={"format": "pt"})
         config = root.peft_config["default"]
@@ -66,7 +72,8 @@ def write_adapter(model: Any, adapter: Adapter, folder: Path, *, extra: Mapping[
         config.save_pretrained(inside)
         config.inference_mode, config.base_model_name_or_path = was
     brought = _brought(model)
-    trained = [n for n, p in model.named_parameters() if p.requires_grad and not is_adapter(n)]
+    trains = {n for n, p in model.named_parameters() if p.requires_grad} | set(adapter.trained)
+    trained = [n for n, _ in model.named_parameters() if n in trains and not is_adapter(n)]
     _save({n: p for n, p in model.named_parameters() if n in trained and _part_of(n) not in brought}, folder / TRAINED)
     _save(_whole_parts(model, brought), folder / PARTS)
     about: dict[str, Any] = {"record": getattr(model, "record", {}), **(extra or {})}
@@ -75,7 +82,9 @@ def write_adapter(model: Any, adapter: Adapter, folder: Path, *, extra: Mapping[
         parts.backbone.tokenizer.save_pretrained(folder)
     about["adapter"] = {
         "base": asdict(adapter.base),
+        "source": None if parts.backbone is None else name_to_load(parts.backbone),
         "roots": list(adapter.roots),
+        "head_bias": not forgets_bias(parts.lm),
         "trained": trained,
         "parts": {name: part_record(model.parts[name]) for name in brought},
     }
@@ -84,13 +93,13 @@ def write_adapter(model: Any, adapter: Adapter, folder: Path, *, extra: Mapping[
 
 def adapter_tensors(root: Any) -> dict[str, torch.Tensor]:
     """An adapter's tensors under the names that PEFT saves."""
-    import peft
-
-    with peft_quiet():
-        # by default PEFT would add both whole matrices once the vocabulary has grown
-        tensors = peft.get_peft_model_state_dict(root, save_embedding_layers=False)
-    kept = {name: tensor for name, tensor in tensors.items() if is_adapter(name)}
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}
+    kept: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in saved_tensors(root).items():
+        shared = tensor.data_ptr() in places  # tables that PEFT ties; a file holds each by itself
+        places.add(tensor.data_ptr())
+        kept[name] = tensor.detach().clone() if shared else tensor.detach().cpu().contiguous()
+    return kept
 
 
 def load_adapter(
@@ -99,67 +108,76 @@ def load_adapter(
     """Put a saved adapter on its base (a model, or the id or folder of one); returns the model and the adapter.
 
     The base may be ungrown: recorded growths that it lacks are replayed. Statistics, prompt builder and tokenizer habits
-    are those of the training. `options` are `load_backbone`'s, where the base is loaded here.
+    are those of the training. A folder that PEFT wrote itself holds the adapter alone, and no fingerprint of its base.
+    `options` are `load_backbone`'s, where the base is loaded here.
     """
-    folder = Path(folder)
-    about = read_adapter_record(folder)
-    who = name or str(folder)
-    model, brought = _with_parts(_loaded(base, options), folder, about["adapter"].get("parts", {}), who)
+    found, who = read_adapter(folder), name or str(folder)
+    model, brought = _with_parts(_loaded(base, options), found.folder, found.told.get("parts", {}), who)
     parts = parts_of(model)
     if has_adapter(model):
         raise CheckpointError(f"`{who}`: the base has an adapter already; load the base anew, or merge the first one")
-    _refuse_merged(parts, folder, who)
-    base_print = check_base(parts, BasePrint(**about["adapter"]["base"]), who=who, brought=brought)
-    if parts.backbone is not None:
-        _replay(parts.backbone, about["backbone"], who)
-    roots = {root: _load_root(parts, root, folder / _folder(root), trainable) for root in about["adapter"]["roots"]}
-    full = _spelled(model, about["adapter"].get("trained", ()))
+    _refuse_merged(parts, found, who)
+    with _given_back_on_error(model, parts):
+        prepared = _prepared(parts, found, brought, who)
+        rows = None if found.about else rows_without_pads(parts.backbone)
+        roots = {root: _put_on(parts, root, inside, trainable, rows) for root, inside in found.roots.items()}
+        full = _spelled(model, found.told.get("trained", ())) if found.about else _trained_by_peft(model, parts.lm)
+        if found.about:
+            _load_trained(model, found.folder, [n for n in full if _part_of(n) not in brought], who=who)
+    _with_bias(parts.lm, found.told, who)
     for parameter_name, parameter in model.named_parameters():
         parameter.requires_grad_(trainable and (is_adapter(parameter_name) or parameter_name in full))
-    _load_trained(model, folder, who=who)
+    for root in roots.values() if not trainable else ():
+        root.eval()
     if hasattr(model, "record"):
-        model.record.update(about.get("record", {}))
+        model.record.update(found.about.get("record", {}))
     known = ("format", "backbone", "versions", "adapter")
-    return model, Adapter(roots=roots, base=base_print, about={k: v for k, v in about.items() if k not in known})
+    about = {k: v for k, v in found.about.items() if k not in known}
+    return model, Adapter(roots=roots, base=prepared, trained=tuple(full), about=about)
 
 
-def read_adapter_record(folder: str | Path) -> dict[str, Any]:
-    """What an adapter's folder says of itself; one clear message where it is none."""
-    folder = Path(folder)
-    inside = folder / FOLDER
-    if not folder.is_dir():
-        raise CheckpointError(f"`{folder}` is no folder; expected one with `{FOLDER}/` in it")
-    missing = [
-        str(path.relative_to(folder))
-        for path in (folder / RECORD, inside / "adapter_config.json", inside / "adapter_model.safetensors")
-        if not path.is_file()
-    ]
-    if missing:
-        raise CheckpointError(f"`{folder}` is no adapter of ours: {', '.join(missing)} missing")
-    about = read_json(folder / RECORD)
-    if "adapter" not in about:
-        raise CheckpointError(f"`{folder / RECORD}` tells of no adapter; `{folder}` is a whole model, not an adapter")
-    return about
+def _prepared(parts: Parts, found: AdapterFolder, brought: Collection[str], who: str) -> BasePrint:
+    """The base with the tokens of the training, and its fingerprint without them."""
+    if not found.about:  # PEFT's own folder: no fingerprint, and no growth that could be replayed
+        if parts.backbone is not None:
+            require_tokens(parts.backbone, found.folder)
+        return base_print(parts)
+    checked = check_base(parts, BasePrint(**found.told["base"]), who=who, brought=brought)
+    if parts.backbone is not None:
+        _replay(parts.backbone, found.about["backbone"], who)
+    return checked
 
 
-def adapter_digest(folder: str | Path) -> str:
-    """A hash of an adapter's tensors: how a merged model remembers what was merged into it."""
-    import hashlib
+@contextmanager
+def _given_back_on_error(model: Any, parts: Parts) -> Iterator[None]:
+    """What does not fit leaves the base as it was: whoever gave it may try another folder."""
+    trains = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    backbone = parts.backbone
+    before = (len(backbone.growths), backbone._builder) if backbone is not None else (0, None)
+    try:
+        yield
+    except VertebraError:
+        for root in (parts.lm, *parts.encoders.values(), *parts.projector.values()):
+            take_out(root)
+        for parameter, trained in trains:
+            parameter.requires_grad_(trained)
+        if backbone is not None:
+            while len(backbone.growths) > before[0]:
+                undo_growth(backbone)
+            backbone._builder = before[1]
+        raise
 
-    digest = hashlib.sha256()
-    for path in sorted(Path(folder).glob(f"{FOLDER}*/adapter_model.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:32]
+
+def _trained_by_peft(model: Any, lm: Any) -> list[str]:
+    """What PEFT would train beside its own tensors: biases, where the config says so."""
+    inside = {id(parameter) for parameter in lm.parameters() if parameter.requires_grad}
+    return [name for name, parameter in model.named_parameters() if id(parameter) in inside and not is_adapter(name)]
 
 
-def _folder(root: str) -> str:
-    return FOLDER if root == LANGUAGE else f"{FOLDER}.{root}"
-
-
-def _refuse_merged(parts: Parts, folder: Path, who: str) -> None:
+def _refuse_merged(parts: Parts, found: AdapterFolder, who: str) -> None:
     where = Path(getattr(parts.backbone, "hf_hub_path", "")) / RECORD
     merged = read_json(where).get("merged", []) if where.is_file() else []
-    if adapter_digest(folder) in merged:
+    if found.digest in merged:
         raise CheckpointError(f"`{who}` is merged into `{where.parent}` already; merging it twice would double it")
 
 
@@ -179,29 +197,41 @@ def _replay(backbone: Any, recorded: Mapping[str, Any], who: str) -> None:
         backbone._builder = recorded["prompt_builder"]
 
 
-def _load_root(parts: Parts, root: str, folder: Path, trainable: bool) -> Any:
-    peft = require_peft()
+def _put_on(parts: Parts, root: str, folder: Path, trainable: bool, rows: int | None) -> Any:
     module = parts.lm if root == LANGUAGE else parts.module(root)
     if module is None:
         raise CheckpointError(f"`{folder}` is an adapter for {root}, which this model does not have")
-    try:
-        load_file(folder / "adapter_model.safetensors")
-        with peft_quiet():
-            config = peft.PeftConfig.from_pretrained(str(folder))
-            config.inference_mode = not trainable
-            return peft.PeftModel.from_pretrained(module, str(folder), config=config, is_trainable=trainable)
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"the adapter in `{folder}` cannot be loaded: {error}") from error
+    return put_on(module, folder, trainable=trainable, rows=rows)
 
 
-def _load_trained(model: Any, folder: Path, *, who: str) -> None:
+def _with_bias(lm: Any, about: Mapping[str, Any], who: str) -> None:
+    """New rows of a biased head as they were trained: with the bias, or as PEFT alone computes them, without."""
+    from vertebra.tune.biased import add_bias, forgets_bias
+
+    if about.get("head_bias"):
+        add_bias(lm)
+    elif forgets_bias(lm):
+        log.warn(
+            f"`{who}` trained rows of a head without the head's bias, as PEFT alone does; it runs as it was trained, and a "
+            "merge takes the bias away. Train it again to have the bias"
+        )
+
+
+def _load_trained(model: Any, folder: Path, names: Collection[str], *, who: str) -> None:
+    """Fill what was trained in full; the record names it, so that nothing can be missing or left over."""
     tensors = _read(folder / TRAINED)
     tensors = dict(zip(_spelled(model, tensors), tensors.values(), strict=True))
     named = dict(model.named_parameters())
-    unknown = sorted(n for n, t in tensors.items() if n not in named or named[n].shape != t.shape)
-    if unknown:
+    faults = [f"`{name}` is missing" for name in sorted(names) if name not in tensors]
+    for name, tensor in tensors.items():
+        if name not in named or name not in names:
+            faults.append(f"`{name}` belongs nowhere")
+        elif fault := fault_of(tensor, named[name]):
+            faults.append(f"`{name}` {fault}")
+    if faults:
         raise CheckpointError(
-            f"`{who}` holds trained tensors that the base has not, or not so: {', '.join(unknown[:4])}"
+            f"`{who}` holds trained tensors that the base and its {RECORD} have not, or not so: {', '.join(faults)}. Copy "
+            "or save it again"
         )
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -262,9 +292,11 @@ def _with_parts(model: Any, folder: Path, described: Mapping[str, Any], who: str
             )
     tensors = _read(folder / PARTS)
     named = {name: tensor for name, tensor in model.state_dict().items() if _part_of(name) in described}
-    wrong = sorted(set(tensors) ^ set(named)) or [n for n, t in named.items() if t.shape != tensors[n].shape]
-    if wrong:
-        raise CheckpointError(f"the parts in `{folder / PARTS}` do not fit the base's: {', '.join(wrong[:4])}")
+    faults = [f"`{n}` is missing" for n in named if n not in tensors]
+    faults += [f"`{n}` belongs nowhere" for n in tensors if n not in named]
+    faults += [f"`{n}` {fault}" for n, t in tensors.items() if n in named and (fault := fault_of(t, named[n]))]
+    if faults:
+        raise CheckpointError(f"the parts in `{folder / PARTS}` do not fit the base's: {', '.join(faults)}")
     with torch.no_grad():
         for name, tensor in named.items():
             tensor.copy_(tensors[name])

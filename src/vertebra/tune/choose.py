@@ -52,6 +52,8 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 
 
+_OF_PEFT = (".lora_", "lora_magnitude_vector", "trainable_tokens_delta", ".modules_to_save.")
+
 # stages that go on where `align` ended
 ALIGNED_FIRST = ("finetune", "vla-train")
 
@@ -133,7 +135,7 @@ def _warn_of_random(parts: Parts, stage: str) -> None:
 
 def is_adapter(name: str) -> bool:
     """Whether a parameter belongs to an adapter, by PEFT's names."""
-    return any(mark in name for mark in (".lora_", "lora_magnitude_vector", "trainable_tokens_delta"))
+    return any(mark in name for mark in _OF_PEFT)
 
 
 def matching(names: Iterable[str], pattern: str) -> list[str]:

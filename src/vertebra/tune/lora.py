@@ -59,6 +59,8 @@ class Adapter:
     roots: dict[str, Any]
     base: BasePrint
     """What the base was before the adapter came."""
+    trained: tuple[str, ...] = ()
+    """Of a loaded one: what trained in full beside it, though it may be frozen now."""
     about: dict[str, Any] = field(default_factory=dict)
     """What the folder of a loaded one says beside (statistics)."""
 
@@ -70,6 +72,8 @@ class Adapter:
 def add_lora(model: Any, settings: LoraSettings, *, seed: int = 0) -> Adapter:
     """Put adapters into a model, in place. Its start is a function of `seed` alone."""
     peft = require_peft()
+    from vertebra.tune.biased import add_bias
+
     parts = parts_of(model)
     if has_adapter(model):
         raise ConfigError("the model has an adapter already; merge it first, or load the base anew")
@@ -87,6 +91,7 @@ def add_lora(model: Any, settings: LoraSettings, *, seed: int = 0) -> Adapter:
         with peft_quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             roots[name] = peft.get_peft_model(root, config)
+    add_bias(roots[LANGUAGE])
     return Adapter(roots=roots, base=base)
 
 

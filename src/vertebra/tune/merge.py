@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ from vertebra.errors import CheckpointError, ConfigError
 from vertebra.folders import require_free, write_whole
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.tokens import TokenSequence
-from vertebra.tune.adapter import adapter_digest, load_adapter
+from vertebra.tune.adapter import load_adapter
+from vertebra.tune.folder import forget, put_back, replaced
+from vertebra.tune.lora import Adapter
 from vertebra.tune.parts import parts_of
+from vertebra.tune.record import read_adapter
 
 # Largest difference that is good, as a share of the largest logit.
 BOUNDS = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
@@ -77,7 +81,7 @@ def merge(
         )
     out = Path(out)
     require_free(out, overwrite=overwrite)
-    model, _ = load_adapter(base, adapter, dtype="float32")
+    model, loaded = load_adapter(base, adapter, dtype="float32")
     target = as_dtype(dtype) if dtype else _dtype_of(parts_of(model).backbone)
     model.eval()
     before = probe_logits(model)
@@ -96,31 +100,77 @@ def merge(
     )
     if not report.good:
         raise CheckpointError(f"{report}. Nothing was written; merge into fp32 (--dtype float32), or raise the bound")
-    write_whole(out, lambda part: _fill(part, model, base, adapter), replace=True)
+    write_whole(out, lambda part: _fill(part, model, base, read_adapter(adapter).digest, loaded), replace=True)
     return report
 
 
 @torch.no_grad()
 def merge_in_place(model: Any) -> int:
     """Add every adapter to the matrix it sits on, and take the adapters out; returns how many matrices changed."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     parts = parts_of(model)
     count = 0
-    for root in (parts.lm, *parts.encoders.values(), *parts.projector.values()):
-        for name, module in list(root.named_modules()):
-            layer = getattr(module, "token_adapter", module)
-            if not isinstance(layer, BaseTunerLayer) or name.endswith("token_adapter"):
-                continue
-            if not _add(layer):
-                layer.merge()
-            stem, _, leaf = name.rpartition(".")
-            setattr(root.get_submodule(stem), leaf, layer.get_base_layer())
+    roots = (parts.lm, *parts.encoders.values(), *parts.projector.values())
+    _require_places(roots)
+    for root in roots:
+        for name, module in replaced(root):
+            put_back(root, name, _merged(root, module))
             count += 1
-        for mark in ("peft_config", "_hf_peft_config_loaded", "active_adapter"):
-            if mark in vars(root):
-                delattr(root, mark)
+        forget(root)
+    _settle_tie(parts.lm)
     return count
+
+
+def _require_places(roots: Iterable[Any]) -> None:
+    """Stop before anything is merged where a plain model has no place for what an adapter learned."""
+    without = [
+        name
+        for root in roots
+        for name, module in replaced(root)
+        if any(getattr(module, "lora_bias", {}).values()) and getattr(module.get_base_layer(), "bias", None) is None
+    ]
+    if without:
+        raise ConfigError(
+            f"the adapter has biases of its own (lora_bias) on {len(without)} linears that have none, {without[0]} for one: "
+            "a plain model cannot hold them. Run base and adapter side by side"
+        )
+
+
+def _merged(root: Any, module: Any) -> nn.Module:
+    """The plain module that does what one of PEFT's does."""
+    from vertebra.tune.biased import without_bias
+
+    if hasattr(module, "modules_to_save"):
+        return module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+    layer = getattr(module, "token_adapter", module)
+    plain = layer.get_base_layer()
+    weight = getattr(plain, "weight", None)
+    if layer is module and any(weight is table.weight for table in _tables(root) if table is not plain):
+        plain.weight = nn.Parameter(plain.weight.detach().clone())  # an adapter of one of two tables that are tied
+    if not _add(layer):
+        without_bias(layer)
+        layer.merge()
+    return plain
+
+
+def _tables(root: Any) -> list[Any]:
+    """Embedding and head of a language model, without what PEFT put around them; none of another module."""
+    if not hasattr(root, "get_output_embeddings"):
+        return []
+    found = [table for table in (root.get_input_embeddings(), root.get_output_embeddings()) if table is not None]
+    wrapped = [getattr(table, "token_adapter", table) for table in found]
+    return [table.get_base_layer() if hasattr(table, "get_base_layer") else table for table in wrapped]
+
+
+def _settle_tie(lm: Any) -> None:
+    """A config must not promise a tie that the merge undid: the next to load it would take one table for both."""
+    tables = _tables(lm)
+    if len(tables) < 2 or not getattr(lm.config, "tie_word_embeddings", False):
+        return
+    embedding, head = tables
+    if torch.equal(embedding.weight, head.weight):
+        head.weight = embedding.weight
+    else:
+        lm.config.tie_word_embeddings = False
 
 
 def _add(layer: Any) -> bool:
@@ -188,14 +238,13 @@ def _cast(model: Any, dtype: torch.dtype) -> None:
     backbone.llm.config.dtype = dtype
 
 
-def _fill(part: Path, model: Any, base: str | Path, adapter: str | Path) -> None:
+def _fill(part: Path, model: Any, base: str | Path, digest: str, loaded: Adapter) -> None:
     inner = model.save(part / "model")
     for path in inner.iterdir():
         path.rename(part / path.name)
     inner.rmdir()
     about = read_json(part / RECORD)
     earlier = read_json(Path(base) / RECORD).get("merged", []) if (Path(base) / RECORD).is_file() else []
-    known = read_json(Path(adapter) / RECORD)
-    kept = {name: value for name, value in known.items() if name not in (*about, "adapter")}
-    about |= kept | {"merged": [*earlier, adapter_digest(adapter)]}
+    about |= {name: value for name, value in loaded.about.items() if name not in about}
+    about["merged"] = [*earlier, digest]
     (part / RECORD).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
