@@ -124,7 +124,7 @@ def _check_given(tables: Tables, ids: Any, given: dict[str, Any]) -> None:
 
 def _checked(made: Any, ids: torch.Tensor, embedding: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     """What `tables` gave, where the ids are; or one error with what came and what was expected."""
-    rows, width = embedding.weight.shape  # type: ignore[union-attr, misc]
+    rows, width = embedding.weight.shape  # type: ignore[misc]
     if not isinstance(made, tuple | list) or len(made) != 2 or not all(isinstance(one, torch.Tensor) for one in made):
         raise InjectionError(f"`tables` returned a {type(made).__name__}; expected two tensors: mask and embeddings")
     mask, embeds = (one.to(ids.device) for one in made)
