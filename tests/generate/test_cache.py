@@ -237,3 +237,24 @@ def test_right_and_left_padding_are_one():
     rows = prompts("tiny-gpt2")
     states_of = [prefill(model, collate(rows, pad_id=model.pad_token_id, side=side)) for side in ("left", "right")]
     torch.testing.assert_close(states_of[0].logits, states_of[1].logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "room"), [("tiny-mistral", 60, 512), ("tiny-mistral", 6, 6), ("tiny-gemma3", 40, 40)]
+)
+def test_a_foreign_static_cache_of_windows_goes_on(name, length, room):
+    """Windows alone roll, and take as many columns as the model has positions; a shorter one than the window does not."""
+    model, (prompt, *_) = backbone(name), prompts(name, (5,))
+    cache = StaticCache(config=model.llm.config, max_cache_len=length)
+    with torch.no_grad():
+        model.llm(input_ids=torch.tensor(prompt.ids[None, :3]), past_key_values=cache, use_cache=True)
+    state = prefill(model, prompt, cache=cache)
+    assert state.static_length == room
+    said = []
+    for _ in range(min(20, room - len(prompt))):
+        said.append(int(state.logits[0].argmax()))
+        state.step(torch.tensor(said[-1:]))
+    assert said == plain_greedy(name, prompt, len(said))
+    if room == 6:
+        with pytest.raises(GenerationError, match="static cache of 6 columns cannot hold 7"):
+            state.step(torch.tensor([7]))

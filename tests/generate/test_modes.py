@@ -12,16 +12,18 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import TopKLogitsWarper, WatermarkingConfig
+from transformers import DynamicCache, TopKLogitsWarper, WatermarkingConfig
 
 from tests.generate.plain import FAMILIES, backbone, plain_rows, prompts
 from tests.multimodal.models import batch_of, page_row, shared, text_row
+from vertebra.backbone.registry import load_backbone
 from vertebra.errors import GenerationError
 from vertebra.generate.call import generate
 from vertebra.generate.capture import Capture
 from vertebra.generate.constraint import AllowedIds, AllowedSteps
 from vertebra.generate.grammar import regex
 from vertebra.generate.keys import KEYS
+from vertebra.sequence.tokens import TokenSequence
 
 PAGE = Path(__file__).parents[2] / "docs" / "generation.md"
 CELLS = [(engine, kind) for engine in ("vertebra", "hf") for kind in ("ids", "embeddings")]
@@ -179,3 +181,26 @@ def test_the_other_engine_goes_on_from_what_we_computed():
     shared_model, batch = inputs("embeddings", 2)
     beams = generate(shared_model, batch, num_beams=3, max_new_tokens=4)
     assert generate(shared_model, prefill(shared_model, batch), num_beams=3, max_new_tokens=4).tokens == beams.tokens
+
+
+@pytest.mark.parametrize("name", ["tiny-mistral", "tiny-gemma3"])
+def test_a_window_of_one_position(name):
+    """The library's dynamic layers keep all that such a window should forget; its engine gets layers of ours."""
+    model = load_backbone(
+        name, inference_mode=True, weights=True, dtype="float32", config_overrides={"sliding_window": 1}
+    )
+    rows = [TokenSequence.of(range(10, 22)), TokenSequence.of(range(30, 35)), TokenSequence.of([9])]
+    plain = generate(model, rows, max_new_tokens=8, eos_token_id=(), use_cache=False).tokens
+    for engine in ("vertebra", "hf"):
+        for options in ({}, {"chunk": 3}, {"cache": "static"}):
+            assert generate(model, rows, max_new_tokens=8, eos_token_id=(), engine=engine, **options).tokens == plain
+        assert generate(model, rows[2], max_new_tokens=8, eos_token_id=(), engine=engine).tokens == plain[2:]
+        cache = DynamicCache(config=model.llm.config)
+        with torch.no_grad():
+            model.llm(input_ids=torch.tensor(rows[0].ids[None, :9]), past_key_values=cache, use_cache=True)
+        result = generate(model, rows[0], max_new_tokens=8, eos_token_id=(), engine=engine, cache=cache)
+        assert result.tokens == plain[:1]
+    beams = [generate(model, rows, max_new_tokens=5, num_beams=3, use_cache=use).tokens for use in (True, False)]
+    assert beams[0] == beams[1]
+    with pytest.raises(GenerationError, match="keeps more of a window of one position"):
+        generate(model, rows, max_new_tokens=5, cache_implementation="quantized")

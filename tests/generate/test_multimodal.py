@@ -26,6 +26,7 @@ from vertebra.backbone.tiny import TINY
 from vertebra.errors import GenerationError, InjectionError
 from vertebra.generate.call import generate
 from vertebra.generate.prefilling import prefill
+from vertebra.generate.state import AHEAD
 from vertebra.sequence.tokens import TokenSequence
 
 NEW = 6
@@ -109,6 +110,27 @@ def test_other_ways_of_computing(model, options):
     rows = rows_of()
     result = generate(model, batch_of(model, rows), max_new_tokens=NEW, eos_token_id=(), **options)
     assert result.tokens == [plain_loop(model, row)[0] for row in rows]
+
+
+def test_a_long_answer_to_a_page(model):
+    """Beyond what is made ahead, and on with a second page; one pass over all of it by hand says the same."""
+    rows = [page_row(0, images=2, lines=3), text_row(7)]
+    count = AHEAD + 20 if model.backbone.identifier == "tiny-llama2" else 20
+    result = generate(
+        model, batch_of(model, rows), max_new_tokens=count, eos_token_id=(), temperature=1.0, seed=4, keep_state=True,
+        output_logits=True,
+    )  # fmt: skip
+    llm, (more, features) = model.backbone.llm, page_row(5, images=1, lines=1)
+    after = result.state.extend([more, more], [features, features])
+    for place, row in enumerate(rows):
+        said = llm.get_input_embeddings()(torch.tensor([result.tokens[place]]))
+        embeds = torch.cat([plain_embeds(model, row), said, plain_embeds(model, (more, features))], 1)
+        with torch.no_grad():
+            plain = llm(inputs_embeds=embeds, use_cache=False).logits[0]
+        begin = len(row[0]) - 1
+        made = torch.stack([logits[place] for logits in result.logits])
+        torch.testing.assert_close(made, plain[begin : begin + count], atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(after[place], plain[-1], atol=2e-4, rtol=1e-4)
 
 
 def test_cut_in_the_middle_of_an_image_and_of_a_page(model):

@@ -217,6 +217,30 @@ def test_drawing(case, number):
         assert weights[row, column[row]] > 0
 
 
+@given(cases(), st.integers(0, 99))
+@quick
+def test_of_the_same_logits_a_row_draws_the_same_alone_and_in_any_batch(case, seed):
+    """Bit for bit, through every rule; a stream's numbers do not depend on how many are drawn of it."""
+    scores, ids = case
+    settings = Settings(repetition_penalty=1.3, temperature=0.8, top_k=9, top_p=0.8, min_p=0.02, no_repeat_ngram_size=2)
+    rules = rules_of(settings, ends=(), vocabulary=V, last_step=9, prompt=1)
+    numbers = torch.rand(len(scores), 1, generator=torch.Generator().manual_seed(seed))
+
+    def draw(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        made, context = scores[rows], context_of(ids[rows])
+        for rule in rules:
+            made = rule(made, context)
+        return drawn(made, numbers[rows])
+
+    together = draw(slice(None))
+    for row in range(len(scores)):
+        alone = draw(slice(row, row + 1))
+        assert torch.equal(alone[0], together[0][row : row + 1])
+        assert torch.equal(alone[1], together[1][row : row + 1])
+    few, many = (torch.rand(count, generator=torch.Generator().manual_seed(seed)) for count in (5, 300))
+    assert torch.equal(few, many[:5])
+
+
 def test_drawing_gives_the_distribution():
     """2000 numbers of one stream, counted."""
     scores = torch.tensor([[0.0, 1.0, NEVER, 2.0, -1.0]])

@@ -50,6 +50,36 @@ def test_pieces_of_any_ids_make_the_whole(name, seed):
     assert said == whole(tokenizer, ids) or "\ufffd" in whole(tokenizer, ids)
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_a_long_text_and_long_waits(name):
+    """Thousands of ids; two hundred that say nothing in a row; a character whose bytes come after all of them."""
+    tokenizer = backbone(name).tokenizer
+    ids = tokenizer("\n".join(SAMPLES) * 25, add_special_tokens=False).input_ids
+    silent = [tokenizer.all_special_ids[0]] * 200
+    ids = [*ids, *silent, *tokenizer("🙂 and on", add_special_tokens=False).input_ids, *ids[:50]]
+    assert len(ids) > 1200
+    text, writer = Detokenizer(tokenizer), Writer(tokenizer, ("never said",))
+    pieces = [text.add(token) for token in ids]
+    assert "".join([*pieces, text.finish()]) == whole(tokenizer, ids)
+    assert "\ufffd" not in "".join(pieces)
+    last = len(ids) - 1
+    given = "".join(writer.add(token, last=place == last) for place, token in enumerate(ids))
+    assert given == whole(tokenizer, ids)
+
+
+def test_bytes_that_never_become_a_character_lose_nothing():
+    tokenizer = backbone("tiny-llama2").tokenizer
+    broken = tokenizer.convert_tokens_to_ids("<0xFF>")
+    after = tokenizer("then text. Stop", add_special_tokens=False).input_ids
+    text, stop = Detokenizer(tokenizer), StopStrings(tokenizer, ("Stop",), ())
+    ends = [stop.add(token) for token in [*[broken] * 200, *after]]
+    for token in [*[broken] * 200, *after]:
+        text.add(token)
+    text.finish()
+    assert text.text == whole(tokenizer, [*[broken] * 200, *after])
+    assert ends.index(True) == len(ends) - 1
+
+
 def test_half_a_character_is_held_back():
     tokenizer = backbone("tiny-llama2").tokenizer
     ids = tokenizer("a🙂b", add_special_tokens=False).input_ids

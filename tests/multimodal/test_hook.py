@@ -11,6 +11,7 @@ import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from vertebra import inject_at_prefill
+from vertebra.errors import ConfigError, InjectionError, UnknownNameError
 
 BOX, PATCH = 64, 65
 """Placeholder ids outside of the vocabulary, which has 64: such models have them."""
@@ -240,3 +241,108 @@ class TestTheCure:
         assert not {"forward", "generate", "prepare_inputs_for_generation"} & set(vars(model))
         with pytest.raises(RuntimeError, match="shape mismatch"):
             ask(model, pages())
+
+
+class TestACellRunAgain:
+    def test_the_new_hook_takes_the_place_of_the_old(self):
+        model, plain, given = model_of(), model_of(), pages(2)
+        calls = []
+
+        def blank(input_ids, bbox, pixel_values):
+            calls.append(1)
+            mask, embeds = model.tables(input_ids, bbox, pixel_values)
+            return mask, torch.zeros_like(embeds)
+
+        first = inject_at_prefill(model, blank)
+        assert not torch.equal(ask(model, given), without_cache(plain, given))
+        second = inject_at_prefill(model, model.tables)
+        assert torch.equal(ask(model, given), without_cache(plain, given))
+        assert len(calls) == 1
+        first()  # what was replaced is off already
+        assert torch.equal(ask(model, given), without_cache(plain, given))
+        second()
+        second()
+        assert not {"forward", "generate", "prepare_inputs_for_generation"} & set(vars(model))
+
+    def test_two_models_of_one_class(self):
+        one, other, given = model_of(), model_of(), pages()
+        undo = inject_at_prefill(one, one.tables)
+        inject_at_prefill(other, other.tables)
+        undo()
+        assert torch.equal(ask(other, given), without_cache(model_of(), given))
+        with pytest.raises(RuntimeError, match="shape mismatch"):
+            ask(one, given)
+
+    def test_what_stood_on_the_model_comes_back(self):
+        """Libraries that place a model on devices set a `forward` of their own on it."""
+        model = model_of()
+        own = model.forward
+        model.forward = own
+        inject_at_prefill(model, model.tables)()
+        assert model.forward is own
+
+
+class TestMistakes:
+    def test_a_name_that_exists_nowhere(self):
+        model = model_of()
+        with pytest.raises(UnknownNameError, match=r"unknown payload `pixelvalues`\. Did you mean `pixel_values`"):
+            inject_at_prefill(model, model.tables, payload=("bbox", "pixelvalues"))
+        assert "generate" not in vars(model)
+
+    def test_no_model(self):
+        with pytest.raises(ConfigError, match="got the class DocumentModel; expected a model that was made"):
+            inject_at_prefill(DocumentModel, DocumentModel.tables)
+        with pytest.raises(ConfigError, match="got a Linear"):
+            inject_at_prefill(torch.nn.Linear(2, 2), DocumentModel.tables)
+
+    def test_a_forward_without_embeddings(self):
+        model = model_of()
+        model.forward = lambda input_ids, attention_mask: None
+        with pytest.raises(ConfigError, match="takes input_ids, attention_mask, and no `inputs_embeds`"):
+            inject_at_prefill(model, model.tables)
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (lambda mask, embeds: (mask[:, :3], embeds[:, :3]), r"mask of bool \[2, 3\] and embeddings \[2, 3, 32\]"),
+            (lambda mask, embeds: (mask[:1], embeds[:1]), r"mask of bool \[1, 16\]"),
+            (lambda mask, embeds: (mask, embeds[..., :7]), r"\[2, 16, 7\]; expected bool \[2, 16\], .* \[2, 16, 32\]"),
+            (lambda mask, embeds: (mask.long(), embeds), r"mask of int64"),
+            (lambda mask, embeds: mask, "returned a Tensor; expected two tensors"),
+            (lambda mask, embeds: None, "returned a NoneType"),
+        ],
+    )  # fmt: skip
+    def test_tables_of_a_wrong_shape(self, change, said):
+        model = model_of()
+        inject_at_prefill(model, lambda input_ids, **page: change(*model.tables(input_ids, **page)))
+        with pytest.raises(InjectionError, match=said):
+            ask(model, pages(2))
+
+    def test_a_page_without_an_image(self):
+        """Tables that need one say so; tables that do without give what a plain loop gives."""
+        model, plain, given = model_of(), model_of(), pages(2)
+        del given["pixel_values"]
+        undo = inject_at_prefill(model, model.tables)
+        with pytest.raises(InjectionError, match="needs `pixel_values`, and this call gives bbox alone"):
+            ask(model, given)
+        undo()
+
+        def lenient(input_ids, bbox, pixel_values=None):
+            mask = input_ids == BOX
+            embeds = torch.zeros(*input_ids.shape, SIZE)
+            embeds[mask] = model.boxes(bbox)
+            return mask, embeds
+
+        inject_at_prefill(model, lenient)
+        with pytest.raises(InjectionError, match=r"id 65 in row 0, column 1 is beyond the 64 rows .*\(8 such places"):
+            ask(model, given)
+        given["input_ids"] = given["input_ids"].masked_fill(given["input_ids"] == PATCH, 30)
+        assert torch.equal(ask(model, given), without_cache(plain, {**given, "pixel_values": None}))
+
+    def test_a_page_without_ids(self):
+        model = model_of()
+        inject_at_prefill(model, model.tables)
+        given = pages()
+        del given["input_ids"]
+        with pytest.raises(InjectionError, match="came without `input_ids`"):
+            model.generate(**given, inputs_embeds=torch.zeros(1, 16, SIZE), max_new_tokens=2)

@@ -56,6 +56,18 @@ def cut_columns(batch: Batch, start: int, stop: int) -> Batch:
     )
 
 
+def with_steps(batch: Batch, steps: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> Batch:
+    """The batch with one token a row, [B], for each step; where a row was not live, padding stands."""
+    tokens, rows = zip(*steps, strict=True)
+    whole = batch.append(torch.stack(tokens, 1))
+    for column, live in enumerate(rows, batch.length):
+        if live is not None:  # a row that has ended says nothing: its columns are padding
+            whole["attention_mask"][:, column] = live.long()
+            whole["document"][:, column].masked_fill_(~live, -1)
+            whole["position_ids"][:, column].masked_fill_(~live, 0)
+    return whole
+
+
 def as_batch(batch: Any, backbone: Any, device: torch.device) -> tuple[Batch, Layout]:
     """A batch whose rows end in the last column, and its layout. What was padded to the right is padded to the left."""
     batch = given_batch(batch, backbone)

@@ -81,10 +81,24 @@ class Layout:
         """Whether columns and positions run together in every row, so that a window over one is one over the other."""
         if self.plain:
             return True
+        low, high = self._offsets
+        return bool((low >= high).all())  # a row of padding alone has nothing to disagree with
+
+    @cached_property
+    def goes_on_by_column(self) -> bool:
+        """The same with the next token counted: it does not where a row ends in padding and is to go on behind it."""
+        if self.plain:
+            return True
+        following = self.next_position[:, 0] - len(self._columns)
+        low, high = self._offsets
+        return bool((np.minimum(low, following) >= np.maximum(high, following)).all())
+
+    @cached_property
+    def _offsets(self) -> tuple[np.ndarray, np.ndarray]:
+        """[B], [B]: the least and the largest distance of an open column's position from its column."""
         offset = self.position - self._columns
         big = np.iinfo(np.int64).max
-        low, high = np.where(self.open, offset, big).min(1), np.where(self.open, offset, -big).max(1)
-        return bool((low >= high).all())  # a row of padding alone has nothing to disagree with
+        return np.where(self.open, offset, big).min(1), np.where(self.open, offset, -big).max(1)
 
     @property
     def longest(self) -> int:

@@ -108,7 +108,7 @@ def _empty(
 ) -> DecodeState:
     """A state with nothing computed but what the cache holds."""
     config = language.llm.config
-    length, static_length = 0, None
+    static_length = None
     if isinstance(cache, str):
         if cache not in _CACHES:
             raise UnknownNameError("cache", cache, _CACHES, hint="Or give a transformers cache.")
@@ -126,7 +126,7 @@ def _empty(
     made = caches.adopt(cache, trimmable=trimmable)
     length = int(made.get_seq_length())
     if caches.is_static(made):
-        static_length = max(int(layer.max_cache_len) for layer in made.layers)
+        static_length = caches.static_length(made, window=language.facts.window, limit=language.limit)
     if length == batch.length:  # nothing is left that could predict: the last column is computed again
         with torch.inference_mode():
             caches.trim(made, length - 1)

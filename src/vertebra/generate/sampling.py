@@ -3,8 +3,9 @@
     rule(scores [B, V], context) -> scores          every rule gives new scores; −inf means impossible
 
 The order is that of transformers: what changes scores first (penalties, bans, forced ids), then temperature, top-k,
-top-p and min-p. A token is drawn with one number a row from that row's own stream, so that what a row draws depends on
-its seed and on nothing else in the batch. It knows no model.
+top-p and min-p. A token is drawn with one number a row from that row's own stream, so that of the same logits a row
+draws the same, whatever else is in the batch. The logits themselves are the same up to rounding only: a model sums in
+another order in a batch of another size. It knows no model.
 
     V columns of scores: the whole vocabulary, or the few ids of a `Space` whose head rows were computed alone
 """

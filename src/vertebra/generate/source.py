@@ -9,6 +9,7 @@ A model that can do these three things can be decoded; nothing else of it is kno
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from torch import nn
 
 from vertebra.backbone.interface import LLMBackbone
 from vertebra.errors import GenerationError, InjectionError
+from vertebra.generate.columns import Piece
 from vertebra.multimodal.inject import Injection
 from vertebra.multimodal.model import MultimodalModel
 from vertebra.sequence.batch import Batch
@@ -90,6 +92,22 @@ class InjectedSource:
 
 def _drops(module: nn.Module) -> bool:
     return isinstance(module, nn.Dropout) and module.training and module.p > 0
+
+
+def inputs_of(source: Source, pieces: Sequence[Piece], start: int, stop: int) -> dict[str, torch.Tensor]:
+    """Inputs of columns start:stop, from the pieces that hold them; embeddings as soon as one has any."""
+    parts = []
+    for piece in pieces:
+        first, last = max(start, piece.start), min(stop, piece.stop)
+        if first < last:
+            parts.append(source.inputs(piece.batch, first - piece.start, last - piece.start, piece.encoded))
+    if len(parts) == 1:
+        return parts[0]
+    if all("input_ids" in part for part in parts):
+        return {"input_ids": torch.cat([part["input_ids"] for part in parts], 1)}
+    embed = source.backbone.embed_input_ids
+    embeds = [part["inputs_embeds"] if "inputs_embeds" in part else embed(part["input_ids"]) for part in parts]
+    return {"inputs_embeds": torch.cat(embeds, 1)}
 
 
 def source_of(model: Any) -> Source:

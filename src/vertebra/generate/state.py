@@ -18,19 +18,19 @@ from typing import Any, NamedTuple
 
 import torch
 
-from vertebra.errors import GenerationError
+from vertebra.errors import GenerationError, TooLongError
 from vertebra.generate.checks import check_prompt
-from vertebra.generate.columns import Piece, cut_columns, joined
+from vertebra.generate.columns import Piece, cut_columns, joined, with_steps
 from vertebra.generate.compiled import CompiledStep
 from vertebra.generate.hf import cache as caches
 from vertebra.generate.language import LAST, Language, Seen, Want
 from vertebra.generate.layout import Layout
-from vertebra.generate.source import Source
+from vertebra.generate.source import Source, inputs_of
 from vertebra.generate.step_masks import StepMasks
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.masks import SLIDING, Attend, plan
 
-_AHEAD = 256
+AHEAD = 256
 """Positions of that many steps are made at a time."""
 
 
@@ -74,9 +74,10 @@ class DecodeState:
         self._given = batch
         self._layout = layout
         self._pieces = pieces if pieces is not None else [Piece(0, batch, source.encode(batch))]
-        self._tail: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        self._tail: list[tuple[torch.Tensor, torch.Tensor | None]] = []  # the steps since, not yet joined to the given
+        self._whole: Batch | None = None  # both together, where somebody has asked
         self._masks: StepMasks | None = None
-        self._positions: torch.Tensor | None = None
+        self._positions: tuple[int, torch.Tensor] | None = None
 
     @property
     def rows(self) -> int:
@@ -94,46 +95,45 @@ class DecodeState:
 
     @property
     def batch(self) -> Batch:
-        """Every column that is known, those of the steps included."""
-        if self._tail:
-            ids = torch.stack([tokens for tokens, _ in self._tail], 1)
-            start = self._given.length
-            more = self._given.append(ids)
-            for column, (_, live) in enumerate(self._tail, start):
-                if live is not None:  # a row that has ended says nothing: its columns are padding
-                    more["attention_mask"][:, column] = live.long()
-                    more["document"][:, column].masked_fill_(~live, -1)
-                    more["position_ids"][:, column].masked_fill_(~live, 0)
-            self._pieces.append(Piece(start, cut_columns(more, start, more.length), None))
-            self._given, self._tail = more, []
-            self._changed()
-        return self._given
+        """Every column that is known, those of the steps included. Looking changes nothing."""
+        if not self._tail:
+            return self._given
+        if self._whole is None or self._whole.length < self._given.length + len(self._tail):
+            self._whole = with_steps(self._given, self._tail)
+        return self._whole
 
-    def note(self, tokens: torch.Tensor, *, live: torch.Tensor | None = None) -> None:
-        """Know of one more token a row without computing it yet: the next `extend` or `advance` does."""
-        self._tail.append((tokens, live))
-        _ = self.batch
-        self.seen = None
+    @property
+    def pieces(self) -> list[Piece]:
+        """The same as they were given, each with what was encoded of it; the steps are one more."""
+        if not self._tail:
+            return self._pieces
+        batch, start = self.batch, self._given.length
+        return [*self._pieces, Piece(start, cut_columns(batch, start, batch.length), None)]
+
+    @property
+    def layout(self) -> Layout:
+        """What the columns look like."""
+        return Layout(self.batch) if self._tail else self._given_layout()
 
     @property
     def text(self) -> torch.Tensor:
         """[B, L]: which columns hold a token of their own, as opposed to padding and slots."""
         batch = self.batch
-        parts = [self.source.text(piece.batch, piece.encoded) for piece in self._pieces]
+        parts = [self.source.text(piece.batch, piece.encoded) for piece in self.pieces]
         return torch.cat(parts, 1)[:, : batch.length] & batch["attention_mask"].bool()
 
-    @property
-    def layout(self) -> Layout:
-        """What the columns look like."""
-        batch = self.batch
-        if self._layout is None:
-            self._layout = Layout(batch)
-        return self._layout
+    def note(self, tokens: torch.Tensor, *, live: torch.Tensor | None = None) -> None:
+        """Know of one more token a row without computing it yet: the next `extend` or `advance` does."""
+        if self._speaks_again(live):
+            self._join()
+        self._tail.append((tokens, live))
+        self._join()
+        self.seen = None
 
     @torch.inference_mode()
     def advance(self, stop: int | None = None, want: Want = LAST) -> torch.Tensor | None:
         """Compute the given columns up to `stop` (None: all); the logits of the last one."""
-        batch = self.batch
+        batch = self._join()
         stop = batch.length if stop is None else stop
         if not self.length < stop <= batch.length:
             raise GenerationError(
@@ -150,16 +150,16 @@ class DecodeState:
         """
         if self.attend is not None:
             self._tail.append((tokens, live))
-            self._feed(self.batch.length, "step", want)
+            self._feed(self._join().length, "step", want)
             return self.logits  # type: ignore[return-value]
-        if self._masks is None or self._positions is None:
-            self._masks, self._positions = self._prepare_steps()
-        index = len(self._tail)
-        if index >= self._positions.shape[1]:
-            self._positions = self._ahead(index + _AHEAD)
+        if self._speaks_again(live):
+            self._join()
+        if self._masks is None:
+            self._masks = self._prepare_steps()
         self._check_room(self.length + 1)
+        self._check_positions()
         begin = time.perf_counter()
-        mask, positions = self._masks.at(self.length), self._positions[:, index : index + 1]
+        mask, positions = self._masks.at(self.length), self._next_positions()
         run = self.language.run if self.compiled is None else self.compiled.run
         self.seen = run({"input_ids": tokens[:, None]}, mask, positions, self.cache, want)
         self._tail.append((tokens, live))
@@ -177,11 +177,11 @@ class DecodeState:
 
     def give(self, sequences: Any, features: Any = None) -> Batch:
         """The same without computing them yet, which `advance` does; the new columns."""
-        batch = self.batch
+        batch = self._join()
         whole, chunk = joined(batch, self.layout, sequences, features, pad_id=self.source.backbone.pad_token_id)
         layout = Layout(whole)
         check_prompt(whole, layout, self.language)
-        self._match_windows(layout)
+        self._match_windows(layout.counts_by_column)
         piece = Piece(batch.length, chunk, self.source.encode(chunk))
         self._given = whole
         self._pieces.append(piece)
@@ -190,7 +190,7 @@ class DecodeState:
 
     def see(self, chunk: Batch) -> None:
         """Let the last columns that were given see each other as the blocks of `chunk` say."""
-        given = self.batch
+        given = self._join()
         block = torch.cat([given["block"][:, : given.length - chunk.length], chunk["block"]], 1)
         self._given = Batch({**given, "block": block})
         self._changed()
@@ -212,7 +212,7 @@ class DecodeState:
             length=self.length,
             static_length=self.static_length,
             attend=self.attend,
-            pieces=[piece.select(index) for piece in self._pieces],
+            pieces=[piece.select(index) for piece in self.pieces],
         )
         new.compiled = self.compiled
         if self.seen is not None:
@@ -224,7 +224,7 @@ class DecodeState:
     @torch.inference_mode()
     def trim(self, length: int) -> None:
         """Forget the columns from `length` on. On windowed models this needs a state made with `trimmable=True`."""
-        batch = self.batch
+        batch = self._join()
         if not 0 < length <= batch.length:
             raise GenerationError(f"cannot trim to {length} columns; the state has {batch.length}")
         if length == batch.length:
@@ -250,12 +250,12 @@ class DecodeState:
     def _feed(self, stop: int, kind: str, want: Want) -> None:
         """One pass over the columns from `length` to `stop`."""
         begin = time.perf_counter()
-        start, given, layout = self.length, self._given, self.layout
+        start, given, layout = self.length, self._given, self._given_layout()
         self._check_room(stop)
         if stop < given.length:
             given = cut_columns(given, 0, stop)
             layout = Layout(given)
-        self._match_windows(layout)
+        self._match_windows(layout.counts_by_column)
         mask, positions = None, given["position_ids"][:, start:]
         if self.attend is not None or not layout.plain:
             planned = plan(
@@ -272,20 +272,8 @@ class DecodeState:
         self._note(kind, stop - start, begin)
 
     def inputs(self, start: int, stop: int) -> dict[str, torch.Tensor]:
-        """Inputs of columns start:stop, from the pieces that hold them; embeddings as soon as one has any."""
-        parts = []
-        for piece in self._pieces:
-            first, last = max(start, piece.start), min(stop, piece.stop)
-            if first < last:
-                part = self.source.inputs(piece.batch, first - piece.start, last - piece.start, piece.encoded)
-                parts.append(part)
-        if len(parts) == 1:
-            return parts[0]
-        if all("input_ids" in part for part in parts):
-            return {"input_ids": torch.cat([part["input_ids"] for part in parts], 1)}
-        embed = self.source.backbone.embed_input_ids
-        embeds = [part["inputs_embeds"] if "inputs_embeds" in part else embed(part["input_ids"]) for part in parts]
-        return {"inputs_embeds": torch.cat(embeds, 1)}
+        """Inputs of columns start:stop."""
+        return inputs_of(self.source, self.pieces, start, stop)
 
     def _key_sizes(self, queries: int) -> dict[str, tuple[int, int]]:
         """Which keys the cache will hand to attention, by layer type."""
@@ -307,26 +295,55 @@ class DecodeState:
         self.passes.append(Pass(kind, self.rows, columns, self.length, time.perf_counter() - begin))
         self.length += columns
 
-    def _match_windows(self, layout: Layout) -> None:
+    def _match_windows(self, by_column: bool) -> None:
         """A window over positions is one over columns only where both run together; else the mask must do it all."""
         if self.language.facts.windowed:
-            caches.hand_out(self.cache, whole=not layout.counts_by_column)
+            caches.hand_out(self.cache, whole=not by_column)
+
+    def _join(self) -> Batch:
+        """Take the steps among the given columns; all of them."""
+        if self._tail:
+            self._pieces, self._given, self._tail = self.pieces, self.batch, []
+            self._changed()
+        return self._given
 
     def _changed(self) -> None:
-        """What was made from the columns is not theirs any more."""
-        self._masks = self._positions = self._layout = None
+        """What was made from the given columns is not theirs any more."""
+        self._masks = self._positions = self._layout = self._whole = None
 
-    def _prepare_steps(self) -> tuple[StepMasks, torch.Tensor]:
-        """Masks and positions of the steps that follow the present columns."""
-        batch = self.batch
-        if self.length < batch.length:
+    def _given_layout(self) -> Layout:
+        if self._layout is None:
+            self._layout = Layout(self._given)
+        return self._layout
+
+    def _speaks_again(self, live: torch.Tensor | None) -> bool:
+        """Whether a row goes on that had ended: what it was fed meanwhile is padding, which the masks must know."""
+        before = self._tail[-1][1] if self._tail else None
+        return before is not None and bool((~before if live is None else live & ~before).any())
+
+    def _prepare_steps(self) -> StepMasks:
+        """Masks of the steps that follow the given columns."""
+        if self.length < self._given.length:
             raise GenerationError(
-                f"{batch.length - self.length} given columns are not computed yet; call advance() before step()"
+                f"{self._given.length - self.length} given columns are not computed yet; call advance() before step()"
             )
-        self._match_windows(self.layout)
-        language = self.language
-        masks = StepMasks(self.layout, language.facts, dtype=language.dtype, static_length=self.static_length)
-        return masks, self._ahead(_AHEAD)
+        layout, language = self._given_layout(), self.language
+        self._match_windows(layout.goes_on_by_column)
+        return StepMasks(layout, language.facts, dtype=language.dtype, static_length=self.static_length)
 
-    def _ahead(self, steps: int) -> torch.Tensor:
-        return self.layout.tensor(self.layout.next_position) + torch.arange(steps, device=self._given.device)
+    def _next_positions(self) -> torch.Tensor:
+        """[B, 1]: where the next step of each row stands: as many beyond the given columns as there were steps."""
+        part, column = divmod(len(self._tail), AHEAD)
+        if self._positions is None or self._positions[0] != part:
+            layout = self._given_layout()
+            steps = torch.arange(part * AHEAD, (part + 1) * AHEAD, device=self._given.device)
+            self._positions = part, layout.tensor(layout.next_position) + steps  # always as wide: nothing recompiles
+        return self._positions[1][:, column : column + 1]
+
+    def _check_positions(self) -> None:
+        limit = self.language.limit
+        if limit is not None and self._given_layout().next + len(self._tail) >= limit:
+            raise TooLongError(
+                f"`{self.language.backbone.identifier}` has {limit} positions, and a row has taken all of them: no step "
+                "can follow. Trim the state, or begin with a shorter prompt"
+            )

@@ -26,7 +26,7 @@ class StepMasks:
     ) -> None:
         self._layout, self._facts, self._dtype, self._static = layout, facts, dtype, static_length
         self._closed = torch.finfo(dtype).min
-        self._by_position = facts.windowed and not layout.counts_by_column
+        self._by_position = facts.windowed and not layout.goes_on_by_column
         self._room: torch.Tensor | None = None
         self._position_room: torch.Tensor | None = None
         self._capacity = 0

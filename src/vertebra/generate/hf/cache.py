@@ -65,6 +65,16 @@ def is_static(cache: Any) -> bool:
     return isinstance(cache, StaticCache)
 
 
+def static_length(cache: Any, *, window: int | None, limit: int | None) -> int:
+    """How many columns a static cache of somebody else's can take. Windows alone roll, and take any number of them."""
+    full = [int(layer.max_cache_len) for layer in cache.layers if not layer.is_sliding]
+    if full:
+        return min(full)
+    shortest = min(int(layer.max_cache_len) for layer in cache.layers)
+    # one that is shorter than the window never rolls: what it drops would still be seen
+    return limit if window is not None and limit is not None and shortest >= window else shortest
+
+
 def adopt(cache: Any, *, trimmable: bool) -> Cache:
     """A cache of somebody else's as one of ours. A dynamic one is not changed: its tensors are copied before the
     first write. A static one is taken as it is.

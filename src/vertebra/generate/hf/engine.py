@@ -91,6 +91,11 @@ def _refuse_here(settings: Settings, begun: Start) -> None:
         raise GenerationError(f"`prompt_lookup_num_tokens` works for one row; the batch has {begun.batch.rows}")
     if "offloaded" in str(settings.hf.get("cache_implementation")) and begun.language.device.type != "cuda":
         raise GenerationError("an offloaded cache moves between a CUDA device and the CPU, and the model is on the CPU")
+    if "cache_implementation" in settings.hf and _keeps_one(begun):
+        raise GenerationError(
+            f"cache_implementation={settings.hf['cache_implementation']!r} keeps more of a window of one position than "
+            'the model may see, and answers wrong; leave it out, or give "static"'
+        )
 
 
 def _inputs(model: Any, begun: Start, settings: Settings) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def _inputs(model: Any, begun: Start, settings: Settings) -> dict[str, Any]:
         encoded = begun.source.encode(batch)
         with torch.inference_mode():
             inputs: dict[str, Any] = dict(begun.source.inputs(batch, 0, batch.length, encoded))
-        cache = None if isinstance(settings.cache, str) else settings.cache
+        cache = _cache(begun, settings)
         if cache is not None:
             inputs["past_key_values"] = cache
         return {**inputs, "attention_mask": batch["attention_mask"]}
@@ -109,6 +114,22 @@ def _inputs(model: Any, begun: Start, settings: Settings) -> dict[str, Any]:
     else:
         state = state.fork()
     return _from_state(state, settings)
+
+
+def _cache(begun: Start, settings: Settings) -> Any:
+    """The cache that is handed over; None: the library makes its own."""
+    language, given = begun.language, settings.cache
+    if not _keeps_one(begun) or not settings.use_cache or caches.is_static(given) or given == "static":
+        return None if isinstance(given, str) else given
+    if isinstance(given, str):
+        return caches.growing(language.layers, language.llm.config, trimmable=True)
+    return caches.adopt(given, trimmable=True)
+
+
+def _keeps_one(begun: Start) -> bool:
+    """Whether a layer sees its own position alone: there the library's dynamic layers keep all columns, and not none."""
+    facts = begun.language.facts
+    return facts.windowed and facts.window == 1
 
 
 def _says_it_all(begun: Start) -> bool:
