@@ -31,13 +31,19 @@ class FileSource(Source):
     def __init__(self, path: Path, *, max_line: int = MAX_LINE) -> None:
         self.path, self.max_line = path, max_line
         self.name = str(path)
-        self._scanned: tuple[int, str] | None = None
+        self._counted: int | None = None
+        self._hash: str | None = None
 
     def units(self) -> int | None:
-        return self._scan()[0]
+        if self._counted is None:
+            self._counted = self._count()
+        return self._counted
 
     def fingerprint(self) -> str | None:
-        return digest(type(self).__name__, self._options(), self._scan()[1])
+        """Of the bytes alone, so that what is cached already is found without a walk over the units."""
+        if self._hash is None:
+            self._hash = _content(self.path)
+        return digest(type(self).__name__, self._options(), self._hash)
 
     def _options(self) -> tuple[object, ...]:
         """Settings that change what is read from the same bytes."""
@@ -52,11 +58,6 @@ class FileSource(Source):
                 if count % 1000 == 0:
                     advance(1000)
         return count
-
-    def _scan(self) -> tuple[int, str]:
-        if self._scanned is None:
-            self._scanned = self._count(), _content(self.path)
-        return self._scanned
 
     def _as_row(self, fields: Any, line: int) -> Row | Fault:
         if not isinstance(fields, dict):
@@ -237,9 +238,12 @@ class ParquetFile(FileSource):
 def _content(path: Path) -> str:
     """The hash of a file's bytes as they lie on the disk."""
     made = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while piece := file.read(2**20):
-            made.update(piece)
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(2**20):
+                made.update(piece)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     return made.hexdigest()
 
 
