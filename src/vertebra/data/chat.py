@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.data.added import trusted_roles
 from vertebra.data.conversations import Conversation
 from vertebra.data.encoders import Encoder, Placed
 from vertebra.data.formats import Pair
@@ -35,8 +36,8 @@ class ChatEncoder(Encoder):
 
     roles: whose words are trained on (`("assistant",)`, or also `"user"`, `"system"`). sizes: how many slots an image
     takes ({"image": 196}); without it images are refused. anchored: parts whose slots stand right after BOS.
-    trusted: roles whose text may hold added tokens. labels, question: for sentence pairs, which a language model reads
-    as a question answered by the name of a class.
+    trusted: roles whose text may hold added tokens; `all`: every role but the user. labels, question: for sentence
+    pairs, which a language model reads as a question answered by the name of a class.
     """
 
     name = "chat"
@@ -59,15 +60,13 @@ class ChatEncoder(Encoder):
         self.builder: PromptBuilder | type[PromptBuilder] = (
             prompt_builder(builder) if isinstance(builder, str) else builder
         )
-        self.roles, self.anchored, self.trusted = tuple(roles), tuple(anchored), tuple(trusted)
+        self.roles, self.anchored, self.trusted = tuple(roles), tuple(anchored), trusted_roles(trusted)
         self.sizes, self.anchor = dict(sizes or {}), anchor
 
     @classmethod
-    def of(cls, backbone: Any, **options: Any) -> ChatEncoder:
-        """For a backbone: its tokenizer, its prompt builder, its rule for BOS."""
-        builder = backbone.prompt_builder_fn
-        if builder.follows_tokenizer:
-            builder = builder.of(backbone.tokenizer)
+    def of(cls, backbone: Any, *, system: str | None = None, fold_system: bool = False, **options: Any) -> ChatEncoder:
+        """For a backbone: its tokenizer, its prompt builder, its rule for BOS. `system`, `fold_system`: see `speaker`."""
+        builder = speaker(backbone, system, fold=fold_system)
         return cls(backbone.tokenizer, builder, anchor=backbone.anchor, **options)
 
     @property
@@ -158,7 +157,8 @@ class ChatEncoder(Encoder):
         try:
             return self._render([conversation])[0]
         except (PromptError, SequenceError) as error:
-            return f"cannot be rendered: {error}"
+            folds = " (--fold-system; in a recipe data.fold_system=true)" if 'system="fold"' in str(error) else ""
+            return f"cannot be rendered: {error}{folds}"
 
     def _place(self, made: ChunkBuilder, one: Placed, sequence: TokenSequence) -> None:
         conversation = one.sample
@@ -172,6 +172,19 @@ class ChatEncoder(Encoder):
             extra["images"] = conversation.images
         made.place(one.file, one.line, scale=conversation.weight, extra=extra)
         made.vectors({name: np.asarray(getattr(sequence, name)) for name in self.columns})
+
+
+def speaker(backbone: Any, system: str | None = None, *, fold: bool = False) -> PromptBuilder | type[PromptBuilder]:
+    """A backbone's prompt builder, with the system prompt of every conversation.
+
+    fold: system prompts stand before the first question, for formats that have no place of their own for them.
+    """
+    kind: type[PromptBuilder] = backbone.prompt_builder_fn
+    if kind.follows_tokenizer:
+        kind = kind.of(backbone.tokenizer)  # type: ignore[attr-defined]
+    if system is None and not fold:
+        return kind
+    return kind(backbone.llm_family, system, system="fold" if fold else "native")
 
 
 class ImageFeatures:

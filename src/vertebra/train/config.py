@@ -13,6 +13,7 @@ from vertebra.errors import ConfigError
 from vertebra.tune.choose import TuneConfig
 
 Kind = Literal["text", "masked", "chat", "squares"]
+Trusted = Literal["assistant", "system", "tool", "all"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
@@ -74,6 +75,12 @@ class DataConfig:
     """Words that weigh more than others (`plt`, `fit` …)."""
     key_weight: float = 2.0
     system: str | None = None
+    """For `chat`: the system prompt of every conversation; one that has another of its own is a fault."""
+    fold_system: bool = False
+    """For `chat`: put system prompts before the first question, for formats without a place of their own for them."""
+    trusted: tuple[Trusted, ...] = ()
+    """For `chat`: whose text may hold added tokens, as `<ACT>` of `model.tokens`. Nobody's by default; `all` is every
+    role but the user, who types text."""
     workers: int = 0
     limit: int | None = None
     """Only so many samples."""
@@ -89,6 +96,14 @@ class DataConfig:
             raise ConfigError(f"held_out is {self.held_out}; expected at least 0 and less than 1")
         if self.kind in ("text", "masked", "chat") and self.path is None:
             raise ConfigError(f"kind `{self.kind}` needs a path")
+        if self.system in ("fold", "native"):
+            raise ConfigError(
+                f"system is the text of the system prompt, and `{self.system}` is where it stands: for "
+                f"{'fold give data.fold_system=true' if self.system == 'fold' else 'native leave it out'}"
+            )
+        without = [name for name in ("system", "fold_system", "trusted") if getattr(self, name)]
+        if without and self.kind != "chat":
+            raise ConfigError(f"{', '.join(without)}: of kind `chat` alone; `{self.kind}` data has no speakers")
 
 
 @dataclass(frozen=True, kw_only=True)

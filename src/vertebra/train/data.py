@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.data.added import tell_unused
 from vertebra.data.causal import Blocks, fitted
 from vertebra.data.chat import ChatEncoder, ImageFeatures
 from vertebra.data.collate import Collator
@@ -92,6 +93,7 @@ def _tables(config: RunConfig, encoder: Any) -> tuple[Any, Any | None]:
         return prepare(parts["train"], encoder), prepare(parts["valid"], encoder)
     options: dict[str, Any] = {"format": data.format, "on_bad": data.on_bad}
     table = prepare(data.path, encoder, **options)
+    tell_unused(table, encoder.tokenizer, config.model.tokens, spoken=data.kind == "chat")
     return table, prepare(data.eval_path, encoder, **options) if data.eval_path else None
 
 
@@ -141,13 +143,13 @@ def _masked(config: RunConfig, model: Any) -> tuple[Samples, Samples | None]:
 
 def _chat(config: RunConfig, model: Any) -> tuple[Samples, Samples | None]:
     backbone = model.backbone
-    builder = backbone.prompt_builder_fn
-    encoder = ChatEncoder(
-        backbone.tokenizer,
-        builder("vertebra", config.data.system) if config.data.system else builder,
+    encoder = ChatEncoder.of(
+        backbone,
+        system=config.data.system,
+        fold_system=config.data.fold_system,
         sizes=model.sizes,
-        anchor=backbone.anchor,
         anchored=model.anchored,
+        trusted=config.data.trusted,
     )
     table, other = _tables(config, encoder)
     size, choice = _block(config, model), config.data.too_long
