@@ -102,6 +102,34 @@ def test_broken_images(jsonl, models, tmp_path):
     assert "cut.png" in finding.places[0]
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_faults_in_an_array_are_of_their_items(indent, models, tmp_path):
+    """Forty rows on one line: one is unusable, another's image is cut off, and each is named for itself."""
+    Image.effect_noise((64, 64), 50).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-900])
+    rows = [
+        {
+            "image": "cut.png" if number == 30 else "whole.png",
+            "conversations": [{"from": "human", "value": f"<image> {number}?"}, {"from": "gpt", "value": "Noise."}],
+        }
+        for number in range(40)
+    ]
+    rows[7]["conversations"] = rows[7]["conversations"][:1]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(rows, indent=indent))
+    report = check_data(set_up(str(path), models[CHAT], on_bad="skip"))
+    assert report.finding("rows").value == "1 of 40"
+    assert ", item 8: no assistant turn" in report.finding("rows").places[0]
+    assert report.finding("images").value == "1 of 39"
+    assert ", item 31: " in report.finding("images").places[0]
+    encoder = ChatEncoder.of(models[CHAT].backbone, sizes={"image": 4})
+    held = prepare(path, encoder, cache=False, on_bad="skip")
+    cached = prepare(path, encoder, cache=tmp_path / "c", on_bad="skip")
+    assert [cached.where(i) for i in range(39)] == [held.where(i) for i in range(39)]
+    assert held.where(7).endswith(", item 9")
+    assert cached.faults == held.faults
+
+
 def test_a_doubled_bos_is_found(models):
     """Text that carries the template's own BOS, tokenized by a tokenizer that adds one."""
     made = set_up(["a"], models[CHAT], objective="rows")

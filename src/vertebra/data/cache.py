@@ -148,6 +148,7 @@ def to_arrow(chunk: Chunk, columns: Sequence[str]) -> Any:
         made[name] = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
     rows = range(len(chunk))
     made["line"] = pa.array(chunk.lines)
+    made["item"] = pa.array(chunk.items)
     made["file"] = pa.array([chunk.file(row) for row in rows], pa.string())
     made["scale"] = pa.array(np.ones(len(chunk), np.float32) if chunk.scale is None else chunk.scale)
     made["fault"] = pa.array([chunk.faults.get(row) for row in rows], pa.string())
@@ -186,6 +187,7 @@ def _chunk(batch: Any) -> Chunk:
         offsets=offsets,
         columns=columns,
         lines=batch.column("line").to_numpy(),
+        items=batch.column("item").to_numpy(),
         file_names=files.dictionary.to_pylist(),
         file_codes=files.indices.to_numpy(),
         scale=scale if (scale != 1).any() else None,
@@ -205,7 +207,14 @@ def _present(column: Any) -> Mapping[int, str]:
 def _features(datasets: Any, columns: Sequence[str]) -> Any:
     value = datasets.Value
     lists = {name: datasets.LargeList(value(np.dtype(LISTS[name]).name)) for name in columns}
-    plain = {"line": "int64", "file": "string", "scale": "float32", "fault": "string", "extra": "string"}
+    plain = {
+        "line": "int64",
+        "item": "int64",
+        "file": "string",
+        "scale": "float32",
+        "fault": "string",
+        "extra": "string",
+    }
     return datasets.Features(lists | {name: value(kind) for name, kind in plain.items()})
 
 

@@ -105,7 +105,7 @@ class ChatEncoder(Encoder):
                 continue
             sequence = next(sequences)
             if isinstance(sequence, str):
-                made.fault(Fault(one.file, one.line, sequence))
+                made.fault(one.fault(sequence))
             else:
                 self._place(made, one, sequence)
         return made.built()
@@ -120,7 +120,7 @@ class ChatEncoder(Encoder):
             try:
                 return placed._replace(sample=as_conversation(sample, self.labels, self.question))
             except DataError as error:
-                return Fault(placed.file, placed.line, str(error))
+                return placed.fault(str(error))
         if not isinstance(sample, Conversation) or not sample.images:
             return placed
         if "image" not in self.sizes:
@@ -131,7 +131,7 @@ class ChatEncoder(Encoder):
             message = "has an image in memory: write it to a file, images are read when their batch is made"
         else:
             return placed
-        return Fault(placed.file, placed.line, message)
+        return placed.fault(message)
 
     def _rendered(self, conversations: Sequence[Conversation]) -> list[TokenSequence | str]:
         """Each conversation's sequence, or why it has none."""
@@ -165,12 +165,12 @@ class ChatEncoder(Encoder):
         assert isinstance(conversation, Conversation)
         if not (sequence.weight[1:] > 0).any():
             message = f"no supervised token: nothing is said by {' or '.join(self.roles)}, or it weighs nothing"
-            made.fault(Fault(one.file, one.line, message))
+            made.fault(one.fault(message))
             return
         extra = {"segments": sequence.segments} if sequence.segments else {}
         if conversation.images:
             extra["images"] = conversation.images
-        made.place(one.file, one.line, scale=conversation.weight, extra=extra)
+        made.place(one.file, one.line, item=one.item, scale=conversation.weight, extra=extra)
         made.vectors({name: np.asarray(getattr(sequence, name)) for name in self.columns})
 
 

@@ -22,6 +22,11 @@ class Placed(NamedTuple):
     file: str
     line: int
     sample: Sample
+    item: int = 0
+
+    def fault(self, message: str) -> Fault:
+        """That it cannot be said."""
+        return Fault(self.file, self.line, message, self.item)
 
 
 class Encoder(ABC):
@@ -59,7 +64,7 @@ class Encoder(ABC):
             return None
         wanted = " or ".join(kind.__name__.lower() for kind in self.takes)
         got = type(placed.sample).__name__.lower()
-        return Fault(placed.file, placed.line, f"wrong kind of sample: {self.name} takes {wanted}, this row is a {got}")
+        return placed.fault(f"wrong kind of sample: {self.name} takes {wanted}, this row is a {got}")
 
 
 class TextEncoder(Encoder):
@@ -124,6 +129,6 @@ def place_texts(encoder: Encoder, batch: Sequence[Placed | Fault]) -> tuple[Chun
         if fault is not None:
             made.fault(fault)
         elif isinstance(one, Placed) and isinstance(one.sample, Text):
-            made.place(one.file, one.line, scale=one.sample.weight)
+            made.place(one.file, one.line, item=one.item, scale=one.sample.weight)
             texts.append(one.sample.text)
     return made, texts

@@ -162,13 +162,13 @@ class Reader:
         if self.format is None:
             self.format = detect(fields)
             if self.format is None:
-                return Fault(row.file, row.line, self._unknown(row.fields))
+                return row.fault(self._unknown(row.fields))
         names = tuple(fields)
         needed = self._needed.get(names)
         if needed is None:
             needed = self.format.fits(fields)
             if needed is None:
-                return Fault(row.file, row.line, self._missing(self.format, row.fields, detect(fields)))
+                return row.fault(self._missing(self.format, row.fields, detect(fields)))
             self._needed[names] = needed
         try:
             sample = self.format.read(fields, needed)
@@ -181,7 +181,7 @@ class Reader:
                 return None
             return sample
         except BadRow as error:
-            return Fault(row.file, row.line, str(error))
+            return row.fault(str(error))
 
     def settle(self, source: Source) -> None:
         """Fix the format by the first rows that spell one, so that every process takes the same."""

@@ -139,9 +139,9 @@ class PairEncoder(Encoder):
             first, second = flat.row(2 * row), flat.row(2 * row + 1)
             row += 1
             if isinstance(label, str):
-                made.fault(Fault(one.file, one.line, label))
+                made.fault(one.fault(label))
                 continue
-            made.place(one.file, one.line, extra={"label": label})
+            made.place(one.file, one.line, item=one.item, extra={"label": label})
             made.vectors(self._joined(first, second if one.sample.second else None))
         return made.built()
 

@@ -148,7 +148,7 @@ class Scan:
             if isinstance(row, Row):
                 sample = self.reader(row)
                 if sample is not None:
-                    yield sample if isinstance(sample, Fault) else Placed(row.file, row.line, sample)
+                    yield sample if isinstance(sample, Fault) else Placed(row.file, row.line, sample, row.item)
             elif row is not None:
                 yield row
 

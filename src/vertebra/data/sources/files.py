@@ -59,10 +59,10 @@ class FileSource(Source):
                     advance(1000)
         return count
 
-    def _as_row(self, fields: Any, line: int) -> Row | Fault:
+    def _as_row(self, fields: Any, line: int, item: int = 0) -> Row | Fault:
         if not isinstance(fields, dict):
-            return Fault(self.name, line, f"not an object: expected columns with values, got {_called(fields)}")
-        return Row(fields, self.name, line)
+            return Fault(self.name, line, f"not an object: expected columns with values, got {_called(fields)}", item)
+        return Row(fields, self.name, line, item)
 
 
 class TextFile(FileSource):
@@ -130,7 +130,9 @@ class JsonArray(FileSource):
                 yield Raw(index, line, item)
 
     def parse(self, raw: Raw) -> Row | Fault | None:
-        return raw.data if isinstance(raw.data, Fault) else self._as_row(raw.data, raw.line)
+        if isinstance(raw.data, Fault):
+            return raw.data
+        return self._as_row(raw.data, raw.line, raw.number + 1)
 
 
 class CsvFile(FileSource):
@@ -267,8 +269,9 @@ def _paragraphs(path: Path, max_line: int) -> Iterator[tuple[int, bytes | Fault]
 def _items(text: str, file: str) -> Iterator[tuple[int, Any]]:
     """(line, item) of a JSON array; the first fault ends the walk, since nothing after it can be trusted."""
     decode = json.JSONDecoder().raw_decode
-    at, line, counted = _past_space(text, 0) + 1, 1, 0
+    at, line, counted, number = _past_space(text, 0) + 1, 1, 0, 0
     while True:
+        number += 1
         at = _past_space(text, at)
         line, counted = line + text.count("\n", counted, at), at
         if text[at : at + 1] == "]":
@@ -277,7 +280,8 @@ def _items(text: str, file: str) -> Iterator[tuple[int, Any]]:
             item, at = decode(text, at)
         except (json.JSONDecodeError, RecursionError) as error:
             message = getattr(error, "msg", "nested too deeply")
-            yield line, Fault(file, getattr(error, "lineno", line), f"malformed JSON: {message}; the rest is not read")
+            broken = getattr(error, "lineno", line)
+            yield line, Fault(file, broken, f"malformed JSON: {message}; the rest is not read", number)
             return
         yield line, item
         at = _past_space(text, at)
@@ -285,7 +289,7 @@ def _items(text: str, file: str) -> Iterator[tuple[int, Any]]:
             at += 1
         elif text[at : at + 1] != "]":
             line += text.count("\n", counted, at)
-            yield line, Fault(file, line, "malformed JSON: expected `,` or `]`; the rest is not read")
+            yield line, Fault(file, line, "malformed JSON: expected `,` or `]`; the rest is not read", number + 1)
             return
 
 
