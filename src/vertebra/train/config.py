@@ -13,6 +13,9 @@ from vertebra.errors import ConfigError
 from vertebra.tune.choose import TuneConfig
 
 Kind = Literal["text", "masked", "chat", "squares"]
+STDLIB = "stdlib"
+"""The data that every Python has: the sources of its own standard library."""
+
 Trusted = Literal["assistant", "system", "tool", "all"]
 Precision = Literal["fp32", "bf16", "fp16"]
 

@@ -21,10 +21,8 @@ from vertebra.data.samplers import InOrder, LengthGrouped, Packed, Sampler, Shuf
 from vertebra.data.samples import Picked, Samples
 from vertebra.data.tokens import block_size
 from vertebra.errors import DataError
-from vertebra.train.config import RunConfig
+from vertebra.train.config import STDLIB, RunConfig
 from vertebra.train.squares import Squares
-
-STDLIB = "stdlib"
 
 
 @dataclass(frozen=True, kw_only=True)
