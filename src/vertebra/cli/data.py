@@ -31,6 +31,9 @@ Trusted = Annotated[
 AddToken = Annotated[
     list[str] | None, typer.Option("--add-token", help="A token to add, as model.tokens does; repeatable.")
 ]
+Label = Annotated[
+    list[str] | None, typer.Option("--label", help="A class of the pairs, in order; repeatable. Else inferred.")
+]
 Split = Annotated[str | None, typer.Option(help="Which split of a dataset.")]
 Pattern = Annotated[str | None, typer.Option(help="Which files of a folder, as **/*.jsonl.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unusable rows out instead of failing.")]
@@ -55,6 +58,7 @@ def show(
     fold_system: FoldSystem = False,
     trusted: Trusted = None,
     add_token: AddToken = None,
+    label: Label = None,
     split: Split = None,
     pattern: Pattern = None,
     skip_bad: SkipBad = False,
@@ -67,7 +71,7 @@ def show(
 
     made = _set_up(
         data, model, builder, token, add_token,
-        system=system, fold_system=fold_system, trusted=trusted or (),
+        system=system, fold_system=fold_system, trusted=trusted or (), labels=label or (),
         objective=objective, size=size, format=format, columns=_columns(column), images=images,
         image_slots=image_slots, split=split, pattern=pattern, on_bad="skip" if skip_bad else "fail",
     )  # fmt: skip
@@ -93,6 +97,7 @@ def check(
     fold_system: FoldSystem = False,
     trusted: Trusted = None,
     add_token: AddToken = None,
+    label: Label = None,
     split: Split = None,
     pattern: Pattern = None,
     packing: Annotated[
@@ -108,7 +113,7 @@ def check(
 
     made = _set_up(
         data, model, builder, token, add_token,
-        system=system, fold_system=fold_system, trusted=trusted or (),
+        system=system, fold_system=fold_system, trusted=trusted or (), labels=label or (),
         objective=objective, size=size, format=format, columns=_columns(column), images=images,
         image_slots=image_slots, split=split, pattern=pattern, on_bad="skip",
     )  # fmt: skip
@@ -151,6 +156,7 @@ def stats(
     fold_system: FoldSystem = False,
     trusted: Trusted = None,
     add_token: AddToken = None,
+    label: Label = None,
     split: Split = None,
     pattern: Pattern = None,
     skip_bad: SkipBad = False,
@@ -163,7 +169,7 @@ def stats(
 
     made = _set_up(
         data, model, builder, token, add_token,
-        system=system, fold_system=fold_system, trusted=trusted or (),
+        system=system, fold_system=fold_system, trusted=trusted or (), labels=label or (),
         objective=objective, size=size, format=format, columns=_columns(column), images=images,
         image_slots=image_slots, split=split, pattern=pattern, on_bad="skip" if skip_bad else "fail",
     )  # fmt: skip
@@ -271,8 +277,9 @@ def _print_report(report: Any) -> None:
     for low, high, count in report.histogram:
         out.print(Text(f"{low:>6} – {high:<6} {count:>8,}  {'█' * -(-40 * count // most)}"))
     bad = [finding.name for finding in report.findings if finding.status == "fail"]
-    said = f"must be mended: {', '.join(bad)}" if bad else "nothing would stop or spoil a run"
-    out.print(Text(said, STYLES["fail" if bad else "pass"]))
+    noted = [finding.name for finding in report.findings if finding.status == "note"]
+    good = "nothing would stop or spoil a run" + (f"; worth a look: {', '.join(noted)}" if noted else "")
+    out.print(Text(f"must be mended: {', '.join(bad)}" if bad else good, STYLES["fail" if bad else "pass"]))
 
 
 def _print_padding(padding: Any) -> None:

@@ -18,7 +18,8 @@ from vertebra.data.added import trusted_roles
 from vertebra.data.conversations import Conversation
 from vertebra.data.encoders import Encoder, Placed
 from vertebra.data.formats import Pair
-from vertebra.data.pairs import QUESTION, Labels, as_conversation
+from vertebra.data.labels import Labels
+from vertebra.data.pairs import QUESTION, as_conversation
 from vertebra.data.rows import Fault
 from vertebra.data.table import Chunk, ChunkBuilder
 from vertebra.errors import DataError, PromptError, SequenceError, VertebraError
@@ -91,7 +92,7 @@ class ChatEncoder(Encoder):
             "anchor": self.anchor,
             "anchored": sorted(self.anchored),
             "trusted": sorted(self.trusted),
-            "pairs": None if self.labels is None else (self.labels.names, self.question),
+            "pairs": None if self.labels is None else (self.labels.names, self.labels.by_number, self.question),
         }
 
     def encode(self, batch: Sequence[Placed | Fault]) -> Chunk:

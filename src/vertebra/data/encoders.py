@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from vertebra.data.formats import Sample, Text
+from vertebra.data.formats import Pair, Sample, Text
 from vertebra.data.rows import Fault
 from vertebra.data.table import Chunk, ChunkBuilder
 from vertebra.data.tokens import TextTokenizer, framed, stop_id
@@ -64,7 +64,8 @@ class Encoder(ABC):
             return None
         wanted = " or ".join(kind.__name__.lower() for kind in self.takes)
         got = type(placed.sample).__name__.lower()
-        return placed.fault(f"wrong kind of sample: {self.name} takes {wanted}, this row is a {got}")
+        hint = "; pairs with a class train an encoder: kind `pairs`" if isinstance(placed.sample, Pair) else ""
+        return placed.fault(f"wrong kind of sample: {self.name} takes {wanted}, this row is a {got}{hint}")
 
 
 class TextEncoder(Encoder):

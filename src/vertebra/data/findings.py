@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from vertebra.data.added import TRUSTED, Spelled, uses
 from vertebra.data.chat import ChatEncoder
+from vertebra.data.labels import Labels
 from vertebra.data.setup import Setup
 
 Status = Literal["pass", "note", "fail"]
@@ -127,12 +128,23 @@ def _each(counts: Counter[int]) -> str:
     return ", ".join(shown) + (" …" if len(counts) > 4 else "")
 
 
-def of_labels(setup: Setup, rows: Counter[str]) -> Finding:
-    assert setup.labels is not None
-    names = setup.labels.names
+def of_labels(labels: Labels, rows: Mapping[str, Sequence[str]]) -> Finding:
+    """The classes with their counts; those that may be slips with their places."""
+    names, total = labels.names, sum(map(len, rows.values()))
     if names is None:
-        return Finding("labels", "pass", "numbers", "a regression")
-    counts = ", ".join(f"{name} {rows[name]:,}" for name in names)
-    unused = [name for name in names if not rows[name]]
-    said = f"{counts}; nobody is {', '.join(unused)}" if unused else counts
-    return Finding("labels", "note" if unused else "pass", f"0 to {len(names) - 1}", said)
+        return Finding("labels", "pass", "numbers", "a regression; `train` needs classes")
+    counts = {name: len(rows.get(name, ())) for name in names}
+    outliers = labels.outliers(counts)
+    places = [
+        f"`{name}` has {counts[name]:,} of {total:,} rows ({', '.join(rows[name][:SHOWN])}): mend them, or declare all "
+        f"classes (--label {' --label '.join(names)}; in a recipe data.labels=[{', '.join(names)}])"
+        for name in outliers
+    ]
+    unused = [name for name in names if not counts[name]]
+    lone = len(names) - len(unused) < 2
+    status: Status = "fail" if outliers or lone else "note" if unused else "pass"
+    said = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+    said += f"; nobody is {', '.join(unused)}" if unused else ""
+    said += "; with one class there is nothing to tell apart" if lone else ""
+    said += "" if labels.declared else "; inferred"
+    return Finding("labels", status, f"0 to {len(names) - 1}", said, tuple(places))

@@ -6,7 +6,6 @@ BOS, packing that leaks); a `note` is worth a look (duplicates, empty answers, u
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from vertebra.data.added import Spelled
 from vertebra.data.conversations import Conversation
 from vertebra.data.findings import SHOWN, Finding, counted, of_added, of_ids, of_labels
 from vertebra.data.formats import Pair, Sample, Text
+from vertebra.data.labels import spelled
 from vertebra.data.progress import progress
 from vertebra.data.rows import Fault, Row, digest
 from vertebra.data.samples import Samples
@@ -70,7 +70,9 @@ class _Rows:
     empty: list[str] = field(default_factory=list)
     images: int = 0
     broken: list[str] = field(default_factory=list)
-    labels: Counter[str] = field(default_factory=Counter)
+    labels: dict[str, list[str]] = field(default_factory=dict)
+    """The places of each label."""
+    blank: list[str] = field(default_factory=list)
     spelled: Spelled = field(default_factory=lambda: Spelled(()))
 
 
@@ -94,7 +96,8 @@ def check_data(setup: Setup) -> DataReport:
     if rows.images:
         findings.append(counted("images", rows.broken, rows.images, "unreadable", "fail", rows.broken))
     if setup.labels is not None:
-        findings.append(of_labels(setup, rows.labels))
+        findings.append(counted("empty sentences", rows.blank, rows.good, "say nothing", "note", rows.blank))
+        findings.append(of_labels(setup.labels, rows.labels))
     return DataReport(
         source=setup.source.name,
         model=setup.model.name,
@@ -138,7 +141,12 @@ def _scanned(setup: Setup) -> _Rows:
             found.empty += [place for answer in _answers(sample) if not answer.strip()]
             if isinstance(sample, Pair) and setup.labels is not None:
                 number = setup.labels.number(sample.label)
-                found.labels[str(sample.label) if setup.labels.names is None else setup.labels.names[int(number)]] += 1
+                name = spelled(sample.label) if setup.labels.names is None else setup.labels.names[int(number)]
+                found.labels.setdefault(name, []).append(place)
+            if isinstance(sample, Pair) and not all(
+                text is None or text.strip() for text in (sample.first, sample.second)
+            ):
+                found.blank.append(place)
             if isinstance(sample, Conversation):
                 found.images += len(sample.images)
                 found.broken += [f"{place}: {why}" for image in sample.images if (why := _unreadable(image))]

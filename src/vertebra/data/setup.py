@@ -20,7 +20,8 @@ from vertebra.data.chat import ChatEncoder
 from vertebra.data.corpus import Kind, python_corpus
 from vertebra.data.encoders import Encoder, TextEncoder, WordEncoder
 from vertebra.data.formats import Reader
-from vertebra.data.pairs import Labels, PairEncoder
+from vertebra.data.labels import Labels
+from vertebra.data.pairs import PairEncoder
 from vertebra.data.prepare import prepare
 from vertebra.data.rows import OnBad, Source
 from vertebra.data.samples import Samples
@@ -130,6 +131,7 @@ def set_up(
     system: str | None = None,
     fold_system: bool = False,
     trusted: Collection[str] = (),
+    labels: Sequence[str] = (),
     too_long: TooLong | None = None,
     on_bad: OnBad = "fail",
     cache: bool | str | Path = False,
@@ -140,7 +142,8 @@ def set_up(
 
     size: positions of a block, or of the longest sample; the model's own limit where not given. too_long: what becomes
     of longer samples (see `causal.fitted`); None leaves them as they are, for looking at them. system, fold_system,
-    trusted: of conversations, see `chat.speaker` and `ChatEncoder`.
+    trusted: of conversations, see `chat.speaker` and `ChatEncoder`. labels: the classes of pairs, in order; as the data
+    names them, or as most of its rows spell them, where not given.
     """
     if objective not in OBJECTIVES:
         raise UnknownNameError("objective", objective, OBJECTIVES)
@@ -150,14 +153,16 @@ def set_up(
     reader.settle(source)
     chosen = _chosen(objective, reader.name, model)
     limit = block_size(model.tokenizer, model.context, size)
-    labels = Labels.of(source, Reader("pairs", columns=columns)) if reader.name == "pairs" else None
+    classes = Labels.of(source, Reader("pairs", columns=columns), declared=labels) if reader.name == "pairs" else None
+    if labels and classes is None:
+        raise ConfigError(f"labels are of pairs; this data is `{reader.name}`")
     if chosen == "chat":
         spoken = {"system": system, "fold_system": fold_system, "trusted": trusted}
-        encoder: Encoder = _chat_encoder(model, labels, image_slots, **spoken)
+        encoder: Encoder = _chat_encoder(model, classes, image_slots, **spoken)
     elif system is not None or fold_system or trusted:
         raise ConfigError(f"`{chosen}` has no speakers: a system prompt and trusted roles are of conversations")
     else:
-        encoder = _encoder(chosen, model, limit, labels)
+        encoder = _encoder(chosen, model, limit, classes)
     table = prepare(
         source,
         encoder,
@@ -177,7 +182,7 @@ def set_up(
         table=table,
         samples=_samples(chosen, table, model, limit, too_long),
         limit=limit,
-        labels=labels,
+        labels=classes,
     )
 
 

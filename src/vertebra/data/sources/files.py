@@ -146,7 +146,12 @@ class CsvFile(FileSource):
         # The csv module refuses fields above 128 kB by a setting of the whole process; it is only ever raised.
         csv.field_size_limit(max(csv.field_size_limit(), self.max_line))
         faults: list[Fault] = []
-        records = csv.reader(self._text(faults), delimiter=self.delimiter, strict=True)
+        records = csv.reader(
+            self._text(faults),
+            delimiter=self.delimiter,
+            strict=True,
+            quoting=csv.QUOTE_NONE if self.delimiter == "\t" and self._has_plain_quotes() else csv.QUOTE_MINIMAL,
+        )
         header: list[str] | None = None
         index, line = 0, 1
         while True:
@@ -181,6 +186,23 @@ class CsvFile(FileSource):
                 return Fault(self.name, raw.line, "invalid UTF-8 in a field")
         return Row(dict(zip(header, record, strict=True)), self.name, raw.line)
 
+    def _has_plain_quotes(self) -> bool:
+        """Whether quotes in this TSV are marks like others, as MRPC and GLUE write them: its lines have as many fields as
+        the header, tab by tab, and some field opens a quote that it does not close."""
+        width = seen = odd = size = 0
+        stray = False
+        for _, line in lines(self.path, max_line=self.max_line):
+            if isinstance(line, Fault) or not line.strip():
+                continue
+            fields = line.split(b"\t")
+            width = width or len(fields)
+            odd += len(fields) != width
+            stray = stray or any(_opens_a_quote(field) for field in fields)
+            seen, size = seen + 1, size + len(line)
+            if size > 2**20:
+                break
+        return stray and odd * 100 <= seen
+
     def _text(self, faults: list[Fault]) -> Iterator[str]:
         """Decoded lines. Bytes that are no UTF-8 pass as lone surrogates: only `parse` knows which record has them."""
         for _, line in lines(self.path, max_line=self.max_line):
@@ -200,6 +222,13 @@ class CsvFile(FileSource):
 
     def _options(self) -> tuple[object, ...]:
         return self.delimiter, self.max_line
+
+
+def _opens_a_quote(field: bytes) -> bool:
+    """Whether a field begins with a quote that does not enclose it."""
+    if not field.startswith(b'"'):
+        return False
+    return len(field) < 2 or not field.endswith(b'"') or b'"' in field[1:-1].replace(b'""', b"")
 
 
 class ParquetFile(FileSource):
