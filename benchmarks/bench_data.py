@@ -251,8 +251,50 @@ def bench_stream() -> None:
         )
 
 
+MANY = """
+import json, re, sys, time
+from transformers import AutoTokenizer
+from vertebra.backbone.tiny import tiny_checkpoint
+from vertebra.data.encoders import TextEncoder
+from vertebra.data.prepare import prepare
+import datasets  # counted in neither
+path, cache = sys.argv[1], sys.argv[2] or False
+encoder = TextEncoder(AutoTokenizer.from_pretrained(tiny_checkpoint("tiny-gpt2")))
+prepare(["a"], encoder, cache=False)
+# Linux hands `ru_maxrss` on from the process that started this one; the peak of its own memory is here.
+megabytes = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+before, start = megabytes(), time.process_time()
+table = prepare(path, encoder, cache=cache, show_progress=False)
+print(json.dumps([time.process_time() - start, megabytes() - before, len(table), len(table.chunks)]))
+"""
+
+
+def bench_many() -> None:
+    """A million short rows: what the cache adds to the time and to the memory, and what opening takes; in turn."""
+    count = scaled(1_000_000)
+    print(f"{count:,d} short rows: `prepare` in memory, into the cache, from the cache; three rounds")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "short.jsonl"
+        path.write_text("".join(f'{{"text": "row {number}"}}\n' for number in range(count)))
+        found: dict[str, list[list[float]]] = {"in memory": [], "cached": [], "opened": []}
+        for number in range(3):
+            for name, rows in found.items():
+                cache = "" if name == "in memory" else str(Path(folder) / f"cache{number}")
+                done = subprocess.run(
+                    [sys.executable, "-c", MANY, str(path), cache], capture_output=True, text=True, check=True
+                )
+                rows.append(json.loads(done.stdout))
+        plain = float(np.median([row[0] for row in found["in memory"]]))
+        for name, rows in found.items():
+            taken, memory, _, chunks = np.median(rows, axis=0)
+            print(
+                f"  {name:10s} {taken:6.2f} s   {taken / plain:5.2f} x   {memory:6.0f} MB   {chunks:,.0f} batches of Arrow"
+            )
+
+
 PARTS = {
     "tokenize": bench_tokenize,
+    "many": bench_many,
     "blocks": bench_blocks,
     "collate": bench_collate,
     "packing": bench_packing,

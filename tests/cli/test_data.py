@@ -96,6 +96,41 @@ def test_packing_and_the_corpus(data, monkeypatch):
     assert "nothing would stop or spoil a run" in done.output
 
 
+def test_what_a_recipe_says_can_be_said_here(data, tmp_path):
+    """Whose text may hold added tokens, the system prompt and its place, the classes of pairs."""
+    path = tmp_path / "act.jsonl"
+    turns = [TURNS[0], {"role": "assistant", "content": "left<ACT>"}]
+    path.write_text(lines([{"messages": turns}, {"messages": TURNS}]))
+    asked = ["check", path, "--model", CHAT, "--add-token", "<ACT>"]
+    lost = data(*asked, "--no-packing")
+    assert lost.exit_code == 1
+    assert "must be mended: added tokens" in lost.output
+    assert "--trusted assistant" in lost.output
+    found = data(*asked, "--trusted", "assistant")
+    assert found.exit_code == 0, found.output
+    assert "`<ACT>` 1" in found.output
+    shown = data(
+        "show",
+        path,
+        "--model",
+        CHAT,
+        "--add-token",
+        "<ACT>",
+        "--trusted",
+        "all",
+        "--system",
+        "Be brief.",
+        "--fold-system",
+    )
+    assert shown.exit_code == 0, shown.output
+    assert "<ACT>" in shown.output
+    assert "brief" in shown.output
+    with pytest.raises(VertebraError, match="user's text cannot be trusted"):
+        data("show", path, "--model", CHAT, "--trusted", "user")
+    pairs = data("check", FILES["pairs"][0](tmp_path), "--model", ENCODER, "--label", "different", "--label", "same")
+    assert "different 3, same 3" in pairs.output
+
+
 def test_columns_by_other_names(data, tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(lines([{"body": "some words"}]))

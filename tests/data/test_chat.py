@@ -9,8 +9,8 @@ from PIL import Image
 from vertebra.data.causal import fitted
 from vertebra.data.chat import ChatEncoder, ImageFeatures
 from vertebra.data.collate import Collator
+from vertebra.data.labels import Labels
 from vertebra.data.loader import Loader
-from vertebra.data.pairs import Labels
 from vertebra.data.prepare import prepare
 from vertebra.data.samplers import InOrder, Packed
 from vertebra.errors import DataError, TooLongError, UnknownNameError

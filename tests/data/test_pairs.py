@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datasets
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification
@@ -11,12 +12,14 @@ from transformers import AutoModelForSequenceClassification
 from vertebra.backbone.tiny import tiny_checkpoint
 from vertebra.data.collate import Collator
 from vertebra.data.formats import Pair
+from vertebra.data.labels import Labels
 from vertebra.data.loader import Loader
-from vertebra.data.pairs import Labels, PairEncoder
+from vertebra.data.masked.classifier import load_classifier
+from vertebra.data.pairs import Classified, PairEncoder
 from vertebra.data.prepare import prepare
 from vertebra.data.samplers import Shuffled
 from vertebra.data.sources.open import open_source
-from vertebra.errors import DataError, VocabularyError
+from vertebra.errors import ConfigError, DataError, VocabularyError
 
 from .tokenizers import tokenizer_of
 
@@ -107,6 +110,89 @@ def test_labels_that_are_none():
     assert "no label" in YES_NO.number(None)
     assert Labels(None).number("2.5") == 2.5
     assert "is no number" in Labels(None).number("x")
+
+
+COUNTS = [(("0", 20), ("1", 19)), (("no", 20), ("yes", 19))]
+
+
+@pytest.mark.parametrize("slip", ["2", "maybe", "", " ", None, "-1", "0.5", "nan"])
+@pytest.mark.parametrize("counts", COUNTS)
+def test_a_slip_among_many_labels_is_named(counts, slip):
+    """Whatever one row of forty has for a label: it is a fault of its row, or an outlier among the classes."""
+    rows = [{**ROWS[0], "label": label} for label, count in counts for _ in range(count)]
+    labels = Labels.of(open_source([*rows, {**ROWS[0], "label": slip}]))
+    made = labels.number(slip)
+    if isinstance(made, int):
+        assert labels.outliers(labels.counts) == [slip]
+    else:
+        assert any(part in str(made) for part in ("no label", "label out of range", "unknown label"))
+        assert labels.outliers(labels.counts) == []
+    assert [labels.names[labels.number(label)] for label, _ in counts] == [label for label, _ in counts]
+    declared = Labels.of(open_source(rows), declared=[label for label, _ in counts])
+    assert declared.outliers({counts[0][0]: 1000, counts[1][0]: 1}) == [], "who declares classes knows them"
+
+
+def test_numbers_mean_classes_only_where_names_are_known():
+    words = Labels.of(open_source([{**ROWS[0], "label": label} for label in ["no", "yes", "no", "yes", "1"]]))
+    assert words.names == ["no", "yes"]
+    assert "unknown label: `1`" in words.number("1")
+    assert Labels.of(open_source([{**ROWS[0], "label": label} for label in (100, 70000, 100)])).number(70000) == 1
+    with pytest.raises(ConfigError, match="named twice"):
+        Labels(["a", "a"])
+
+
+def test_mrpc_as_it_is_published(tmp_path, bert):
+    """Its own column names; quotes in it are marks of the text, and open ones swallow no line."""
+    path = tmp_path / "msr_paraphrase_train.tsv"
+    rows = [
+        (1, '"We will see," he said.', "He said they would see."),
+        (0, "It is.", '"Was it?'),
+        (1, 'He said "yes" and left.', '"Yes" is what he said "then".'),
+    ]
+    lines = ["\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
+    lines += [f"{label}\t{n}\t{n + 1}\t{one}\t{two}" for n, (label, one, two) in enumerate(rows)]
+    path.write_text("\r\n".join(lines) + "\r\n")
+    table = prepare(path, PairEncoder(bert, Labels.of(open_source(path))), cache=False)
+    assert [table.extra(index)["label"] for index in range(3)] == [1, 0, 1]
+    for index, (_, one, two) in enumerate(rows):
+        assert table.sequence(index).ids.tolist() == bert(one, two).input_ids
+    quoted = tmp_path / "quoted.tsv"
+    quoted.write_text('sentence1\tsentence2\tlabel\n"a ""b"""\t"c\td\ne"\t1\nf\tg\t0\n')
+    assert [row.fields["sentence2"] for row in open_source(quoted).rows()] == ["c\td\ne", "g"]
+
+
+def test_a_classifier_is_trained_on_its_first_position(bert):
+    """The loss of a batch is the plain cross entropy of its classes, and a row that only fills up counts nothing."""
+    table = prepare(ROWS, PairEncoder(bert, YES_NO), cache=False)
+    samples = Classified(table)
+    (batch,) = Loader(samples, Shuffled(3), Collator(bert.pad_token_id), pin_memory=False, shift=False)
+    model = load_classifier("tiny-bert", YES_NO).eval()
+    logits = model.encoder(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, token_type_ids=batch["type"].long()
+    ).logits
+    plain = torch.nn.functional.cross_entropy(logits, batch["labels"])
+    assert torch.allclose(model(**batch)["loss"], plain)
+    assert int((batch.weights > 0).sum()) == 3
+    batch["weights"][0] = 0
+    rest = torch.nn.functional.cross_entropy(logits[1:], batch["labels"][1:])
+    assert torch.allclose(model(**batch)["loss"], rest)
+
+
+def test_a_classifier_is_saved_with_its_classes(tmp_path, bert):
+    model = load_classifier("tiny-bert", YES_NO).eval()
+    model.save_pretrained(tmp_path / "model")
+    again = load_classifier(tmp_path / "model").eval()
+    pairs = [("He said so.", "So he said."), ("A dog.", None)]
+    assert again.classify(pairs) == model.classify(pairs)
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    assert plain.config.id2label == {0: "no", 1: "yes"}
+    with torch.no_grad():
+        best = plain(**bert(*pairs[0], return_tensors="pt")).logits.softmax(-1).max(-1)
+    assert model.classify(pairs)[0] == (plain.config.id2label[int(best.indices)], pytest.approx(float(best.values)))
+    with pytest.raises(ConfigError, match="a regression"):
+        load_classifier("tiny-bert", Labels(None))
+    with pytest.raises(DataError, match="no pairs were given"):
+        model.classify([])
 
 
 def test_bad_labels_are_faults(bert, jsonl):

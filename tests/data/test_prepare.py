@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from vertebra import log
-from vertebra.data.cache import Cache
+from vertebra.data.cache import MANIFEST, Cache
 from vertebra.data.encoders import TextEncoder, WordEncoder
 from vertebra.data.prepare import prepare
-from vertebra.data.table import Table, documents_of
+from vertebra.data.sources.files import JsonLines
+from vertebra.data.sources.open import open_source
+from vertebra.data.table import Chunk, Table, documents_of
 from vertebra.errors import ConfigError, DataError
 
 from .tokenizers import tokenizer_of
@@ -52,6 +54,31 @@ def test_memory_cache_and_processes_agree(name, jsonl, tmp_path):
         assert table.tokens == held.tokens
 
 
+@pytest.mark.parametrize("num_proc", [1, 2])
+@pytest.mark.parametrize("encoder", [TextEncoder, WordEncoder])
+def test_a_cached_table_lies_in_spans_as_one_in_memory(encoder, num_proc, jsonl, gpt2, tmp_path):
+    """What a table costs to write, open and hold goes by its chunks: one for each span of units, never one a row."""
+    path = jsonl([{"text": "x" if i % 400 else None} for i in range(2300)])
+    held = prepare(path, encoder(gpt2), cache=False, on_bad="skip")
+    cached = prepare(path, encoder(gpt2), cache=tmp_path / "c", num_proc=num_proc, on_bad="skip")
+    assert [len(chunk) for chunk in held.chunks] == [1000, 1000, 300]
+    assert [len(chunk) for chunk in cached.chunks] == [len(chunk) for chunk in held.chunks]
+    assert cached.faults == held.faults
+    assert len(held.faults) == 6
+
+
+def test_an_entry_laid_out_as_before_is_made_again(jsonl, gpt2, tmp_path):
+    path = jsonl(ROWS[1:5])
+    first = prepare(path, TextEncoder(gpt2), cache=tmp_path / "c")
+    (manifest,) = (tmp_path / "c").glob(f"*/{MANIFEST}")
+    old = {name: value for name, value in json.loads(manifest.read_text()).items() if name != "layout"}
+    manifest.write_text(json.dumps(old))
+    again = prepare(path, TextEncoder(gpt2), cache=tmp_path / "c")
+    assert json.loads(manifest.read_text()) != old
+    assert again.fingerprint() == first.fingerprint(), "the same data: a run that was stopped goes on"
+    assert rows_of(again) == rows_of(first)
+
+
 def test_a_stream_of_unknown_length_is_held(gpt2):
     table = prepare(lambda: (row for row in ROWS if row["text"]), TextEncoder(gpt2), cache=True)
     assert rows_of(table) == expected(gpt2)
@@ -67,6 +94,33 @@ def test_nothing_is_read_again_when_nothing_changed(jsonl, gpt2, tmp_path):
     made = {file: file.stat().st_mtime_ns for file in (tmp_path / "c").rglob("*")}
     prepare(path, TextEncoder(gpt2), cache=tmp_path / "c")
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "c").rglob("*")} == made
+
+
+def test_an_entry_opens_without_a_walk_over_the_data(jsonl, gpt2, tmp_path, monkeypatch):
+    """Its bytes are hashed, and that is all: a walk over a million lines takes longer than opening their tokens."""
+    path = jsonl(ROWS[1:5])
+    made = prepare(path, TextEncoder(gpt2), cache=tmp_path / "c")
+    read: list[Path] = []
+    chunks_of = Cache.read
+
+    def no_walk(self: JsonLines, start: int = 0) -> None:
+        raise AssertionError("the units were walked")
+
+    def counted(self: Cache, entry: Path) -> list[Chunk]:
+        read.append(entry)
+        return chunks_of(self, entry)
+
+    monkeypatch.setattr(JsonLines, "raw", no_walk)
+    monkeypatch.setattr(Cache, "read", counted)
+    assert rows_of(prepare(path, TextEncoder(gpt2), cache=tmp_path / "c")) == rows_of(made)
+    assert len(read) == 1
+
+
+def test_a_file_that_went_away(jsonl, gpt2, tmp_path):
+    source = open_source(jsonl(ROWS[1:5]))
+    source.path.unlink()
+    with pytest.raises(DataError, match=r"cannot read .*No such file"):
+        prepare(source, TextEncoder(gpt2), cache=tmp_path / "c")
 
 
 def test_every_change_is_another_entry(jsonl, gpt2, tmp_path):

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vertebra.data.collate import Collator
-from vertebra.data.pairs import Labels, PairEncoder
+from vertebra.data.labels import Labels
+from vertebra.data.pairs import PairEncoder
 from vertebra.data.prepare import prepare
 from vertebra.data.ranks import exchange_among, filler, weightless
 from vertebra.data.samplers import InOrder, Packed

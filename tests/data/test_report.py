@@ -79,7 +79,7 @@ def test_unknown_tokens_and_label_names(jsonl, models):
     assert report.finding("unknown tokens").status == "note"
     pairs = [{"sentence1": "a", "sentence2": f"b{i}", "label": label} for i, label in enumerate(["x", "y", "x"])]
     report = found(pairs, models[ENCODER], jsonl)
-    assert report.finding("labels").said == "x 2, y 1"
+    assert report.finding("labels").said == "x 2, y 1; inferred"
     assert report.finding("labels").value == "0 to 1"
     assert (report.finding("BOS").value, report.finding("EOS").value) == ("1 in 3", "2 in 3")  # [CLS] and [SEP]
     assert (report.finding("too long").status, report.finding("too long").value) == ("pass", "0")
@@ -88,8 +88,33 @@ def test_unknown_tokens_and_label_names(jsonl, models):
     assert (
         found([{**row, "label": i * 2} for i, row in enumerate(pairs)], models[ENCODER], jsonl)
         .finding("labels")
-        .said.endswith("nobody is 1, 3")
+        .said.endswith("nobody is 1, 3; inferred")
     )
+
+
+def test_labels_that_are_slips_are_named(jsonl, models):
+    """A check that passes is one after which training would start; what it names is where a reader finds it."""
+    rows = [{"sentence1": f"a {i}", "sentence2": f"b {i}", "label": str(i % 2)} for i in range(40)]
+    assert found(rows, models[ENCODER], jsonl).passed
+    slips = ["2", "yes", "", "-1", None]
+    bad = [{"sentence1": f"c {i}", "sentence2": "d", "label": label} for i, label in enumerate(slips)]
+    report = found([*rows, *bad, {"sentence1": " ", "sentence2": "e", "label": "1"}], models[ENCODER], jsonl)
+    assert report.finding("rows").value == "4 of 46"
+    listed = " ".join(report.finding("rows").places)
+    for reason in ("unknown label: `yes`", "no label", "label out of range: -1"):
+        assert reason in listed
+    labels = report.finding("labels")
+    assert (labels.status, labels.said) == ("fail", "0 20, 1 21, 2 1; inferred")
+    assert ":41)" in labels.places[0]
+    assert "--label 0 --label 1 --label 2" in labels.places[0]
+    blank = report.finding("empty sentences")
+    assert (blank.status, blank.places[0].rpartition(":")[2]) == ("note", "46")
+    declared = found([*rows, *bad[:1]], models[ENCODER], jsonl, labels=["0", "1", "2"])
+    assert (declared.passed, declared.finding("labels").said) == (True, "0 20, 1 20, 2 1")
+    lone = found([{**row, "label": "0"} for row in rows], models[ENCODER], jsonl).finding("labels")
+    assert lone.status == "fail"
+    with pytest.raises(ConfigError, match="labels are of pairs"):
+        found([{"text": "a"}], models[ENCODER], jsonl, labels=["x"])
 
 
 def test_broken_images(jsonl, models, tmp_path):
@@ -100,6 +125,34 @@ def test_broken_images(jsonl, models, tmp_path):
     finding = found(rows, models[CHAT], jsonl, images=tmp_path).finding("images")
     assert (finding.status, finding.value) == ("fail", "1 of 2")
     assert "cut.png" in finding.places[0]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_faults_in_an_array_are_of_their_items(indent, models, tmp_path):
+    """Forty rows on one line: one is unusable, another's image is cut off, and each is named for itself."""
+    Image.effect_noise((64, 64), 50).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-900])
+    rows = [
+        {
+            "image": "cut.png" if number == 30 else "whole.png",
+            "conversations": [{"from": "human", "value": f"<image> {number}?"}, {"from": "gpt", "value": "Noise."}],
+        }
+        for number in range(40)
+    ]
+    rows[7]["conversations"] = rows[7]["conversations"][:1]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(rows, indent=indent))
+    report = check_data(set_up(str(path), models[CHAT], on_bad="skip"))
+    assert report.finding("rows").value == "1 of 40"
+    assert ", item 8: no assistant turn" in report.finding("rows").places[0]
+    assert report.finding("images").value == "1 of 39"
+    assert ", item 31: " in report.finding("images").places[0]
+    encoder = ChatEncoder.of(models[CHAT].backbone, sizes={"image": 4})
+    held = prepare(path, encoder, cache=False, on_bad="skip")
+    cached = prepare(path, encoder, cache=tmp_path / "c", on_bad="skip")
+    assert [cached.where(i) for i in range(39)] == [held.where(i) for i in range(39)]
+    assert held.where(7).endswith(", item 9")
+    assert cached.faults == held.faults
 
 
 def test_a_doubled_bos_is_found(models):

@@ -20,6 +20,8 @@ from vertebra.data.sources.open import open_source
 from vertebra.data.sources.tables import Items
 from vertebra.errors import ConfigError, DataError, NetworkError, UnknownNameError
 
+from .files import FILES
+
 ROWS = [{"text": f"row {i} é"} for i in range(25)]
 
 
@@ -283,3 +285,20 @@ def test_label_names_survive_views():
     assert source.label_names() == {"label": ["no", "yes"]}
     assert split(source, {"train": 1.0})["train"].label_names() == {"label": ["no", "yes"]}
     assert JsonLines(Path("x")).label_names() == {}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_two_rows_share_a_place(name, tmp_path):
+    """A place is what a message names and what a fault is found by again."""
+    places = [row.where for row in open_source(str(FILES[name][0](tmp_path))).rows()]
+    assert len(set(places)) == len(places)
+
+
+def test_rows_of_an_array_on_one_line_are_told_apart(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"text": "a"}, 5, {"text": "c"}])[:-1] + ', {"text"')
+    rows = list(open_source(path).rows())
+    assert [row.where for row in rows] == [f"{path}:1, item {number}" for number in (1, 2, 3, 4)]
+    assert [isinstance(row, Fault) for row in rows] == [False, True, False, True]
+    path.write_text('[{"text": "a"} {"text": "b"}]')
+    assert [row.where for row in open_source(path).rows()] == [f"{path}:1, item 1", f"{path}:1, item 2"]

@@ -59,6 +59,7 @@ def test_every_recipe_in_small(path: Path, tmp_path: Path, monkeypatch: pytest.M
     assert "| loss (step 4) |" in card
     pictures = {"loss.png", "learning-rate.png", "throughput.png", "gradient-norm.png"}
     pictures |= {"eval-success.png"} if "squares" in path.stem else set()
+    pictures |= {"eval-accuracy.png", "eval-f1.png"} if path.stem == "pairs" else set()
     assert {picture.name for picture in made.glob("*.png")} == pictures
     page = (made / "report.html").read_text()
     assert page.count('alt="') >= len(pictures)

@@ -20,6 +20,20 @@ Columns = Annotated[list[str] | None, typer.Option("--column", help="Our name=th
 Images = Annotated[Path | None, typer.Option(help="The folder that image paths are relative to.")]
 ImageSlots = Annotated[int | None, typer.Option(help="How many slots an image takes.")]
 Builder = Annotated[str | None, typer.Option(help="A prompt builder, where the id names none.")]
+System = Annotated[str | None, typer.Option(help="The system prompt of every conversation.")]
+FoldSystem = Annotated[bool, typer.Option("--fold-system", help="Put system prompts before the first question.")]
+Trusted = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Whose text may hold added tokens: assistant, system, tool, or all of them, never the user; repeatable."
+    ),
+]
+AddToken = Annotated[
+    list[str] | None, typer.Option("--add-token", help="A token to add, as model.tokens does; repeatable.")
+]
+Label = Annotated[
+    list[str] | None, typer.Option("--label", help="A class of the pairs, in order; repeatable. Else inferred.")
+]
 Split = Annotated[str | None, typer.Option(help="Which split of a dataset.")]
 Pattern = Annotated[str | None, typer.Option(help="Which files of a folder, as **/*.jsonl.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unusable rows out instead of failing.")]
@@ -40,6 +54,11 @@ def show(
     images: Images = None,
     image_slots: ImageSlots = None,
     builder: Builder = None,
+    system: System = None,
+    fold_system: FoldSystem = False,
+    trusted: Trusted = None,
+    add_token: AddToken = None,
+    label: Label = None,
     split: Split = None,
     pattern: Pattern = None,
     skip_bad: SkipBad = False,
@@ -51,7 +70,8 @@ def show(
     from vertebra.data.samples import Picked
 
     made = _set_up(
-        data, model, builder, token,
+        data, model, builder, token, add_token,
+        system=system, fold_system=fold_system, trusted=trusted or (), labels=label or (),
         objective=objective, size=size, format=format, columns=_columns(column), images=images,
         image_slots=image_slots, split=split, pattern=pattern, on_bad="skip" if skip_bad else "fail",
     )  # fmt: skip
@@ -73,6 +93,11 @@ def check(
     images: Images = None,
     image_slots: ImageSlots = None,
     builder: Builder = None,
+    system: System = None,
+    fold_system: FoldSystem = False,
+    trusted: Trusted = None,
+    add_token: AddToken = None,
+    label: Label = None,
     split: Split = None,
     pattern: Pattern = None,
     packing: Annotated[
@@ -87,15 +112,19 @@ def check(
     from vertebra.data.report import check_data, check_packing
 
     made = _set_up(
-        data, model, builder, token,
+        data, model, builder, token, add_token,
+        system=system, fold_system=fold_system, trusted=trusted or (), labels=label or (),
         objective=objective, size=size, format=format, columns=_columns(column), images=images,
         image_slots=image_slots, split=split, pattern=pattern, on_bad="skip",
     )  # fmt: skip
     report = check_data(made)
     if packing and not made.model.is_encoder:
         from vertebra.backbone.registry import load_backbone
+        from vertebra.data.added import grow_to
 
         backbone = load_backbone(model, builder=builder, hf_token=token)
+        if add_token:
+            grow_to(backbone, add_token)
         report = replace(report, findings=(*report.findings, check_packing(made, backbone)))
     if json:
         from vertebra.cli.output import print_json
@@ -123,6 +152,11 @@ def stats(
     images: Images = None,
     image_slots: ImageSlots = None,
     builder: Builder = None,
+    system: System = None,
+    fold_system: FoldSystem = False,
+    trusted: Trusted = None,
+    add_token: AddToken = None,
+    label: Label = None,
     split: Split = None,
     pattern: Pattern = None,
     skip_bad: SkipBad = False,
@@ -134,7 +168,8 @@ def stats(
     from vertebra.data.stats import padding_of, write_picture
 
     made = _set_up(
-        data, model, builder, token,
+        data, model, builder, token, add_token,
+        system=system, fold_system=fold_system, trusted=trusted or (), labels=label or (),
         objective=objective, size=size, format=format, columns=_columns(column), images=images,
         image_slots=image_slots, split=split, pattern=pattern, on_bad="skip" if skip_bad else "fail",
     )  # fmt: skip
@@ -151,12 +186,14 @@ def stats(
     _out().print(f"written to {written}", soft_wrap=True)
 
 
-def _set_up(data: str, model: str, builder: str | None, token: str | None, **options: Any) -> Any:
+def _set_up(
+    data: str, model: str, builder: str | None, token: str | None, tokens: list[str] | None, **options: Any
+) -> Any:
     from vertebra.data.setup import Model, set_up
 
     opening = {name: options.pop(name) for name in ("split", "pattern") if options.get(name)}
     options = {name: value for name, value in options.items() if name not in ("split", "pattern")}
-    return set_up(data, Model.find(model, builder=builder, token=token), **options, **opening)
+    return set_up(data, Model.find(model, builder=builder, token=token, tokens=tokens or ()), **options, **opening)
 
 
 def _columns(given: list[str] | None) -> dict[str, str]:
@@ -240,8 +277,9 @@ def _print_report(report: Any) -> None:
     for low, high, count in report.histogram:
         out.print(Text(f"{low:>6} – {high:<6} {count:>8,}  {'█' * -(-40 * count // most)}"))
     bad = [finding.name for finding in report.findings if finding.status == "fail"]
-    said = f"must be mended: {', '.join(bad)}" if bad else "nothing would stop or spoil a run"
-    out.print(Text(said, STYLES["fail" if bad else "pass"]))
+    noted = [finding.name for finding in report.findings if finding.status == "note"]
+    good = "nothing would stop or spoil a run" + (f"; worth a look: {', '.join(noted)}" if noted else "")
+    out.print(Text(f"must be mended: {', '.join(bad)}" if bad else good, STYLES["fail" if bad else "pass"]))
 
 
 def _print_padding(padding: Any) -> None:

@@ -27,7 +27,14 @@ from vertebra.errors import DataError
 PIPELINE = 1
 """Raised whenever the same data and options would give other tokens than before."""
 
+LAYOUT = 2
+"""Raised whenever the same tokens lie otherwise in an entry; one of another layout is made again under its key."""
+
 MANIFEST = "manifest.json"
+
+BATCH_ROWS = 2**20
+"""The most rows of an Arrow batch: more than a span has, so that a span is one. A batch costs kilobytes, to whoever
+writes it, opens it or holds it, however few rows it has."""
 
 
 class Cache:
@@ -41,9 +48,15 @@ class Cache:
         _check_writable(self.folder)
 
     def find(self, key: str) -> Path | None:
-        """The folder of an entry, or None where there is none."""
+        """The folder of an entry, or None where there is none, or one of an earlier layout."""
         entry = self.folder / key
-        return entry if os.path.isfile(entry / MANIFEST) else None
+        try:
+            layout = json.loads((entry / MANIFEST).read_text()).get("layout")
+        except OSError:
+            return None
+        except (ValueError, AttributeError):
+            return entry  # damaged: reading it tells
+        return entry if layout == LAYOUT else None
 
     def read(self, entry: Path) -> list[Chunk]:
         """The chunks of an entry, mapped from disk."""
@@ -66,7 +79,9 @@ class Cache:
             try:
                 yield part
                 files = sorted(file.name for file in part.glob("*.arrow"))
-                (part / MANIFEST).write_text(json.dumps({"pipeline": PIPELINE, "files": files}))
+                (part / MANIFEST).write_text(json.dumps({"pipeline": PIPELINE, "layout": LAYOUT, "files": files}))
+                if self.find(key) is None:
+                    self.drop(self.folder / key)
                 _rename(part, self.folder / key)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
@@ -90,7 +105,7 @@ def mapped(
             _Mapping(encode, tuple(columns), forked=num_proc > 1),
             batched=True,
             batch_size=1,
-            writer_batch_size=1,
+            writer_batch_size=BATCH_ROWS,
             remove_columns=["start", "stop"],
             features=_features(datasets, columns),
             cache_file_name=str(folder / "rows.arrow"),
@@ -133,6 +148,7 @@ def to_arrow(chunk: Chunk, columns: Sequence[str]) -> Any:
         made[name] = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
     rows = range(len(chunk))
     made["line"] = pa.array(chunk.lines)
+    made["item"] = pa.array(chunk.items)
     made["file"] = pa.array([chunk.file(row) for row in rows], pa.string())
     made["scale"] = pa.array(np.ones(len(chunk), np.float32) if chunk.scale is None else chunk.scale)
     made["fault"] = pa.array([chunk.faults.get(row) for row in rows], pa.string())
@@ -171,6 +187,7 @@ def _chunk(batch: Any) -> Chunk:
         offsets=offsets,
         columns=columns,
         lines=batch.column("line").to_numpy(),
+        items=batch.column("item").to_numpy(),
         file_names=files.dictionary.to_pylist(),
         file_codes=files.indices.to_numpy(),
         scale=scale if (scale != 1).any() else None,
@@ -190,7 +207,14 @@ def _present(column: Any) -> Mapping[int, str]:
 def _features(datasets: Any, columns: Sequence[str]) -> Any:
     value = datasets.Value
     lists = {name: datasets.LargeList(value(np.dtype(LISTS[name]).name)) for name in columns}
-    plain = {"line": "int64", "file": "string", "scale": "float32", "fault": "string", "extra": "string"}
+    plain = {
+        "line": "int64",
+        "item": "int64",
+        "file": "string",
+        "scale": "float32",
+        "fault": "string",
+        "extra": "string",
+    }
     return datasets.Features(lists | {name: value(kind) for name, kind in plain.items()})
 
 

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.data.added import trusted_roles
 from vertebra.data.conversations import Conversation
 from vertebra.data.encoders import Encoder, Placed
 from vertebra.data.formats import Pair
-from vertebra.data.pairs import QUESTION, Labels, as_conversation
+from vertebra.data.labels import Labels
+from vertebra.data.pairs import QUESTION, as_conversation
 from vertebra.data.rows import Fault
 from vertebra.data.table import Chunk, ChunkBuilder
 from vertebra.errors import DataError, PromptError, SequenceError, VertebraError
@@ -35,8 +37,8 @@ class ChatEncoder(Encoder):
 
     roles: whose words are trained on (`("assistant",)`, or also `"user"`, `"system"`). sizes: how many slots an image
     takes ({"image": 196}); without it images are refused. anchored: parts whose slots stand right after BOS.
-    trusted: roles whose text may hold added tokens. labels, question: for sentence pairs, which a language model reads
-    as a question answered by the name of a class.
+    trusted: roles whose text may hold added tokens; `all`: every role but the user. labels, question: for sentence
+    pairs, which a language model reads as a question answered by the name of a class.
     """
 
     name = "chat"
@@ -59,15 +61,13 @@ class ChatEncoder(Encoder):
         self.builder: PromptBuilder | type[PromptBuilder] = (
             prompt_builder(builder) if isinstance(builder, str) else builder
         )
-        self.roles, self.anchored, self.trusted = tuple(roles), tuple(anchored), tuple(trusted)
+        self.roles, self.anchored, self.trusted = tuple(roles), tuple(anchored), trusted_roles(trusted)
         self.sizes, self.anchor = dict(sizes or {}), anchor
 
     @classmethod
-    def of(cls, backbone: Any, **options: Any) -> ChatEncoder:
-        """For a backbone: its tokenizer, its prompt builder, its rule for BOS."""
-        builder = backbone.prompt_builder_fn
-        if builder.follows_tokenizer:
-            builder = builder.of(backbone.tokenizer)
+    def of(cls, backbone: Any, *, system: str | None = None, fold_system: bool = False, **options: Any) -> ChatEncoder:
+        """For a backbone: its tokenizer, its prompt builder, its rule for BOS. `system`, `fold_system`: see `speaker`."""
+        builder = speaker(backbone, system, fold=fold_system)
         return cls(backbone.tokenizer, builder, anchor=backbone.anchor, **options)
 
     @property
@@ -92,7 +92,7 @@ class ChatEncoder(Encoder):
             "anchor": self.anchor,
             "anchored": sorted(self.anchored),
             "trusted": sorted(self.trusted),
-            "pairs": None if self.labels is None else (self.labels.names, self.question),
+            "pairs": None if self.labels is None else (self.labels.names, self.labels.by_number, self.question),
         }
 
     def encode(self, batch: Sequence[Placed | Fault]) -> Chunk:
@@ -106,7 +106,7 @@ class ChatEncoder(Encoder):
                 continue
             sequence = next(sequences)
             if isinstance(sequence, str):
-                made.fault(Fault(one.file, one.line, sequence))
+                made.fault(one.fault(sequence))
             else:
                 self._place(made, one, sequence)
         return made.built()
@@ -121,7 +121,7 @@ class ChatEncoder(Encoder):
             try:
                 return placed._replace(sample=as_conversation(sample, self.labels, self.question))
             except DataError as error:
-                return Fault(placed.file, placed.line, str(error))
+                return placed.fault(str(error))
         if not isinstance(sample, Conversation) or not sample.images:
             return placed
         if "image" not in self.sizes:
@@ -132,7 +132,7 @@ class ChatEncoder(Encoder):
             message = "has an image in memory: write it to a file, images are read when their batch is made"
         else:
             return placed
-        return Fault(placed.file, placed.line, message)
+        return placed.fault(message)
 
     def _rendered(self, conversations: Sequence[Conversation]) -> list[TokenSequence | str]:
         """Each conversation's sequence, or why it has none."""
@@ -158,20 +158,34 @@ class ChatEncoder(Encoder):
         try:
             return self._render([conversation])[0]
         except (PromptError, SequenceError) as error:
-            return f"cannot be rendered: {error}"
+            folds = " (--fold-system; in a recipe data.fold_system=true)" if 'system="fold"' in str(error) else ""
+            return f"cannot be rendered: {error}{folds}"
 
     def _place(self, made: ChunkBuilder, one: Placed, sequence: TokenSequence) -> None:
         conversation = one.sample
         assert isinstance(conversation, Conversation)
         if not (sequence.weight[1:] > 0).any():
             message = f"no supervised token: nothing is said by {' or '.join(self.roles)}, or it weighs nothing"
-            made.fault(Fault(one.file, one.line, message))
+            made.fault(one.fault(message))
             return
         extra = {"segments": sequence.segments} if sequence.segments else {}
         if conversation.images:
             extra["images"] = conversation.images
-        made.place(one.file, one.line, scale=conversation.weight, extra=extra)
+        made.place(one.file, one.line, item=one.item, scale=conversation.weight, extra=extra)
         made.vectors({name: np.asarray(getattr(sequence, name)) for name in self.columns})
+
+
+def speaker(backbone: Any, system: str | None = None, *, fold: bool = False) -> PromptBuilder | type[PromptBuilder]:
+    """A backbone's prompt builder, with the system prompt of every conversation.
+
+    fold: system prompts stand before the first question, for formats that have no place of their own for them.
+    """
+    kind: type[PromptBuilder] = backbone.prompt_builder_fn
+    if kind.follows_tokenizer:
+        kind = kind.of(backbone.tokenizer)  # type: ignore[attr-defined]
+    if system is None and not fold:
+        return kind
+    return kind(backbone.llm_family, system, system="fold" if fold else "native")
 
 
 class ImageFeatures:

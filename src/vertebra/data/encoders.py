@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from vertebra.data.formats import Sample, Text
+from vertebra.data.formats import Pair, Sample, Text
 from vertebra.data.rows import Fault
 from vertebra.data.table import Chunk, ChunkBuilder
 from vertebra.data.tokens import TextTokenizer, framed, stop_id
@@ -22,6 +22,11 @@ class Placed(NamedTuple):
     file: str
     line: int
     sample: Sample
+    item: int = 0
+
+    def fault(self, message: str) -> Fault:
+        """That it cannot be said."""
+        return Fault(self.file, self.line, message, self.item)
 
 
 class Encoder(ABC):
@@ -59,7 +64,8 @@ class Encoder(ABC):
             return None
         wanted = " or ".join(kind.__name__.lower() for kind in self.takes)
         got = type(placed.sample).__name__.lower()
-        return Fault(placed.file, placed.line, f"wrong kind of sample: {self.name} takes {wanted}, this row is a {got}")
+        hint = "; pairs with a class train an encoder: kind `pairs`" if isinstance(placed.sample, Pair) else ""
+        return placed.fault(f"wrong kind of sample: {self.name} takes {wanted}, this row is a {got}{hint}")
 
 
 class TextEncoder(Encoder):
@@ -124,6 +130,6 @@ def place_texts(encoder: Encoder, batch: Sequence[Placed | Fault]) -> tuple[Chun
         if fault is not None:
             made.fault(fault)
         elif isinstance(one, Placed) and isinstance(one.sample, Text):
-            made.place(one.file, one.line, scale=one.sample.weight)
+            made.place(one.file, one.line, item=one.item, scale=one.sample.weight)
             texts.append(one.sample.text)
     return made, texts

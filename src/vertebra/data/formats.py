@@ -8,7 +8,7 @@ it cannot. This module does not know tokenizers or prompts.
     sharegpt, llava     conversations: [{from, value}], image  `<image>` in a value stands for the next image
     alpaca              instruction, input?, output, system?
     prompt_completion   prompt, completion
-    pairs               sentence1, sentence2, label            and the other spellings of GLUE
+    pairs               sentence1, sentence2, label            and the other spellings of GLUE and MRPC
 """
 
 from __future__ import annotations
@@ -77,10 +77,11 @@ def _text(fields: Mapping[str, Any], columns: tuple[str, ...]) -> Text:
 def _pair(fields: Mapping[str, Any], columns: tuple[str, ...]) -> Pair:
     names = [name for name in columns if name != "label"]
     second = text_of(fields, names[1]) if len(names) > 1 else None
-    label = fields.get("label")
+    column = "Quality" if "Quality" in fields and "label" not in fields else "label"
+    label = fields.get(column)
     if label is not None and not isinstance(label, int | float | str):
         raise BadRow(f"bad label: expected a number or a name, got {label!r}")
-    return Pair(text_of(fields, names[0]), second, label)
+    return Pair(text_of(fields, names[0]), second, label, column)
 
 
 PAIR_COLUMNS = (
@@ -89,10 +90,12 @@ PAIR_COLUMNS = (
     ("premise", "hypothesis"),
     ("question", "sentence"),
     ("text1", "text2"),
+    ("#1 String", "#2 String"),
     ("sentence", "label"),
     ("text", "label"),
 )
-"""Column names of sentence pairs as GLUE and its kin spell them; the last two are single sentences with a class.
+"""Column names of sentence pairs as GLUE and its kin spell them (MRPC's own file: `#1 String`, `#2 String`, and the
+label as `Quality`); the last two are single sentences with a class.
 A table of `text` and `label` is recognised as text; call it `pairs` to have its classes."""
 
 # In the order in which a row is tried: the more telling columns first (many tables also carry a `text` column).
@@ -104,7 +107,7 @@ FORMATS: dict[str, Format] = {
         Format("alpaca", (("instruction", "output"),), alpaca, ("input", "system", "weight")),
         Format("prompt_completion", (("prompt", "completion"),), prompt_completion, ("system", "weight")),
         Format("text", (("text",), ("content",)), _text, ("weight",)),
-        Format("pairs", PAIR_COLUMNS, _pair, ("label",)),
+        Format("pairs", PAIR_COLUMNS, _pair, ("label", "Quality")),
     )
 }
 ALIASES = {"llava": "sharegpt", "chat": "messages", "plain": "text"}
@@ -162,13 +165,13 @@ class Reader:
         if self.format is None:
             self.format = detect(fields)
             if self.format is None:
-                return Fault(row.file, row.line, self._unknown(row.fields))
+                return row.fault(self._unknown(row.fields))
         names = tuple(fields)
         needed = self._needed.get(names)
         if needed is None:
             needed = self.format.fits(fields)
             if needed is None:
-                return Fault(row.file, row.line, self._missing(self.format, row.fields, detect(fields)))
+                return row.fault(self._missing(self.format, row.fields, detect(fields)))
             self._needed[names] = needed
         try:
             sample = self.format.read(fields, needed)
@@ -181,7 +184,7 @@ class Reader:
                 return None
             return sample
         except BadRow as error:
-            return Fault(row.file, row.line, str(error))
+            return row.fault(str(error))
 
     def settle(self, source: Source) -> None:
         """Fix the format by the first rows that spell one, so that every process takes the same."""

@@ -16,58 +16,44 @@ import numpy as np
 
 from vertebra.data.conversations import Conversation
 from vertebra.data.encoders import Encoder, Placed
-from vertebra.data.formats import Pair, Reader, Sample
-from vertebra.data.rows import Fault, Row, Source
+from vertebra.data.formats import Pair, Sample
+from vertebra.data.labels import Labels
+from vertebra.data.rows import Fault, digest
+from vertebra.data.samples import Samples, Vectors
 from vertebra.data.table import Chunk, ChunkBuilder
-from vertebra.errors import DataError, VocabularyError, did_you_mean
+from vertebra.errors import DataError, VocabularyError
+from vertebra.sequence.tokens import NO_TARGET
 
 QUESTION = "{first}\n{second}\nDo these two agree?"
 """How a pair is put to a language model; its class's name is the answer."""
 
 
-class Labels:
-    """The classes of a data set, by number and by name; numbers of a regression where they are no classes."""
+class Classified(Samples):
+    """Labelled samples as a classifier is trained on them: the class is the one target, at the first position."""
 
-    def __init__(self, names: Sequence[str] | None) -> None:
-        self.names = None if names is None else list(names)
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+        self.lengths, self.mixes = samples.lengths, samples.mixes
 
-    @classmethod
-    def of(cls, source: Source, reader: Reader | None = None) -> Labels:
-        """Read off the data: its ClassLabel names, its label texts, its numbers; fractions are a regression."""
-        known = next(iter(source.label_names().values()), None)
-        if known is not None:
-            return cls(known)
-        reader = reader or Reader("pairs")
-        seen: set[Any] = set()
-        for row in source.rows():
-            sample = reader(row) if isinstance(row, Row) else None
-            if isinstance(sample, Pair) and sample.label is not None:
-                seen.add(sample.label)
-        numbers = {label for label in (_number(value) for value in seen) if label is not None}
-        if len(numbers) < len({str(value) for value in seen}):
-            return cls(sorted(str(value) for value in seen))
-        if any(not number.is_integer() for number in numbers):
-            return cls(None)
-        return cls([str(number) for number in range(int(max(numbers, default=-1)) + 1)])
+    def vectors(self, index: int, epoch: int = 0) -> Vectors:
+        vectors = self.samples.vectors(index, epoch)
+        target = np.full(len(vectors["ids"]), NO_TARGET, np.int32)
+        target[0] = self.samples.extra(index)["label"]
+        weight = np.zeros(len(target), np.float32)
+        weight[0] = 1
+        return vectors | {"target": target, "weight": weight}
 
-    def __len__(self) -> int:
-        return 1 if self.names is None else len(self.names)
+    def order(self, epoch: int, seed: int, *, shuffle: bool = True) -> np.ndarray:
+        return self.samples.order(epoch, seed, shuffle=shuffle)
 
-    def number(self, label: int | float | str | None) -> int | float | str:
-        """The class of a label, or (as text) why it has none."""
-        if label is None:
-            return "no label: give one, or leave the row out"
-        number = _number(label)
-        if self.names is None:
-            return number if number is not None else f"bad label: `{label}` is no number"
-        if isinstance(label, str) and label in self.names:
-            return self.names.index(label)
-        if number is None or not number.is_integer():
-            return f"unknown label: `{label}`.{did_you_mean(str(label), self.names)} Labels: {', '.join(self.names)}"
-        if not 0 <= number < len(self.names):
-            meaning = " (−1 marks rows without one, as in GLUE's test sets)" if number == -1 else ""
-            return f"label out of range: {int(number)}{meaning}; expected 0 to {len(self.names) - 1}"
-        return int(number)
+    def where(self, index: int) -> str:
+        return self.samples.where(index)
+
+    def extra(self, index: int) -> Mapping[str, Any]:
+        return self.samples.extra(index)
+
+    def fingerprint(self) -> str:
+        return digest("classified", self.samples.fingerprint())
 
 
 class PairEncoder(Encoder):
@@ -115,7 +101,12 @@ class PairEncoder(Encoder):
         return ("ids", "weight", "type")
 
     def options(self) -> Mapping[str, Any]:
-        return {"labels": self.labels.names, "max_length": self.max_length, "types": self.uses_types}
+        return {
+            "labels": self.labels.names,
+            "max_length": self.max_length,
+            "types": self.uses_types,
+            "by_number": self.labels.by_number,
+        }
 
     def encode(self, batch: Sequence[Placed | Fault]) -> Chunk:
         made = ChunkBuilder(self.columns)
@@ -139,9 +130,9 @@ class PairEncoder(Encoder):
             first, second = flat.row(2 * row), flat.row(2 * row + 1)
             row += 1
             if isinstance(label, str):
-                made.fault(Fault(one.file, one.line, label))
+                made.fault(one.fault(label))
                 continue
-            made.place(one.file, one.line, extra={"label": label})
+            made.place(one.file, one.line, item=one.item, extra={"label": label})
             made.vectors(self._joined(first, second if one.sample.second else None))
         return made.built()
 
@@ -190,10 +181,3 @@ def as_conversation(sample: Sample, labels: Labels, question: str = QUESTION) ->
     answer = str(label) if labels.names is None else labels.names[int(label)]
     asked = question.format(first=sample.first, second=sample.second or "").strip()
     return Conversation(({"role": "user", "content": asked}, {"role": "assistant", "content": answer}))
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None

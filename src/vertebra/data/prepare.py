@@ -82,9 +82,12 @@ def prepare(
             meta["fingerprint"] = digest(key, *[hash_of(chunk) for chunk in chunks])
         table = Table(chunks, meta=meta)
     else:
-        entry = entry or _made(scan, folder, key, num_proc=num_proc, show=show_progress)
-        table = Table(folder.read(entry), meta=meta)
-        table.opened_by = (read_entry, (entry,))
+        if entry is None:
+            place = _made(scan, folder, key, num_proc=num_proc, show=show_progress)
+            entry = place, folder.read(place)
+        place, chunks = entry
+        table = Table(chunks, meta=meta)
+        table.opened_by = (read_entry, (place,))
     for fault in table.faults:
         faults.add(fault)
     faults.settle(source.name, good=len(table))
@@ -145,7 +148,7 @@ class Scan:
             if isinstance(row, Row):
                 sample = self.reader(row)
                 if sample is not None:
-                    yield sample if isinstance(sample, Fault) else Placed(row.file, row.line, sample)
+                    yield sample if isinstance(sample, Fault) else Placed(row.file, row.line, sample, row.item)
             elif row is not None:
                 yield row
 
@@ -172,15 +175,17 @@ def _image_folders(scan: Scan, images: str | Path | None) -> list[str]:
     return sorted({os.path.dirname(os.path.abspath(part.name)) for part in scan.source.parts()})
 
 
-def _found(folder: Cache, key: str) -> Path | None:
-    """The entry, unless it lacked images when it was made: they may be there by now."""
+def _found(folder: Cache, key: str) -> tuple[Path, list[Chunk]] | None:
+    """The entry and its chunks, unless it lacked images when it was made: they may be there by now."""
     entry = folder.find(key)
-    if entry is not None:
-        faults = (message for chunk in folder.read(entry) for message in chunk.faults.values())
-        if any(message.startswith(MISSING_IMAGE) for message in faults):
-            folder.drop(entry)
-            return None
-    return entry
+    if entry is None:
+        return None
+    chunks = folder.read(entry)
+    faults = (message for chunk in chunks for message in chunk.faults.values())
+    if any(message.startswith(MISSING_IMAGE) for message in faults):
+        folder.drop(entry)
+        return None
+    return entry, chunks
 
 
 def _made(scan: Scan, folder: Cache, key: str, *, num_proc: int, show: bool) -> Path:

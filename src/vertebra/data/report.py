@@ -6,40 +6,24 @@ BOS, packing that leaks); a `note` is worth a look (duplicates, empty answers, u
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from vertebra.data.added import Spelled
 from vertebra.data.conversations import Conversation
+from vertebra.data.findings import SHOWN, Finding, counted, of_added, of_ids, of_labels
 from vertebra.data.formats import Pair, Sample, Text
+from vertebra.data.labels import spelled
 from vertebra.data.progress import progress
 from vertebra.data.rows import Fault, Row, digest
 from vertebra.data.samples import Samples
 from vertebra.data.setup import Setup
 from vertebra.errors import DataError
-
-Status = Literal["pass", "note", "fail"]
-
-SHOWN = 5
-"""Places that one finding names."""
-
-UNKNOWN = 0.001
-"""More unknown tokens than this share are worth a note."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report."""
-
-    name: str
-    status: Status
-    value: str
-    said: str = ""
-    places: tuple[str, ...] = ()
+from vertebra.prompt.guard import guarded_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +70,10 @@ class _Rows:
     empty: list[str] = field(default_factory=list)
     images: int = 0
     broken: list[str] = field(default_factory=list)
-    labels: Counter[str] = field(default_factory=Counter)
+    labels: dict[str, list[str]] = field(default_factory=dict)
+    """The places of each label."""
+    blank: list[str] = field(default_factory=list)
+    spelled: Spelled = field(default_factory=lambda: Spelled(()))
 
 
 def check_data(setup: Setup) -> DataReport:
@@ -94,21 +81,23 @@ def check_data(setup: Setup) -> DataReport:
     rows = _scanned(setup)
     lengths = setup.table.lengths
     findings = [
-        _of(
+        counted(
             "rows", rows.faults, rows.good + len(rows.faults), "unusable", "fail", [str(fault) for fault in rows.faults]
         ),
         Finding("samples", "pass", f"{len(setup.samples):,}", f"{setup.table.tokens:,} positions in all"),
         _lengths(lengths),
         _too_long(setup),
         _supervised(setup),
-        _of("duplicates", rows.doubles, rows.good, "said before", "note", rows.doubles),
-        _of("empty answers", rows.empty, rows.good, "say nothing", "note", rows.empty),
-        *_ids(setup),
+        counted("duplicates", rows.doubles, rows.good, "said before", "note", rows.doubles),
+        counted("empty answers", rows.empty, rows.good, "say nothing", "note", rows.empty),
+        *of_ids(setup),
+        *of_added(setup, rows.spelled),
     ]
     if rows.images:
-        findings.append(_of("images", rows.broken, rows.images, "unreadable", "fail", rows.broken))
+        findings.append(counted("images", rows.broken, rows.images, "unreadable", "fail", rows.broken))
     if setup.labels is not None:
-        findings.append(_labels(setup, rows))
+        findings.append(counted("empty sentences", rows.blank, rows.good, "say nothing", "note", rows.blank))
+        findings.append(of_labels(setup.labels, rows.labels))
     return DataReport(
         source=setup.source.name,
         model=setup.model.name,
@@ -130,7 +119,7 @@ def histogram(lengths: np.ndarray) -> tuple[tuple[int, int, int], ...]:
 
 def _scanned(setup: Setup) -> _Rows:
     """One walk over the rows: faults (those of reading and those of encoding), doubles, empty answers, images."""
-    found = _Rows()
+    found = _Rows(spelled=Spelled(guarded_tokens(setup.model.tokenizer.get_added_vocab())))
     seen: dict[str, str] = {}
     unusable = {fault.where: fault for fault in setup.table.faults}
     with progress(f"checking {setup.source.name}", setup.source.units()) as advance:
@@ -144,6 +133,7 @@ def _scanned(setup: Setup) -> _Rows:
             if sample is None:
                 continue
             found.good += 1
+            found.spelled.see(sample)
             key = digest(sample)
             if key in seen:
                 found.doubles.append(f"{place} is {seen[key]} again")
@@ -151,7 +141,12 @@ def _scanned(setup: Setup) -> _Rows:
             found.empty += [place for answer in _answers(sample) if not answer.strip()]
             if isinstance(sample, Pair) and setup.labels is not None:
                 number = setup.labels.number(sample.label)
-                found.labels[str(sample.label) if setup.labels.names is None else setup.labels.names[int(number)]] += 1
+                name = spelled(sample.label) if setup.labels.names is None else setup.labels.names[int(number)]
+                found.labels.setdefault(name, []).append(place)
+            if isinstance(sample, Pair) and not all(
+                text is None or text.strip() for text in (sample.first, sample.second)
+            ):
+                found.blank.append(place)
             if isinstance(sample, Conversation):
                 found.images += len(sample.images)
                 found.broken += [f"{place}: {why}" for image in sample.images if (why := _unreadable(image))]
@@ -181,14 +176,6 @@ def _unreadable(image: Any) -> str | None:
     return None
 
 
-def _of(name: str, found: Any, total: int, what: str, bad: Status, places: list[str]) -> Finding:
-    """A finding that counts what is wrong among all."""
-    count = len(found)
-    value = f"{total:,}" if not count else f"{count:,} of {total:,}"
-    said = f"none {what}" if not count else f"{what} ({count / max(total, 1):.2%})"
-    return Finding(name, bad if count else "pass", value, said, tuple(places[:SHOWN]))
-
-
 def _lengths(lengths: np.ndarray) -> Finding:
     median, high = np.percentile(lengths, [50, 95])
     said = f"median {median:.0f}, mean {lengths.mean():.0f}, 95 % up to {high:.0f}"
@@ -205,7 +192,7 @@ def _too_long(setup: Setup) -> Finding:
         return Finding("too long", "note" if full else "pass", f"{full:,}", said if full else "none cut to fit")
     over = np.flatnonzero(setup.table.lengths > setup.limit)
     places = [f"{setup.table.where(int(i))} has {setup.table.lengths[i]}" for i in over[:SHOWN]]
-    return _of("too long", over, len(setup.table), f"longer than {setup.limit}", "fail", places)
+    return counted("too long", over, len(setup.table), f"longer than {setup.limit}", "fail", places)
 
 
 def _supervised(setup: Setup) -> Finding:
@@ -219,61 +206,6 @@ def _supervised(setup: Setup) -> Finding:
         return Finding("supervised", "pass", "labels", "each sample has one label, no token is predicted")
     share = taught / max(total, 1)
     return Finding("supervised", "pass" if share else "fail", f"{share:.1%}", "of the positions count in the loss")
-
-
-def _ids(setup: Setup) -> list[Finding]:
-    """Unknown tokens, BOS and EOS, and the range of the ids."""
-    tokenizer, table = setup.model.tokenizer, setup.table
-    highest = unknown = 0
-    begins, ends, doubled = Counter[int](), Counter[int](), []
-    # Encoders begin with CLS and end with SEP where others have BOS and EOS.
-    begin, end = tokenizer.bos_token or tokenizer.cls_token, tokenizer.eos_token or tokenizer.sep_token
-    bos, eos = (None if token is None else tokenizer.convert_tokens_to_ids(token) for token in (begin, end))
-    unk = tokenizer.unk_token_id
-    for index in range(len(table)):
-        ids = table.vectors(index)["ids"]
-        highest = max(highest, int(ids.max()))
-        unknown += int((ids == unk).sum()) if unk is not None and unk != eos else 0
-        begins[int((ids == bos).sum()) if bos is not None else 0] += 1
-        ends[int((ids == eos).sum()) if eos is not None else 0] += 1
-        if bos is not None and len(ids) > 1 and ids[0] == ids[1] == bos:
-            doubled.append(table.where(index))
-    share = unknown / max(table.tokens, 1)
-    rows = len(tokenizer)
-    status: Status = "note" if share > UNKNOWN else "pass"
-    return [
-        Finding("unknown tokens", status, f"{share:.3%}", "the tokenizer cannot spell these" if unknown else ""),
-        Finding(
-            "BOS",
-            "fail" if doubled else "pass",
-            _counted(begins),
-            f"{_token(begin)}{', doubled' if doubled else ''}",
-            tuple(doubled[:SHOWN]),
-        ),
-        Finding("EOS", "pass", _counted(ends), _token(end)),
-        Finding("ids", "pass" if highest < rows else "fail", f"0 to {highest}", f"the vocabulary has {rows}"),
-    ]
-
-
-def _token(token: str | None) -> str:
-    return "this tokenizer has none" if token is None else f"`{token}`: so many in a sample, in so many samples"
-
-
-def _counted(counts: Counter[int]) -> str:
-    """`1 in 40, 2 in 3`: how many a sample has, in how many samples."""
-    shown = [f"{number} in {count:,}" for number, count in sorted(counts.items())[:4]]
-    return ", ".join(shown) + (" …" if len(counts) > 4 else "")
-
-
-def _labels(setup: Setup, rows: _Rows) -> Finding:
-    assert setup.labels is not None
-    names = setup.labels.names
-    if names is None:
-        return Finding("labels", "pass", "numbers", "a regression")
-    counts = ", ".join(f"{name} {rows.labels[name]:,}" for name in names)
-    unused = [name for name in names if not rows.labels[name]]
-    said = f"{counts}; nobody is {', '.join(unused)}" if unused else counts
-    return Finding("labels", "note" if unused else "pass", f"0 to {len(names) - 1}", said)
 
 
 def _some(samples: Samples, count: int = 2000) -> list[int]:

@@ -42,10 +42,16 @@ class Row:
     fields: dict[str, Any]
     file: str
     line: int
+    item: int = 0
+    """Its number in a JSON array, from 1, where many may share a line; 0 elsewhere."""
 
     @property
     def where(self) -> str:
-        return f"{self.file}:{self.line}"
+        return place_of(self.file, self.line, self.item)
+
+    def fault(self, message: str) -> Fault:
+        """That it cannot be used."""
+        return Fault(self.file, self.line, message, self.item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +61,11 @@ class Fault:
     file: str
     line: int
     message: str
+    item: int = 0
 
     @property
     def where(self) -> str:
-        return f"{self.file}:{self.line}" if self.line else self.file
+        return place_of(self.file, self.line, self.item)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.message}"
@@ -156,6 +163,11 @@ class Faults:
             'Mend them, or leave them out by choice: on_bad="skip" (--skip-bad; in a recipe data.on_bad=skip).'
         )
         return "\n".join(lines)
+
+
+def place_of(file: str, line: int, item: int = 0) -> str:
+    """How messages name a place: no two rows of a source share one."""
+    return (f"{file}:{line}" if line else file) + (f", item {item}" if item else "")
 
 
 def digest(*parts: object) -> str:

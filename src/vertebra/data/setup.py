@@ -6,7 +6,7 @@ the model's own prompt builder, an encoder masks words or reads pairs. Weights a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +14,14 @@ from typing import Any, Literal
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.source import find
 from vertebra.backbone.tiny import TINY_ENCODERS
+from vertebra.data.added import grow_to
 from vertebra.data.causal import Blocks, TooLong, fitted
 from vertebra.data.chat import ChatEncoder
 from vertebra.data.corpus import Kind, python_corpus
 from vertebra.data.encoders import Encoder, TextEncoder, WordEncoder
 from vertebra.data.formats import Reader
-from vertebra.data.pairs import Labels, PairEncoder
+from vertebra.data.labels import Labels
+from vertebra.data.pairs import PairEncoder
 from vertebra.data.prepare import prepare
 from vertebra.data.rows import OnBad, Source
 from vertebra.data.samples import Samples
@@ -54,11 +56,23 @@ class Model:
     """The structure without weights, of a causal model."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Slots of each part, where the model folder says so."""
+    anchored: tuple[str, ...] = ()
+    """Parts whose slots stand right after BOS, where the model folder says so."""
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """The tokens that its vocabulary was grown by, pads apart."""
+        growths = () if self.backbone is None else self.backbone.growths
+        return tuple(token for growth in growths if not growth.is_pad for token in growth.tokens)
 
     @classmethod
-    def find(cls, name: str, *, builder: str | None = None, token: str | None = None) -> Model:
-        """A causal model, or an encoder, by id, folder or hub name; no weights are loaded."""
+    def find(
+        cls, name: str, *, builder: str | None = None, token: str | None = None, tokens: Sequence[str] = ()
+    ) -> Model:
+        """A causal model, or an encoder, by id, folder or hub name; no weights are loaded. `tokens`: to be added."""
         if name in TINY_ENCODERS or _is_encoder(name, token):
+            if tokens:
+                raise ConfigError(f"`{name}` is an encoder; tokens are added to language models alone")
             from vertebra.data.masked.model import encoder_tokenizer
 
             tokenizer, config = encoder_tokenizer(name, token=token)
@@ -67,10 +81,8 @@ class Model:
                 name=name, tokenizer=tokenizer, pad_id=pad, context=config.max_position_embeddings, is_encoder=True
             )
         backbone = load_backbone(name, inference_mode=True, builder=builder, hf_token=token)
-        sizes: dict[str, int] = {}
-        if Path(name).is_dir():
-            parts = find(name).record.get("parts", {})
-            sizes = {part: int(entry["slots"]) for part, entry in parts.items() if entry.get("slots")}
+        grow_to(backbone, tokens)
+        parts = (find(name).record.get("parts") or {}) if Path(name).is_dir() else {}
         return cls(
             name=name,
             tokenizer=backbone.tokenizer,
@@ -78,7 +90,8 @@ class Model:
             context=getattr(backbone.llm.config, "max_position_embeddings", None),
             is_encoder=False,
             backbone=backbone,
-            sizes=sizes,
+            sizes={part: int(entry["slots"]) for part, entry in parts.items() if entry.get("slots")},
+            anchored=tuple(part for part, entry in parts.items() if entry.get("place") == "anchored"),
         )
 
 
@@ -115,6 +128,10 @@ def set_up(
     columns: Mapping[str, str] | None = None,
     images: str | Path | None = None,
     image_slots: int | None = None,
+    system: str | None = None,
+    fold_system: bool = False,
+    trusted: Collection[str] = (),
+    labels: Sequence[str] = (),
     too_long: TooLong | None = None,
     on_bad: OnBad = "fail",
     cache: bool | str | Path = False,
@@ -124,7 +141,9 @@ def set_up(
     """Read `data` for `model`.
 
     size: positions of a block, or of the longest sample; the model's own limit where not given. too_long: what becomes
-    of longer samples (see `causal.fitted`); None leaves them as they are, for looking at them.
+    of longer samples (see `causal.fitted`); None leaves them as they are, for looking at them. system, fold_system,
+    trusted: of conversations, see `chat.speaker` and `ChatEncoder`. labels: the classes of pairs, in order; as the data
+    names them, or as most of its rows spell them, where not given.
     """
     if objective not in OBJECTIVES:
         raise UnknownNameError("objective", objective, OBJECTIVES)
@@ -134,8 +153,16 @@ def set_up(
     reader.settle(source)
     chosen = _chosen(objective, reader.name, model)
     limit = block_size(model.tokenizer, model.context, size)
-    labels = Labels.of(source, Reader("pairs", columns=columns)) if reader.name == "pairs" else None
-    encoder = _encoder(chosen, model, limit, labels, image_slots)
+    classes = Labels.of(source, Reader("pairs", columns=columns), declared=labels) if reader.name == "pairs" else None
+    if labels and classes is None:
+        raise ConfigError(f"labels are of pairs; this data is `{reader.name}`")
+    if chosen == "chat":
+        spoken = {"system": system, "fold_system": fold_system, "trusted": trusted}
+        encoder: Encoder = _chat_encoder(model, classes, image_slots, **spoken)
+    elif system is not None or fold_system or trusted:
+        raise ConfigError(f"`{chosen}` has no speakers: a system prompt and trusted roles are of conversations")
+    else:
+        encoder = _encoder(chosen, model, limit, classes)
     table = prepare(
         source,
         encoder,
@@ -155,7 +182,7 @@ def set_up(
         table=table,
         samples=_samples(chosen, table, model, limit, too_long),
         limit=limit,
-        labels=labels,
+        labels=classes,
     )
 
 
@@ -175,15 +202,18 @@ def _chosen(objective: Objective, format: str, model: Model) -> str:
     return objective
 
 
-def _encoder(objective: str, model: Model, limit: int, labels: Labels | None, image_slots: int | None) -> Encoder:
+def _chat_encoder(model: Model, labels: Labels | None, image_slots: int | None, **spoken: Any) -> ChatEncoder:
+    """What training renders with: the slots of the model's own parts, and where they stand."""
+    sizes = (dict(model.sizes) or {"image": IMAGE_SLOTS}) | ({"image": image_slots} if image_slots else {})
+    return ChatEncoder.of(model.backbone, sizes=sizes, anchored=model.anchored, labels=labels, **spoken)
+
+
+def _encoder(objective: str, model: Model, limit: int, labels: Labels | None) -> Encoder:
     if objective == "masked":
         return WordEncoder(model.tokenizer)
     if objective == "pairs":
         assert labels is not None, "pairs have labels"
         return PairEncoder(model.tokenizer, labels, max_length=limit)
-    if objective == "chat":
-        sizes = {"image": IMAGE_SLOTS} | dict(model.sizes) | ({"image": image_slots} if image_slots else {})
-        return ChatEncoder.of(model.backbone, sizes=sizes, labels=labels)
     return TextEncoder(model.tokenizer)
 
 

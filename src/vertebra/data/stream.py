@@ -294,4 +294,4 @@ class _Blocks(IterableDataset[Block]):
         sample = self.reader(row)
         if sample is None or isinstance(sample, Fault):
             return sample
-        return Placed(row.file, row.line, sample)
+        return Placed(row.file, row.line, sample, row.item)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.data.rows import Fault, digest
+from vertebra.data.rows import Fault, digest, place_of
 from vertebra.data.samples import Samples, Vectors
 
 LISTS = {
@@ -41,6 +41,8 @@ class Chunk:
     columns: Mapping[str, np.ndarray]
     """Vectors by name, all rows one after the other; those of `LISTS` that the encoder makes."""
     lines: np.ndarray
+    items: np.ndarray
+    """The number of each row in its JSON array; 0 where it stands in none."""
     file_names: Sequence[str]
     file_codes: np.ndarray
     scale: np.ndarray | None = None
@@ -54,6 +56,9 @@ class Chunk:
 
     def file(self, row: int) -> str:
         return self.file_names[int(self.file_codes[row])]
+
+    def where(self, row: int) -> str:
+        return place_of(self.file(row), int(self.lines[row]), int(self.items[row]))
 
 
 class Table(Samples):
@@ -83,7 +88,7 @@ class Table(Samples):
     @property
     def faults(self) -> list[Fault]:
         return [
-            Fault(chunk.file(row), int(chunk.lines[row]), message)
+            Fault(chunk.file(row), int(chunk.lines[row]), message, int(chunk.items[row]))
             for chunk in self.chunks
             for row, message in sorted(chunk.faults.items())
         ]
@@ -105,7 +110,7 @@ class Table(Samples):
 
     def where(self, index: int) -> str:
         chunk, row = self._place(index)
-        return f"{chunk.file(row)}:{int(chunk.lines[row])}"
+        return chunk.where(row)
 
     def extra(self, index: int) -> Mapping[str, Any]:
         chunk, row = self._place(index)
@@ -185,16 +190,20 @@ class ChunkBuilder:
         self.columns = tuple(columns)
         self._rows: dict[str, list[np.ndarray]] = {name: [] for name in self.columns}
         self._lines: list[int] = []
+        self._items: list[int] = []
         self._files: list[str] = []
         self._scales: dict[int, float] = {}
         self._faults: dict[int, str] = {}
         self._extras: dict[int, str] = {}
         self._empty: list[int] = []
 
-    def place(self, file: str, line: int, *, scale: float = 1.0, extra: Mapping[str, Any] | None = None) -> None:
+    def place(
+        self, file: str, line: int, *, item: int = 0, scale: float = 1.0, extra: Mapping[str, Any] | None = None
+    ) -> None:
         """A row whose vectors follow: by `vectors`, or for all rows at once in `built`."""
         row = len(self._lines)
         self._lines.append(line)
+        self._items.append(item)
         self._files.append(file)
         if scale != 1:
             self._scales[row] = scale
@@ -209,7 +218,7 @@ class ChunkBuilder:
         """A row that cannot be used."""
         self._empty.append(len(self._lines))
         self._faults[len(self._lines)] = fault.message
-        self.place(fault.file, fault.line)
+        self.place(fault.file, fault.line, item=fault.item)
 
     def built(self, lengths: np.ndarray | None = None, columns: Mapping[str, np.ndarray] | None = None) -> Chunk:
         """The chunk; `lengths` and `columns` hold the rows without faults, where they were made all at once."""
@@ -229,6 +238,7 @@ class ChunkBuilder:
             offsets=np.concatenate([[0], np.cumsum(full)]).astype(np.int64),
             columns=columns,
             lines=np.array(self._lines, np.int64),
+            items=np.array(self._items, np.int64),
             file_names=names,
             file_codes=np.array([code[name] for name in self._files], np.int32),
             scale=scale if self._scales else None,

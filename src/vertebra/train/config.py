@@ -12,7 +12,11 @@ from typing import Any, Literal
 from vertebra.errors import ConfigError
 from vertebra.tune.choose import TuneConfig
 
-Kind = Literal["text", "masked", "chat", "squares"]
+Kind = Literal["text", "masked", "chat", "pairs", "squares"]
+STDLIB = "stdlib"
+"""The data that every Python has: the sources of its own standard library."""
+
+Trusted = Literal["assistant", "system", "tool", "all"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
@@ -70,10 +74,18 @@ class DataConfig:
     """Positions in a row; the model's context by default."""
     batching: Literal["packed", "grouped", "shuffled"] = "packed"
     too_long: Literal["error", "drop", "cut", "windows"] = "error"
+    labels: tuple[str | int, ...] = ()
+    """For `pairs`: the classes, in order; as the data names them, or as most of its rows spell them, where not given."""
     keys: tuple[str, ...] = ()
     """Words that weigh more than others (`plt`, `fit` …)."""
     key_weight: float = 2.0
     system: str | None = None
+    """For `chat`: the system prompt of every conversation; one that has another of its own is a fault."""
+    fold_system: bool = False
+    """For `chat`: put system prompts before the first question, for formats without a place of their own for them."""
+    trusted: tuple[Trusted, ...] = ()
+    """For `chat`: whose text may hold added tokens, as `<ACT>` of `model.tokens`. Nobody's by default; `all` is every
+    role but the user, who types text."""
     workers: int = 0
     limit: int | None = None
     """Only so many samples."""
@@ -87,8 +99,23 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.held_out < 1:
             raise ConfigError(f"held_out is {self.held_out}; expected at least 0 and less than 1")
-        if self.kind in ("text", "masked", "chat") and self.path is None:
+        if self.kind != "squares" and self.path is None:
             raise ConfigError(f"kind `{self.kind}` needs a path")
+        if self.system in ("fold", "native"):
+            raise ConfigError(
+                f"system is the text of the system prompt, and `{self.system}` is where it stands: for "
+                f"{'fold give data.fold_system=true' if self.system == 'fold' else 'native leave it out'}"
+            )
+        without = [name for name in ("system", "fold_system", "trusted") if getattr(self, name)]
+        if without and self.kind != "chat":
+            raise ConfigError(f"{', '.join(without)}: of kind `chat` alone; `{self.kind}` data has no speakers")
+        if self.labels and self.kind != "pairs":
+            raise ConfigError(f"labels: of kind `pairs` alone; `{self.kind}` data has no classes")
+
+    @property
+    def for_encoder(self) -> bool:
+        """Whether this kind trains an encoder, and no language model."""
+        return self.kind in ("masked", "pairs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,8 +276,8 @@ def _contradictions(run: RunConfig) -> Sequence[str]:
         found.append("weights kept in float16 cannot be trained; keep them in float32 with optim.precision=fp16")
     if run.tune.only_new_rows and run.parallel.kind == "fsdp":
         found.append("fsdp shards a table's rows, and `tune.only_new_rows` cannot tell them; use ddp, or stage `lora`")
-    if run.data.kind == "masked" and run.tune.stage == "lora":
-        found.append("masked models are trained in full or by patterns; stage `lora` is for language models")
+    if run.data.for_encoder and run.tune.stage == "lora":
+        found.append("encoders are trained in full or by patterns; stage `lora` is for language models")
     if run.data.kind == "squares" and run.model.image is None and run.model.start is None:
         found.append("kind `squares` shows images; give the model `image` settings")
     if run.model.start and run.model.scratch:

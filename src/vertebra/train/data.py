@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.data.added import tell_unused
 from vertebra.data.causal import Blocks, fitted
 from vertebra.data.chat import ChatEncoder, ImageFeatures
 from vertebra.data.collate import Collator
@@ -15,15 +16,14 @@ from vertebra.data.encoders import TextEncoder, WordEncoder
 from vertebra.data.keytokens import KeyTokens, Weighted
 from vertebra.data.loader import Loader
 from vertebra.data.masked.masks import Masking, masked_blocks
+from vertebra.data.pairs import Classified, PairEncoder
 from vertebra.data.prepare import prepare
 from vertebra.data.samplers import InOrder, LengthGrouped, Packed, Sampler, Shuffled
 from vertebra.data.samples import Picked, Samples
 from vertebra.data.tokens import block_size
 from vertebra.errors import DataError
-from vertebra.train.config import RunConfig
+from vertebra.train.config import STDLIB, RunConfig
 from vertebra.train.squares import Squares
-
-STDLIB = "stdlib"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class RunData:
     held_out: Samples | None
     collator: Collator
     shift: bool
-    """Whether the loss shifts: not for masked models."""
+    """Whether the loss shifts: not for encoders."""
     capacity: int
 
     def loader(self, config: RunConfig, *, rank: int, world: int) -> Loader:
@@ -52,7 +52,7 @@ class RunData:
 def build_data(config: RunConfig, model: Any) -> RunData:
     """Read and encode everything; a fault in the data shows here and not at step 1000."""
     kind = config.data.kind
-    make = {"text": _text, "masked": _masked, "chat": _chat, "squares": _squares}[kind]
+    make = {"text": _text, "masked": _masked, "chat": _chat, "pairs": _pairs, "squares": _squares}[kind]
     train, held_out = make(config, model)
     limit = config.data.limit
     if limit is not None and len(train) > limit:
@@ -65,7 +65,7 @@ def build_data(config: RunConfig, model: Any) -> RunData:
         train=train,
         held_out=held_out,
         collator=Collator(int(tokenizer.pad_token_id), features=features),
-        shift=kind != "masked",
+        shift=not config.data.for_encoder,
         capacity=_block(config, model),
     )
 
@@ -90,8 +90,10 @@ def _tables(config: RunConfig, encoder: Any) -> tuple[Any, Any | None]:
     if data.path == STDLIB:
         parts = corpus_split("source", valid=max(0.01, data.held_out), seed=0, megabytes=_megabytes(data.limit))
         return prepare(parts["train"], encoder), prepare(parts["valid"], encoder)
-    options: dict[str, Any] = {"format": data.format, "on_bad": data.on_bad}
+    format = data.format or ("pairs" if data.kind == "pairs" else None)
+    options: dict[str, Any] = {"format": format, "on_bad": data.on_bad}
     table = prepare(data.path, encoder, **options)
+    tell_unused(table, encoder.tokenizer, config.model.tokens, spoken=data.kind == "chat")
     return table, prepare(data.eval_path, encoder, **options) if data.eval_path else None
 
 
@@ -141,13 +143,13 @@ def _masked(config: RunConfig, model: Any) -> tuple[Samples, Samples | None]:
 
 def _chat(config: RunConfig, model: Any) -> tuple[Samples, Samples | None]:
     backbone = model.backbone
-    builder = backbone.prompt_builder_fn
-    encoder = ChatEncoder(
-        backbone.tokenizer,
-        builder("vertebra", config.data.system) if config.data.system else builder,
+    encoder = ChatEncoder.of(
+        backbone,
+        system=config.data.system,
+        fold_system=config.data.fold_system,
         sizes=model.sizes,
-        anchor=backbone.anchor,
         anchored=model.anchored,
+        trusted=config.data.trusted,
     )
     table, other = _tables(config, encoder)
     size, choice = _block(config, model), config.data.too_long
@@ -155,6 +157,14 @@ def _chat(config: RunConfig, model: Any) -> tuple[Samples, Samples | None]:
     if other is not None:
         return train, fitted(other, size, too_long=choice)
     return _apart(train, config.data.held_out)
+
+
+def _pairs(config: RunConfig, model: Any) -> tuple[Samples, Samples | None]:
+    encoder = PairEncoder(model.tokenizer, model.labels, max_length=_block(config, model))
+    table, other = _tables(config, encoder)
+    if other is not None:
+        return Classified(table), Classified(other)
+    return _apart(Classified(table), config.data.held_out)
 
 
 def _squares(config: RunConfig, model: Any) -> tuple[Samples, Samples | None]:

@@ -1,4 +1,5 @@
-"""Evaluation during training: the held-out loss by weight over all ranks, and for policies how often they succeed."""
+"""Evaluation during training: the held-out loss by weight over all ranks, for policies how often they succeed, for classifiers
+their accuracy and F1."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from vertebra.sequence.loss import count_items
 from vertebra.train.config import RunConfig
 from vertebra.train.data import RunData
 from vertebra.train.learner import Learner
+from vertebra.train.pairs import classified
 from vertebra.train.squares import Squares
 from vertebra.train.success import success
 
@@ -49,6 +51,10 @@ class Evaluator:
         return found | self._task(learner)
 
     def _task(self, learner: Any) -> dict[str, float]:
+        if self.config.data.kind == "pairs":
+            loader = self.data.eval_loader(self.config, rank=log.rank(), world=self.world)
+            assert loader is not None, "made only where samples are held out"
+            return classified(learner, loader, limit=self.config.eval.batches, world=self.world)
         squares = self.data.held_out
         if not isinstance(squares, Squares) or self.world > 1:
             return {}

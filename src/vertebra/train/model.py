@@ -17,6 +17,7 @@ from vertebra.backbone.matrices import matrices
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.saving import load_weights
 from vertebra.backbone.vocabulary import grow_vocabulary
+from vertebra.data.masked.classifier import load_classifier
 from vertebra.data.masked.model import load_masked_lm
 from vertebra.errors import ConfigError
 from vertebra.multimodal.fresh import new_part, new_queries
@@ -24,6 +25,7 @@ from vertebra.multimodal.model import MultimodalModel
 from vertebra.multimodal.part import Encoder
 from vertebra.multimodal.patches import PatchEncoder
 from vertebra.train.config import ImageConfig, RunConfig
+from vertebra.train.pairs import classes_of
 from vertebra.train.scale.start import Late, remember, scratch
 from vertebra.train.squares import TOKENS
 
@@ -32,8 +34,8 @@ def build_model(config: RunConfig, *, late: bool = False) -> nn.Module:
     """The model of a run, its weights a function of the recipe and its seed."""
     torch.manual_seed(config.seed)
     model = config.model
-    if config.data.kind == "masked":
-        return _masked(config)
+    if config.data.for_encoder:
+        return _encoder(config)
     if model.start is not None:
         return _started(config, late=late)
     options: dict[str, Any] = {
@@ -95,10 +97,13 @@ def _started(config: RunConfig, *, late: bool) -> MultimodalModel:
     return started
 
 
-def _masked(config: RunConfig) -> nn.Module:
+def _encoder(config: RunConfig) -> nn.Module:
     model = config.model
     if model.overrides:
-        raise ConfigError("`model.overrides` is for language models; name another encoder for masked data")
+        raise ConfigError(f"`model.overrides` is for language models; name another encoder for {config.data.kind} data")
+    if config.data.kind == "pairs":
+        labels = classes_of(config)
+        return load_classifier(model.backbone, labels, pretrained=not model.scratch).train()
     return load_masked_lm(model.backbone, pretrained=not model.scratch)
 
 

@@ -11,8 +11,13 @@ from safetensors import SafetensorError
 
 from vertebra import config as configs
 from vertebra import log
+from vertebra.backbone.vocabulary import new_row_ids
+from vertebra.data.added import trusted_roles
+from vertebra.data.chat import speaker
 from vertebra.errors import CheckpointError, VertebraError
 from vertebra.folders import write_whole
+from vertebra.prompt.rendering import render
+from vertebra.sequence.tokens import TokenSequence
 from vertebra.train import checkpoint
 from vertebra.train.config import RunConfig
 from vertebra.train.scale.shards import changing
@@ -100,21 +105,37 @@ def answers(model: Any, config: RunConfig) -> list[dict[str, str]]:
     if not config.watch.samples or not hasattr(model, "backbone"):
         return []
     from vertebra.generate.call import generate
-    from vertebra.prompt.rendering import render
-    from vertebra.sequence.tokens import TokenSequence
 
-    backbone = model.backbone
     found = []
     for text in config.watch.samples:
-        if config.data.kind == "chat":
-            turns = [{"role": "user", "content": text}]
-            prompt = render(turns, backbone.prompt_builder_fn, backbone.tokenizer, anchor=backbone.anchor)
-        else:
-            prompt = TokenSequence.of(backbone.tokenizer(text).input_ids)
         with torch.random.fork_rng(devices=[]):
-            made = generate(model, prompt, max_new_tokens=config.watch.sample_tokens)
-        found.append({"prompt": text, "answer": made.text[0]})
+            made = generate(model, asked(model, config, text), max_new_tokens=config.watch.sample_tokens)
+        found.append({"prompt": text, "answer": _said(model.backbone, made)})
     return found
+
+
+def asked(model: Any, config: RunConfig, text: str) -> TokenSequence:
+    """A prompt of the recipe as the model reads it: what stands before an answer is what stood there in training."""
+    backbone, data = model.backbone, config.data
+    if data.kind != "chat":
+        return TokenSequence.of(backbone.tokenizer(text).input_ids)
+    return render(
+        [{"role": "user", "content": text}],
+        speaker(backbone, data.system, fold=data.fold_system),
+        backbone.tokenizer,
+        anchor=backbone.anchor,
+        trusted=trusted_roles(data.trusted),
+    )
+
+
+def _said(backbone: Any, made: Any) -> str:
+    """An answer, in which tokens that were added for the training are seen: they are special, and left out of texts."""
+    added = set(new_row_ids(backbone))
+    if not added.intersection(made.tokens[0]):
+        return str(made.text[0])
+    special = set(backbone.tokenizer.all_special_ids) - added
+    kept = [token for token in made.tokens[0] if token not in special]
+    return str(backbone.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def _take(model: Any, weights: dict[str, torch.Tensor]) -> None:

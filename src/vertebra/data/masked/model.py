@@ -50,9 +50,7 @@ class MaskedLM(nn.Module):
     @property
     def context(self) -> int:
         """The longest sequence that it can read."""
-        positions = int(self.config.max_position_embeddings)
-        # RoBERTa and its kin count positions from the pad id on.
-        return positions - (2 if self.config.model_type in ("roberta", "xlm-roberta", "camembert") else 0)
+        return context_of(self.config)
 
     def forward(
         self,
@@ -122,6 +120,14 @@ class MaskedLM(nn.Module):
         with bars_only_in_terminals():
             self.encoder.save_pretrained(folder, **options)
             self.tokenizer.save_pretrained(folder)
+
+
+def context_of(config: Any) -> int:
+    """The longest sequence that an encoder can read."""
+    # RoBERTa and its kin count positions from the pad id on.
+    return int(config.max_position_embeddings) - (
+        2 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+    )
 
 
 def encoder_tokenizer(name: str | Path, *, token: str | None = None) -> tuple[Any, Any]:

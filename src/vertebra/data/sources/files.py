@@ -31,13 +31,19 @@ class FileSource(Source):
     def __init__(self, path: Path, *, max_line: int = MAX_LINE) -> None:
         self.path, self.max_line = path, max_line
         self.name = str(path)
-        self._scanned: tuple[int, str] | None = None
+        self._counted: int | None = None
+        self._hash: str | None = None
 
     def units(self) -> int | None:
-        return self._scan()[0]
+        if self._counted is None:
+            self._counted = self._count()
+        return self._counted
 
     def fingerprint(self) -> str | None:
-        return digest(type(self).__name__, self._options(), self._scan()[1])
+        """Of the bytes alone, so that what is cached already is found without a walk over the units."""
+        if self._hash is None:
+            self._hash = _content(self.path)
+        return digest(type(self).__name__, self._options(), self._hash)
 
     def _options(self) -> tuple[object, ...]:
         """Settings that change what is read from the same bytes."""
@@ -53,15 +59,10 @@ class FileSource(Source):
                     advance(1000)
         return count
 
-    def _scan(self) -> tuple[int, str]:
-        if self._scanned is None:
-            self._scanned = self._count(), _content(self.path)
-        return self._scanned
-
-    def _as_row(self, fields: Any, line: int) -> Row | Fault:
+    def _as_row(self, fields: Any, line: int, item: int = 0) -> Row | Fault:
         if not isinstance(fields, dict):
-            return Fault(self.name, line, f"not an object: expected columns with values, got {_called(fields)}")
-        return Row(fields, self.name, line)
+            return Fault(self.name, line, f"not an object: expected columns with values, got {_called(fields)}", item)
+        return Row(fields, self.name, line, item)
 
 
 class TextFile(FileSource):
@@ -129,7 +130,9 @@ class JsonArray(FileSource):
                 yield Raw(index, line, item)
 
     def parse(self, raw: Raw) -> Row | Fault | None:
-        return raw.data if isinstance(raw.data, Fault) else self._as_row(raw.data, raw.line)
+        if isinstance(raw.data, Fault):
+            return raw.data
+        return self._as_row(raw.data, raw.line, raw.number + 1)
 
 
 class CsvFile(FileSource):
@@ -143,7 +146,12 @@ class CsvFile(FileSource):
         # The csv module refuses fields above 128 kB by a setting of the whole process; it is only ever raised.
         csv.field_size_limit(max(csv.field_size_limit(), self.max_line))
         faults: list[Fault] = []
-        records = csv.reader(self._text(faults), delimiter=self.delimiter, strict=True)
+        records = csv.reader(
+            self._text(faults),
+            delimiter=self.delimiter,
+            strict=True,
+            quoting=csv.QUOTE_NONE if self.delimiter == "\t" and self._has_plain_quotes() else csv.QUOTE_MINIMAL,
+        )
         header: list[str] | None = None
         index, line = 0, 1
         while True:
@@ -178,6 +186,23 @@ class CsvFile(FileSource):
                 return Fault(self.name, raw.line, "invalid UTF-8 in a field")
         return Row(dict(zip(header, record, strict=True)), self.name, raw.line)
 
+    def _has_plain_quotes(self) -> bool:
+        """Whether quotes in this TSV are marks like others, as MRPC and GLUE write them: its lines have as many fields as
+        the header, tab by tab, and some field opens a quote that it does not close."""
+        width = seen = odd = size = 0
+        stray = False
+        for _, line in lines(self.path, max_line=self.max_line):
+            if isinstance(line, Fault) or not line.strip():
+                continue
+            fields = line.split(b"\t")
+            width = width or len(fields)
+            odd += len(fields) != width
+            stray = stray or any(_opens_a_quote(field) for field in fields)
+            seen, size = seen + 1, size + len(line)
+            if size > 2**20:
+                break
+        return stray and odd * 100 <= seen
+
     def _text(self, faults: list[Fault]) -> Iterator[str]:
         """Decoded lines. Bytes that are no UTF-8 pass as lone surrogates: only `parse` knows which record has them."""
         for _, line in lines(self.path, max_line=self.max_line):
@@ -197,6 +222,13 @@ class CsvFile(FileSource):
 
     def _options(self) -> tuple[object, ...]:
         return self.delimiter, self.max_line
+
+
+def _opens_a_quote(field: bytes) -> bool:
+    """Whether a field begins with a quote that does not enclose it."""
+    if not field.startswith(b'"'):
+        return False
+    return len(field) < 2 or not field.endswith(b'"') or b'"' in field[1:-1].replace(b'""', b"")
 
 
 class ParquetFile(FileSource):
@@ -237,9 +269,12 @@ class ParquetFile(FileSource):
 def _content(path: Path) -> str:
     """The hash of a file's bytes as they lie on the disk."""
     made = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while piece := file.read(2**20):
-            made.update(piece)
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(2**20):
+                made.update(piece)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     return made.hexdigest()
 
 
@@ -263,8 +298,9 @@ def _paragraphs(path: Path, max_line: int) -> Iterator[tuple[int, bytes | Fault]
 def _items(text: str, file: str) -> Iterator[tuple[int, Any]]:
     """(line, item) of a JSON array; the first fault ends the walk, since nothing after it can be trusted."""
     decode = json.JSONDecoder().raw_decode
-    at, line, counted = _past_space(text, 0) + 1, 1, 0
+    at, line, counted, number = _past_space(text, 0) + 1, 1, 0, 0
     while True:
+        number += 1
         at = _past_space(text, at)
         line, counted = line + text.count("\n", counted, at), at
         if text[at : at + 1] == "]":
@@ -273,7 +309,8 @@ def _items(text: str, file: str) -> Iterator[tuple[int, Any]]:
             item, at = decode(text, at)
         except (json.JSONDecodeError, RecursionError) as error:
             message = getattr(error, "msg", "nested too deeply")
-            yield line, Fault(file, getattr(error, "lineno", line), f"malformed JSON: {message}; the rest is not read")
+            broken = getattr(error, "lineno", line)
+            yield line, Fault(file, broken, f"malformed JSON: {message}; the rest is not read", number)
             return
         yield line, item
         at = _past_space(text, at)
@@ -281,7 +318,7 @@ def _items(text: str, file: str) -> Iterator[tuple[int, Any]]:
             at += 1
         elif text[at : at + 1] != "]":
             line += text.count("\n", counted, at)
-            yield line, Fault(file, line, "malformed JSON: expected `,` or `]`; the rest is not read")
+            yield line, Fault(file, line, "malformed JSON: expected `,` or `]`; the rest is not read", number + 1)
             return
 
 

@@ -134,13 +134,18 @@ def _saved_or_hub(text: str, *, config: str | None, split: str | None, streaming
     path = Path(text)
     if os.path.isdir(text):
         return load_saved(text, split=split)
-    looks_like_path = text.startswith((".", "/", "~")) or text.count("/") > 1 or inner_suffix(path) in KINDS
-    if looks_like_path or "/" not in text:
+    a_path = looks_like_path(text)
+    if a_path or "/" not in text:
         parent = path.parent if os.path.isdir(path.parent) else None
         near = did_you_mean(path.name, [file.name for file in parent.iterdir()]) if parent else ""
-        hub = "" if looks_like_path else f" (A dataset of the hub is named `hub:{text}`.)"
+        hub = "" if a_path else f" (A dataset of the hub is named `hub:{text}`.)"
         raise DataError(f"no such file or folder: {text}.{near}{hub}")
     return load_hub(text, config=config, split=split, streaming=streaming)
+
+
+def looks_like_path(text: str) -> bool:
+    """Whether a text that names nothing here was meant as a path, and not as a name of the hub."""
+    return text.startswith((".", "/", "~")) or text.count("/") > 1 or inner_suffix(Path(text)) in KINDS
 
 
 def _file(path: Path, text_unit: TextUnit | None, max_line: int) -> Source:

@@ -65,7 +65,7 @@ class _Bare(nn.Module):
 
 def outline(config: RunConfig, *, depth: int | None = None) -> Outline:
     """The model of a recipe, what trains chosen; with `depth`, of so many decoder layers."""
-    model_cls, shape = shape_of(config.model.backbone, config.model.overrides, masked=config.data.kind == "masked")
+    model_cls, shape = shape_of(config.model.backbone, config.model.overrides, masked=config.data.for_encoder)
     if depth is not None:
         shape = of_depth(shape, depth)
     dtype = getattr(torch, config.model.dtype, None)
@@ -94,7 +94,7 @@ def of_depth(shape: Any, depth: int) -> Any:
 
 def depths(config: RunConfig) -> tuple[int, int, int] | None:
     """Two small depths and the real one, where what a deep model takes follows from shallow ones; else None."""
-    shape = shape_of(config.model.backbone, config.model.overrides, masked=config.data.kind == "masked")[1]
+    shape = shape_of(config.model.backbone, config.model.overrides, masked=config.data.for_encoder)[1]
     total = int(shape.num_hidden_layers)
     tune = config.tune
     if tune.train or tune.freeze or tune.lora.layers:  # may name single layers

@@ -229,7 +229,7 @@ def flops_a_token(
 ) -> float:
     """Forward 2 a parameter; backward 2 for the way through, and 2 where the weight itself trains. Encoders and projectors
     work on their own share of the positions, and their backward is run where they train."""
-    shape = shape_of(config.model.backbone, config.model.overrides, masked=config.data.kind == "masked")[1]
+    shape = shape_of(config.model.backbone, config.model.overrides, masked=config.data.for_encoder)[1]
     attention = 2 * shape.num_hidden_layers * shape.hidden_size * length  # QKᵀ and AV, half of them masked
     forward = 2 * (seen.parameters - seen.outside) + attention
     total = 2 * forward + 2 * (seen.trained_parameters - seen.outside_trained) + attention
