@@ -32,6 +32,8 @@ BEAT = 4.0
 """Seconds between two touches of the record."""
 PATIENCE = 5 * BEAT
 """Seconds that a record may lie still before its holder counts as dead."""
+_TRIES = 100
+"""How often a lock may vanish under our hands, given back by others, before we give up."""
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -43,7 +45,6 @@ def only_writer(folder: Path) -> Iterator[None]:
     missing = [place for place in (folder, *folder.absolute().parents) if not place.exists()]
     try:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             handle = _taken(folder / LOCK)
         except OSError as error:
             raise CheckpointError(
@@ -62,8 +63,12 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 def _taken(path: Path) -> int:
     """An open lock file that is ours alone, with our record in it."""
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    for _ in range(_TRIES):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            continue  # who made the folder for nothing has just removed it
         try:
             locked = _flock(handle)
             if locked is False:
@@ -85,6 +90,7 @@ def _taken(path: Path) -> int:
             with contextlib.suppress(OSError):
                 os.close(handle)
             raise
+    raise _refusal(path, {})
 
 
 def _flock(handle: int) -> bool | None:
