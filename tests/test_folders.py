@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vertebra.errors import CheckpointError
-from vertebra.folders import require_free, write_whole
+from vertebra.folders import require_free, write_file, write_whole
 
 
 def fill(text: str):
@@ -109,3 +109,44 @@ def test_what_would_be_mixed_with_or_lost_is_refused(tmp_path: Path):
     for overwrite in (False, True):
         with pytest.raises(CheckpointError, match="is a file"):
             require_free(tmp_path / "file", overwrite=overwrite)
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, before: str | None):
+    """On a disk that is full at every byte of it."""
+    path, text = tmp_path / "a.json", "ü" * 20
+    code = (
+        "import resource, sys\nfrom pathlib import Path\nfrom vertebra.errors import CheckpointError\n"
+        "from vertebra.folders import write_file\n"
+        "for byte in range(len(sys.argv[2].encode())):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (byte, resource.RLIM_INFINITY))\n"
+        "    try:\n        write_file(Path(sys.argv[1]), sys.argv[2])\n"
+        "    except CheckpointError as error:\n        assert 'a.json` cannot be written: ' in str(error)\n"
+        "    else:\n        sys.exit(f'written in {byte} bytes')\n"
+    )
+    if before is not None:
+        path.write_text(before)
+    made = subprocess.run([sys.executable, "-c", code, path, text], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert [p.read_text() for p in tmp_path.iterdir()] == ([] if before is None else [before])
+    assert write_file(path, text).read_text(encoding="utf-8") == text
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_killed_write_leaves_the_file_as_it_was(tmp_path: Path):
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom vertebra import folders\n"
+        "folders.os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "folders.write_file(Path(sys.argv[1]), 'new')"
+    )
+    (tmp_path / "a").write_text("old")
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "a"]).returncode == -9
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_link_to_a_file_stays_a_link(tmp_path: Path):
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    write_file(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"

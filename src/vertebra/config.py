@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 
 from vertebra.errors import ConfigError, did_you_mean
+from vertebra.folders import write_file
 
 T = TypeVar("T")
 
@@ -55,10 +56,8 @@ def write(config: Any, path: str | Path) -> Path:
     path = Path(path)
     tree = plain(config)
     if path.suffix == ".json":
-        path.write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    else:
-        path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
-    return path
+        return write_file(path, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
+    return write_file(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120))
 
 
 def plain(value: Any) -> Any:

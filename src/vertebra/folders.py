@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all.
+"""Folders, and files, that appear whole or not at all.
 
 Everything goes into a hidden sibling first, reaches the disk, and is renamed when it is complete: a reader never sees
 half a checkpoint, a failure leaves nothing behind, and two processes that make the same one agree.
@@ -7,12 +7,16 @@ half a checkpoint, a failure leaves nothing behind, and two processes that make 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from vertebra.errors import CheckpointError
+
+PART = ".part"
+"""How a file's name ends while it is being written."""
 
 
 def require_free(folder: Path, *, overwrite: bool) -> None:
@@ -47,6 +51,28 @@ def write_whole(folder: Path, fill: Callable[[Path], object], *, replace: bool) 
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return Path(os.path.abspath(asked))
+
+
+def write_file(path: Path, content: str | bytes) -> Path:
+    """Write a file that readers see as it was or as it will be, and that a full disk or a kill leaves as it was."""
+    whole = Path(os.path.realpath(path))
+    part = whole.with_name(f".{whole.name}.{secrets.token_hex(4)}{PART}")
+    try:
+        try:
+            with open(part, "xb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, whole)
+        finally:
+            part.unlink(missing_ok=True)
+        _sync(whole.parent)
+    except OSError as error:
+        raise CheckpointError(
+            f"`{path}` cannot be written: {error}. What was there is as it was; make room, or name a place that you may "
+            "write to, and try again"
+        ) from error
+    return path
 
 
 def _flush(part: Path) -> None:

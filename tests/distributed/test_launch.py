@@ -17,6 +17,7 @@ import torch
 
 from tests.distributed import whole
 from tests.distributed.launched import assert_same_curve, curve, environment, launch
+from tests.train.terminal import LONG
 from vertebra.backbone.weights import mapped_tensors
 from vertebra.cli import launch as launching
 from vertebra.errors import CheckpointError
@@ -90,6 +91,69 @@ def test_a_failure_is_one_message(tmp_path: Path):
     assert "1 samples for 2 ranks" in made.stderr
     assert made.stderr.count("error:") == 1
     assert "Traceback" not in made.stderr
+
+
+KILLED = """
+import os, signal, sys
+from vertebra.cli import launch, parent
+launch._CHILD = sys.argv[1]
+launch.launch(2, [])
+"""
+RANK = """
+import os, sys, time
+from vertebra.cli import parent
+{before}
+parent.die_with_launcher()
+open(f"{place}/" + os.environ["RANK"], "w").write(str(os.getpid()))
+time.sleep(600)
+"""
+
+
+def lives(process: int) -> bool:
+    """Whether it runs: one that was killed and that nobody waits for is still in the table."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("before", ["", "parent._by_kernel = lambda: False"], ids=["kernel", "pipe"])
+def test_ranks_die_with_a_killed_launcher(before: str, tmp_path: Path):
+    code = RANK.format(before=before, place=tmp_path)
+    with subprocess.Popen([sys.executable, "-c", KILLED, code], env=environment()) as launcher:
+        while not all((tmp_path / name).is_file() and (tmp_path / name).read_text() for name in "01"):
+            assert launcher.poll() is None
+            time.sleep(0.02)
+        ranks = [int((tmp_path / name).read_text()) for name in "01"]
+        assert all(lives(rank) for rank in ranks)
+        launcher.kill()
+    while any(lives(rank) for rank in ranks):  # no bound but that of the test itself
+        time.sleep(0.02)
+
+
+def test_a_run_of_two_ranks_ends_with_its_launcher_and_frees_its_folder(tmp_path: Path):
+    """SIGKILL while it trains; the next run has the folder. SIGTERM: all save together, and the exit code says that."""
+    line = [sys.executable, "-c", "from vertebra.cli.main import run; run()", "train", str(whole.RECIPE), *LONG]
+    line += ["--nproc", "2", "--out", str(tmp_path / "run")]
+
+    def killed_at(step: int, number: int, *more: str) -> tuple[int, str]:
+        with subprocess.Popen([*line, *more], env=environment(), stderr=subprocess.PIPE, text=True) as made:
+            while max((row["step"] for row in curve(tmp_path / "run")), default=0) < step:
+                assert made.poll() is None, made.stderr and made.stderr.read()
+                time.sleep(0.05)
+            made.send_signal(number)
+            text = made.communicate()[1]
+        return made.returncode, text
+
+    assert killed_at(3, signal.SIGKILL)[0] == -signal.SIGKILL
+    before = curve(tmp_path / "run")[-1]["step"]
+    code, text = killed_at(before + 2, signal.SIGTERM, "--resume")
+    assert code == 128 + signal.SIGTERM, text
+    assert "Traceback" not in text
+    assert "error" not in text
+    last = curve(tmp_path / "run")[-1]["step"]
+    assert checkpoint.newest_good(tmp_path / "run" / "checkpoints").name == checkpoint.name_of(last)
+    assert not (tmp_path / "run" / "run.lock").exists()
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, code: str) -> None:

@@ -20,10 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vertebra.config import build
+from vertebra.config import build, read_mapping
 from vertebra.train import checkpoint
 from vertebra.train import run as runs
 from vertebra.train.config import RunConfig
+from vertebra.train.lock import LOCK
 from vertebra.train.trainer import ExactTrainer
 from vertebra.train.watching.metrics import METRICS, read, without_clock
 
@@ -128,6 +129,24 @@ def result(folder: Path) -> str:
     return f"{len(rows)} rows {digest.hexdigest()[:24]}"
 
 
+def damaged(folder: Path) -> list[str]:
+    """Records that a kill left half-written under their names."""
+    wrong = []
+    for name, reads in (("run.yaml", read_mapping), ("samples.json", lambda path: json.loads(path.read_text()))):
+        if (folder / name).is_file():
+            try:
+                whole = bool(reads(folder / name))
+            except ValueError:
+                whole = False
+            wrong += [] if whole else [name]
+    return wrong
+
+
+def left(folder: Path) -> list[str]:
+    """What a finished run has no use for: parts that a kill left behind, and the lock."""
+    return sorted(p.name for p in folder.rglob("*") if p.name.startswith(".") or p.name == LOCK)
+
+
 def half_written(folder: Path) -> int:
     """Checkpoints that a kill left unfinished."""
     return len(list((folder / "checkpoints").glob(".checkpoint-*")))
@@ -157,7 +176,7 @@ def main(folder: Path, seed: int, count: int) -> None:
     finished, events = run_child(prepared, at, resume=False, kill_at=None)
     expected = result(at)
     largest = max(p.stat().st_size for p in (at / "checkpoints").rglob("*") if p.is_file())
-    done, torn, twice, inside = [], 0, 0, 0
+    done, torn, twice, inside, wrong = [], 0, 0, 0, []
     rng = random.Random(seed)
     start = time.perf_counter()
     for number in range(count):
@@ -165,9 +184,10 @@ def main(folder: Path, seed: int, count: int) -> None:
         # one position in every stretch of the run, so that training and saving are both hit
         kill_at = rng.randrange(events * number // count, events * (number + 1) // count)
         # every second one at a byte, of a file that is written from there on
-        byte = rng.randrange(largest) if number % 2 else None
+        byte = rng.randrange(largest if number % 4 == 1 else 2000) if number % 2 else None
         finished, _ = run_child(prepared, at, resume=False, kill_at=kill_at, byte=byte)
         inside += half_written(at)
+        wrong += damaged(at)
         torn += tear(at, rng) if not finished and number % 4 < 2 else 0
         if number % 3 == 0 and not finished:
             again = rng.randrange(events)
@@ -177,9 +197,10 @@ def main(folder: Path, seed: int, count: int) -> None:
             twice += 1
         if not finished:
             run_child(prepared, at, resume=at.is_dir(), kill_at=None)
-        done.append([kill_at, byte, result(at) == expected])
+        done.append([kill_at, byte, result(at) == expected and not left(at)])
     seconds = time.perf_counter() - start
-    print(json.dumps({"events": events, "done": done, "inside": inside, "torn": torn, "twice": twice, "s": seconds}))
+    found = {"done": done, "inside": inside, "torn": torn, "twice": twice, "damaged": wrong}
+    print(json.dumps({"events": events, "s": seconds, **found}))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from typing import Any
 from vertebra.cli.main import run as vertebra
 from vertebra.train import checkpoint
 from vertebra.train.checkpoint import step_of
+from vertebra.train.lock import LOCK
 from vertebra.train.trainer import ExactTrainer
 from vertebra.train.watching.metrics import METRICS, read
 
@@ -145,6 +146,19 @@ def interrupted_twice(folder: Path) -> dict[str, Any]:
     return told(folder, *watch(child, terminal, lambda shown: (first(shown), second(shown))))
 
 
+def before_the_first_step(folder: Path) -> dict[str, Any]:
+    """Ctrl-C while the model is loaded."""
+
+    def slow_start() -> None:
+        from vertebra.train import run
+
+        run.Prepared.of = classmethod(lambda cls, given: time.sleep(600))  # type: ignore[method-assign,assignment]
+
+    child, terminal = start("--out", str(folder), *LONG, before=slow_start)
+    act = once(lambda shown: (folder / LOCK).is_file(), lambda: os.write(terminal, b"\x03"))
+    return told(folder, *watch(child, terminal, act)) | {"left": folder.exists()}
+
+
 def full_disk(folder: Path) -> dict[str, Any]:
     """Files may grow no further from step 6 on: what the kernel says to a write on a full disk, but for the number."""
 
@@ -173,6 +187,7 @@ def main(folder: Path) -> None:
         "interrupted": interrupted(folder / "run"),
         "terminated": terminated(folder / "run"),
         "twice": interrupted_twice(folder / "run"),
+        "early": before_the_first_step(folder / "early"),
         "full": full_disk(folder / "full"),
     }
     print(json.dumps(found))

@@ -13,12 +13,14 @@ import torch
 
 from tests.train.test_run import RECIPES, call
 from vertebra.backbone.tiny import write_tiny
-from vertebra.config import write
+from vertebra.config import read_mapping, write
 from vertebra.errors import CheckpointError, ConfigError, DataError, VertebraError
 from vertebra.train import checkpoint
 from vertebra.train.config import RunConfig
+from vertebra.train.folder import check_claim, claim
 from vertebra.train.recipes import read_recipe
 from vertebra.train.run import tiny_config, train
+from vertebra.train.scale.export import export
 from vertebra.train.watching.metrics import read as read_metrics
 
 FULL = next(path for path in RECIPES if path.stem == "chat-full")
@@ -168,6 +170,99 @@ def test_a_model_file_that_was_cut(tmp_path: Path):
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(VertebraError, match="truncated"):
         train(run_of(tmp_path, model={"backbone": str(model)}))
+
+
+def seen(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file of a folder, and when it was written."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+FURTHER = {"steps": 3}
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "another model": ({**FURTHER, "model": {"backbone": "tiny-llama2"}}, "another model"),
+    "another model of a finished run": ({"model": {"backbone": "tiny-llama2"}}, "another model"),
+    "another stage": ({**FURTHER, "tune": {"stage": "last-layer-finetune"}}, "another model"),
+    "rows a step": ({**FURTHER, "optim": {"batch": 3}}, "rows a step"),
+    "rows a step of a finished run": ({"optim": {"batch": 8}}, "rows a step"),
+    "a setting of a finished run": ({"optim": {"lr": 0.5}}, "is finished .step 2.*optim.lr: .* → 0.5"),
+    "fewer steps than were trained": ({"steps": 1}, "is finished .step 2.*steps: 2 → 1"),
+    "a file that is not there": ({**FURTHER, "data": {"path": "nowhere.jsonl"}}, "nowhere.jsonl"),
+    "a loss that is not there": ({**FURTHER, "loss": {"function": "nowhere:loss"}}, "nowhere"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refused_resume_changes_nothing(name: str, mine: Path):
+    """Nothing is written before everything is checked: the folder is as it was, to the byte."""
+    changes, message = REFUSED[name]
+    before = seen(mine / "run")
+    with pytest.raises(VertebraError, match=f"(?s){message}"):
+        train(run_of(mine, **changes), resume=True)
+    assert seen(mine / "run") == before
+    assert not list((mine / "run").glob(".*"))
+
+
+def test_after_a_refused_resume_the_run_is_exported_and_goes_on(mine: Path):
+    with pytest.raises(CheckpointError, match="another model"):
+        train(run_of(mine, steps=3, model={"backbone": "tiny-llama2"}), resume=True)
+    export(mine / "run", mine / "out")
+    assert train(run_of(mine, steps=3), resume=True).step == 3
+
+
+def test_a_finished_run_takes_settings_that_change_nothing(mine: Path):
+    outcome = train(run_of(mine, watch={"samples": (), "every": 2}, save={"every": 1, "keep": 3}), resume=True)
+    assert outcome.done
+    assert read_mapping(mine / "run" / "run.yaml")["watch"]["every"] == 2
+
+
+@pytest.mark.parametrize("text", ["", '{"before": [', "[]"])
+def test_records_that_an_earlier_version_left_half_written(text: str, mine: Path):
+    """They block no resume."""
+    (mine / "run" / "samples.json").write_text(text)
+    assert train(run_of(mine, steps=3), resume=True).done
+    assert json.loads((mine / "run" / "samples.json").read_text()).keys() == {"before", "after"}
+
+
+def test_what_a_kill_left_is_swept(mine: Path):
+    run = mine / "run"
+    for name in (".model.x1y2z3", ".adapter.abcd", ".model.old.abcd", ".overwritten.abcd"):
+        (run / name).mkdir()
+        (run / name / "model.safetensors").write_bytes(b"0" * 1000)
+    (run / ".samples.json.ab12.part").write_text("{")
+    (run / "checkpoints" / ".checkpoint-00000003.xyz").mkdir()
+    (run / ".mine").write_text("a file of the user's")
+    train(run_of(mine, steps=3), resume=True)
+    assert [path.name for path in run.rglob(".*")] == [".mine"]
+
+
+def test_a_kill_while_a_folder_is_emptied_leaves_one_that_can_be_used(mine: Path, monkeypatch: pytest.MonkeyPatch):
+    """At every rename: it is still a run's folder, or an empty one."""
+    rename, counted = Path.rename, []
+
+    def killed(self: Path, target: Path) -> Path:
+        if ".overwritten." in str(target):
+            counted.append(self)
+            if len(counted) == stop:
+                raise KeyboardInterrupt
+        return rename(self, target)
+
+    whole = len(list((mine / "run").iterdir()))
+    for stop in range(1, whole + 2):
+        shutil.copytree(mine / "run", mine / f"run-{stop}")
+        config = replace(run_of(mine), out=str(mine / f"run-{stop}"))
+        counted.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", killed)
+            if stop <= whole:
+                with pytest.raises(KeyboardInterrupt):
+                    claim(mine / f"run-{stop}", config, overwrite=True)
+        check_claim(mine / f"run-{stop}", resume=False, overwrite=True)
+        claim(mine / f"run-{stop}", config, overwrite=True)
+        assert sorted(p.name for p in (mine / f"run-{stop}").iterdir()) == ["checkpoints", "run.yaml"]
 
 
 def test_no_room_for_the_model(mine: Path, monkeypatch: pytest.MonkeyPatch):

@@ -21,6 +21,7 @@ def test_a_killed_run_ends_as_if_nothing_had_been(tmp_path: Path):
     told = json.loads(made.stdout.splitlines()[-1])
     assert len(told["done"]) == COUNT
     assert [(event, byte) for event, byte, same in told["done"] if not same] == []
+    assert told["damaged"] == []
     assert told["inside"] >= 6, "too few checkpoints were hit while they were written"
     assert told["torn"] >= 2, "no metrics were cut short"
     assert told["twice"] >= 6

@@ -168,12 +168,21 @@ def _policy(printer: Any, out: Path) -> tuple[float, Path]:
     from vertebra.train.recipes import read_recipe
     from vertebra.train.run import train
 
-    aligned = train(read_recipe("squares-align", [f"out={out / 'squares-align'}"]), overwrite=True)
+    aligned = _finished(train(read_recipe("squares-align", [f"out={out / 'squares-align'}"]), overwrite=True))
     settings = [f"model.start={aligned.model}", f"out={out / 'squares'}"]
-    policy = train(read_recipe("squares-parallel", settings), overwrite=True)
+    policy = _finished(train(read_recipe("squares-parallel", settings), overwrite=True))
     for run in (aligned, policy):
         printer.print(f"{run.folder}: {run.step} steps, success {run.found['success']:.2f}", soft_wrap=True)
     return float(policy.found["success"]), policy.folder / "report.html"
+
+
+def _finished(run: Any) -> Any:
+    """A run that was stopped has no model to go on with."""
+    from vertebra.train.stop import exit_code
+
+    if run.stopped:
+        raise typer.Exit(exit_code(run.stopped))
+    return run
 
 
 def _answers(backbone: Any) -> list[str]:

@@ -1,7 +1,7 @@
 """Several processes of one command on this machine, with the environment that torchrun gives them.
 
 Rank 0 has the terminal. The first process that fails ends all, and its message is the only one that is shown: the others
-fail too, a moment later, of the connection that broke. It knows no torch.
+fail too, a moment later, of the connection that broke. A launcher that is killed takes them all along. It knows no torch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vertebra.cli import parent
 from vertebra.errors import VertebraError
 
 ERRORS = "VERTEBRA_ERRORS"
@@ -32,7 +33,12 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="vertebra-") as folder:
         errors = Path(folder)
         port = _free_port()
-        return _watched([_start(rank, count, arguments, errors, port) for rank in range(count)], errors)
+        theirs, ours = os.pipe()  # nothing is written: our end closes with this process, and theirs tells
+        try:
+            return _watched([_start(rank, count, arguments, errors, port, theirs) for rank in range(count)], errors)
+        finally:
+            os.close(theirs)
+            os.close(ours)
 
 
 class _Process:
@@ -46,7 +52,7 @@ class _Process:
         return self.process.poll()
 
 
-def _start(rank: int, count: int, arguments: Sequence[str], errors: Path, port: int) -> _Process:
+def _start(rank: int, count: int, arguments: Sequence[str], errors: Path, port: int, pipe: int) -> _Process:
     environment = {
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count)),
         **os.environ,
@@ -57,6 +63,8 @@ def _start(rank: int, count: int, arguments: Sequence[str], errors: Path, port: 
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         ERRORS: str(errors),
+        parent.PARENT: str(os.getpid()),
+        parent.PIPE: str(pipe),
     }
     # what the others print says what rank 0 says; it is kept for the case that one dies without a word
     output = None if rank == 0 else (errors / f"output-{rank}").open("wb")
@@ -67,6 +75,7 @@ def _start(rank: int, count: int, arguments: Sequence[str], errors: Path, port: 
         stdout=output,
         stderr=output,
         process_group=0,
+        pass_fds=(pipe,),
     )
     return _Process(rank, process, output)
 
@@ -78,7 +87,10 @@ def _free_port() -> int:
 
 
 def _watched(processes: list[_Process], errors: Path) -> int:
-    """Wait for all; hand on signals; on the first failure end the others and say why."""
+    """Wait for all; hand on signals; on the first failure end the others and say why.
+
+    A process that ends as it was asked to has not failed: the others end as well.
+    """
     asked: list[int] = []
 
     def forward(number: int, frame: Any) -> None:
@@ -90,13 +102,15 @@ def _watched(processes: list[_Process], errors: Path) -> int:
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         while any(one.code is None for one in processes):
-            failed = _first_failure(processes, errors)
+            failed = _first_failure(processes, errors, asked)
             if failed is not None:
                 _end(processes)
                 return _told(failed, processes, errors)
             time.sleep(0.05)
-        failed = _first_failure(processes, errors)
-        return 0 if failed is None else _told(failed, processes, errors)
+        failed = _first_failure(processes, errors, asked)
+        if failed is not None:
+            return _told(failed, processes, errors)
+        return max(_shells(one.code or 0) for one in processes)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -106,12 +120,13 @@ def _watched(processes: list[_Process], errors: Path) -> int:
                 one.output.close()
 
 
-def _first_failure(processes: list[_Process], errors: Path) -> int | None:
+def _first_failure(processes: list[_Process], errors: Path, asked: Sequence[int]) -> int | None:
     """The rank that failed first: of those that said why, the earliest; else one that ended without a word."""
     said = [json.loads(path.read_text()) for path in errors.glob("error-*.json")]
     if said:
         return int(min(said, key=lambda one: one["time"])["rank"])
-    return next((one.rank for one in processes if one.code not in (None, 0)), None)
+    good = {None, 0, *(128 + number for number in asked), *(-number for number in asked)}
+    return next((one.rank for one in processes if one.code not in good), None)
 
 
 def _told(rank: int, processes: list[_Process], errors: Path) -> int:
@@ -132,7 +147,12 @@ def _told(rank: int, processes: list[_Process], errors: Path) -> int:
         how += " (is there enough memory?)"
     if code != 2:  # a usage error has said what it is
         print(f"error: {who} {how}; the others were ended", file=sys.stderr)
-    return code if code > 0 else 128 - code
+    return _shells(code)
+
+
+def _shells(code: int) -> int:
+    """An exit code as a shell says it: of a process that a signal killed, 128 and the signal's number."""
+    return code if code >= 0 else 128 - code
 
 
 def _end(processes: list[_Process], patience: float = _PATIENCE) -> None:
@@ -152,6 +172,7 @@ def child() -> None:
     """One process of a launch: the command itself; a failure is left for the launcher, which ends all and says it."""
     from vertebra.cli.main import DEBUG, run
 
+    parent.die_with_launcher()
     plain = os.environ.get(DEBUG) != "1"
     os.environ[DEBUG] = "1"  # errors come out of the command instead of being printed by each rank
     try:

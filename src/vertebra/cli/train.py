@@ -41,17 +41,21 @@ def train(
     from vertebra.cli.output import console
     from vertebra.train.run import tiny_config
     from vertebra.train.run import train as run
+    from vertebra.train.stop import exit_code
 
     if tiny:
         config = tiny_config(config, out)
     outcome = run(config, resume=resume, overwrite=overwrite, dry_run=dry_run)
-    if int(os.environ.get("RANK", "0")) or dry_run:
+    if dry_run:
         return
-    said = console()
+    first = not int(os.environ.get("RANK", "0"))
     if outcome.stopped:
-        said.print(f"stopped at step {outcome.step} of {outcome.steps}; go on with --resume", soft_wrap=True)
-        return
-    said.print(_summary(outcome), soft_wrap=True)
+        if first:
+            where = f"stopped at step {outcome.step} of {outcome.steps}"
+            console().print(f"{where}; go on with --resume", soft_wrap=True)
+        raise typer.Exit(exit_code(outcome.stopped))  # so that what was to follow a whole training does not
+    if first:
+        console().print(_summary(outcome), soft_wrap=True)
 
 
 def _summary(outcome: Any) -> str:

@@ -23,6 +23,7 @@ from vertebra.data.ranks import place_among_ranks, weightless
 from vertebra.data.rows import digest
 from vertebra.data.samplers import Plan, Sampler, Share
 from vertebra.data.samples import Samples, Vectors, is_supervised
+from vertebra.data.workers import begin, only_parent_ends
 from vertebra.errors import ConfigError, DataError
 from vertebra.sequence.batch import Batch
 
@@ -62,6 +63,7 @@ class Loader:
             prefetch_factor=prefetch if workers else None,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+            worker_init_fn=only_parent_ends,
         )
 
     @property
@@ -84,7 +86,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch
-        for batch in self._torch:
+        for batch in begin(self._torch):
             self._at.batches += 1
             yield whole_again(batch)
             if self.epoch != epoch:

@@ -35,6 +35,7 @@ from vertebra.data.sources.open import open_source
 from vertebra.data.sources.tables import Stream
 from vertebra.data.table import Table
 from vertebra.data.tokens import one_thread_in_this_process
+from vertebra.data.workers import begin, only_parent_ends
 from vertebra.errors import ConfigError, DataError, VertebraError
 from vertebra.sequence.batch import Batch
 
@@ -116,6 +117,7 @@ class StreamLoader:
             "num_workers": workers,
             "prefetch_factor": prefetch if workers else None,
             "pin_memory": torch.cuda.is_available() if pin_memory is None else pin_memory,
+            "worker_init_fn": only_parent_ends,
         }
         self.epoch = 0
         self._start = (0, 0)
@@ -162,7 +164,7 @@ class StreamLoader:
         A rank that must stop says so before it does: the others would wait for it in their next step.
         """
         self._blocks.epoch, self._blocks.first = epoch, first
-        blocks = iter(DataLoader(self._blocks, batch_size=None, **self._options))
+        blocks = begin(DataLoader(self._blocks, batch_size=None, **self._options))
         exchange = self.exchange or exchange_among(self.world)
         while True:
             block = stopped = None

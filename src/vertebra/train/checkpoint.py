@@ -250,10 +250,14 @@ class Writer:
             raise error
 
     def wait(self) -> None:
+        self.join()
+        self.check()
+
+    def join(self) -> None:
+        """Until nothing is being written; a failure is left to whoever checks."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self.check()
 
     def _write(self, snapshot: Snapshot, best: int | None) -> None:
         if self.first is not None:

@@ -1,30 +1,35 @@
-"""The folder of a run: new, resumed, or emptied because it was said.
+"""The folder of a run: new, resumed, or emptied because that was asked for.
 
-It is looked at before anything loads, and claimed when the run can begin: a mistake in the data leaves no folder behind,
-and takes no earlier run away.
+It has one writer from the first look at it on (`lock`), and nothing in it changes before the run can begin: a mistake in
+the data or a refused resume leaves no folder behind, takes no earlier run away, and leaves every record as it was.
 """
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 from vertebra import config as configs
 from vertebra import log
 from vertebra.errors import ConfigError
+from vertebra.folders import PART
 from vertebra.train import checkpoint
 from vertebra.train.config import RunConfig
+from vertebra.train.lock import LOCK
 
 RUN = "run.yaml"
 """The resolved config; what tells a run's folder from any other."""
+_FREE = ("out:", "watch.", "save.", "data.workers:", "data.path:")
+"""Settings that change nothing of what was trained; that the data is the same, its fingerprint says."""
+_LEFT = (".adapter.", ".model.", ".overwritten.")
+"""How the names of folders begin that a kill left half-written, or half-removed."""
 
 
 def check_claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Whether a run may have this folder. Nothing is changed."""
     if resume and overwrite:
         raise ConfigError("--resume goes on and --overwrite starts anew; give one of them")
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"`{folder}` is a file; name a folder with --out")
     if not _used(folder):
         return
     if not resume and not overwrite:
@@ -35,18 +40,58 @@ def check_claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
         raise ConfigError(f"`{folder}` holds no run (no {RUN}), so that --overwrite will not empty it")
 
 
+def check_finished(folder: Path, config: RunConfig, step: int) -> None:
+    """A run that has ended keeps the settings that it was trained with: nothing would be done by others."""
+    if not (folder / RUN).is_file():
+        return
+    changed = configs.differences(configs.read_mapping(folder / RUN), config)
+    # a setting that the record lacks came with a later version
+    changed = [line for line in changed if not line.startswith(_FREE) and ": – → " not in line]
+    if changed:
+        raise ConfigError(
+            f"`{folder}` is finished (step {step}), and was trained with other settings:\n  "
+            + "\n  ".join(changed)
+            + "\nNothing would be trained with these. Leave them as they were, train further with more steps, start anew "
+            "(--overwrite), or write the model elsewhere with `vertebra export`"
+        )
+
+
 def claim(folder: Path, config: RunConfig, *, overwrite: bool) -> None:
     """Make the folder ready: emptied where that was asked, else swept of what a kill left half-written."""
-    if overwrite and _used(folder):
-        shutil.rmtree(folder)
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    checkpoint.sweep(folder / "checkpoints")
+    if overwrite:
+        _empty(folder)
+    _sweep(folder)
     if (folder / RUN).is_file():
         changed = configs.differences(configs.read_mapping(folder / RUN), config)
         if changed:
             log.warn("settings that differ from those the run began with:\n  " + "\n  ".join(changed))
     configs.write(config, folder / RUN)
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    checkpoint.sweep(folder / "checkpoints")
+
+
+def _empty(folder: Path) -> None:
+    """All at once, the record last: after a kill in between it is still a run's folder, or an empty one."""
+    gone = Path(tempfile.mkdtemp(prefix=".overwritten.", dir=folder))
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == RUN):
+        if path.name != LOCK and path != gone:
+            path.rename(gone / path.name)
+    shutil.rmtree(gone)
+
+
+def _sweep(folder: Path) -> None:
+    for path in folder.iterdir():
+        if not _is_left(path.name):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+
+
+def _is_left(name: str) -> bool:
+    return name.startswith(_LEFT) or (name.startswith(".") and name.endswith(PART))
 
 
 def _used(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
+    return folder.is_dir() and any(path.name != LOCK and not _is_left(path.name) for path in folder.iterdir())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from vertebra.train.squares import Squares
 from vertebra.train.success import shown
 from vertebra.train.watching.card import model_card
 from vertebra.train.watching.metrics import METRICS, read
+from vertebra.train.watching.samples import read_samples, write_samples
 from vertebra.tune.adapter import write_adapter
 from vertebra.tune.lora import Adapter
 
@@ -66,10 +66,7 @@ def finish(
             f"`{folder / name}` cannot be written: {error}. The training is done and its checkpoint is whole; make room, "
             "then write the model with --resume"
         ) from error
-    kept = folder / "samples.json"
-    said = json.loads(kept.read_text()) if kept.is_file() else {}
-    said["after"] = after
-    kept.write_text(json.dumps(said, ensure_ascii=False))
+    write_samples(folder, read_samples(folder) | {"after": after})
     _report(folder)
     return made
 

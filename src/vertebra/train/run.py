@@ -8,10 +8,9 @@ OUT/report.html       the report, with PNGs beside it
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,10 @@ from vertebra.train.config import ImageConfig, RunConfig
 from vertebra.train.data import RunData, build_data, check_size
 from vertebra.train.evaluate import Evaluator
 from vertebra.train.feed import Feed, steps_of
-from vertebra.train.folder import check_claim, claim
+from vertebra.train.folder import check_claim, check_finished, claim
 from vertebra.train.head import LossRule
 from vertebra.train.learner import Learner, LossFunction, loss_function
+from vertebra.train.lock import only_writer
 from vertebra.train.model import build_model
 from vertebra.train.output import answers, best_place, finish, write_output
 from vertebra.train.planning.budget import tell_budget
@@ -36,6 +36,7 @@ from vertebra.train.scale.export import model_at
 from vertebra.train.scale.sharding import check_hybrid
 from vertebra.train.stop import Stopper
 from vertebra.train.watching.metrics import Metrics
+from vertebra.train.watching.samples import read_samples, write_samples
 from vertebra.train.watching.trackers import open_tracker, require_tracker
 from vertebra.tune.choose import choose
 from vertebra.tune.lora import Adapter
@@ -74,25 +75,39 @@ def train(
     if dry_run:
         return _dry(config, loss)
     folder = Path(config.folder)
+    with only_writer(folder) if _rank() == 0 else contextlib.nullcontext():
+        return _run(config, folder, resume=resume, overwrite=overwrite, loss=loss)
+
+
+def _run(config: RunConfig, folder: Path, *, resume: bool, overwrite: bool, loss: LossFunction | None) -> Outcome:
     first = _rank() == 0
     if first:
         check_claim(folder, resume=resume, overwrite=overwrite)
     # hashing gigabytes needs a processor and no interpreter: it goes on while the model is built
     search = ThreadPoolExecutor(1).submit(checkpoint.newest_good, folder / "checkpoints") if first and resume else None
     made = Prepared.of(config)
+    trainer = made.trainer(folder, loss)
+    newest: Path | None = trainer.shards.gathered(search.result() if search else None)[0]
+    finished = newest is not None and trainer.finished_at(newest)
+    if first and newest is not None and finished:
+        check_finished(folder, config, checkpoint.step_of(newest))
+    trainer.shards.gathered(True)  # every rank has found that the run can begin; only now is anything written
     if first:
         claim(folder, config, overwrite=overwrite)
-    trainer = made.trainer(folder, loss)
+        if resume:
+            _go_on(folder, newest)
     _said_before(made, trainer, folder)
-    newest = _restore_point(trainer, folder, search) if resume else None
     if first:
         trainer.tracker = open_tracker(config, folder, step=checkpoint.step_of(newest) if newest else 0)
     with trainer.stopper:
         try:
-            if newest is None or not trainer.ended_at(newest):
+            if newest is not None and finished:
+                trainer.put_back(newest)
+            else:
                 trainer.train(resume_from_checkpoint=str(newest) if newest else None)
             trainer.writer.wait()
         finally:
+            trainer.writer.join()  # the folder is given away with nobody writing into it
             trainer.display.close()
             if trainer.tracker is not None:
                 trainer.tracker.close()
@@ -107,10 +122,18 @@ def train(
     )
 
 
+def _go_on(folder: Path, newest: Path | None) -> None:
+    """The metrics cut back to a checkpoint."""
+    Metrics(folder).cut_back(checkpoint.step_of(newest) if newest else 0)
+    if newest is None:
+        log.info(f"`{folder}` holds no checkpoint yet; the run starts at its beginning")
+    else:
+        log.info(f"going on from `{newest}`")
+
+
 def _said_before(made: Prepared, trainer: Any, folder: Path) -> None:
     """What the model says before it is trained; of a sharded one by all ranks together."""
-    kept = folder / "samples.json"
-    if trainer.shards.gathered(kept.is_file())[0]:
+    if trainer.shards.gathered("before" in read_samples(folder))[0]:
         return
     before: Any = []
     if trainer.shards.sharded:
@@ -118,7 +141,7 @@ def _said_before(made: Prepared, trainer: Any, folder: Path) -> None:
     elif trainer.shards.rank == 0:
         before = answers(made.model, made.config)
     if trainer.shards.rank == 0:
-        kept.write_text(json.dumps({"before": before}, ensure_ascii=False))
+        write_samples(folder, {"before": before})
 
 
 def _written(made: Prepared, trainer: Any, folder: Path) -> Path:
@@ -233,19 +256,6 @@ def check_machine(config: RunConfig) -> None:
     if sharded and world < 2:
         raise ConfigError("parallel.kind=fsdp shards over several processes; start them with --nproc N or torchrun")
     check_hybrid(config.parallel.hybrid, world)
-
-
-def _restore_point(trainer: Any, folder: Path, search: Future[Path | None] | None) -> Path | None:
-    """The newest good checkpoint, with the metrics cut back to it; the same one on every rank."""
-    found = None
-    if search is not None:
-        found = search.result()
-        Metrics(folder).cut_back(checkpoint.step_of(found) if found else 0)
-        if found is None:
-            log.info(f"`{folder}` holds no checkpoint yet; the run starts at its beginning")
-        else:
-            log.info(f"going on from `{found}`")
-    return trainer.shards.gathered(found)[0]
 
 
 def signature_of(model: Any) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
-import sys
 import threading
 from types import FrameType
 from typing import Any
+
+
+def exit_code(asked: str) -> int:
+    """What a shell expects of a process that ended early, by this signal: 130 after Ctrl-C, 143 after SIGTERM."""
+    return 128 + signal.Signals[asked]
 
 
 class Stopper:
@@ -29,11 +35,19 @@ class Stopper:
         self._before.clear()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
         if self.asked is not None and number == signal.SIGINT:
             # now: no clean-up, no waiting for a writer
-            sys.stderr.write("stopped at once; the last checkpoint is as it was\n")
-            sys.stderr.flush()
-            os._exit(130)
-        self.asked = signal.Signals(number).name
-        sys.stderr.write(f"{self.asked}: saving after this step (Ctrl-C again: stop at once)\n")
-        sys.stderr.flush()
+            _say("stopped at once; the last checkpoint is as it was")
+            os._exit(exit_code(name))
+        if self.asked is None:
+            self.asked = name
+            _say(f"{name}: saving after this step (Ctrl-C again: stop at once)")
+
+
+def _say(text: str) -> None:
+    """Past Python's own streams: a signal may come while they write, even while the word about the former one is written,
+    and they would raise an error in the middle of a step. A terminal that is held (Ctrl-S) holds nobody up."""
+    with contextlib.suppress(OSError, ValueError):
+        if select.select([], [2], [], 1.0)[1]:
+            os.write(2, f"\n{text}\n".encode() if os.isatty(2) else f"{text}\n".encode())

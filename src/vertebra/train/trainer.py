@@ -242,15 +242,17 @@ class ExactTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self.shards.load_weights(self, Path(resume_from_checkpoint))
 
-    def ended_at(self, folder: Path) -> bool:
-        """Whether a run has come to its end with this checkpoint; its weights and best evaluation are then put back."""
+    def finished_at(self, folder: Path) -> bool:
+        """Whether a run has come to its end with this checkpoint; one that it cannot go on from is refused."""
         state = read_own_state(folder, self.signature)
+        self.feed.load_state_dict(state["feed"])
         self.judge.load_state_dict(state["judge"])
-        if int(state["step"]) < self.feed.steps and not self.judge.gave_up:
-            return False
+        return int(state["step"]) >= self.feed.steps or self.judge.gave_up
+
+    def put_back(self, folder: Path) -> None:
+        """The weights of the checkpoint that a run has ended with."""
         self._load_from_checkpoint(str(folder))
-        self.state.global_step = int(state["step"])
-        return True
+        self.state.global_step = checkpoint.step_of(folder)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:

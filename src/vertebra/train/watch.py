@@ -5,6 +5,7 @@ All three save and restore their state, so that a resumed run writes the rows th
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ import torch
 
 from vertebra import log
 from vertebra.errors import TrainingError
+from vertebra.folders import write_file
 
 
 class Interval:
@@ -142,8 +144,9 @@ class NotFinite:
 
     def _kept(self, step: int, batches: Sequence[Any]) -> Path:
         path = self.folder / f"bad-batch-{step:08d}-rank{log.rank()}.pt"
-        torch.save([{k: v for k, v in batch.items() if v is not None} for batch in batches], path)
-        return path
+        kept = io.BytesIO()
+        torch.save([{k: v for k, v in batch.items() if v is not None} for batch in batches], kept)
+        return write_file(path, kept.getvalue())
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.skipped, "mean": self._mean}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.errors import CheckpointError
+from vertebra.folders import write_file
 
 METRICS = "metrics.jsonl"
 
@@ -49,9 +50,7 @@ class Metrics:
     def cut_back(self, step: int) -> None:
         """Drop rows after a step, and a line that a kill left half-written."""
         kept = [row for row in read(self.path) if row["step"] <= step]
-        part = self.path.with_name(f".{METRICS}.part")
-        part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
-        os.replace(part, self.path)
+        write_file(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
 
 def read(path: Path) -> list[dict[str, Any]]:

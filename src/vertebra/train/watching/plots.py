@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 from vertebra.errors import MissingPartError
+from vertebra.folders import write_file
 
 # file -> (title, where the value stands in a row)
 _LINES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -65,5 +67,7 @@ def _figure(
     axes.grid(alpha=0.3)
     if len(kept) > 1:
         axes.legend(frameon=False)
-    figure.savefig(file, dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110)
+    write_file(file, drawn.getvalue())
     found[title] = file

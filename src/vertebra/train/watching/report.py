@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,10 @@ import yaml
 
 from vertebra import config as configs
 from vertebra.errors import CheckpointError
+from vertebra.folders import write_file
 from vertebra.train.watching.metrics import METRICS, read
 from vertebra.train.watching.plots import draw
+from vertebra.train.watching.samples import read_samples
 
 REPORT = "report.html"
 _STYLE = (
@@ -36,15 +37,13 @@ def write_report(folder: str | Path) -> Path:
         raise CheckpointError(f"`{folder}` is no run with metrics: `{METRICS}` is missing or empty")
     pictures = draw(rows, folder)
     run = configs.read_mapping(folder / "run.yaml") if (folder / "run.yaml").is_file() else {}
-    samples = folder / "samples.json"
-    said = json.loads(samples.read_text(encoding="utf-8")) if samples.is_file() else {}
     body = [
         f"<h1>{html.escape(str(run.get('name', folder.name)))}</h1>",
         _facts(rows, run),
         '<div class="grid">',
         *(f'<img alt="{html.escape(title)}" src="{_inline(path)}">' for title, path in pictures.items()),
         "</div>",
-        _samples(said),
+        _samples(read_samples(folder)),
         f"<h2>Config</h2><pre>{html.escape(yaml.safe_dump(run, sort_keys=False, allow_unicode=True))}</pre>",
     ]
     title = html.escape(str(run.get("name", folder.name)))
@@ -53,9 +52,7 @@ def write_report(folder: str | Path) -> Path:
         + "\n".join(body)
         + "</html>\n"
     )
-    path = folder / REPORT
-    path.write_text(page, encoding="utf-8")
-    return path
+    return write_file(folder / REPORT, page)
 
 
 def _facts(rows: list[dict[str, Any]], run: dict[str, Any]) -> str:

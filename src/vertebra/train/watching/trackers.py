@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from vertebra import config as configs
 from vertebra import log
 from vertebra.errors import ConfigError, MissingPartError
+from vertebra.folders import write_file
 from vertebra.train.config import RunConfig
 
 PROJECT = "vertebra"
@@ -51,9 +52,12 @@ def run_id(folder: Path, given: str | None = None) -> str:
     """The id that a run's folder keeps, made at its first use."""
     kept = folder / KEPT
     if kept.is_file():
-        return str(json.loads(kept.read_text(encoding="utf-8"))["id"])
+        try:
+            return str(json.loads(kept.read_text(encoding="utf-8"))["id"])
+        except (ValueError, KeyError, TypeError) as error:
+            log.warn(f"`{kept}` is damaged; the run begins a new curve ({error})")
     made = given or uuid.uuid4().hex[:12]
-    kept.write_text(json.dumps({"id": made}), encoding="utf-8")
+    write_file(kept, json.dumps({"id": made}))
     return made
 
 
