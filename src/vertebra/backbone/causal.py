@@ -32,8 +32,8 @@ from vertebra.backbone.structure import (
     build_structure,
     greedy_generation,
     load_pretrained,
-    load_tokenizer,
 )
+from vertebra.backbone.tokenizers import load_tokenizer
 from vertebra.backbone.vocabulary import Growth, follow_pad, grow_vocabulary, train_only_new_rows
 from vertebra.backbone.weights import left_on_meta
 from vertebra.errors import BackboneError, ConfigError, SequenceError
