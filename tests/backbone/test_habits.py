@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tokenizers import processors
+from tokenizers import pre_tokenizers, processors
 from transformers import AutoTokenizer
 
 from vertebra.backbone.habits import (
@@ -108,3 +108,23 @@ def test_a_mismatch_shows_the_probes_that_differ():
     assert PROBES[1] in str(caught.value)
     assert "added token lazy" in str(caught.value)
     assert PROBES[0] not in str(caught.value)
+
+
+def test_the_fingerprint_sees_what_comes_behind_an_end():
+    """Two rules for the blank before a second turn give the same ids for every single text."""
+    tokenizer = tokenizer_of("tiny-llama2")
+    record = fingerprint_record(tokenizer)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    with pytest.raises(FingerprintError, match=r"2 probes differ(.|\n)*a</s>In: b"):
+        check_fingerprint(tokenizer, record, "m")
+
+
+def test_a_record_that_asked_fewer_probes_is_compared_by_those():
+    tokenizer = tokenizer_of("tiny-llama2")
+    record = fingerprint_record(tokenizer)
+    record["probes"] = {text: ids for text, ids in record["probes"].items() if "a</s>" not in text}
+    record["hash"] = "an older one"
+    check_fingerprint(tokenizer, record, "m")
+    tokenizer.add_tokens(["lazy"])
+    with pytest.raises(FingerprintError, match="2 probes differ"):
+        check_fingerprint(tokenizer, record, "m")

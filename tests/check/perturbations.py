@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import pre_tokenizers
 from transformers import DynamicCache
 
 from vertebra import compat
@@ -99,6 +100,12 @@ def files_lose_merges(backbone: Any, monkeypatch: Any) -> None:
         return written
 
     monkeypatch.setattr(tokenizer, "save_pretrained", faulty)
+
+
+def class_with_rules_of_its_own(backbone: Any, monkeypatch: Any) -> None:
+    """A blank before every stretch of text where the file says: before the first. One text alone does not tell."""
+    rules = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    monkeypatch.setattr(backbone.tokenizer.backend_tokenizer, "pre_tokenizer", rules)
 
 
 def temperature_without_sampling(backbone: Any, monkeypatch: Any) -> None:
@@ -219,6 +226,7 @@ PERTURBATIONS: dict[str, Perturbation] = {
     "pad-is-no-end": Perturbation("tiny-qwen2", pad_is_eos),
     "prompt-ids": Perturbation("tiny-llama2", open_turn_with_spaces),
     "fingerprint": Perturbation("tiny-qwen2", files_lose_merges),
+    "tokenizer-files": Perturbation("tiny-mistral", class_with_rules_of_its_own),
     "greedy-savable": Perturbation("tiny-llama2", temperature_without_sampling),
     "embeddings": Perturbation("tiny-gemma3", scale_forgotten),
     "cached": Perturbation("tiny-llama2", around_forward(shifted_steps)),

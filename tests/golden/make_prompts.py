@@ -78,6 +78,10 @@ def llama2_legacy(system: str | None, turns: Turns) -> Written:
     return llama2(system, turns, "<<SYS>")
 
 
+# A system prompt of the originals is stripped and nothing else; an empty one is said all the same.
+SYSTEMS = ("", "  ", " Look at <image> first. ")
+
+
 def vicuna(system: str | None, turns: Turns) -> Written:
     turns = historical(turns)
     system = VICUNA if system is None else system.strip()
@@ -187,6 +191,7 @@ CONVERSATIONS: dict[str, Turns] = {
     "outer white space": [("user", "\n  Hello \t"), ("assistant", "  Hi there.\n\n")],
     "borders": [("user", "12"), ("assistant", "\nfirst\n  second"), ("user", "?\n?"), ("assistant", "1")],
 }
+EMPTY = ("", " \n", " <image>")
 FOLDED = ("question", "one turn", "three turns", "unicode")
 SYSTEM = "You are a robot."
 
@@ -228,6 +233,8 @@ def main() -> None:
             cases += [case(f"{name}, folded", builder, SYSTEM, CONVERSATIONS[name], fold=True) for name in FOLDED]
         if builder.endswith("-legacy"):
             cases.append(case("robot", builder, SYSTEM, ROBOT))
+            cases += [case(f"system {system!r}", builder, system, ROBOT) for system in SYSTEMS]
+            cases += [case(f"nothing asked, {said!r}", builder, None, [("user", said), *ROBOT[1:]]) for said in EMPTY]
         golden = {"builder": builder, "tokenizer": file, "bos": bos, "cases": cases}
         if builder == "template":
             golden["chat_template"] = CHAT_TEMPLATE

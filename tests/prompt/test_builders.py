@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 import vertebra
+from tests.prompt.tokenizers import committed
 from vertebra.errors import ConfigError, PromptError, UnknownNameError
 from vertebra.prompt import registry
 from vertebra.prompt.builders import PromptBuilder, TurnPromptBuilder
@@ -20,7 +21,9 @@ from vertebra.prompt.formats import (
     VicunaV15ChatPromptBuilder,
 )
 from vertebra.prompt.registry import prompt_builder, prompt_builder_names, register_prompt_builder
+from vertebra.prompt.rendering import render
 from vertebra.prompt.templates import TEMPLATES, Template
+from vertebra.prompt.tokenizer import FastTokenizer
 
 TURN_NAMES = [name for name in prompt_builder_names() if name != "template"]
 
@@ -148,6 +151,22 @@ def test_default_system_prompts():
     )
     assert LLaMa2ChatPromptBuilder("openvla", "").get_potential_prompt("Q") == "[INST] Q [/INST]"
     assert VicunaV15ChatPromptBuilder("openvla", "").get_potential_prompt("Q") == "USER: Q ASSISTANT:"
+
+
+@pytest.mark.parametrize("name", ["llama2-chat", "vicuna-v15", "chatml"])
+@pytest.mark.parametrize("system", [None, "Be kind."])
+def test_messages_are_counted_as_they_were_given(name: str, system: str | None):
+    """A system prompt that the builder says is no message of the conversation."""
+    turns = [{"role": "user", "content": "Q"}, {"role": "user", "content": "R"}]
+    with pytest.raises(
+        PromptError, match=r"message 1 is from `user`, but `assistant` .*after `user`\. The roles were: user, user\."
+    ):
+        render(turns, prompt_builder(name)("x", system), FastTokenizer(committed("llama"), bos="<s>"))
+    with pytest.raises(PromptError, match=r"message 0 is from `assistant`, but `user` must speak here, first"):
+        prompt_builder(name)("x", system).add_turn("gpt", "A")
+    said = [{"role": "system", "content": "Be kind."}, *turns]
+    with pytest.raises(PromptError, match=r"message 2 is from `user`.*The roles were: system, user, user\."):
+        render(said, prompt_builder(name)("x"), FastTokenizer(committed("llama"), bos="<s>"))
 
 
 def test_bad_system_arguments():

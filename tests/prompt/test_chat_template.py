@@ -172,6 +172,18 @@ def test_a_dropped_message_is_an_error():
         render(CHAT, "template", own)
 
 
+def test_a_builders_system_prompt_is_no_message_of_the_conversation():
+    own = with_template("{% for m in messages if m.role != 'system' %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    with pytest.raises(PromptError, match=r"leaves out the builder's system prompt \(system: 'Be kind\.'"):
+        render(CHAT[1:], TemplatePromptBuilder("x", "Be kind."), own)
+    upper = with_template(
+        "{% for m in messages %}{{ m.content if m.role == 'system' else m.content | upper }}{% endfor %}"
+    )
+    for builder in (TemplatePromptBuilder("x", "Be kind."), TemplatePromptBuilder("x", "BE KIND.", system="fold")):
+        with pytest.raises(PromptError, match=r"rewrites message 0 \(user"):
+            render(CHAT[1:], builder, upper)
+
+
 def test_a_rewritten_message_is_an_error():
     own = with_template("{% for m in messages %}{{ m.role }}: {{ m.content | upper }}\n{% endfor %}")
     with pytest.raises(PromptError, match=r"rewrites message 0 \(system"):

@@ -120,7 +120,7 @@ def test_bad_options(options, message: str):
 
 def test_order_with_tools():
     def order(*roles: str, **options: bool) -> None:
-        check_order([Message(role, Content("x")) for role in roles], **options)
+        check_order([Message(role, Content("x"), number=number) for number, role in enumerate(roles)], **options)
 
     order("system", "user", "assistant", "user")
     order("user", "assistant", "tool", "tool", "assistant", "user", tools=True)

@@ -54,7 +54,11 @@ def test_text(golden: dict[str, Any], case: dict[str, Any]):
         assert grown == case["text"]
 
 
-@pytest.mark.parametrize(("golden", "case"), CASES)
+# The originals' potential prompt cleans nothing, and says no BOS: test_legacy.py compares it.
+TIDY = [case for case in CASES if not case.values[0]["builder"].endswith("-legacy")]
+
+
+@pytest.mark.parametrize(("golden", "case"), TIDY)
 def test_potential_prompt(golden: dict[str, Any], case: dict[str, Any]):
     turns = case["turns"] if case["turns"][-1][0] == "user" else case["turns"][:-1]
     asked, answered = (builder_for(golden, case, tokenizer_for(golden)) for _ in range(2))

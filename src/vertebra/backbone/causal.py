@@ -32,9 +32,9 @@ from vertebra.backbone.structure import (
     build_structure,
     greedy_generation,
     load_pretrained,
-    load_tokenizer,
     require_causal,
 )
+from vertebra.backbone.tokenizers import load_tokenizer
 from vertebra.backbone.vocabulary import train_only_new_rows
 from vertebra.errors import ConfigError, SequenceError
 from vertebra.prompt.builders import PromptBuilder

@@ -109,10 +109,17 @@ def choose_pad(tokenizer: Any, ends: Iterable[int]) -> str | None:
 
 
 def fingerprint_probes(tokenizer: Any) -> dict[str, list[int]]:
-    """The ids of fixed strings, and of every added token: two tokenizers that agree on all of it are the same to us."""
-    probes = {text: list(tokenizer(text).input_ids) for text in PROBES}
+    """The ids of fixed strings, alone and behind the end of an answer, and of every added token: two tokenizers that
+    agree on all of it are the same to us."""
+    probes = {text: list(tokenizer(text).input_ids) for text in (*PROBES, *_behind_an_end(tokenizer))}
     probes.update({f"added token {token}": [i] for token, i in sorted(tokenizer.get_added_vocab().items())})
     return probes
+
+
+def _behind_an_end(tokenizer: Any) -> tuple[str, ...]:
+    """The second turn of a conversation: some tokenizers put a blank before it, some do not, and one text tells both."""
+    end = tokenizer.eos_token
+    return () if end is None else (f"a{end}In: b", f"a{end} b{end}\n")
 
 
 def fingerprint(tokenizer: Any) -> str:
@@ -136,7 +143,12 @@ def check_fingerprint(tokenizer: Any, recorded: dict[str, Any], where: str) -> N
     if _digest(now) == recorded["hash"]:
         return
     before: dict[str, list[int]] = recorded.get("probes", {})
+    for text in _behind_an_end(tokenizer) if before else ():
+        if text not in before:  # the record of an older version, which did not ask for it
+            del now[text]
     differing = [text for text in {**before, **now} if before.get(text) != now.get(text)]
+    if before and not differing:
+        return
     shown = "\n".join(f"  {text!r}: then {before.get(text)}, now {now.get(text)}" for text in differing[:6])
     raise FingerprintError(
         f"the tokenizer is not the one that `{where}` was made with; {len(differing)} probes differ:\n{shown}\n"

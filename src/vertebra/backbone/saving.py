@@ -26,6 +26,7 @@ from vertebra.backbone.habits import check_fingerprint, fingerprint_record
 from vertebra.backbone.matrices import matrices, num_rows, resize
 from vertebra.backbone.source import RECORD, Source, find, read_json, weights_folder
 from vertebra.backbone.structure import converted_by_library
+from vertebra.backbone.tokenizers import save_tokenizer
 from vertebra.backbone.vocabulary import Growth, replay, restricted_parameters
 from vertebra.backbone.weights import assign, mapped_tensors, missing_from, spelled_for
 from vertebra.errors import CheckpointError, ConfigError
@@ -80,7 +81,7 @@ def config_to_save(llm: Any) -> dict[str, Any]:
 
 def save_vocabulary(backbone: Any, part: Path) -> None:
     """The tokenizer, and the spare rows that its added tokens took over."""
-    backbone.tokenizer.save_pretrained(part)
+    save_tokenizer(backbone.tokenizer, part)
     displaced = {
         f"{number}.{name}": rows.contiguous()
         for number, growth in enumerate(backbone.growths)

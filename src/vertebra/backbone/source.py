@@ -17,7 +17,8 @@ from vertebra.errors import CheckpointError, ConfigError, NetworkError
 RECORD = "vertebra.json"
 MULTIMODAL = "vertebra"
 """The model type in the config of a multimodal folder: a plain language model's would let others load half of it."""
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tiktoken.model", "tekken.json")
+"""Files that hold a vocabulary; `tokenizer_config.json` does not."""
 # (index of the shards, single file): safetensors first, `.bin` only where there is nothing else
 _WEIGHTS = (
     ("model.safetensors.index.json", "model.safetensors"),
@@ -154,10 +155,10 @@ def _refuse_remote_code(name: str, config: dict[str, Any]) -> None:
 
 
 def require_tokenizer(folder: Path, name: str) -> None:
-    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise CheckpointError(
-            f"`{name}` has no tokenizer ({', '.join(_TOKENIZER_FILES[:3])} …); save it beside the weights with "
-            "`tokenizer.save_pretrained(folder)`"
+            f"`{name}` has no tokenizer ({', '.join(TOKENIZER_FILES[:3])} …); fetch it again, or save it beside the "
+            "weights with `tokenizer.save_pretrained(folder)`"
         )
 
 

@@ -1,4 +1,4 @@
-"""From a source to a model: its tokenizer, config and explicit class, and either pretrained weights or the bare structure.
+"""From a source to a model: its config and explicit class, and either pretrained weights or the bare structure.
 
 The language half of a vision-language checkpoint becomes a plain causal model here, or is refused by name. Half-loaded
 models do not leave this file: what is missing or misshapen is an error.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -123,26 +123,6 @@ def _text_half(source: Source, config_cls: Any) -> Any:
     # A head that is tied in the whole model is tied in its half, whichever of the two configs says so.
     text["tie_word_embeddings"] = bool(source.config.get("tie_word_embeddings", text.get("tie_word_embeddings")))
     return config_cls(**text)
-
-
-def load_tokenizer(source: Source, config: Any, most: int, *, side: str, token: str | None) -> Any:
-    """The fast tokenizer of a checkpoint; `most` is how many positions the user wants at the most."""
-    # the config of a multimodal folder of ours is no model type that the library knows, and it says so at length
-    quiet: Any = compat.errors_only() if "parts" in source.record else nullcontext()
-    try:
-        with quiet:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                str(source.folder) if source.local else source.name,
-                token=token,
-                model_max_length=min(most, getattr(config, "max_position_embeddings", None) or most),
-                padding_side=side,
-                trust_remote_code=False,
-            )
-    except _FAULTS as error:
-        raise CheckpointError(f"the tokenizer of `{source.name}` cannot be loaded: {error}") from error
-    if not tokenizer.is_fast:
-        raise CheckpointError(f"`{source.name}` has no fast tokenizer (tokenizer.json); offsets and probes need one")
-    return tokenizer
 
 
 def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | None, quantization: str | None) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vertebra.check import attention, gradients, saving, tokens, vocabulary
+from vertebra.check import attention, gradients, saving, tokenizer_files, tokens, vocabulary
 from vertebra.check.results import Measure, Skip
 from vertebra.check.subject import Subject
 
@@ -64,6 +64,16 @@ _ROWS = (
         shows="the tokenizer gives the same ids again, from a copy, and after being written and read",
         breaks_on="a tokenizer whose files lose merges",
         mend="Save the tokenizer that was used, with the class that it was loaded with, and compare tokenizer.json.",
+    ),
+    Check(
+        name="tokenizer-files",
+        run=tokenizer_files.files,
+        shows="ids are those of the checkpoint's own tokenizer.json and SentencePiece model, behind special tokens too",
+        breaks_on="a tokenizer whose class puts rules of its own in place of the file's",
+        mend=(
+            "Load it with `load_backbone`, which takes tokenizer.json at its word. Where sentencepiece alone differs, the "
+            "two files do not say the same: delete the one that the model was not trained with."
+        ),
     ),
     Check(
         name="greedy-savable",

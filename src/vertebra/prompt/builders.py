@@ -21,7 +21,7 @@ from vertebra.prompt.templates import Template
 from vertebra.sequence.roles import Role
 
 SystemChoice = Literal["native", "fold"]
-_READER = Reader()
+_READERS = {False: Reader(), True: Reader(empty_questions=True)}
 
 
 class PromptBuilder(ABC):
@@ -36,6 +36,8 @@ class PromptBuilder(ABC):
     """The BOS token that rendering puts before the text once, if the tokenizer knows it."""
     stop: str | None = None
     """The token that ends an answer, if the format names it."""
+    empty_questions: ClassVar[bool] = False
+    """A user may say nothing."""
     follows_tokenizer: ClassVar[bool] = False
     """The tokenizer's own chat template says everything, BOS included."""
 
@@ -97,7 +99,7 @@ class PromptBuilder(ABC):
     def _read_turn(self, role: str, message: str) -> Message:
         if not isinstance(message, str):
             raise PromptError(f"a turn is a string here, not {message!r:.80}; parts and slots are for `render`")
-        return _READER.message(len(self._messages), {"role": role, "content": message})
+        return _READERS[self.empty_questions].message(len(self._messages), {"role": role, "content": message})
 
 
 class TurnPromptBuilder(PromptBuilder):
@@ -111,6 +113,7 @@ class TurnPromptBuilder(PromptBuilder):
         template = cls.template
         cls.ends_for = cls.__dict__.get("ends_for", cls)
         cls.name, cls.bos, cls.stop = template.name, template.bos, template.stop.strip()
+        cls.empty_questions = template.to_the_letter
 
     @classmethod
     def ending(cls, eos: str) -> type[TurnPromptBuilder]:
@@ -135,12 +138,29 @@ class TurnPromptBuilder(PromptBuilder):
         return after[len(before) :]
 
     def get_potential_prompt(self, message: str) -> str:
-        return self._string([*self._messages, self._read_turn("user", message)], "open")
+        asked = self._read_turn("user", message)
+        if self.template.to_the_letter:
+            return self._potential_as_it_was(message)
+        return self._string([*self._messages, asked], "open")
 
     def get_prompt(self) -> str:
         asked = bool(self._messages) and self._messages[-1].role == "user"
         text = self._string(self._messages, "open" if asked else "closed")
+        if self.template.to_the_letter:  # a system prompt can begin with what the tokenizer writes itself
+            text = text.removeprefix(self.template.bos or "")
         return text.rstrip() if self.template.trims_open else text
+
+    def _potential_as_it_was(self, message: str) -> str:
+        """OpenVLA's `get_potential_prompt`: the message goes in uncleaned, whoever's turn it is; Phi's first has no BOS."""
+        template = self.template
+        before, after = template.user
+        if self.turn_count:
+            text = self.prompt + before
+        else:
+            said = self.with_system(self._messages)
+            block, inside = self._system_pieces(said[0], True) if said else ([], [])
+            text = text_of(block) + before + text_of(inside)
+        return (text + message + after).removeprefix(template.bos or "").rstrip()
 
     def system_text(self) -> str | None:
         return self.template.default_system if self.system_prompt is None else self.system_prompt
@@ -149,7 +169,7 @@ class TurnPromptBuilder(PromptBuilder):
         return bool(self.template.start)
 
     def layout(self, messages: Sequence[Message], end: End, tokenizer: Any = None) -> list[Piece]:
-        return self._layout(messages, end, self.template.cuts_mark_when_rendered)
+        return self._layout(messages, end, self.template.to_the_letter)
 
     def _string(self, messages: Sequence[Message], end: End) -> str:
         if not messages:
@@ -199,7 +219,7 @@ class TurnPromptBuilder(PromptBuilder):
         """(what stands before the turns, what stands inside the first question)."""
         template = self.template
         content = self._cleaned(message, cut_mark)
-        if content.empty:
+        if content.empty and (self.system == "fold" or not template.to_the_letter):
             return [], []
         if self.system == "fold":
             return [], [Piece.said(message, content), Piece("\n\n", Role.SYSTEM)]
@@ -217,7 +237,8 @@ class TurnPromptBuilder(PromptBuilder):
     def _cleaned(self, message: Message, cut_mark: bool) -> Content:
         """A message as the format shows it."""
         template, content = self.template, message.content
-        if cut_mark and template.image_mark:
+        kept = template.to_the_letter and message.role == "system"
+        if cut_mark and template.image_mark and not kept:
             content = content.without(template.image_mark)
         if template.strips:
             content = content.stripped()

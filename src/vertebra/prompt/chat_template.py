@@ -192,7 +192,7 @@ def _fill(
         if not fits:
             message = messages[index]
             raise PromptError(
-                f"the chat template rewrites message {index} ({message.role}: {message.content.text!r:.60}), so that "
+                f"the chat template rewrites {message.where} ({message.role}: {message.content.text!r:.60}), so that "
                 "nobody can say which of its text is trained on. Give the message as the template would write it."
             )
     return skeleton[0], filled
@@ -204,7 +204,7 @@ def _check_nothing_dropped(messages: Sequence[Message], shown: Sequence[Shown], 
         if index not in present and (says or message.role == "assistant"):
             hint = ' Use system="fold" to put it before the first question.' if message.role == "system" else ""
             raise PromptError(
-                f"the chat template leaves out message {index} ({message.role}: {message.content.text!r:.60}).{hint}"
+                f"the chat template leaves out {message.where} ({message.role}: {message.content.text!r:.60}).{hint}"
             )
 
 

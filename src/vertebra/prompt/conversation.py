@@ -95,6 +95,13 @@ class Message:
     weight: float = 0.0
     plain: bool = True
     """Its text never yields an added token."""
+    number: int | None = field(default=None, compare=False)
+    """Which message of the conversation it is, counted from 0; None for a system prompt that a builder says."""
+
+    @property
+    def where(self) -> str:
+        """Its name in messages to the user."""
+        return "the builder's system prompt" if self.number is None else f"message {self.number}"
 
 
 def role_name(name: object) -> str:
@@ -121,11 +128,13 @@ def check_order(messages: Sequence[Message], *, tools: bool = False) -> None:
             allowed = message.role == turn or (previous == "tool" and message.role == "user")
             expected = f"`{turn}` must speak here" + (f", after `{previous}`" if previous else ", first")
         if not allowed:
+            given = [m.role for m in messages[: number + 1] if m.number is not None]
             raise PromptError(
-                f"message {number} is from `{message.role}`, but {expected}. The roles were: "
-                f"{', '.join(m.role for m in messages[: number + 1])}. Merge or drop turns so that they alternate."
+                f"{message.where} is from `{message.role}`, but {expected}. The roles were: {', '.join(given)}. Merge or "
+                "drop turns so that they alternate."
             )
-        previous = message.role
+        if message.number is not None:  # a builder's own system prompt is nobody's turn
+            previous = message.role
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +148,8 @@ class Reader:
     """Whose text may hold added tokens."""
     anchored: Collection[str] = ()
     """Part types or segment names whose slots stand after BOS."""
+    empty_questions: bool = False
+    """A user may say nothing, as in OpenVLA's own builders."""
 
     def __post_init__(self) -> None:
         for name in ("roles", "trusted"):
@@ -177,14 +188,14 @@ class Reader:
         role = role_name(given["role"])
         where = f"message {number} ({role})"
         content = self.content(given["content"], where)
-        if role == "user" and content.empty:
+        if role == "user" and content.empty and not self.empty_questions:
             raise PromptError(f"{where} is empty; say something, or leave the turn out")
         weight = given.get("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
             raise PromptError(f"{where} has the weight {weight!r}; it must be a finite number from 0 on")
         if role not in self.roles:
             weight = 0.0
-        return Message(role, content, float(weight), role not in self.trusted)
+        return Message(role, content, float(weight), role not in self.trusted, number)
 
     def content(self, given: Any, where: str) -> Content:
         if isinstance(given, str):

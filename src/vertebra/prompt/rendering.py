@@ -96,8 +96,10 @@ def render_many(
         raise ConfigError(
             f"open_turn={open_turn!r}: True ends ready for an answer, False does not, None: after a question"
         )
-    reader = Reader(sizes or {}, roles=roles, trusted=trusted, anchored=anchored)
     speaker = _speaker(builder)
+    reader = Reader(
+        sizes or {}, roles=roles, trusted=trusted, anchored=anchored, empty_questions=speaker.empty_questions
+    )
     encoder = tokenizer_of(tokenizer)
     facts = encoder.facts()
     reserved = facts.reserved_id if slot_id is None else slot_id

@@ -34,8 +34,10 @@ class Template:
     """Outer white space of messages is cut off."""
     image_mark: str | None = None
     """A mark of the data, not text: cut out of messages that are plain strings."""
-    cuts_mark_when_rendered: bool = False
-    """Old checkpoints: `render` cuts `image_mark` too. Otherwise an image is a part, and a typed mark stays text."""
+    to_the_letter: bool = False
+    """OpenVLA's own builders, faults and all, for old checkpoints: an empty system prompt is said and keeps its marks,
+    `image_mark` stays in it, is cut from the others when rendering too, an empty question is one, and
+    `get_potential_prompt` cleans nothing. Otherwise an image is a part, and a typed mark stays text."""
     empty_answer: str = ""
     """What an empty answer becomes."""
     trims_open: bool = False
@@ -127,7 +129,7 @@ PHI4 = _turns("phi4", "<|{}|>", "<|end|>", system_rule="carry", strips=False)
 
 def _legacy(template: Template, name: str, **changes: object) -> Template:
     """The spelling with which OpenVLA-era checkpoints were trained."""
-    return replace(template, name=name, cuts_mark_when_rendered=True, **changes)  # type: ignore[arg-type]
+    return replace(template, name=name, to_the_letter=True, **changes)  # type: ignore[arg-type]
 
 
 PURE_LEGACY = _legacy(PURE, "pure-legacy", system_rule="drop")
