@@ -124,6 +124,7 @@ def _with_builder(row: ModelRow | None, options: dict[str, Any]) -> dict[str, An
 
 def _arguments(name: str | Path, row: ModelRow | None, token: str | None) -> dict[str, Any]:
     """Id, family, class and place of a model; for a folder or hub name they are read from its files."""
+    from vertebra.backbone.saving import read_record
     from vertebra.backbone.source import find
     from vertebra.backbone.structure import causal_class, class_named
 
@@ -134,9 +135,9 @@ def _arguments(name: str | Path, row: ModelRow | None, token: str | None) -> dic
     if not text.strip() or ("/" not in text and not Path(text).exists()):
         raise UnknownNameError("model id", text, model_ids(), hint="Or give a folder, or a hub name like `org/name`.")
     source = find(text, token=token)
-    recorded = source.record.get("backbone", {})
+    recorded = read_record(source)
     return {
-        "llm_backbone_id": recorded.get("id", text),
+        "llm_backbone_id": recorded.get("id") or text,
         # no family's name, so that its facts are read off the model and not taken for known
         "llm_family": recorded.get("family") or f"{source.config.get('model_type', 'unknown')}-like",
         "llm_cls": causal_class(source),
