@@ -57,14 +57,19 @@ def json_of(text: str | bytes) -> Any:
     """The value of a JSON text; every fault of it is a ValueError that says where or why."""
     try:
         return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
     except json.JSONDecodeError:
         raise
-    except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8 text: {error.reason} at byte {error.start}") from None
-    except ValueError:  # the limit of the interpreter, whose message advises programmers
-        raise ValueError("it holds a number of thousands of digits") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(why_no_json(error)) from None
+
+
+def why_no_json(error: ValueError | RecursionError) -> str:
+    """In words for whoever wrote the file: the interpreter's own advise programmers."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 text: {error.reason} at byte {error.start}"
+    return "it holds a number of thousands of digits"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -21,6 +21,9 @@ from vertebra.data.rows import Fault, Row, Source
 from vertebra.data.table import Chunk, ChunkBuilder
 from vertebra.errors import DataError, VocabularyError, did_you_mean
 
+MOST_CLASSES = 100_000
+"""Labels beyond are no classes: a damaged or foreign column of numbers, and a head of that size would fill the memory."""
+
 QUESTION = "{first}\n{second}\nDo these two agree?"
 """How a pair is put to a language model; its class's name is the answer."""
 
@@ -48,7 +51,13 @@ class Labels:
             return cls(sorted(str(value) for value in seen))
         if any(not number.is_integer() for number in numbers):
             return cls(None)
-        return cls([str(number) for number in range(int(max(numbers, default=-1)) + 1)])
+        most = int(max(numbers, default=-1))
+        if most >= MOST_CLASSES:
+            raise DataError(
+                f"{source.name} has the label {most}, which would be class {most + 1:,} of a head; expected numbers from 0 "
+                f"to {MOST_CLASSES - 1:,} at the most. Number the classes without gaps, or give them names"
+            )
+        return cls([str(number) for number in range(most + 1)])
 
     def __len__(self) -> int:
         return 1 if self.names is None else len(self.names)
@@ -195,5 +204,5 @@ def as_conversation(sample: Sample, labels: Labels, question: str = QUESTION) ->
 def _number(value: Any) -> float | None:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import yaml
 
 from vertebra import config as configs
 from vertebra.errors import CheckpointError
+from vertebra.reading import read_json, reading
 from vertebra.train.watching.metrics import METRICS, read
 from vertebra.train.watching.plots import draw
 
@@ -34,10 +34,15 @@ def write_report(folder: str | Path) -> Path:
     rows = read(folder / METRICS)
     if not rows:
         raise CheckpointError(f"`{folder}` is no run with metrics: `{METRICS}` is missing or empty")
+    with reading(f"the report of `{folder}` cannot be drawn", f"take damaged lines out of `{METRICS}` or samples.json"):
+        return _written(folder, rows)
+
+
+def _written(folder: Path, rows: list[dict[str, Any]]) -> Path:
     pictures = draw(rows, folder)
     run = configs.read_mapping(folder / "run.yaml") if (folder / "run.yaml").is_file() else {}
     samples = folder / "samples.json"
-    said = json.loads(samples.read_text(encoding="utf-8")) if samples.is_file() else {}
+    said = read_json(samples) if samples.is_file() else {}
     body = [
         f"<h1>{html.escape(str(run.get('name', folder.name)))}</h1>",
         _facts(rows, run),
