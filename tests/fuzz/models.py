@@ -30,6 +30,8 @@ def make(folder: Path) -> None:
     from vertebra.backbone.registry import load_backbone
     from vertebra.backbone.tiny import write_tiny
     from vertebra.backbone.vocabulary import grow_vocabulary
+    from vertebra.tune.adapter import save_adapter
+    from vertebra.tune.lora import LoraSettings, add_lora
 
     for name in PLAIN:
         write_tiny(name, folder / name)
@@ -65,6 +67,9 @@ def make(folder: Path) -> None:
         grow_vocabulary(backbone, ["<ACT>", "<STOP>"])
         backbone.save(folder / f"grown-{name}")
     with_parts().save(folder / "parts")
+    model = load_backbone("tiny-llama2")
+    adapter = add_lora(model, LoraSettings(r=2))
+    save_adapter(model, adapter, folder / "adapter")
 
 
 def use(folder: Path, kind: str, draw: random.Random) -> None:
@@ -73,9 +78,13 @@ def use(folder: Path, kind: str, draw: random.Random) -> None:
     from vertebra.multimodal.model import MultimodalModel
     from vertebra.prompt.chat_template import TemplatePromptBuilder
     from vertebra.prompt.rendering import render
+    from vertebra.tune.adapter import load_adapter
 
     modes: list[dict[str, Any]] = [{}, {"inference_mode": True, "weights": True}]
     draw.shuffle(modes)
+    if kind == "adapter":
+        load_adapter("tiny-llama2", folder)
+        return
     if kind == "parts" and draw.random() < 0.6:
         holds_parts(folder)
         describe(folder).draw()

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vertebra.backbone.habits import check_fingerprint
@@ -27,11 +26,12 @@ from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.saving import record
 from vertebra.backbone.source import RECORD, read_json
 from vertebra.backbone.vocabulary import Growth, regrow
-from vertebra.errors import CheckpointError, ConfigError
+from vertebra.errors import CheckpointError, ConfigError, VertebraError
 from vertebra.folders import require_free, write_whole
 from vertebra.multimodal.describe import holds_parts
 from vertebra.multimodal.kinds import part_from, part_record
 from vertebra.multimodal.model import MultimodalModel
+from vertebra.reading import as_object, reading, reason
 from vertebra.tune.choose import is_adapter
 from vertebra.tune.fingerprint import BasePrint, check_base
 from vertebra.tune.lora import LANGUAGE, Adapter, has_adapter, peft_quiet, require_peft
@@ -109,9 +109,12 @@ def load_adapter(
     if has_adapter(model):
         raise CheckpointError(f"`{who}`: the base has an adapter already; load the base anew, or merge the first one")
     _refuse_merged(parts, folder, who)
-    base_print = check_base(parts, BasePrint(**about["adapter"]["base"]), who=who, brought=brought)
+    with reading(f"what `{who}` tells of its base in {RECORD} is damaged", "save the adapter again"):
+        told = BasePrint(**about["adapter"]["base"])
+        base_print = check_base(parts, told, who=who, brought=brought)
     if parts.backbone is not None:
-        _replay(parts.backbone, about["backbone"], who)
+        with reading(f"the backbone in {RECORD} of `{who}` is damaged", "save the adapter again"):
+            _replay(parts.backbone, about["backbone"], who)
     roots = {root: _load_root(parts, root, folder / _folder(root), trainable) for root in about["adapter"]["roots"]}
     full = _spelled(model, about["adapter"].get("trained", ()))
     for parameter_name, parameter in model.named_parameters():
@@ -139,6 +142,15 @@ def read_adapter_record(folder: str | Path) -> dict[str, Any]:
     about = read_json(folder / RECORD)
     if "adapter" not in about:
         raise CheckpointError(f"`{folder / RECORD}` tells of no adapter; `{folder}` is a whole model, not an adapter")
+    told = as_object(about["adapter"], f"`adapter` of `{folder / RECORD}`")
+    as_object(about.get("record", {}), f"`record` of `{folder / RECORD}`")
+    as_object(told.get("parts", {}), f"`parts` of `{folder / RECORD}`")
+    for name in ("roots", "trained"):
+        listed = told.get(name, [])
+        if not isinstance(listed, list) or not all(isinstance(one, str) and "/" not in one for one in listed):
+            raise CheckpointError(f"`{name}` of `{folder / RECORD}` is {listed!r:.80}; expected a list of names")
+    if "roots" not in told:
+        raise CheckpointError(f"`{folder / RECORD}` does not say what its adapter adapts (`roots`); save it again")
     return about
 
 
@@ -190,8 +202,10 @@ def _load_root(parts: Parts, root: str, folder: Path, trainable: bool) -> Any:
             config = peft.PeftConfig.from_pretrained(str(folder))
             config.inference_mode = not trainable
             return peft.PeftModel.from_pretrained(module, str(folder), config=config, is_trainable=trainable)
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"the adapter in `{folder}` cannot be loaded: {error}") from error
+    except VertebraError:
+        raise
+    except Exception as error:  # PEFT reads a foreign config, and has errors of every kind
+        raise CheckpointError(f"the adapter in `{folder}` cannot be loaded: {reason(error)}") from error
 
 
 def _load_trained(model: Any, folder: Path, *, who: str) -> None:
@@ -278,7 +292,5 @@ def _save(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
 
 def _read(file: Path) -> dict[str, torch.Tensor]:
     """The tensors of a file that is only there where there was something to keep."""
-    try:
+    with reading(f"`{file}` is damaged"):
         return load_file(file) if file.is_file() else {}
-    except SafetensorError as error:
-        raise CheckpointError(f"`{file}` is damaged: {error}") from error
