@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # The tests and the demo never touch a network or a user's cache of models.
 QUIET  := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
-.PHONY: help setup demo test test-browser check bench format clean
+.PHONY: help setup demo test test-browser fuzz check bench format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,6 +26,13 @@ test: $(STAMP)  ## all tests, on two processes
 
 test-browser: $(STAMP)  ## the trace's page in an installed Chromium (apt-get install chromium); keeps a screenshot
 	VERTEBRA_SCREENSHOTS=build/screenshots $(QUIET) $(BIN)/python -m pytest -m browser tests/generate
+
+# SECONDS of each kind, from case FIRST on; `python -m tests.fuzz.models --only N` repeats one case.
+FIRST ?= 0
+SECONDS ?= 600
+fuzz: $(STAMP)  ## damaged model folders and data files by the thousand: no foreign traceback, no hang
+	VERTEBRA_FUZZ_FIRST=$(FIRST) VERTEBRA_FUZZ_CASES=1000000 VERTEBRA_FUZZ_SECONDS=$(SECONDS) \
+		$(QUIET) $(BIN)/python -m pytest tests/fuzz
 
 check: $(STAMP)  ## format, lint, types, architecture and exports
 	$(BIN)/ruff format --check .

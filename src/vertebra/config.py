@@ -22,6 +22,7 @@ import yaml
 
 from vertebra.errors import ConfigError, did_you_mean
 from vertebra.folders import write_file
+from vertebra.reading import reading
 
 T = TypeVar("T")
 
@@ -39,11 +40,9 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"`{path}` cannot be read: {error.strerror}. Expected a YAML or JSON file") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"`{path}` is no text in UTF-8 ({error.reason} at byte {error.start})") from error
-    try:
+    with reading(f"`{path}` cannot be parsed", "correct the file", error=ConfigError):
         # JSON is YAML, but for tabs and some escapes
         found = json.loads(text, object_pairs_hook=_unique) if str(path).endswith(".json") else yaml.load(text, _Loader)
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise ConfigError(f"`{path}` cannot be parsed: {error}") from error
     if found is None:
         return {}
     if not isinstance(found, dict):
@@ -319,10 +318,8 @@ def _parsed(kind: Any, text: str, name: str) -> Any:
     listed = any(typing.get_origin(option) in (list, tuple, Sequence) for option in options)
     if listed and not text.startswith("["):
         text = f"[{text}]"
-    try:
+    with reading(f"override `{name}={text:.200}` cannot be parsed", "correct it", error=ConfigError):
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override `{name}={text}` cannot be parsed: {error}") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -263,3 +263,60 @@ def test_a_repository_that_needs_a_token():
     assert gated.startswith("CheckpointError `gated/model` is gated")
     assert "pass `hf_token=`" in absent
     assert "the token given cannot see it" in with_token
+
+
+@BOTH_MODES
+def test_an_index_names_files_of_its_own_folder_alone(model, mode):
+    """What lies beside the folder is sound, so that whoever obeys the index loads it."""
+    os.rename(model / "model.safetensors", model.parent / "outside.safetensors")
+    names = list(load_file(model.parent / "outside.safetensors"))
+    for name in ("../outside.safetensors", str(model.parent / "outside.safetensors"), "x/../../outside.safetensors"):
+        index = {"metadata": {}, "weight_map": dict.fromkeys(names, name)}
+        (model / "model.safetensors.index.json").write_text(json.dumps(index))
+        refused(model, "lies outside its folder; it is not read", mode)
+    for damaged in (None, [], {"a": None}, {"a": 1}, {"a": ["b"]}, {}):
+        (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": damaged}))
+        refused(model, "weight_map` of|names a file|names no shards", mode)
+
+
+@BOTH_MODES
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b'{"a": 1}',
+        b'{"a": {"dtype": "F32", "shape": [1]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4]}}',
+        b'{"a": {"dtype": "F32", "shape": ["1"], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}',
+        b'{"a": {"dtype": "F32", "shape": [' + b"7" * 5000 + b'], "data_offsets": [0, 4]}}',
+        b"[" * 100_000 + b"]" * 100_000,
+    ],
+    ids=["list", "number", "no offsets", "one offset", "text", "backwards", "digits", "deep"],
+)
+def test_headers_whose_entries_are_no_tensors(model, mode, header):
+    (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    refused(model, "damaged header|the header of", mode)
+
+
+@BOTH_MODES
+@pytest.mark.parametrize("ends", ["a", {"a": 1}, [[1]], [None, "2"], -1, 10**12, True, 0.5])
+def test_ends_that_are_no_ids(model, mode, ends):
+    edit_json(model / "generation_config.json", eos_token_id=ends)
+    refused(model, "expected an id, or a list of ids", mode)
+
+
+@BOTH_MODES
+@pytest.mark.parametrize("name", ["tiny-gemma3", "tiny-gemma2", "tiny-gpt2", "tiny-qwen3", "tiny-llama2"])
+def test_a_tokenizer_without_its_vocabulary_is_none(tmp_path, name, mode):
+    """Of Gemma, five special tokens are left, and every text is id 3."""
+    model = write_tiny(name, tmp_path / "model")
+    (model / "tokenizer.json").unlink()
+    refused(model, "knows no words|cannot be loaded|has no fast tokenizer", mode)
+
+
+@BOTH_MODES
+@pytest.mark.parametrize("values", [{"num_hidden_layers": 10**9}, {"num_labels": 10**12}])
+def test_counts_that_nobody_could_build(model, mode, values):
+    edit_json(model / "config.json", **values)
+    refused(model, "at the most", mode)

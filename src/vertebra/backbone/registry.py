@@ -141,6 +141,7 @@ def _check_family(family: str, row: ModelRow | None) -> None:
 
 def _arguments(name: str | Path, row: ModelRow | None, family: str | None, token: str | None) -> dict[str, Any]:
     """Id, family, class and place of a model; for a folder or hub name they are read from its files."""
+    from vertebra.backbone.saving import read_record
     from vertebra.backbone.source import find
     from vertebra.backbone.structure import causal_class, class_named
 
@@ -151,7 +152,7 @@ def _arguments(name: str | Path, row: ModelRow | None, family: str | None, token
     if not text.strip() or ("/" not in text and not Path(text).exists()):
         raise UnknownNameError("model id", text, model_ids(), hint="Or give a folder, or a hub name like `org/name`.")
     source = find(text, token=token)
-    recorded, llm_cls = source.record.get("backbone", {}), causal_class(source)
+    recorded, llm_cls = read_record(source), causal_class(source)
     if family in FAMILIES and FAMILIES[family].llm_cls != llm_cls.__name__:
         alike = [row.name for row in FAMILIES.values() if row.llm_cls == llm_cls.__name__]
         raise ConfigError(

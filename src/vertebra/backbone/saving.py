@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,7 @@ from vertebra.backbone.vocabulary import Growth, replay, restricted_parameters
 from vertebra.backbone.weights import assign, mapped_tensors, missing_from, spelled_for
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.folders import require_free, write_whole
+from vertebra.reading import reading
 
 FORMAT = 1
 DISPLACED = "displaced.safetensors"
@@ -129,17 +130,56 @@ def read_record(source: Source) -> dict[str, Any]:
     absent = [name for name in ("family", "fingerprint", "growths") if name not in recorded]
     if absent:
         raise CheckpointError(f"{RECORD} of `{source.name}` lacks {', '.join(absent)}; save the model again")
+    wrong = [name for name, fits in _RECORDED.items() if not fits(recorded.get(name))]
+    if wrong:
+        raise CheckpointError(
+            f"{RECORD} of `{source.name}` is damaged: {', '.join(f'{n} is {recorded.get(n)!r:.60}' for n in wrong)}; save "
+            "the model again"
+        )
     return recorded
+
+
+def _is_print(value: Any) -> bool:
+    """Whether this is a fingerprint: a hash, and the probes behind it."""
+    return isinstance(value, dict) and isinstance(value.get("hash"), str) and isinstance(value.get("probes", {}), dict)
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+# What the entries of a record must be: those that are read before anything checks them.
+_RECORDED: dict[str, Callable[[Any], bool]] = {
+    "id": _is_text,
+    "family": lambda value: isinstance(value, str),
+    "prompt_builder": _is_text,
+    "growths": lambda value: isinstance(value, list),
+    "fingerprint": _is_print,
+}
 
 
 def recorded_growths(recorded: dict[str, Any], source: Source, token: str | None = None) -> list[Growth]:
     """The growths of a record, with the rows that they displaced."""
-    try:
+    with reading(f"a growth in {RECORD} of `{source.name}` is damaged"):
         growths = [Growth.from_json(entry) for entry in recorded["growths"]]
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"a growth in {RECORD} of `{source.name}` is damaged ({error}); save it again") from error
+        wrong = [growth for growth in growths if not _is_growth(growth)]
+    if wrong:
+        raise CheckpointError(f"a growth in {RECORD} of `{source.name}` is damaged ({wrong[0]!r:.200}); save it again")
     load_displaced(growths, source, token)
     return growths
+
+
+def _is_growth(growth: Growth) -> bool:
+    """Whether the entries are of their types, and the sizes such as follow from each other."""
+    ids = (*growth.ids, *(i for ids in growth.like for i in ids))
+    counts = (growth.seed, growth.vocab_before, growth.rows_before, growth.rows_after, *ids)
+    return (
+        all(type(count) is int and 0 <= count < 2**31 for count in counts)
+        and all(isinstance(token, str) for token in growth.tokens)
+        and len(growth.tokens) == len(growth.ids) == len(set(growth.ids)) > 0
+        and growth.rows_before <= growth.rows_after
+        and max(growth.ids) < growth.rows_after
+    )
 
 
 def load_displaced(growths: list[Growth], source: Source, token: str | None = None) -> None:
@@ -147,9 +187,12 @@ def load_displaced(growths: list[Growth], source: Source, token: str | None = No
     if not any(growth.spare for growth in growths):
         return
     file = source.file(DISPLACED, token=token)
-    for key, rows in load_file(file).items() if file is not None else ():
-        number, _, name = key.partition(".")
-        growths[int(number)].displaced[name] = rows
+    if file is None:
+        return
+    with reading(f"`{file}` does not hold the rows that {RECORD} tells of", "save the model again"):
+        for key, rows in load_file(file).items():
+            number, _, name = key.partition(".")
+            growths[int(number)].displaced[name] = rows
 
 
 @dataclass(frozen=True)
@@ -254,4 +297,5 @@ def _tokens_of(source: Source, token: str | None) -> set[str] | None:
     file = source.file("tokenizer.json", token=token)
     if file is None:
         return None
-    return {entry["content"] for entry in read_json(file).get("added_tokens", [])}
+    with reading(f"`added_tokens` of `{file}` are damaged"):
+        return {entry["content"] for entry in read_json(file).get("added_tokens", [])}

@@ -6,19 +6,25 @@ private repository from an absent one and from an absent network. It does not kn
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vertebra.errors import CheckpointError, ConfigError, NetworkError
+from vertebra.reading import as_object, inside, json_of, read_json, reading
 
 RECORD = "vertebra.json"
 MULTIMODAL = "vertebra"
 """The model type in the config of a multimodal folder: a plain language model's would let others load half of it."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tiktoken.model", "tekken.json")
 """Files that hold a vocabulary; `tokenizer_config.json` does not."""
+_MOST = {
+    **dict.fromkeys(
+        ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_local_experts", "num_experts"), 4096
+    ),
+    "num_labels": 100_000,
+}
 # (index of the shards, single file): safetensors first, `.bin` only where there is nothing else
 _WEIGHTS = (
     ("model.safetensors.index.json", "model.safetensors"),
@@ -40,7 +46,10 @@ class Source:
     def record(self) -> dict[str, Any]:
         """What `vertebra.json` says, or nothing for a checkpoint that was not written by us."""
         path = self.folder / RECORD
-        return read_json(path) if path.is_file() else {}
+        record = read_json(path) if path.is_file() else {}
+        for name in ("backbone", "parts"):
+            as_object(record.get(name) or {}, f"`{name}` of `{path}`")
+        return record
 
     def file(self, name: str, *, token: str | None = None) -> Path | None:
         """A small file of the checkpoint, fetched where it is on the hub; None where it has none."""
@@ -105,16 +114,6 @@ def _looks_like_a_path(text: str) -> bool:
     return text.startswith(("/", "./", "../", "~")) or text in (".", "..") or text.count("/") > 1 or "\\" in text
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"`{path}` is not valid JSON ({error}); the file is damaged or incomplete") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"`{path}` holds a {type(data).__name__}; expected an object with named entries")
-    return data
-
-
 def _local_config(folder: Path) -> dict[str, Any]:
     if not any(folder.iterdir()):
         raise CheckpointError(f"`{folder}` is empty; expected config.json, weights (*.safetensors) and tokenizer files")
@@ -126,7 +125,7 @@ def _local_config(folder: Path) -> dict[str, Any]:
         )
     data = read_json(config)
     if data.get("model_type") == MULTIMODAL:
-        data = data.get("text_config", {})  # a multimodal folder of ours: the backbone in it
+        data = as_object(data.get("text_config", {}), f"`text_config` of `{config}`")  # ours: the backbone in it
     return data
 
 
@@ -137,7 +136,20 @@ def _checked(name: str, config: dict[str, Any]) -> dict[str, Any]:
             "folders lack it: add the line to config.json"
         )
     _refuse_remote_code(name, config)
+    _refuse_endless(name, config)
     return config
+
+
+def _refuse_endless(name: str, config: dict[str, Any]) -> None:
+    """Counts that readers loop over before anything can fail: a damaged one costs all memory, or hours."""
+    text = config.get("text_config")
+    for holder in (config, text if isinstance(text, dict) else {}):
+        for key, most in _MOST.items():
+            if isinstance(holder.get(key), (int, float)) and not holder[key] <= most:
+                raise CheckpointError(
+                    f"the config of `{name}` has the {key} {holder[key]!r:.20}; expected {most:,} at the most. Correct "
+                    "config.json"
+                )
 
 
 def _refuse_remote_code(name: str, config: dict[str, Any]) -> None:
@@ -149,9 +161,14 @@ def _refuse_remote_code(name: str, config: dict[str, Any]) -> None:
     if config.get("model_type") in CONFIG_MAPPING:
         return
     raise CheckpointError(
-        f"`{name}` needs code that ships inside the checkpoint ({sorted(config['auto_map'].values())[0]}); remote code is "
+        f"`{name}` needs code that ships inside the checkpoint ({_first(config['auto_map'])}); remote code is "
         f"never run. Model type `{config.get('model_type')}` is not among those that the installed transformers has"
     )
+
+
+def _first(auto_map: Any) -> str:
+    named = sorted(map(str, auto_map.values())) if isinstance(auto_map, dict) else [str(auto_map)]
+    return named[0][:80]
 
 
 def require_tokenizer(folder: Path, name: str) -> None:
@@ -209,28 +226,45 @@ def _shards(folder: Path, index: str) -> list[Path]:
 
 
 def _shard_names(index: Path) -> list[str]:
-    names = sorted(set(read_json(index).get("weight_map", {}).values()))
-    if not names:
+    named = as_object(read_json(index).get("weight_map", {}), f"`weight_map` of `{index}`")
+    if not named:
         raise CheckpointError(f"`{index}` names no shards; the index is damaged")
-    return names
+    return sorted({inside(name, index) for name in named.values()})
 
 
 def read_header(file: Path) -> dict[str, Any]:
     """The header of a safetensors file, checked against the file's length, so that truncation is found at once."""
     size = file.stat().st_size
-    with file.open("rb") as stream:
+    with reading(f"`{file}` cannot be read"), file.open("rb") as stream:
         start = stream.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
         if length < 2 or length > min(size - 8, 100_000_000):
             raise CheckpointError(f"`{file}` is not a whole safetensors file ({size} bytes); copy or save it again")
         try:
-            header = json.loads(stream.read(length))
+            header = json_of(stream.read(length))
         except ValueError as error:
-            raise CheckpointError(f"`{file}` has a damaged header; copy or save it again") from error
+            raise CheckpointError(f"`{file}` has a damaged header ({error}); copy or save it again") from error
+    header = as_object(header, f"the header of `{file}`")
     header.pop("__metadata__", None)
+    wrong = [name for name, entry in header.items() if not _is_entry(entry)]
+    if wrong:
+        raise CheckpointError(
+            f"`{file}` has a damaged header: {len(wrong)} of {len(header)} entries are no tensors, such as "
+            f"{wrong[0]!r:.80} ({header[wrong[0]]!r:.80}); copy or save it again"
+        )
     end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if 8 + length + end != size:
         raise CheckpointError(
             f"`{file}` is truncated: its header promises {8 + length + end} bytes, the file has {size}; copy it again"
         )
     return header
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether a header's entry is what the format says: a type, a shape, and where the bytes begin and end."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(shape, list) or not isinstance(offsets, list) or len(offsets) != 2:
+        return False
+    return all(type(n) is int and n >= 0 for n in (*shape, *offsets)) and offsets[0] <= offsets[1]

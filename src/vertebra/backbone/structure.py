@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig
 
 from vertebra import compat, log
 from vertebra.backbone.source import Source, read_json, weight_files, weights_folder
 from vertebra.backbone.weights import BUILDING, assign, mapped_tensors, parameters_on_meta, spelled_for
 from vertebra.errors import CheckpointError, ConfigError, MissingPartError, NetworkError, UnknownNameError, did_you_mean
+from vertebra.reading import reading
 
 # Vision-language model types whose language half is a plain causal class: (causal class, settings that mean nothing
 # to it). With text alone, their three-axis rotary positions are the ordinary ones.
@@ -31,8 +29,7 @@ _TEXT_HALVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "qwen2_vl": ("Qwen2ForCausalLM", ("mrope_section",)),
 }
 QUANTIZATIONS = ("int8", "nf4")
-# What transformers raises for values of a config that no class knows (`hidden_act: "foo"` is a KeyError).
-_FAULTS = (RuntimeError, OSError, ValueError, TypeError, KeyError, AttributeError)
+_MEND = "correct config.json or the overrides"
 
 
 def causal_class(source: Source) -> type:
@@ -90,18 +87,19 @@ def build_config(source: Source, llm_cls: Any, kernel: str, dtype: torch.dtype, 
     model_type = source.config.get("model_type")
     config_cls = llm_cls.config_class
     if model_type in _TEXT_HALVES and config_cls.model_type != model_type:
-        config = _text_half(source, config_cls)
+        with reading(f"the config of `{source.name}` has no language half that can be read", _MEND):
+            config = _text_half(source, config_cls)
     elif model_type != config_cls.model_type:
         raise CheckpointError(
             f"`{source.name}` is of model type `{model_type}`, but {llm_cls.__name__} loads `{config_cls.model_type}`"
         )
     else:
-        with _as_damaged(f"the config of `{source.name}` is no valid {config_cls.__name__}"):
+        with reading(f"the config of `{source.name}` is no valid {config_cls.__name__}", _MEND):
             config = config_cls.from_dict(copy.deepcopy(source.config))
     for key, value in overrides.items():
         if not hasattr(config, key) or callable(getattr(config, key)):
             raise UnknownNameError("config setting", key, config.to_dict())
-        with _as_damaged(f"config setting `{key}` cannot be {value!r:.80}"):
+        with reading(f"config setting `{key}` cannot be {value!r:.80}", _MEND):
             setattr(config, key, value)
     config._attn_implementation = kernel
     config.dtype = dtype
@@ -153,8 +151,13 @@ def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | N
     if quantization is not None:
         settings["quantization_config"] = quantization_config(quantization, config.dtype)
     where = str(source.folder) if source.local else source.name
+    damaged = reading(
+        f"`{source.name}` cannot be loaded as {llm_cls.__name__}",
+        "correct config.json, or copy the weights again",
+        passing=(ConnectionError, pickle.UnpicklingError),
+    )
     try:
-        with BUILDING, compat.bars_only_in_terminals(), compat.errors_only():
+        with damaged, BUILDING, compat.bars_only_in_terminals(), compat.errors_only():
             llm, told = llm_cls.from_pretrained(
                 where, token=token, output_loading_info=True, ignore_mismatched_sizes=True, **settings
             )
@@ -164,10 +167,6 @@ def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | N
         raise CheckpointError(
             f"the .bin files of `{source.name}` hold more than plain tensors; they are not opened, since unpickling can "
             "run code. Convert them to safetensors where you trust them"
-        ) from error
-    except _FAULTS as error:
-        raise CheckpointError(
-            f"`{source.name}` cannot be loaded as {llm_cls.__name__} ({type(error).__name__}): {error}"
         ) from error
     _require_whole(source, told)
     for module in llm.modules():
@@ -191,20 +190,9 @@ def _require_whole(source: Source, told: dict[str, Any]) -> None:
 
 def build_structure(llm_cls: Any, config: Any) -> Any:
     """The model without weights: parameters on the meta device, buffers real."""
-    with BUILDING, _as_damaged(f"a {llm_cls.__name__} cannot be built from this config"), parameters_on_meta():
+    damaged = reading(f"a {llm_cls.__name__} cannot be built from this config", _MEND)
+    with damaged, BUILDING, parameters_on_meta():
         return llm_cls._from_config(config, dtype=config.dtype, attn_implementation=config._attn_implementation)
-
-
-@contextmanager
-def _as_damaged(what: str) -> Iterator[None]:
-    """Values of a config that its class, or the model made of it, cannot take."""
-    try:
-        yield
-    except (*_FAULTS, StrictDataclassError) as error:
-        said = " ".join(str(error).split()) or "no reason given"
-        raise CheckpointError(
-            f"{what} ({type(error).__name__}: {said}); correct config.json or the overrides"
-        ) from error
 
 
 def quantization_config(name: str, dtype: torch.dtype) -> Any:
@@ -244,6 +232,12 @@ def greedy_generation(source: Source, tokenizer: Any, token: str | None = None) 
     """
     shipped = source.file("generation_config.json", token=token)
     ends = read_json(shipped).get("eos_token_id") if shipped else source.config.get("eos_token_id")
+    for end in ends if isinstance(ends, list) else [ends]:
+        if end is not None and (type(end) is not int or not 0 <= end < 2**31):
+            raise CheckpointError(
+                f"`{source.name}` ends answers with the token {end!r:.40} (eos_token_id of "
+                f"{shipped.name if shipped else 'config.json'}); expected an id, or a list of ids"
+            )
     return GenerationConfig(
         do_sample=False,
         bos_token_id=tokenizer.bos_token_id,

@@ -22,6 +22,7 @@ from vertebra import compat, log
 from vertebra.backbone.sentencepiece_file import Pieces, fast_tokenizer, is_sentencepiece, read_pieces
 from vertebra.backbone.source import TOKENIZER_FILES, Source, read_json
 from vertebra.errors import CheckpointError
+from vertebra.reading import reading
 
 FILE = "tokenizer.json"
 SENTENCEPIECE = "tokenizer.model"
@@ -29,8 +30,7 @@ _SETTINGS = "tokenizer_config.json"
 _NAMED = "special_tokens_map.json"
 # What stands beside a vocabulary and says which tokens were added, how they are named, and how a chat is written.
 _BESIDE = (_SETTINGS, _NAMED, "added_tokens.json", "chat_template.jinja")
-# What transformers and tokenizers raise for files that are damaged or of another kind.
-_FAULTS = (RuntimeError, OSError, ValueError, TypeError, KeyError, AttributeError, ImportError)
+_WORDS = ("a", "the", "Go left.", "0")  # at least two of them differ in any vocabulary
 _INPUTS = ("input_ids", "attention_mask")
 
 
@@ -42,22 +42,27 @@ def load_tokenizer(source: Source, config: Any, most: int, *, side: str, token: 
     }
     # the config of a multimodal folder of ours is no model type that the library knows, and it says so at length
     quiet: Any = compat.errors_only() if "parts" in source.record else nullcontext()
-    try:
+    with reading(f"the tokenizer of `{source.name}` cannot be loaded", "copy or save its files again"):
         with quiet:
             tokenizer = _read(source, settings, token)
-    except CheckpointError:
-        raise
-    except _FAULTS as error:
-        raise CheckpointError(f"the tokenizer of `{source.name}` cannot be loaded: {error}") from error
-    if not tokenizer.is_fast:
-        raise CheckpointError(f"`{source.name}` has no fast tokenizer (tokenizer.json); offsets and probes need one")
-    if not tokenizer("a", add_special_tokens=False).input_ids:
-        raise CheckpointError(
-            f"the tokenizer of `{source.name}` has no vocabulary: it gives no ids for the text 'a'. It was read from the "
-            f"files that are there; expected one of {', '.join(TOKENIZER_FILES[:3])}. Fetch it again, or save it "
-            "beside the weights with `tokenizer.save_pretrained(folder)`"
-        )
+        if not tokenizer.is_fast:
+            raise CheckpointError(
+                f"`{source.name}` has no fast tokenizer (tokenizer.json); offsets and probes need one"
+            )
+        _require_words(tokenizer, source)
     return tokenizer
+
+
+def _require_words(tokenizer: Any, source: Source) -> None:
+    """Without its vocabulary file some classes make a tokenizer of nothing but special tokens, without a word."""
+    ids = {i for word in _WORDS for i in tokenizer(word, add_special_tokens=False).input_ids}
+    if len(ids) < 2:
+        raise CheckpointError(
+            f"the tokenizer of `{source.name}` has no vocabulary: it has {len(tokenizer)} tokens and makes "
+            f"{f'id {ids.pop()}' if ids else 'nothing'} of every text. It was read from the files that are there; expected "
+            f"one of {', '.join(TOKENIZER_FILES[:3])}. Fetch it again, or save it beside the weights with "
+            "`tokenizer.save_pretrained(folder)`"
+        )
 
 
 def _read(source: Source, settings: Mapping[str, Any], token: str | None) -> Any:

@@ -6,7 +6,6 @@ is used. Buffers that no checkpoint holds (rotary tables, embedding scales) are 
 
 from __future__ import annotations
 
-import pickle
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from torch import nn
 
 from vertebra.backbone.source import weight_files
 from vertebra.errors import CheckpointError
+from vertebra.reading import reading
 
 BUILDING = threading.RLock()
 """Held while a model is built: transformers and the patch below change global state meanwhile, so that two threads that
@@ -69,24 +69,24 @@ def mapped_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _safetensors(file: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(file, framework="pt", device="cpu") as stream:
-            return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise CheckpointError(f"`{file}` cannot be read ({error}); copy or save it again") from error
+    with reading(f"`{file}` cannot be read"), safe_open(file, framework="pt", device="cpu") as stream:
+        return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
 
 
 def _plain_bin(file: Path) -> dict[str, torch.Tensor]:
-    try:
+    with reading(
+        f"`{file}` holds more than plain tensors, or is damaged; it is not opened, since unpickling can run code",
+        "convert it to safetensors where you trust it",
+    ):
         # files from before torch 1.6 are no zip archives, and cannot be mapped
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(
-            f"`{file}` holds more than plain tensors, or is damaged; it is not opened, since unpickling can run code. "
-            "Convert it to safetensors where you trust it"
-        ) from error
+        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in tensors.items()
+    ):
+        raise CheckpointError(f"`{file}` holds something else than named tensors; expected a state dict")
+    return tensors
 
 
 def spelled_for(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -5,7 +5,6 @@ What a person types is text and never becomes a control token. It knows how peop
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -128,12 +127,13 @@ class Asker:
 def read_page(path: Path) -> list[dict[str, Any]]:
     """The lines of a page, each with a text and a box."""
     from vertebra.errors import DataError
+    from vertebra.reading import json_of
 
     try:
-        lines = json.loads(path.read_text(encoding="utf-8"))
+        lines = json_of(path.read_bytes())
     except OSError as error:
         raise DataError(f"`{path}` cannot be read: {error.strerror}") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise DataError(f"`{path}` is no JSON: {error}") from error
     if isinstance(lines, dict):
         lines = lines.get("lines")

@@ -23,6 +23,7 @@ from vertebra.data.sources.tables import datasets_library
 from vertebra.data.table import LISTS, Chunk, ChunkBuilder
 from vertebra.data.tokens import one_thread_in_this_process
 from vertebra.errors import DataError
+from vertebra.reading import reading
 
 PIPELINE = 1
 """Raised whenever the same data and options would give other tokens than before."""
@@ -60,12 +61,9 @@ class Cache:
 
     def read(self, entry: Path) -> list[Chunk]:
         """The chunks of an entry, mapped from disk."""
-        try:
+        advice = "delete that folder, it will be made again"
+        with reading(f"the cached data in {entry} is damaged", advice, error=DataError):
             return read_entry(entry)
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(
-                f"the cached data in {entry} is damaged ({error}); delete that folder, it will be made again"
-            ) from error
 
     def drop(self, entry: Path) -> None:
         """Forget an entry. Who has it open keeps reading it: the files go when nobody needs them."""

@@ -227,7 +227,7 @@ def weight_of(value: Any) -> float:
     """A weight as a number; a CSV file gives it as text."""
     try:
         weight = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         weight = -1.0
     if not 0 <= weight < float("inf"):
         raise BadRow(f"bad weight: expected a number of 0 or more, got {value!r}")

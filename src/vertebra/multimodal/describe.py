@@ -15,8 +15,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from vertebra.backbone.source import RECORD, find, read_header, read_json, weight_files
+from vertebra.backbone.source import RECORD, Source, find, read_header, weight_files
 from vertebra.errors import CheckpointError
+from vertebra.reading import read_json, reading
 
 PLACES = {"slots": "in its slots", "anchored": "right after BOS", "added": "added to its tokens"}
 
@@ -89,11 +90,14 @@ def describe(folder: str | Path) -> ModelFacts:
     headers: dict[str, Any] = {}
     for file in weight_files(source.folder):
         headers.update(read_header(file))
-    try:
-        parts = tuple(_part(name, entry, headers) for name, entry in described.items())
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"the record of parts in `{source.name}` is damaged ({error!r})") from error
-    return ModelFacts(
+    with reading(f"the record of parts in `{source.name}` is damaged", "save the model again"):
+        return _facts(source, described, backbone, headers)
+
+
+def _facts(
+    source: Source, described: Mapping[str, Any], backbone: Mapping[str, Any], headers: Mapping[str, Any]
+) -> ModelFacts:
+    facts = ModelFacts(
         folder=source.name,
         backbone=backbone["id"],
         family=backbone["family"],
@@ -101,12 +105,14 @@ def describe(folder: str | Path) -> ModelFacts:
         layers=source.config.get("num_hidden_layers"),
         embedding=tuple(source.record.get("embedding", (0, 0))),
         backbone_parameters=_count(headers, "backbone."),
-        parts=parts,
+        parts=tuple(_part(name, entry, headers) for name, entry in described.items()),
         dtypes=tuple(sorted({entry["dtype"] for entry in headers.values()})),
         bytes=sum(entry["data_offsets"][1] - entry["data_offsets"][0] for entry in headers.values()),
         versions=source.record.get("versions", {}),
         record=source.record.get("record", {}),
     )
+    facts.draw()  # numbers that are none show here
+    return facts
 
 
 def holds_parts(where: str | Path) -> bool:

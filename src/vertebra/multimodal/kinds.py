@@ -13,6 +13,7 @@ from vertebra.multimodal.projectors import Projector
 from vertebra.multimodal.queries import Queries
 from vertebra.multimodal.vector import VectorEncoder
 from vertebra.multimodal.vision import FusedTowers, VisionTower
+from vertebra.reading import reading
 
 ENCODERS: dict[str, type[Encoder]] = {
     encoder.kind: encoder for encoder in (VisionTower, FusedTowers, PatchEncoder, BoxTables, BoxWaves, VectorEncoder)
@@ -48,7 +49,7 @@ def part_record(part: Part | Queries) -> dict[str, Any]:
 
 def part_from(record: Mapping[str, Any], *, where: str) -> Part | Queries:
     """A part as its record says, with fresh weights."""
-    try:
+    with reading(f"{where} is described in a way that cannot be built", "save the model again"):
         if "queries" in record:
             return Queries(**record["queries"])
         kind = record["encoder"]["kind"]
@@ -61,5 +62,3 @@ def part_from(record: Mapping[str, Any], *, where: str) -> Part | Queries:
         part = Part(encoder, Projector(**record["projector"]), place=record["place"])
         part.drawn = record.get("drawn")
         return part
-    except (KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(f"{where} is described in a way that cannot be built ({error!r})") from error

@@ -283,12 +283,16 @@ def _opening(
 
 
 def _apply(source: Any, conversation: Sequence[tuple[str, str]], opened: bool, arguments: Mapping[str, Any]) -> str:
-    """The template's own rendering."""
+    """The template's own rendering, as `apply_chat_template` gives it, within a budget."""
     from jinja2 import TemplateError
 
+    from vertebra.prompt.sandbox import rendered
+
     messages = [{"role": role, "content": content} for role, content in conversation]
+    given = {"tools": None, "documents": None, **source.special_tokens_map, **arguments}
+    text = source.get_chat_template(given.pop("chat_template", None), given["tools"])
     try:
-        return source.apply_chat_template(messages, tokenize=False, add_generation_prompt=opened, **arguments)
+        return rendered(text, messages, {**given, "add_generation_prompt": opened})
     except TemplateError as error:
         roles = ", ".join(role for role, _ in conversation)
         hint = ' A system prompt can be put before the first question with system="fold".' if "system" in roles else ""

@@ -15,6 +15,7 @@ from typing import Any
 
 from vertebra.errors import PromptError
 from vertebra.prompt.conversation import Message
+from vertebra.reading import reading
 
 _BLIND = "\U0010f0fe"
 
@@ -86,7 +87,10 @@ def words_of(tokenizer: Any) -> TemplateWords:
         raise PromptError(
             "this tokenizer has no chat template. Set `tokenizer.chat_template`, or use a builder of a named format"
         )
-    source = tokenizer.get_chat_template()
+    with reading("the tokenizer's chat template cannot be chosen", "give it one", error=PromptError):
+        source = tokenizer.get_chat_template()
+    if not isinstance(source, str):
+        raise PromptError(f"the tokenizer's chat template is a {type(source).__name__}; expected text")
     added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
     state = (tokenizer.bos_token, tokenizer.eos_token, len(added))
     known = _known.get(tokenizer)
@@ -110,14 +114,11 @@ def _quoted(source: str) -> list[str]:
     """The string literals of a template."""
     import jinja2
 
-    try:
+    with reading("the tokenizer's chat template is broken", "mend it", error=PromptError):
         found = [value for _, kind, value in jinja2.Environment().lex(source) if kind == "string"]
-    except jinja2.TemplateSyntaxError as error:
-        raise PromptError(f"the tokenizer's chat template is broken: {error}") from error
-    # Escapes as jinja reads them; a literal may also hold a real newline.
-    return list(
-        dict.fromkeys(quoted[1:-1].encode("ascii", "backslashreplace").decode("unicode-escape") for quoted in found)
-    )
+        # Escapes as jinja reads them; a literal may also hold a real newline.
+        texts = [quoted[1:-1].encode("ascii", "backslashreplace").decode("unicode-escape") for quoted in found]
+    return list(dict.fromkeys(texts))
 
 
 def _alternatives(words: Iterable[str]) -> str:

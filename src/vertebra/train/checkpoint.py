@@ -31,6 +31,7 @@ from safetensors.torch import load_file
 from vertebra import log
 from vertebra.errors import CheckpointError
 from vertebra.folders import write_whole
+from vertebra.reading import json_of
 from vertebra.train.tensorfile import save_tensors
 
 FORMAT = 1
@@ -132,7 +133,7 @@ def _hash(path: Path) -> str:
 def faults(folder: Path) -> list[str]:
     """What is wrong with a checkpoint; empty where it is good."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json_of((folder / MANIFEST).read_bytes())
     except (OSError, ValueError) as error:
         return [f"its manifest cannot be read ({error})"]
     if not isinstance(manifest, dict) or manifest.pop("sha256", None) != _digest(manifest):

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vertebra import log
@@ -35,6 +34,7 @@ from vertebra.folders import require_free, write_whole
 from vertebra.multimodal.describe import holds_parts
 from vertebra.multimodal.kinds import part_from, part_record
 from vertebra.multimodal.model import MultimodalModel
+from vertebra.reading import reading
 from vertebra.tune.choose import is_adapter
 from vertebra.tune.fingerprint import BasePrint, base_print, check_base
 from vertebra.tune.folder import fault_of, put_on, saved_tensors, take_out
@@ -142,9 +142,11 @@ def _prepared(parts: Parts, found: AdapterFolder, brought: Collection[str], who:
         if parts.backbone is not None:
             require_tokens(parts.backbone, found.folder)
         return base_print(parts)
-    checked = check_base(parts, BasePrint(**found.told["base"]), who=who, brought=brought)
+    with reading(f"what `{who}` reports of its base in {RECORD} is damaged", "save the adapter again"):
+        checked = check_base(parts, BasePrint(**found.told["base"]), who=who, brought=brought)
     if parts.backbone is not None:
-        _replay(parts.backbone, found.about["backbone"], who)
+        with reading(f"the backbone in {RECORD} of `{who}` is damaged", "save the adapter again"):
+            _replay(parts.backbone, found.about["backbone"], who)
     return checked
 
 
@@ -310,7 +312,5 @@ def _save(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
 
 def _read(file: Path) -> dict[str, torch.Tensor]:
     """The tensors of a file that is only there where there was something to keep."""
-    try:
+    with reading(f"`{file}` is damaged"):
         return load_file(file) if file.is_file() else {}
-    except SafetensorError as error:
-        raise CheckpointError(f"`{file}` is damaged: {error}") from error

@@ -13,6 +13,7 @@ from typing import Any
 from vertebra.backbone.registry import row_of
 from vertebra.backbone.source import RECORD, read_json
 from vertebra.errors import CheckpointError
+from vertebra.reading import as_object
 from vertebra.tune.folder import CONFIG, absent_files, digest
 from vertebra.tune.lora import LANGUAGE
 
@@ -74,6 +75,7 @@ def _ours(folder: Path) -> AdapterFolder:
     about = read_json(folder / RECORD)
     if "adapter" not in about:
         raise CheckpointError(f"`{folder / RECORD}` tells of no adapter; `{folder}` is a whole model, not an adapter")
+    _require_form(about, folder / RECORD)
     roots = {root: folder / folder_of(root) for root in about["adapter"]["roots"]}
     absent = [f"{path.name}/{file}" for path in roots.values() for file in absent_files(path)]
     if absent:
@@ -85,6 +87,19 @@ def _ours(folder: Path) -> AdapterFolder:
             f"{', '.join(path.name for path in roots.values())}). Take them out, or save the adapter again"
         )
     return AdapterFolder(folder=folder, roots=roots, about=about)
+
+
+def _require_form(about: dict[str, Any], file: Path) -> None:
+    """A damaged record is one message, and names no file outside its folder."""
+    adapter = as_object(about["adapter"], f"`adapter` of `{file}`")
+    as_object(about.get("record", {}), f"`record` of `{file}`")
+    as_object(adapter.get("parts", {}), f"`parts` of `{file}`")
+    for name in ("roots", "trained"):
+        listed = adapter.get(name, [])
+        if not isinstance(listed, list) or not all(isinstance(one, str) and "/" not in one for one in listed):
+            raise CheckpointError(f"`{name}` of `{file}` is {listed!r:.80}; expected a list of names")
+    if "roots" not in adapter:
+        raise CheckpointError(f"`{file}` does not say what its adapter adapts (`roots`); save it again")
 
 
 def _of_peft(folder: Path) -> AdapterFolder:

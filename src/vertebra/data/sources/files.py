@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from vertebra.data.progress import progress
 from vertebra.data.rows import Fault, Raw, Row, Source, digest
 from vertebra.data.sources.compressed import MAX_LINE, decoded, lines, open_bytes, raw_lines, read_text
 from vertebra.errors import DataError, MissingPartError, UnknownNameError
+from vertebra.reading import json_of, reading, why_no_json
 
 TextUnit = Literal["line", "paragraph", "file"]
 TEXT_UNITS: tuple[TextUnit, ...] = ("line", "paragraph", "file")
@@ -110,11 +112,11 @@ class JsonLines(FileSource):
         if isinstance(text, Fault):
             return text
         try:
-            return self._as_row(json.loads(text), raw.line)
+            return self._as_row(json_of(text), raw.line)
         except json.JSONDecodeError as error:
             return Fault(self.name, raw.line, f"malformed JSON: {error.msg} at column {error.colno}{_hint(text)}")
-        except RecursionError:
-            return Fault(self.name, raw.line, "malformed JSON: nested too deeply")
+        except ValueError as error:
+            return Fault(self.name, raw.line, f"malformed JSON: {error}")
 
 
 class JsonArray(FileSource):
@@ -242,9 +244,15 @@ class ParquetFile(FileSource):
             if index + size <= start:
                 index += size
                 continue
-            for batch in file.iter_batches(batch_size=1000, row_groups=[group]):
-                skipped = max(0, min(start - index, batch.num_rows))
-                for number, fields in enumerate(batch.slice(skipped).to_pylist(), index + skipped):
+            batches = file.iter_batches(batch_size=1000, row_groups=[group])
+            while True:
+                with self._reading():
+                    batch = next(batches, None)
+                    if batch is None:
+                        break
+                    skipped = max(0, min(start - index, batch.num_rows))
+                    rows = batch.slice(skipped).to_pylist()
+                for number, fields in enumerate(rows, index + skipped):
                     yield Raw(number, number + 1, fields)
                 index += batch.num_rows
 
@@ -256,14 +264,14 @@ class ParquetFile(FileSource):
 
     def _open(self) -> Any:
         try:
-            import pyarrow as pa
             import pyarrow.parquet as pq
         except ImportError:
             raise MissingPartError(f"reading {self.path.name}", "pyarrow", "train") from None
-        try:
+        with self._reading():
             return pq.ParquetFile(self.path)
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{self.name} cannot be read as Parquet: {error}") from error
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return reading(f"{self.name} cannot be read as Parquet", "copy or write it again", error=DataError)
 
 
 def _content(path: Path) -> str:
@@ -307,8 +315,8 @@ def _items(text: str, file: str) -> Iterator[tuple[int, Any]]:
             return
         try:
             item, at = decode(text, at)
-        except (json.JSONDecodeError, RecursionError) as error:
-            message = getattr(error, "msg", "nested too deeply")
+        except (ValueError, RecursionError) as error:
+            message = getattr(error, "msg", None) or why_no_json(error)
             broken = getattr(error, "lineno", line)
             yield line, Fault(file, broken, f"malformed JSON: {message}; the rest is not read", number)
             return

@@ -11,6 +11,7 @@ from typing import Any
 
 from vertebra.data.rows import Fault, Raw, Row, Source, digest
 from vertebra.errors import DataError, MissingPartError, NetworkError, UnknownNameError
+from vertebra.reading import reading
 
 READ = 1000
 """Rows taken from a held dataset at a time."""
@@ -169,7 +170,10 @@ def load_hub(name: str, *, config: str | None, split: str | None, streaming: boo
 
 def load_saved(path: str, *, split: str | None) -> Source:
     """A dataset that `save_to_disk` wrote."""
-    return from_dataset(datasets_library(f"reading {path}").load_from_disk(path), name=path, split=split)
+    datasets = datasets_library(f"reading {path}")
+    with reading(f"the dataset in {path} cannot be read", "save it again", error=DataError):
+        loaded = datasets.load_from_disk(path)
+    return from_dataset(loaded, name=path, split=split)
 
 
 def datasets_library(what: str) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 from vertebra.errors import CheckpointError
 from vertebra.folders import write_file
+from vertebra.reading import json_of
 
 METRICS = "metrics.jsonl"
 
@@ -58,13 +59,27 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     rows = []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for line in lines[:-1]:
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines[:-1], 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json_of(line)
+        except ValueError:
             break  # what follows a torn line was never confirmed by a checkpoint
+        wrong = _wrong(row)
+        if wrong:
+            raise CheckpointError(f"`{path}`, line {number}: {wrong}. Take the line out, or the file")
+        rows.append(row)
     return rows
+
+
+def _wrong(row: Any) -> str:
+    """Why this is no row of metrics; empty where it is one."""
+    if not isinstance(row, dict):
+        return f"a row is an object, not a {type(row).__name__}"
+    if type(row.get("step")) is not int or not 0 <= row["step"] < 2**63:
+        return f"its step is {row.get('step')!r:.40}; expected a whole number"
+    wrong = [name for name in ("clock", "eval") if not isinstance(row.get(name, {}), dict)]
+    return f"`{wrong[0]}` is {row[wrong[0]]!r:.40}; expected names with numbers" if wrong else ""
 
 
 def without_clock(row: dict[str, Any]) -> dict[str, Any]:

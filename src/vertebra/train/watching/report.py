@@ -12,6 +12,7 @@ import yaml
 from vertebra import config as configs
 from vertebra.errors import CheckpointError
 from vertebra.folders import write_file
+from vertebra.reading import reading
 from vertebra.train.watching.metrics import METRICS, read
 from vertebra.train.watching.plots import draw
 from vertebra.train.watching.samples import read_samples
@@ -35,6 +36,11 @@ def write_report(folder: str | Path) -> Path:
     rows = read(folder / METRICS)
     if not rows:
         raise CheckpointError(f"`{folder}` is no run with metrics: `{METRICS}` is missing or empty")
+    with reading(f"the report of `{folder}` cannot be drawn", f"take damaged lines out of `{METRICS}` or samples.json"):
+        return _written(folder, rows)
+
+
+def _written(folder: Path, rows: list[dict[str, Any]]) -> Path:
     pictures = draw(rows, folder)
     run = configs.read_mapping(folder / "run.yaml") if (folder / "run.yaml").is_file() else {}
     body = [
