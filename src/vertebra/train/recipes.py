@@ -26,8 +26,8 @@ FOLDERS = (
 def read_recipe(name: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     """The config of a recipe, overrides applied."""
     path = find_recipe(name)
-    tree = configs.apply(RunConfig, _with_whole_paths(configs.read_mapping(path), path.parent), overrides)
-    return configs.build(RunConfig, tree, where=str(path))
+    tree = _with_whole_paths(configs.read_mapping(path), path.parent)
+    return configs.resolve(RunConfig, tree, overrides, where=str(path))
 
 
 def find_recipe(name: str | Path) -> Path:
