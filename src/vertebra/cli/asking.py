@@ -11,11 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
+from vertebra.cli.paths import PATH
+
 Model = Annotated[str, typer.Argument(help="An id, a folder, or a hub name.")]
 System = Annotated[str | None, typer.Option(help="The system prompt.")]
-Image = Annotated[list[Path] | None, typer.Option(help="An image that stands in the question; repeatable.")]
+Image = Annotated[list[Path] | None, typer.Option(help="An image that stands in the question; repeatable.", **PATH)]
 Page = Annotated[
-    Path | None, typer.Option(help='Lines of a page as JSON: [{"text": "Total", "box": [10, 20, 90, 30]}, …].')
+    Path | None, typer.Option(help='Lines of a page as JSON: [{"text": "Total", "box": [10, 20, 90, 30]}, …].', **PATH)
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Continue the text as it stands, without a prompt format.")]
 Action = Annotated[
@@ -130,7 +132,7 @@ def read_page(path: Path) -> list[dict[str, Any]]:
         lines = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"`{path}` cannot be read: {error.strerror}") from error
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, or a number of 5,000 digits, are no JSON either
         raise DataError(f"`{path}` is no JSON: {error}") from error
     if isinstance(lines, dict):
         lines = lines.get("lines")

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vertebra.cli.paths import PATH
+
 app = typer.Typer(add_completion=False)
 
 
@@ -20,7 +22,7 @@ def prompt(
     builder: Annotated[
         str | None, typer.Option(help="Another prompt builder: pure, chatml, llama2-chat-legacy.")
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page of HTML there.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page of HTML there.", **PATH)] = None,
     token: Annotated[str | None, typer.Option(help="Token for private repositories.", envvar="HF_TOKEN")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -14,9 +14,11 @@ from vertebra import log
 from vertebra.errors import ConfigError
 from vertebra.train import checkpoint
 from vertebra.train.config import RunConfig
+from vertebra.train.watching.metrics import METRICS
 
 RUN = "run.yaml"
 """The resolved config; what tells a run's folder from any other."""
+SAMPLES = "samples.json"
 
 
 def check_claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -37,7 +39,7 @@ def check_claim(folder: Path, *, resume: bool, overwrite: bool) -> None:
 
 def claim(folder: Path, config: RunConfig, *, overwrite: bool) -> None:
     """Make the folder ready: emptied where that was asked, else swept of what a kill left half-written."""
-    if overwrite and _used(folder):
+    if _never_began(folder) or (overwrite and _used(folder)):
         shutil.rmtree(folder)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     checkpoint.sweep(folder / "checkpoints")
@@ -49,4 +51,19 @@ def claim(folder: Path, config: RunConfig, *, overwrite: bool) -> None:
 
 
 def _used(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
+    return folder.is_dir() and any(folder.iterdir()) and not _never_began(folder)
+
+
+def _never_began(folder: Path) -> bool:
+    """Whether this is what a run left that failed before its first step: its record, and nothing that was trained. It
+    must not stand in the way of the next try."""
+    if not (folder / RUN).is_file():
+        return False
+    found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return all(path.name in (RUN, SAMPLES) or _is_empty(path) for path in found)
+
+
+def _is_empty(path: Path) -> bool:
+    if path.is_dir():
+        return path.name == "checkpoints" and not any(path.iterdir())
+    return path.name == METRICS and path.stat().st_size == 0

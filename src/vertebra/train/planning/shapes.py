@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 
 from vertebra.backbone.families.table import FAMILIES
 from vertebra.backbone.registry import row_of
@@ -96,7 +97,11 @@ def shape_of(name: str, overrides: dict[str, Any], *, masked: bool = False) -> t
     for key, value in overrides.items():
         if not hasattr(shape, key):
             raise ConfigError(f"model.overrides: {type(shape).__name__} has no `{key}`")
-        setattr(shape, key, value)
+        try:
+            setattr(shape, key, value)
+        except (ValueError, TypeError, StrictDataclassError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ConfigError(f"model.overrides: `{key}` cannot be {value!r}: {reason}") from error
     assert isinstance(shape, transformers.PreTrainedConfig)
     return model_cls, shape
 
