@@ -31,7 +31,9 @@ def remembered(model: str, make: Callable[[], dict[str, Any]], *, token: str | N
     row = row_of(model)
     folder = find(row.hub if row is not None else model, token=token).folder
     with contextlib.suppress(OSError, ValueError):  # none yet, or damaged: made anew
-        return json.loads(_file(model, folder).read_text(encoding="utf-8"))
+        found = json.loads(_file(model, folder).read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
     facts = make()
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time alone
         _keep(_file(model, folder), facts)  # named now: files of a hub's model may only have come with it
