@@ -120,10 +120,6 @@ def plan(
     chosen = next((layout for layout in layouts if layout.fits(memory * GB)), None)
     recomputed = bool(chosen and chosen.checkpointing)
     per_token = flops_a_token(config, seen, length, checkpointing=recomputed, seen_share=slots * images / length)
-    if not per_token > 0:
-        raise ConfigError(
-            f"`{config.model.backbone}` with model.overrides={config.model.overrides} has nothing to compute"
-        )
     speed = gpus * flops * mfu / per_token
     days = tokens / speed / 86400 if tokens is not None else None
     return Plan(
