@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -166,3 +166,110 @@ def test_differences_name_settings():
     before = Run(name="a")
     after = replace(before, steps=11, optim=Optim(lr=2.0))
     assert config.differences(before, after) == ["steps: 10 → 11", "optim.lr: 0.0001 → 2.0"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounded:
+    rows: Annotated[int, config.Bound(least=1)] = 8
+    share: Annotated[float, config.Bound(least=0, below=1)] = 0.5
+    rate: Annotated[float, config.Bound(above=0)] | None = None
+    pair: tuple[Annotated[float, config.Bound(most=1)], Annotated[float, config.Bound(most=1)]] = (0.1, 0.2)
+    many: tuple[Annotated[int, config.Bound(least=0)], ...] = ()
+    name: Annotated[str, config.Filled(line=True, most=20)] = "a"
+    place: Annotated[str, config.Filled()] | None = None
+    free: float = 0.0
+    inner: Optim = field(default_factory=Optim)
+
+    def __post_init__(self) -> None:
+        config.require_bounds(self)
+
+
+OUT_OF_BOUNDS = {
+    "rows": (0, "rows is 0; expected 1 or more"),
+    "share": (1.0, "share is 1.0; expected at least 0 and below 1"),
+    "rate": (0.0, "rate is 0.0; expected above 0"),
+    "pair": ((0.5, 1.5), "pair.1 is 1.5; expected at most 1"),
+    "many": ((1, -1), "many.1 is -1; expected 0 or more"),
+    "name": ("a\nb", r"name is 'a\nb'; expected one line of text, not empty, of at most 20 bytes"),
+    "place": (" ", "place is ' '; expected text without NUL, not empty"),
+}
+
+
+def test_every_value_out_of_bounds_at_once_from_a_tree_and_in_python():
+    tree = {name: list(value) if isinstance(value, tuple) else value for name, (value, _) in OUT_OF_BOUNDS.items()}
+    for make in (lambda: config.build(Bounded, tree), lambda: Bounded(**{n: v for n, (v, _) in OUT_OF_BOUNDS.items()})):
+        with pytest.raises(ConfigError) as caught:
+            make()
+        for _, message in OUT_OF_BOUNDS.values():
+            assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a" * 21, "é" * 11, "a\0", "\x1b[31m", ""])
+def test_names_that_no_folder_has(name: str):
+    with pytest.raises(ConfigError, match="name is"):
+        Bounded(name=name)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", ".nan", ".inf", "1e400", "9" * 400])
+@pytest.mark.parametrize("setting", ["share", "rate", "free", "inner.lr", "pair"])
+def test_a_number_is_finite(setting: str, text: str):
+    """Comparisons with NaN are all false, so that a plain `value < 0` lets it pass."""
+    given_text = f"{text},0.5" if setting == "pair" else text
+    with pytest.raises(ConfigError, match=r"expected a finite number|expected a number"):
+        config.resolve(Bounded, {}, [f"{setting}={given_text}"])
+    with pytest.raises(ConfigError, match=r"finite|expected"):
+        config.build(Bounded, {"share": float(text.strip("."))})
+
+
+@pytest.mark.parametrize(
+    "text", ["9" * 19, "9" * 5000, "1e19", "1e400", "-" + "9" * 40, "nan", "2024-99-99", "[" * 3000]
+)
+def test_an_integer_is_one_of_64_bits(text: str):
+    with pytest.raises(ConfigError, match=r"steps.*(expected an integer|cannot be parsed)"):
+        config.resolve(Run, {"name": "a"}, [f"steps={text}"])
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+@pytest.mark.parametrize(
+    "text", ['{"steps": ' + "9" * 5000 + "}", "[" * 100_000, '{"a": [1, }', '{"a": 2024-99-99}', "? [1]\n: 2\n", "\0"]
+)
+def test_texts_that_a_parser_chokes_on(suffix: str, text: str, tmp_path: Path):
+    path = tmp_path / f"x.{suffix}"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="x." + suffix):
+        config.read_mapping(path)
+
+
+def test_bytes_that_are_no_text_are_refused():
+    """They come from a terminal, and could not be written into the resolved config."""
+    with pytest.raises(ConfigError, match=r"name: str '\\udcff'; expected text"):
+        config.resolve(Run, {}, ["name=\udcff"])
+
+
+def test_wrong_overrides_come_all_at_once_and_with_the_faults_of_the_file():
+    overrides = ["stps=3", "optim.lrr=1", "steps=many", "nothing", "sources.4.path=x", "extra.lr=-1", "steps.more=1"]
+    tree: dict[str, Any] = {"name": "a", "sources": [{"path": "a"}], "optim": {"shedule": "off"}, "tokns": []}
+    with pytest.raises(ConfigError) as caught:
+        config.resolve(Run, tree, overrides, where="recipe.yaml")
+    text = str(caught.value)
+    for part in (
+        "recipe.yaml does not fit Run",
+        "`stps`. Did you mean `steps`",
+        "`optim.lrr`",
+        "steps: str 'many'",
+        "override `nothing`",
+        "a list of 1; `4` is no index",
+        "extra: lr is -1.0",
+        "`steps.more` does not exist",
+        "`optim.shedule`",
+        "`tokns`",
+    ):
+        assert part in text, part
+    with pytest.raises(ConfigError, match=r"`stps`[\s\S]*`optim\.lrr`"):
+        config.apply(Run, tree, overrides)
+
+
+def test_a_message_quotes_a_long_value_shortened():
+    with pytest.raises(ConfigError) as caught:
+        config.resolve(Run, {}, [f"steps={'x' * 5000}", "y" * 5000, f"cache.{'z' * 5}=1"])
+    assert len(str(caught.value)) < 1500

@@ -41,7 +41,7 @@ class UnknownNameError(ConfigError):
     def __init__(self, kind: str, name: object, valid: Iterable[str], *, hint: str = "") -> None:
         names = sorted(valid)
         self.name, self.valid = name, names
-        text = f"unknown {kind} `{name}`.{did_you_mean(str(name), names)}"
+        text = f"unknown {kind} `{shortened(str(name))}`.{did_you_mean(str(name), names)}"
         if len(names) <= 12:
             text += f" Known: {', '.join(names) or 'none'}."
         super().__init__(f"{text} {hint}".rstrip())
@@ -101,6 +101,11 @@ class MissingPartError(VertebraError, ImportError):
     def __init__(self, what: str, package: str, extra: str | None = None) -> None:
         install = f"pip install 'vertebra[{extra}]'" if extra else f"pip install {package}"
         super().__init__(f"{what} needs `{package}`, which is not installed. Install it with: {install}")
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """A text as a message quotes it: one of 5,000 characters would hide the message."""
+    return text if len(text) <= most else f"{text[: most // 2]}… ({len(text):,} characters)"
 
 
 def did_you_mean(name: str, valid: Iterable[str], *, count: int = 3) -> str:

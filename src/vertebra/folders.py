@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from vertebra.errors import CheckpointError
+from vertebra.errors import CheckpointError, shortened
 
 PART = ".part"
 """How a file's name ends while it is being written."""
@@ -27,6 +27,20 @@ def require_free(folder: Path, *, overwrite: bool) -> None:
         raise CheckpointError(
             f"`{folder}` exists and is not empty; name another folder, or have it replaced (--overwrite, overwrite=True)"
         )
+
+
+def require_place(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to, by making one there and taking it away again: permissions alone
+    do not tell (an administrator has all of them, and no file can be made in /proc)."""
+    wanted = Path(os.path.abspath(folder))
+    try:
+        there = next(place for place in (wanted, *wanted.parents) if place.exists())
+        os.rmdir(tempfile.mkdtemp(prefix=".vertebra.", dir=there))
+    except OSError as error:
+        raise CheckpointError(
+            f"`{shortened(str(folder))}` cannot be written to: {os.strerror(error.errno or 0)}. Name a folder that can be "
+            "made, or written to"
+        ) from error
 
 
 def write_whole(folder: Path, fill: Callable[[Path], object], *, replace: bool) -> Path:

@@ -5,6 +5,7 @@ It configures nothing at import; a program decides where messages go (`show()` i
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -56,4 +57,8 @@ class _StderrHandler(logging.Handler):
     """Looks `sys.stderr` up at each message, so that it also works where the stream is replaced."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
+        if sys.stderr is None:  # closed, as for a daemon
+            return
+        # a full disk or a lost terminal behind it: nobody can be told, and a run of days does not end for that
+        with contextlib.suppress(OSError):
+            sys.stderr.write(self.format(record) + "\n")

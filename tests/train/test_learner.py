@@ -14,7 +14,8 @@ from vertebra.data.masked.model import load_masked_lm
 from vertebra.errors import ConfigError, SequenceError
 from vertebra.sequence.loss import count_items, sequence_loss
 from vertebra.train.head import LossRule
-from vertebra.train.learner import Learner, loss_function
+from vertebra.train.learner import Learner
+from vertebra.train.own_loss import loss_function
 from vertebra.train.recipes import read_recipe
 from vertebra.train.run import train
 from vertebra.train.watching.metrics import METRICS, read

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vertebra.backbone.families.table import FAMILIES, MODELS, Family, ModelRow, builder_name, row_named
+from vertebra.backbone.source import find, looks_like_a_path
 from vertebra.backbone.tiny import TINY, tiny_checkpoint
-from vertebra.errors import ConfigError, UnknownNameError
+from vertebra.errors import ConfigError, UnknownNameError, VertebraError, shortened
 
 if TYPE_CHECKING:
     from vertebra.backbone.causal import HFCausalLLMBackbone
@@ -68,6 +69,27 @@ def tiny_builder(name: str) -> str:
     return builder_name(family, name + kind)
 
 
+def require_name(name: str | Path) -> None:
+    """Refuse a name that is no id, no folder and no hub name. It asks no network, and imports no torch."""
+    text = str(name)
+    if text in MODELS or text in TINY:
+        return
+    try:
+        local = Path(text).expanduser().exists()
+        if not text.strip() or ("/" not in text and not local):
+            raise UnknownNameError(
+                "model id", text, model_ids(), hint="Or give a folder, or a hub name like `org/name`."
+            )
+        if local or looks_like_a_path(text):
+            find(text)
+    except VertebraError:
+        raise
+    except OSError as error:  # a name too long, or a folder that may not be looked into
+        raise ConfigError(
+            f"`{shortened(text)}` cannot be a model: {error.strerror}. Give an id, a folder, or a hub name like `org/name`"
+        ) from error
+
+
 def load_backbone(
     name: str | Path,
     *,
@@ -92,6 +114,7 @@ def load_backbone(
     In inference mode the structure comes without weights, as a larger checkpoint brings them; `weights=True` maps the
     model's own in at once, and a folder maps those.
     """
+    require_name(name)  # before torch is imported for it
     from vertebra.backbone.causal import HFCausalLLMBackbone
     from vertebra.backbone.families import CLASSES
 
@@ -142,15 +165,12 @@ def _check_family(family: str, row: ModelRow | None) -> None:
 def _arguments(name: str | Path, row: ModelRow | None, family: str | None, token: str | None) -> dict[str, Any]:
     """Id, family, class and place of a model; for a folder or hub name they are read from its files."""
     from vertebra.backbone.saving import read_record
-    from vertebra.backbone.source import find
     from vertebra.backbone.structure import causal_class, class_named
 
     text = str(name)
     if row is not None:
         llm_cls = class_named(FAMILIES[row.family].llm_cls)
         return {"llm_backbone_id": row.id, "llm_family": row.family, "llm_cls": llm_cls, "hf_hub_path": row.hub}
-    if not text.strip() or ("/" not in text and not Path(text).exists()):
-        raise UnknownNameError("model id", text, model_ids(), hint="Or give a folder, or a hub name like `org/name`.")
     source = find(text, token=token)
     recorded, llm_cls = read_record(source), causal_class(source)
     if family in FAMILIES and FAMILIES[family].llm_cls != llm_cls.__name__:

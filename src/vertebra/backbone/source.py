@@ -69,7 +69,7 @@ def find(name: str | Path, *, token: str | None = None) -> Source:
         return Source(text, folder, _checked(text, _local_config(folder)), local=True)
     if folder.exists():
         raise CheckpointError(f"`{text}` is a file; expected a folder with config.json, weights and tokenizer files")
-    if _looks_like_a_path(text):
+    if looks_like_a_path(text):
         raise CheckpointError(
             f"there is no folder `{text}`. Give a folder with config.json, a hub name (`org/name`), or an id"
         )
@@ -110,7 +110,7 @@ def fetch(repo: str, filename: str, *, token: str | None = None) -> Path:
         ) from error
 
 
-def _looks_like_a_path(text: str) -> bool:
+def looks_like_a_path(text: str) -> bool:
     return text.startswith(("/", "./", "../", "~")) or text in (".", "..") or text.count("/") > 1 or "\\" in text
 
 

@@ -10,11 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
+from vertebra.cli.paths import PATH
+
 Model = Annotated[str, typer.Argument(help="An id, a folder, or a hub name.")]
 System = Annotated[str | None, typer.Option(help="The system prompt.")]
-Image = Annotated[list[Path] | None, typer.Option(help="An image that stands in the question; repeatable.")]
+Image = Annotated[list[Path] | None, typer.Option(help="An image that stands in the question; repeatable.", **PATH)]
 Page = Annotated[
-    Path | None, typer.Option(help='Lines of a page as JSON: [{"text": "Total", "box": [10, 20, 90, 30]}, …].')
+    Path | None, typer.Option(help='Lines of a page as JSON: [{"text": "Total", "box": [10, 20, 90, 30]}, …].', **PATH)
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Continue the text as it stands, without a prompt format.")]
 Action = Annotated[

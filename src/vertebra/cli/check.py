@@ -36,6 +36,10 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Hold a model against every correctness check. Exit code 0: all passed; 1: some did not."""
+    from vertebra.backbone.registry import require_name
+
+    if model is not None:
+        require_name(model)  # before torch is imported for it
     from vertebra.check.run import check_backbone, chosen_checks
     from vertebra.cli.output import print_json
 

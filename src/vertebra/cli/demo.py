@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vertebra.cli.paths import PATH
+
 app = typer.Typer(add_completion=False)
 
 FAMILIES = ("tiny-llama2", "tiny-gemma3", "tiny-qwen2.5")
@@ -28,7 +30,7 @@ _REACHED = 0.8
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="A folder for what the demo writes.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="A folder for what the demo writes.", **PATH)] = Path("out"),
 ) -> None:
     """Check three models, show a prompt, train one and trace it, train a policy on images; in about a minute."""
     from vertebra.cli.output import console

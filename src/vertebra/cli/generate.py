@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from vertebra.cli.asking import Action, Attn, Device, Dtype, Family, Image, Model, Page, Raw, System, Token
+from vertebra.cli.paths import PATH
 
 app = typer.Typer(add_completion=False)
 
@@ -37,7 +38,7 @@ def generate(
     regex: Annotated[str | None, typer.Option(help="The answer matches this regular expression.")] = None,
     choice: Annotated[list[str] | None, typer.Option(help="The answer is one of these; repeatable.")] = None,
     json_schema: Annotated[
-        Path | None, typer.Option(help="The answer is JSON, valid for the schema in this file.")
+        Path | None, typer.Option(help="The answer is JSON, valid for the schema in this file.", **PATH)
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the decode step; slow to start.")] = False,
     interactive: Annotated[bool, typer.Option("--interactive", "-i", help="A conversation, line by line.")] = False,
@@ -49,7 +50,10 @@ def generate(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Ask a model. The answer is printed as it comes; what it took is told on standard error."""
+    from vertebra.backbone.registry import require_name
     from vertebra.cli.asking import Asker, given, load
+
+    require_name(model)  # before torch is imported for it
 
     if interactive and (json or num_beams or answers or action):
         raise typer.BadParameter(
@@ -96,6 +100,8 @@ def _constraint(regex: str | None, choice: list[str] | None, schema: Path | None
         return grammar.json_schema(schema.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"`{schema}` cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"`{schema}` is no text in UTF-8, and so no JSON schema: {error.reason}") from error
 
 
 def _whole(asker: Any, batch: Any, options: dict[str, Any], *, json: bool) -> None:

@@ -21,13 +21,18 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a model's config, parameters, memory, anchor, special tokens, attention, and which facts are guesses."""
-    from vertebra.backbone.registry import load_backbone
     from vertebra.cli.output import console, facts_table, print_json
+    from vertebra.cli.remembered import remembered
     from vertebra.multimodal.describe import describe, holds_parts
 
-    # inference mode builds the structure on the meta device: config.json and the tokenizer are all it needs
-    backbone = load_backbone(model, inference_mode=True, attn=attn, family=family, hf_token=token)
-    told = info_of(backbone)
+    def measured() -> dict[str, Any]:
+        from vertebra.backbone.registry import load_backbone
+
+        # inference mode builds the structure on the meta device: config.json and the tokenizer are all it needs
+        return info_of(load_backbone(model, inference_mode=True, attn=attn, family=family, hf_token=token))
+
+    # which kernels can be asked for depends on this machine, and not on the model's files
+    told = measured() if attn is not None or family is not None else remembered(model, measured, token=token)
     if holds_parts(model):
         told["multimodal"] = asdict(describe(model))
     if json:

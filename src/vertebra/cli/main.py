@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from vertebra import __version__, log
+from vertebra.cli import terminal
 from vertebra.errors import VertebraError
 
 DEBUG = "VERTEBRA_DEBUG"
@@ -95,20 +96,15 @@ def vertebra(
 
 def run() -> None:
     """The console script: a user's mistake is one red message and exit code 1 (2 for usage), never a traceback."""
+    terminal.prepare()
     log.show()
     # the library's own warnings speak to programmers; where they matter, we say it in our words
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        typer.main.get_command(app)(prog_name="vertebra")
+        with terminal.system_errors_as_ours():
+            typer.main.get_command(app)(prog_name="vertebra")
     except VertebraError as error:
         if os.environ.get(DEBUG) == "1":
             raise
-        _say(error)
+        terminal.say(str(error))
         sys.exit(1)
-
-
-def _say(error: VertebraError) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    Console(stderr=True, highlight=False).print(Text(f"error: {error}", style="red"), soft_wrap=True)

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vertebra.cli.terminal import writes_all_characters
+
 _WIDE = 180
 """Columns in a pipe or a file, where folding would break what people search for."""
 STYLES = {"pass": "green", "fail": "bold red", "skip": "dim"}
@@ -26,8 +28,8 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_json(data: Any) -> None:
-    """The data alone, so that it can be piped on."""
-    print(json.dumps(data, ensure_ascii=False, indent=1))
+    """The data alone, so that it can be piped on, and as JSON whatever the terminal's encoding."""
+    print(json.dumps(data, ensure_ascii=not writes_all_characters(), indent=1))
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vertebra.cli.paths import PATH
+
 app = typer.Typer(add_completion=False)
 
 
@@ -21,16 +23,22 @@ def plan(
     tokens: Annotated[float | None, typer.Option(help="Tokens to train on: gives days.")] = None,
     price: Annotated[float | None, typer.Option(help="Of one GPU hour: gives the cost.")] = None,
     images: Annotated[int, typer.Option(help="Images in a row, where the model sees any.")] = 1,
-    picture: Annotated[Path | None, typer.Option(help="A PNG of the layouts.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="A picture of the layouts: PNG, or what the suffix says.", **PATH)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The data alone.")] = False,
 ) -> None:
     """Say whether a run fits, how to shard it, and how long it takes; nothing is loaded."""
+    from vertebra.backbone.registry import require_name
     from vertebra.cli.output import console, print_json
-    from vertebra.train.planning.plan import picture as draw
-    from vertebra.train.planning.plan import plan as run
     from vertebra.train.recipes import read_recipe
 
     config = read_recipe(recipe, set_ or [])
+    if config.data.kind != "masked":
+        require_name(config.model.backbone)  # a wrong name is no reason to import torch
+    from vertebra.train.planning.plan import picture as draw
+    from vertebra.train.planning.plan import plan as run
+
     made = run(config, gpus=gpus, memory=gpu_memory, mfu=mfu, flops=flops, tokens=tokens, price=price, images=images)
     if picture is not None:
         draw(made, picture)
@@ -82,5 +90,21 @@ def _verdict(made: Any) -> str:
         )
     text = f"It fits in {memory:g} GB with: {made.chosen}. About {made.tokens_per_second:,.0f} tokens/s"
     if made.days is not None:
-        text += f"; {made.tokens:.3g} tokens take {made.days:,.2f} days".replace("e+", "e")
-    return text if made.cost is None else f"{text} and cost {made.cost:,.0f}"
+        text += f"; {made.tokens:.3g} tokens take {time_text(made.days)}".replace("e+", "e")
+    return text if made.cost is None else f"{text} and cost {amount_text(made.cost)}"
+
+
+def time_text(days: float) -> str:
+    """A time in the unit that people say it in: seconds, minutes, hours, days or years."""
+    for unit, size in (("year", 365.25), ("day", 1.0), ("hour", 1 / 24), ("minute", 1 / 1440), ("second", 1 / 86400)):
+        if days >= (2 if unit == "year" else 1) * size:
+            count = amount_text(days / size)
+            return f"{count} {unit}{'' if count == '1' else 's'}"
+    return "less than a second"
+
+
+def amount_text(amount: float) -> str:
+    """Three digits that count, never rounded to nothing, and never with an exponent."""
+    if 0 < amount < 0.001:
+        return "less than 0.001"
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"

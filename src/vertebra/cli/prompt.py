@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vertebra.cli.paths import PATH
+
 app = typer.Typer(add_completion=False)
 
 
@@ -21,7 +23,7 @@ def prompt(
         str | None, typer.Option(help="Another prompt builder: pure, chatml, llama2-chat-legacy.")
     ] = None,
     family: Annotated[str | None, typer.Option(help="Whose rules a folder follows; none: read off the model.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page of HTML there.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page of HTML there.", **PATH)] = None,
     token: Annotated[str | None, typer.Option(help="Token for private repositories.", envvar="HF_TOKEN")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from vertebra.cli.paths import PATH
+
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+def report(folder: Annotated[Path, typer.Argument(help="A run's folder.", **PATH)]) -> None:
     """Write report.html and its PNGs from a run's metrics; also while it runs."""
     from vertebra.cli.output import console
     from vertebra.train.watching.report import write_report

@@ -28,7 +28,10 @@ def score(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare answers by their likelihood. They are told from the likeliest on; `share` sums to 1 among them."""
+    from vertebra.backbone.registry import require_name
     from vertebra.cli.asking import Asker, load
+
+    require_name(model)  # before torch is imported for it
     from vertebra.generate.scoring import score as scored
 
     asker = Asker(

@@ -7,12 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
+from vertebra.cli.paths import PATH
+
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def tiny(
-    folder: Annotated[Path | None, typer.Argument(help="Where to write it; must not exist or be empty.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where to write it; must not exist or be empty.", **PATH)
+    ] = None,
     family: Annotated[
         str | None, typer.Option(help="A family, or the name of a tiny checkpoint: llama2, tiny-opt-narrow.")
     ] = None,
@@ -65,17 +69,21 @@ def settings_of(pairs: list[str]) -> dict[str, Any]:
     """`name=value` pairs, values read as YAML: numbers, true, lists."""
     import yaml
 
-    from vertebra.errors import ConfigError
+    from vertebra.errors import ConfigError, shortened
 
     settings: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():
-            raise ConfigError(f"--set {pair!r} is no setting; write name=value, as in --set num_hidden_layers=4")
+            raise ConfigError(
+                f"--set {shortened(repr(pair))} is no setting; write name=value, as in --set num_hidden_layers=4"
+            )
         try:
             settings[name] = _value(yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"the value of --set {pair!r} cannot be read; quote it, or close its brackets") from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates that are none, numbers of 5,000 digits
+            raise ConfigError(
+                f"the value of --set {shortened(repr(pair))} cannot be read; quote it, or close its brackets"
+            ) from error
     return settings
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vertebra.cli.asking import Action, Attn, Device, Dtype, Family, Image, Model, Page, Raw, System, Token
+from vertebra.cli.paths import PATH
 
 app = typer.Typer(add_completion=False)
 
@@ -31,7 +32,9 @@ def trace(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute the whole row anew for every token.")] = False,
     chunk: Annotated[int | None, typer.Option(help="Compute the prompt in pieces of so many positions.")] = None,
     details: Annotated[int, typer.Option(help="Tell everything that was called for the first so many steps.")] = 2,
-    html: Annotated[Path | None, typer.Option(help="Write a page of HTML there: no network, no other file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page of HTML there: no network, no other file.", **PATH)
+    ] = None,
     dtype: Dtype = None,
     device: Device = None,
     attn: Attn = None,
@@ -40,7 +43,10 @@ def trace(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Watch a model answer: what goes in, who sees whom, what is cached, which tokens were likely, which was chosen."""
+    from vertebra.backbone.registry import require_name
     from vertebra.cli.asking import Asker, given, load
+
+    require_name(model)  # before torch is imported for it
     from vertebra.generate.tracing import trace as told
 
     asker = Asker(

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vertebra.cli.paths import PATH
+
 app = typer.Typer(add_completion=False)
 
 
@@ -18,7 +20,7 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the recipe: optim.lr=1e-4. Repeatable.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where everything goes; runs/NAME by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where everything goes; runs/NAME by default.", **PATH)] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the newest good checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Start anew in a folder that holds a run.")] = False,
     dry_run: Annotated[

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from vertebra.config import Bound, Filled, require_bounds
 from vertebra.errors import ConfigError
-from vertebra.tune.choose import TuneConfig
+from vertebra.tune.settings import TuneConfig
 
 Kind = Literal["text", "masked", "chat", "pairs", "squares"]
 STDLIB = "stdlib"
@@ -18,6 +19,12 @@ STDLIB = "stdlib"
 
 Trusted = Literal["assistant", "system", "tool", "all"]
 Precision = Literal["fp32", "bf16", "fp16"]
+# What settings may be: said here once, so that a recipe is refused for all of them together.
+Count = Annotated[int, Bound(least=0)]
+Some = Annotated[int, Bound(least=1)]
+Amount = Annotated[float, Bound(least=0)]
+Share = Annotated[float, Bound(least=0, below=1)]
+Place = Annotated[str, Filled()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,36 +32,42 @@ class ImageConfig:
     """How images enter: an encoder, a projector, and where their embeddings stand."""
 
     encoder: Literal["patches", "vision"] = "patches"
-    name: str | None = None
+    name: Place | None = None
     """For `vision`: a pretrained vision model, by id or folder."""
-    width: int = 64
-    image_size: int = 32
-    patch_size: int = 8
+    width: Some = 64
+    image_size: Some = 32
+    patch_size: Some = 8
     projector: Literal["linear", "gelu2", "gelu3"] = "gelu2"
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Which model is trained."""
 
-    backbone: str
+    backbone: Place
     """An id, a folder or a hub name; for masked data an encoder."""
-    tiny: str = "tiny-llama2"
+    tiny: Place = "tiny-llama2"
     """What `--tiny` puts in its place."""
     scratch: bool = False
     """Draw new weights; configuration and tokenizer stay."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Settings of the model's own config, as in `num_hidden_layers: 4`."""
-    max_length: int = 2048
+    max_length: Some = 2048
     tokens: tuple[str, ...] = ()
     """Tokens to add to the vocabulary."""
     image: ImageConfig | None = None
-    start: str | None = None
+    start: Place | None = None
     """A model folder to start from (an aligned projector), in place of `backbone`."""
     attn: str | None = None
     dtype: str = "float32"
     """What weights are kept in. Optimizers need fp32 to move them by small steps; frozen bases may be bfloat16."""
     quantization: Literal["int8", "nf4"] | None = None
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +75,15 @@ class DataConfig:
     """What it is trained on."""
 
     kind: Kind
-    path: str | None = None
+    path: Place | None = None
     """A file, a folder or a hub name; `stdlib`: Python's own standard library; None: made by the kind itself."""
-    held_out: float = 0.05
+    held_out: Share = 0.05
     """The share of samples that evaluation gets, where `eval_path` names none."""
-    eval_path: str | None = None
+    eval_path: Place | None = None
     format: str | None = None
     on_bad: Literal["fail", "skip"] = "fail"
     """Rows that cannot be used stop the run with their list, or are left out with a warning."""
-    block: int | None = None
+    block: Some | None = None
     """Positions in a row; the model's context by default."""
     batching: Literal["packed", "grouped", "shuffled"] = "packed"
     too_long: Literal["error", "drop", "cut", "windows"] = "error"
@@ -78,7 +91,7 @@ class DataConfig:
     """For `pairs`: the classes, in order; as the data names them, or as most of its rows spell them, where not given."""
     keys: tuple[str, ...] = ()
     """Words that weigh more than others (`plt`, `fit` …)."""
-    key_weight: float = 2.0
+    key_weight: Amount = 2.0
     system: str | None = None
     """For `chat`: the system prompt of every conversation; one that has another of its own is a fault."""
     fold_system: bool = False
@@ -86,10 +99,10 @@ class DataConfig:
     trusted: tuple[Trusted, ...] = ()
     """For `chat`: whose text may hold added tokens, as `<ACT>` of `model.tokens`. Nobody's by default; `all` is every
     role but the user, who types text."""
-    workers: int = 0
-    limit: int | None = None
+    workers: Count = 0
+    limit: Some | None = None
     """Only so many samples."""
-    count: int = 512
+    count: Some = 512
     """For `squares`: how many episodes are drawn."""
     parallel: bool = False
     """For `squares`: action slots filled in one pass, in place of one token after the other."""
@@ -97,8 +110,7 @@ class DataConfig:
     """For `squares`: give every episode another one's image; a policy that looks must then fail."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.held_out < 1:
-            raise ConfigError(f"held_out is {self.held_out}; expected at least 0 and less than 1")
+        require_bounds(self)
         if self.kind != "squares" and self.path is None:
             raise ConfigError(f"kind `{self.kind}` needs a path")
         if self.system in ("fold", "native"):
@@ -122,89 +134,91 @@ class DataConfig:
 class OptimConfig:
     """Steps: how large, how many, how exact."""
 
-    lr: float = 2e-5
+    lr: Amount = 2e-5
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = 0.03
+    warmup: Amount = 0.03
     """Steps, or below 1 a share of all steps."""
-    floor: float = 0.0
+    floor: Annotated[float, Bound(least=0, most=1)] = 0.0
     """Where the schedule ends, as a share of `lr`."""
-    weight_decay: float = 0.0
+    weight_decay: Amount = 0.0
     """Never on norms, biases and single vectors."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    clip: float = 1.0
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    eps: Annotated[float, Bound(above=0)] = 1e-8
+    clip: Amount = 1.0
     """The largest gradient norm; 0: none."""
-    batch: int = 8
+    batch: Some = 8
     """Rows of one micro-batch on one rank."""
-    accumulate: int = 1
+    accumulate: Some = 1
     precision: Precision = "fp32"
     """Autocast; weights stay what `model.dtype` says."""
     checkpointing: bool = False
     """Recompute activations in the backward pass."""
 
     def __post_init__(self) -> None:
-        _at_least("lr", self.lr, 0)
-        _at_least("batch", self.batch, 1)
-        _at_least("accumulate", self.accumulate, 1)
-        _at_least("warmup", self.warmup, 0)
-        _at_least("clip", self.clip, 0)
+        require_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """The loss."""
 
-    label_smoothing: float = 0.0
-    z_loss: float = 0.0
+    label_smoothing: Share = 0.0
+    z_loss: Amount = 0.0
     fused: bool = True
     """Head and loss in one; False: the model's own head, on supervised positions."""
     function: str | None = None
     """`package.module:function` of (outputs, batch, num_items), in place of the loss."""
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """Evaluation, the best checkpoint, early stopping."""
 
-    every: int = 0
+    every: Count = 0
     """Steps between evaluations; 0: none, but for one at the end."""
-    batches: int = 0
+    batches: Count = 0
     """At most so many batches; 0: all."""
-    patience: int = 0
+    patience: Count = 0
     """Stop after so many evaluations without a better loss; 0: never."""
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SaveConfig:
     """Checkpoints."""
 
-    every: int = 0
+    every: Count = 0
     """Steps between checkpoints; 0: only at the end, and when the run is stopped."""
-    keep: int = 2
+    keep: Some = 2
     """How many to keep, the best apart."""
     asynchronous: bool = True
     """Write in the background; the step waits for a copy in memory alone."""
 
     def __post_init__(self) -> None:
-        _at_least("keep", self.keep, 1)
+        require_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WatchConfig:
     """What is seen of a run. `metrics.jsonl` is always written."""
 
-    every: int = 10
+    every: Some = 10
     """Steps between rows of metrics."""
     bar: bool = True
     """The live display, where a terminal is."""
     report_to: Literal["none", "wandb", "tensorboard", "trackio"] = "none"
     samples: tuple[str, ...] = ()
     """Prompts that are answered before and after the training, for the report."""
-    sample_tokens: int = 48
+    sample_tokens: Some = 48
     """How long an answer may be."""
 
     def __post_init__(self) -> None:
-        _at_least("every", self.every, 1)
+        require_bounds(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,13 +226,13 @@ class ParallelConfig:
     """Several processes."""
 
     kind: Literal["ddp", "fsdp"] = "ddp"
-    hybrid: int = 0
+    hybrid: Count = 0
     """For `fsdp`: shard inside groups of so many ranks, and keep copies between them; 0: shard over all."""
     whole_gradients: bool = False
     """For `fsdp` with accumulation: send gradients once a step, at the price of keeping them whole on every rank."""
 
     def __post_init__(self) -> None:
-        _at_least("parallel.hybrid", self.hybrid, 0)
+        require_bounds(self)
         if self.kind != "fsdp" and (self.hybrid or self.whole_gradients):
             raise ConfigError(
                 "parallel.hybrid and parallel.whole_gradients are of fsdp; give parallel.kind=fsdp as well"
@@ -229,7 +243,8 @@ class ParallelConfig:
 class RunConfig:
     """One run, whole."""
 
-    name: str
+    name: Annotated[str, Filled(line=True, most=200)]
+    """A folder is called so: one line, and no longer than file systems take."""
     model: ModelConfig
     data: DataConfig
     tune: TuneConfig = field(default_factory=TuneConfig)
@@ -239,17 +254,18 @@ class RunConfig:
     save: SaveConfig = field(default_factory=SaveConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    steps: int | None = None
-    epochs: float | None = None
-    seed: int = 0
-    out: str | None = None
+    steps: Some | None = None
+    epochs: Annotated[float, Bound(above=0)] | None = None
+    seed: Annotated[int, Bound(least=0, most=2**32 - 1)] = 0
+    out: Place | None = None
     """Where everything goes; `runs/<name>` by default."""
     on_nan: Literal["stop", "skip"] = "stop"
     """What becomes of a step whose loss or gradient is not finite, or whose loss explodes."""
-    explodes: float = 0.0
+    explodes: Amount = 0.0
     """A loss above so many times the running mean counts as exploding; 0: never."""
 
     def __post_init__(self) -> None:
+        require_bounds(self)
         faults = list(_contradictions(self))
         if faults:
             raise ConfigError("; ".join(faults))
@@ -264,10 +280,6 @@ def _contradictions(run: RunConfig) -> Sequence[str]:
     if (run.steps is None) == (run.epochs is None):
         given = "neither" if run.steps is None else "both"
         found.append(f"`steps` and `epochs` say how long a run is; {given} is given. Give one of them")
-    if run.steps is not None and run.steps < 1:
-        found.append(f"steps is {run.steps}; expected 1 or more")
-    if run.epochs is not None and run.epochs <= 0:
-        found.append(f"epochs is {run.epochs}; expected above 0")
     if run.model.quantization and run.parallel.kind == "fsdp":
         found.append("fsdp cannot shard a quantized model (`model.quantization`); use ddp, or no quantization")
     if run.model.quantization and run.tune.stage != "lora":
@@ -283,8 +295,3 @@ def _contradictions(run: RunConfig) -> Sequence[str]:
     if run.model.start and run.model.scratch:
         found.append("`model.start` and `model.scratch` contradict each other")
     return found
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if value < least:
-        raise ConfigError(f"{name} is {value}; expected {least} or more")

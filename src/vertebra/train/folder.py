@@ -17,6 +17,8 @@ from vertebra.folders import PART
 from vertebra.train import checkpoint
 from vertebra.train.config import RunConfig
 from vertebra.train.lock import LOCK
+from vertebra.train.watching.metrics import METRICS
+from vertebra.train.watching.samples import SAMPLES
 
 RUN = "run.yaml"
 """The resolved config; what tells a run's folder from any other."""
@@ -58,7 +60,7 @@ def check_finished(folder: Path, config: RunConfig, step: int) -> None:
 
 def claim(folder: Path, config: RunConfig, *, overwrite: bool) -> None:
     """Make the folder ready: emptied where that was asked, else swept of what a kill left half-written."""
-    if overwrite:
+    if overwrite or _never_began(folder):
         _empty(folder)
     _sweep(folder)
     if (folder / RUN).is_file():
@@ -94,4 +96,20 @@ def _is_left(name: str) -> bool:
 
 
 def _used(folder: Path) -> bool:
-    return folder.is_dir() and any(path.name != LOCK and not _is_left(path.name) for path in folder.iterdir())
+    kept = folder.is_dir() and any(path.name != LOCK and not _is_left(path.name) for path in folder.iterdir())
+    return kept and not _never_began(folder)
+
+
+def _never_began(folder: Path) -> bool:
+    """Whether this is what a run left that failed before its first step: its record, and nothing that was trained. It
+    must not stand in the way of the next try."""
+    if not (folder / RUN).is_file():
+        return False
+    found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return all(path.name in (RUN, SAMPLES) or _is_empty(path) for path in found)
+
+
+def _is_empty(path: Path) -> bool:
+    if path.is_dir():
+        return path.name == "checkpoints" and not any(path.iterdir())
+    return path.name == METRICS and path.stat().st_size == 0

@@ -9,7 +9,6 @@ the supervised positions instead; which of the two holds is found by a probe, ne
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,16 +17,14 @@ import torch
 from torch import nn
 
 from vertebra import log
-from vertebra.errors import ConfigError, SequenceError
+from vertebra.errors import SequenceError
 from vertebra.multimodal.encoding import serving
 from vertebra.multimodal.model import MultimodalModel
 from vertebra.sequence.batch import KEYS
 from vertebra.sequence.loss import Supervised, supervised_positions
 from vertebra.train.head import HeadRule, LossRule, head_loss
+from vertebra.train.own_loss import LossFunction, loss_by, require_signature
 from vertebra.train.scale.start import late_of
-
-LossFunction = Callable[[Any, dict[str, Any], Any], torch.Tensor]
-"""`(outputs, batch, num_items) -> loss`, where outputs hold the logits of every position."""
 
 
 class Learner(nn.Module):
@@ -45,6 +42,8 @@ class Learner(nn.Module):
         function: LossFunction | None = None,
     ) -> None:
         super().__init__()
+        if function is not None:
+            require_signature(function)
         self.model = model
         self.rule, self.shift, self.function = rule or LossRule(), shift, function
         self.to_show = late_of(model) is not None
@@ -69,7 +68,7 @@ class Learner(nn.Module):
         if call is not None:
             return call(self.model)
         if self.function is not None:
-            loss = self.function(self._run(batch), batch, num_items_in_batch)
+            loss = loss_by(self.function, self._run(batch), batch, num_items_in_batch, trains=self.training)
             return {"loss": self._with_idle(loss, batch)}
         at = supervised_positions(batch, shift=self.shift)  # type: ignore[arg-type]
         if self.head is None:
@@ -113,20 +112,6 @@ class Learner(nn.Module):
             inputs = {k: batch[k] for k in KEYS if k in batch}
             return self.model(**inputs, return_loss=False, positions=(at.rows, at.columns)).logits
         return at.select(self._run(batch)["logits"])
-
-
-def loss_function(name: str) -> LossFunction:
-    """A function by `package.module:name`."""
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise ConfigError(f"loss function `{name}`: expected `package.module:function`")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"loss function `{name}` cannot be imported: {error}") from error
-    if not callable(found):
-        raise ConfigError(f"loss function `{name}` is a {type(found).__name__}; expected a function")
-    return found
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import Any
 
 from vertebra import config as configs
 from vertebra.data.sources.open import looks_like_path
-from vertebra.errors import ConfigError, did_you_mean
+from vertebra.errors import CheckpointError, ConfigError, did_you_mean, shortened
 from vertebra.train.config import STDLIB, RunConfig
 
 FOLDERS = (
@@ -32,19 +32,35 @@ def read_recipe(name: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     """The config of a recipe, overrides applied."""
     path = find_recipe(name)
     tree = _with_whole_paths(configs.read_mapping(path), path)
+    configs.resolve(RunConfig, tree, overrides, where=str(path))  # every fault of both, at once
     return configs.build(RunConfig, _started_here(configs.apply(RunConfig, tree, overrides)), where=str(path))
+
+
+def read_run(folder: str | Path) -> RunConfig:
+    """The config of a run that is there, from its folder."""
+    path = Path(folder) / "run.yaml"
+    if not path.is_file():
+        raise CheckpointError(f"`{folder}` holds no run (no {path.name}); name the folder that `vertebra train` wrote")
+    return configs.read(RunConfig, path)
 
 
 def find_recipe(name: str | Path) -> Path:
     """The file that a name or path means."""
     given = Path(name)
-    for path in (given, *(folder / file for folder in FOLDERS for file in (given, f"{given}.yaml"))):
-        if path.is_file():
-            return path
+    try:
+        for path in (given, *(folder / file for folder in FOLDERS for file in (given, f"{given}.yaml"))):
+            if path.is_file():
+                return path
+    except OSError as error:
+        raise ConfigError(
+            f"`{shortened(str(name))}` cannot be a recipe: {error.strerror}. Give a path, or a name"
+        ) from error
     known = sorted({path.stem for folder in FOLDERS for path in folder.glob("*.yaml")})
     hint = did_you_mean(given.stem, known)
     listed = f" Recipes: {', '.join(known)}." if known else ""
-    raise ConfigError(f"there is no recipe `{name}`.{hint}{listed} Give a path to a YAML file, or one of their names")
+    raise ConfigError(
+        f"there is no recipe `{shortened(str(name))}`.{hint}{listed} Give a path to a YAML file, or one of their names"
+    )
 
 
 def _with_whole_paths(tree: dict[str, Any], recipe: Path) -> dict[str, Any]:

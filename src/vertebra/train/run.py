@@ -19,7 +19,7 @@ import torch
 
 from vertebra import log
 from vertebra.errors import ConfigError, MissingPartError, TrainingError
-from vertebra.folders import write_whole
+from vertebra.folders import require_place, write_whole
 from vertebra.train import checkpoint
 from vertebra.train.config import ImageConfig, RunConfig
 from vertebra.train.data import RunData, build_data, check_size
@@ -27,10 +27,11 @@ from vertebra.train.evaluate import Evaluator
 from vertebra.train.feed import Feed, steps_of
 from vertebra.train.folder import check_claim, check_finished, claim
 from vertebra.train.head import LossRule
-from vertebra.train.learner import Learner, LossFunction, loss_function
+from vertebra.train.learner import Learner
 from vertebra.train.lock import only_writer
 from vertebra.train.model import build_model
 from vertebra.train.output import answers, best_place, finish, write_output
+from vertebra.train.own_loss import LossFunction, loss_function
 from vertebra.train.planning.budget import tell_budget
 from vertebra.train.scale.export import model_at
 from vertebra.train.scale.sharding import check_hybrid
@@ -243,12 +244,15 @@ def tiny_config(config: RunConfig, folder: Path | None = None) -> RunConfig:
 
 
 def check_machine(config: RunConfig) -> None:
-    """What this machine cannot do, before anything loads."""
+    """What this machine cannot do, or does not have, before anything loads."""
     try:
         import accelerate  # noqa: F401
     except ImportError:
         raise MissingPartError("training", "accelerate", "train") from None
     require_tracker(config)
+    require_place(Path(config.folder))
+    if config.loss.function:
+        loss_function(config.loss.function)
     if config.optim.precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("optim.precision=fp16 needs a GPU: on a CPU use bf16 or fp32")
     sharded = config.parallel.kind == "fsdp"

@@ -28,6 +28,7 @@ from vertebra.backbone.habits import check_fingerprint
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.saving import record
 from vertebra.backbone.source import RECORD, read_json
+from vertebra.backbone.tokenizers import save_tokenizer
 from vertebra.backbone.vocabulary import Growth, regrow, undo_growth
 from vertebra.errors import CheckpointError, ConfigError, VertebraError
 from vertebra.folders import require_free, write_whole
@@ -79,7 +80,7 @@ def write_adapter(model: Any, adapter: Adapter, folder: Path, *, extra: Mapping[
     about: dict[str, Any] = {"record": getattr(model, "record", {}), **(extra or {})}
     if parts.backbone is not None:
         about |= record(parts.backbone)
-        parts.backbone.tokenizer.save_pretrained(folder)
+        save_tokenizer(parts.backbone.tokenizer, folder)
     about["adapter"] = {
         "base": asdict(adapter.base),
         "source": None if parts.backbone is None else name_to_load(parts.backbone),

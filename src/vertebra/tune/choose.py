@@ -18,25 +18,20 @@ and `freeze` are patterns over parameter names, applied after the stage. It does
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from vertebra import log
 from vertebra.backbone.vocabulary import new_row_ids, train_only_new_rows
 from vertebra.errors import ConfigError, UnknownNameError, did_you_mean
-from vertebra.tune.lora import Adapter, LoraSettings, add_lora
+from vertebra.tune.lora import Adapter, add_lora
 from vertebra.tune.parts import Parts, parts_of
-
-Stage = Literal[
-    "align", "finetune", "vla-train", "full-finetune", "vla-full-train", "last-layer-finetune",
-    "vla-last-layer-train", "vla-sandwich-train", "last-blocks", "bitfit", "lora", "none",
-]  # fmt: skip
+from vertebra.tune.settings import Stage, TuneConfig
 
 # stage -> parts: whole ones, or the named pieces of the language model
-STAGES: dict[str, tuple[str, ...]] = {
+STAGES: dict[Stage, tuple[str, ...]] = {
     "align": ("projector",),
     "finetune": ("projector", "lm", "heads"),
     "vla-train": ("projector", "lm", "heads"),
@@ -56,29 +51,6 @@ _OF_PEFT = (".lora_", "lora_magnitude_vector", "trainable_tokens_delta", ".modul
 
 # stages that go on where `align` ended
 ALIGNED_FIRST = ("finetune", "vla-train")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneConfig:
-    """What trains."""
-
-    stage: Stage = "full-finetune"
-    blocks: int = 1
-    """For `last-blocks`: how many of the last decoder layers train."""
-    lora: LoraSettings = field(default_factory=LoraSettings)
-    """For `lora`."""
-    train: tuple[str, ...] = ()
-    """Patterns over parameter names that train as well, as in `*.projector.*`."""
-    freeze: tuple[str, ...] = ()
-    """Patterns over parameter names that stay as they are, whatever the stage says."""
-    only_new_rows: bool = False
-    """Of embedding and head, train the rows of added tokens and no other, whatever the stage."""
-    zero_gradient: tuple[str, ...] = ()
-    """Patterns of tensors that may have a zero gradient at step 1, on top of those that must (`lora_A`)."""
-
-    def __post_init__(self) -> None:
-        if self.blocks < 1:
-            raise ConfigError(f"blocks is {self.blocks}; expected 1 or more")
 
 
 def choose(model: Any, config: TuneConfig, *, seed: int = 0) -> Adapter | None:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,36 +20,9 @@ from vertebra.backbone.vocabulary import new_row_ids
 from vertebra.errors import ConfigError, MissingPartError
 from vertebra.tune.fingerprint import BasePrint, base_print
 from vertebra.tune.parts import parts_of
+from vertebra.tune.settings import LoraSettings
 
 LANGUAGE = "lm"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraSettings:
-    """An adapter's shape. Defaults are OpenVLA's."""
-
-    r: int = 32
-    alpha: float = 16
-    dropout: float = 0.0
-    init: Literal["gaussian", "kaiming", "pissa", "olora", "orthogonal"] = "gaussian"
-    targets: tuple[str, ...] = ()
-    """Names of linears, or endings of names; empty: all linears of the language model, without its head."""
-    layers: tuple[int, ...] = ()
-    """Decoder layers that get adapters; empty: all."""
-    rslora: bool = False
-    dora: bool = False
-    towers: bool = False
-    """Put adapters on the encoders' linears too."""
-    projector: bool = False
-    """Put adapters on the projectors' linears too."""
-    new_tokens: bool = True
-    """Train the rows of tokens that were added (pads apart), in both matrices."""
-
-    def __post_init__(self) -> None:
-        if self.r < 1:
-            raise ConfigError(f"r is {self.r}; expected 1 or more")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout}; expected at least 0 and less than 1")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

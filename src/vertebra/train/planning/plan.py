@@ -11,6 +11,7 @@ It knows numbers; nothing is allocated and nothing is downloaded but a config.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from typing import Any
 import torch
 
 from vertebra.compat import enable_checkpointing
-from vertebra.errors import ConfigError, MissingPartError
+from vertebra.config import Bound
+from vertebra.errors import ConfigError, MissingPartError, UnknownNameError, VertebraError, shortened
 from vertebra.train.config import RunConfig
 from vertebra.train.planning.outline import depths, outline
 from vertebra.train.planning.rehearsal import Rehearsal, deeper, rehearse
@@ -28,6 +30,16 @@ GB = 1e9
 # What a CUDA context and its libraries take, and what the allocator cannot use.
 CONTEXT, FRAGMENTS = 0.8 * GB, 0.05
 GPUS_A_NODE = 8
+BOUNDS = {
+    "gpus": Bound(least=1, most=10**6),
+    "memory": Bound(above=0),
+    "mfu": Bound(above=0, most=1),
+    "flops": Bound(least=1e6, most=1e21),
+    "tokens": Bound(above=0, most=1e18),
+    "price": Bound(least=0),
+    "images": Bound(least=0, most=10**6),
+}
+"""What the numbers of a plan may be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,22 +105,23 @@ def plan(
 
     `context=False` leaves out what a GPU's own libraries take.
     """
-    if gpus < 1 or memory <= 0 or not 0 < mfu <= 1 or flops <= 0 or images < 0:
-        raise ConfigError("a plan needs gpus >= 1, memory > 0, 0 < mfu <= 1, flops > 0 and images >= 0")
+    _require(gpus=gpus, memory=memory, mfu=mfu, flops=flops, tokens=tokens, price=price, images=images)
     length = config.data.block or min(config.model.max_length, 2048)
-    slots = outline(config, depth=_shallow(config)).slots
+    with _impossible(config, length):
+        slots = outline(config, depth=_shallow(config)).slots
     images = images if slots else 0
     if slots * images > length:
         raise ConfigError(
             f"{images} images take {slots * images} positions of a row of {length}; set data.block or --images"
         )
-    seen = rehearsal_of(config, length, images=images)
-    layouts = tuple(_layouts(config, seen, length, gpus, context, images))
+    with _impossible(config, length):
+        seen = rehearsal_of(config, length, images=images)
+        layouts = tuple(_layouts(config, seen, length, gpus, context, images))
     chosen = next((layout for layout in layouts if layout.fits(memory * GB)), None)
     recomputed = bool(chosen and chosen.checkpointing)
     per_token = flops_a_token(config, seen, length, checkpointing=recomputed, seen_share=slots * images / length)
     speed = gpus * flops * mfu / per_token
-    days = tokens / speed / 86400 if tokens else None
+    days = tokens / speed / 86400 if tokens is not None else None
     return Plan(
         model=config.model.backbone,
         stage=config.tune.stage,
@@ -127,6 +140,34 @@ def plan(
         days=days,
         cost=days * 24 * gpus * price if days is not None and price is not None else None,
     )
+
+
+def _require(**given: float | None) -> None:
+    """All numbers of a plan that cannot be, in one error; comparisons alone would let NaN pass."""
+    faults = [
+        f"{name} is {value}; expected {BOUNDS[name]}"
+        for name, value in given.items()
+        if value is not None and not BOUNDS[name].holds(value)
+    ]
+    if given["price"] is not None and given["tokens"] is None:
+        faults.append("price is given without tokens: what a run costs follows from how many tokens it trains on")
+    if faults:
+        raise ConfigError("a plan cannot be made: " + "; ".join(faults))
+
+
+@contextmanager
+def _impossible(config: RunConfig, length: int) -> Iterator[None]:
+    """A shape that no model has (a width of 0, -1 layers, 10**18 rows) fails deep inside of what builds it."""
+    try:
+        yield
+    except VertebraError:
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = shortened(str(error).splitlines()[0] if str(error) else "")
+        raise ConfigError(
+            f"`{config.model.backbone}` with model.overrides={config.model.overrides}, {config.optim.batch} rows (optim.batch) "
+            f"of {length} positions, cannot be: {type(error).__name__}: {reason}"
+        ) from error
 
 
 def _shallow(config: RunConfig) -> int | None:
@@ -275,5 +316,20 @@ def picture(made: Plan, path: Path) -> Path:
     )
     axes.invert_yaxis()
     figure.legend(fontsize=8, loc="outside lower center", ncols=7)
-    figure.savefig(path, dpi=110)
+    return _saved(figure, path)
+
+
+def _saved(figure: Any, path: Path) -> Path:
+    """Write a figure in the form that the suffix says, PNG where there is none; never beside the name that was given."""
+    form = path.suffix[1:].lower() or "png"
+    known = figure.canvas.get_supported_filetypes()
+    if form not in known:
+        raise UnknownNameError("kind of picture", form, known, hint=f"The suffix of `{path}` says it; png will do.")
+    try:
+        with path.open("wb") as file:  # given a name without suffix, matplotlib would write another one
+            figure.savefig(file, dpi=110, format=form)
+    except OSError as error:
+        raise ConfigError(
+            f"`{shortened(str(path))}` cannot be written: {error.strerror}; name a file in a folder that exists"
+        ) from error
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 
 from vertebra.backbone.families.table import FAMILIES
 from vertebra.backbone.registry import row_of
@@ -77,6 +78,10 @@ TOWERS: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
+# How settings are named that count something no model is without.
+_SIZES = ("_size", "_layers", "_heads", "_dim")
+
+
 def shape_of(name: str, overrides: dict[str, Any], *, masked: bool = False) -> tuple[Any, Any]:
     """(model class, its config) of a backbone by id, folder or hub name, with overrides."""
     row = None if masked else row_of(name)
@@ -96,7 +101,13 @@ def shape_of(name: str, overrides: dict[str, Any], *, masked: bool = False) -> t
     for key, value in overrides.items():
         if not hasattr(shape, key):
             raise ConfigError(f"model.overrides: {type(shape).__name__} has no `{key}`")
-        setattr(shape, key, value)
+        if key.endswith(_SIZES) and isinstance(value, (int, float)) and not value >= 1:
+            raise ConfigError(f"model.overrides: `{key}` is {value!r}; expected 1 or more")
+        try:
+            setattr(shape, key, value)
+        except (ValueError, TypeError, StrictDataclassError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ConfigError(f"model.overrides: `{key}` cannot be {value!r}: {reason}") from error
     assert isinstance(shape, transformers.PreTrainedConfig)
     return model_cls, shape
 

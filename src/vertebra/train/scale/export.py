@@ -15,15 +15,14 @@ from typing import Any
 
 import torch
 
-from vertebra import config as configs
 from vertebra.backbone.weights import mapped_tensors
 from vertebra.errors import CheckpointError
 from vertebra.folders import require_free, write_whole
 from vertebra.train import checkpoint
 from vertebra.train.config import RunConfig
-from vertebra.train.folder import RUN
 from vertebra.train.model import build_model
 from vertebra.train.output import write_model
+from vertebra.train.recipes import read_run
 from vertebra.train.scale.shards import SHARDS, changing, consolidate
 from vertebra.train.scale.start import Late, late_of
 from vertebra.tune.choose import choose
@@ -33,9 +32,7 @@ from vertebra.tune.lora import Adapter
 def export(run: str | Path, out: str | Path, *, step: int | None = None, overwrite: bool = False) -> Path:
     """Write the model (or adapter) of a run at a step, by default that of its newest good checkpoint."""
     run, out = Path(run), Path(out)
-    if not (run / RUN).is_file():
-        raise CheckpointError(f"`{run}` holds no run (no {RUN}); name the folder that `vertebra train` wrote")
-    config = configs.read(RunConfig, run / RUN)
+    config = read_run(run)
     require_free(out, overwrite=overwrite)
     place = _place(run / "checkpoints", step)
     with model_at(config, place) as (model, adapter):

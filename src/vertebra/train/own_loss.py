@@ -1,0 +1,111 @@
+"""A loss of one's own: found by its name (in the current folder too), held against its signature before anything loads,
+and its value held against what a loss is at every step. It knows functions, not models."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from vertebra.errors import ConfigError, TrainingError, VertebraError, did_you_mean
+
+LossFunction = Callable[[Any, dict[str, Any], Any], torch.Tensor]
+"""`(outputs, batch, num_items) -> loss`, where outputs hold the logits of every position."""
+
+_FORM = (
+    "(outputs, batch, num_items): what the model gives, with the logits of every position; the batch; and the weight of the "
+    "whole accumulated batch over all ranks, to divide by"
+)
+
+
+def loss_function(name: str) -> LossFunction:
+    """A function by `package.module:name`, taken from the current folder or from what is installed."""
+    module, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), attribute)):
+        raise ConfigError(f"loss.function is `{name}`; expected `package.module:function`")
+    found = getattr(_imported(module, name), attribute, None)
+    if found is None:
+        known = [known for known, value in vars(sys.modules[module]).items() if callable(value)]
+        where = getattr(sys.modules[module], "__file__", None) or "a folder without code of its own"
+        raise ConfigError(
+            f"loss.function `{name}`: `{module}` ({where}) has no `{attribute}`.{did_you_mean(attribute, known)}"
+        )
+    if not callable(found):
+        raise ConfigError(f"loss.function `{name}` is a {type(found).__name__}; expected a function {_FORM}")
+    require_signature(found, name)
+    return found
+
+
+def _imported(module: str, name: str) -> ModuleType:
+    # `python -m` looks into the current folder; a console script looks into its own instead
+    here = os.getcwd()
+    if not {"", here} & set(sys.path):
+        sys.path.insert(0, here)
+        importlib.invalidate_caches()
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
+            raise ConfigError(
+                f"loss.function `{name}`: there is no module `{error.name}`, neither in the current folder ({here}) nor "
+                "installed"
+            ) from error
+        raise ConfigError(f"loss.function `{name}`: `{module}` imports `{error.name}`, which is not there") from error
+    except Exception as error:  # whatever a module of the user's does when it is imported
+        raise ConfigError(f"loss.function `{name}` cannot be imported: {_as_text(error)}") from error
+
+
+def require_signature(function: Any, name: str | None = None) -> None:
+    """Refuse a function that cannot be called with outputs, batch and num_items."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # built in: only a call would show
+        return
+    try:
+        signature.bind(None, None, None)
+    except TypeError:
+        called = name or getattr(function, "__qualname__", type(function).__name__)
+        raise ConfigError(f"the loss function `{called}` takes {signature}; expected {_FORM}") from None
+
+
+def loss_by(function: LossFunction, outputs: Any, batch: dict[str, Any], items: Any, *, trains: bool) -> torch.Tensor:
+    """What the function makes of a batch: one number, and where the model trains, one with a gradient."""
+    called = getattr(function, "__qualname__", type(function).__name__)
+    try:
+        loss = function(outputs, batch, items)
+    except (VertebraError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise TrainingError(
+            f"the loss function `{called}` failed: {_as_text(error)}. VERTEBRA_DEBUG=1 shows the whole traceback"
+        ) from error
+    if not isinstance(loss, torch.Tensor):
+        raise TrainingError(
+            f"the loss function `{called}` gives a {type(loss).__name__}; expected a tensor of one number"
+        )
+    if loss.numel() != 1:
+        raise TrainingError(
+            f"the loss function `{called}` gives {list(loss.shape)}; expected one number: a sum over positions, divided by "
+            "num_items"
+        )
+    if trains and torch.is_grad_enabled() and not loss.requires_grad:
+        raise TrainingError(
+            f"the loss function `{called}` gives a number without a gradient, from which nothing learns: no `.detach()`, "
+            "`.item()` or `no_grad` may stand on its way"
+        )
+    return loss.reshape(())
+
+
+def _as_text(error: BaseException) -> str:
+    """The error, and the last line on its way that is the user's own (what is installed, the user cannot mend)."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename != __file__ and "site-packages" not in frame.filename]
+    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{where}"
