@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vertebra.backbone.gguf.convert import gguf_folder
+from vertebra.backbone.gguf.header import looks_like_gguf
 from vertebra.errors import CheckpointError, ConfigError, NetworkError
 
 RECORD = "vertebra.json"
@@ -57,8 +59,13 @@ def find(name: str | Path, *, token: str | None = None) -> Source:
     folder = Path(text).expanduser()
     if folder.is_dir():
         return Source(text, folder, _checked(text, _local_config(folder)), local=True)
+    if folder.is_file() and looks_like_gguf(folder):
+        made = gguf_folder(folder)
+        return Source(text, made, _checked(text, _local_config(made)), local=True)
     if folder.exists():
-        raise CheckpointError(f"`{text}` is a file; expected a folder with config.json, weights and tokenizer files")
+        raise CheckpointError(
+            f"`{text}` is a file; expected a folder with config.json, weights and tokenizer files, or a GGUF file"
+        )
     if _looks_like_a_path(text):
         raise CheckpointError(
             f"there is no folder `{text}`. Give a folder with config.json, a hub name (`org/name`), or an id"
