@@ -6,8 +6,12 @@ The weights are dequantized exactly and kept in fp32, so that every number type 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import io
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +57,21 @@ def _key(header: GgufHeader) -> str:
 
 def _write(header: GgufHeader, part: Path) -> None:
     tokenizer = gguf_tokenizer(header)
-    model = _dequantized(header)
+    with _quiet_bars():
+        model = _dequantized(header)
     with compat.bars_only_in_terminals(), compat.errors_only():
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
+
+
+@contextlib.contextmanager
+def _quiet_bars() -> Iterator[None]:
+    """The library's bar for this has no switch; outside of a terminal it would fill a log."""
+    if sys.stderr.isatty():
+        yield
+        return
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 def _dequantized(header: GgufHeader) -> Any:

@@ -141,7 +141,9 @@ def _value(reader: _Reader, kind: int) -> Any:
     if kind == _STRING:
         return reader.text()
     if kind != _ARRAY:
-        raise CheckpointError(f"`{reader.file}` holds a value of type {kind} at byte {reader.at}, which is none of GGUF's")
+        raise CheckpointError(
+            f"`{reader.file}` holds a value of type {kind} at byte {reader.at}, which is none of GGUF's"
+        )
     inner, count = reader.take("I"), reader.take("Q")
     if inner in _SCALARS:
         reader.skip(count, struct.calcsize(f"<{_SCALARS[inner]}"))
