@@ -36,7 +36,23 @@ def gguf_tokenizer(header: GgufHeader) -> Any:
     kind, rule = header.facts.get("tokenizer.ggml.model"), header.facts.get("tokenizer.ggml.pre")
     if kind == "gpt2":
         _cut_like_training(tokenizer, rule, header.file)
+    _drop_fillers(tokenizer)
     return tokenizer
+
+
+def _drop_fillers(tokenizer: Any) -> None:
+    """Rows of the matrices behind the vocabulary's end come as tokens `[PAD700]`; they are rows, and no text has them."""
+    from tokenizers import Tokenizer
+
+    backend = tokenizer.backend_tokenizer
+    state = json.loads(backend.to_str())
+    vocab = state["model"].get("vocab")
+    if not isinstance(vocab, dict):
+        return
+    kept = {token: number for token, number in vocab.items() if token != f"[PAD{number}]"}
+    if len(kept) < len(vocab):
+        state["model"]["vocab"] = kept
+        backend.model = Tokenizer.from_str(json.dumps(state)).model
 
 
 def _cut_like_training(tokenizer: Any, rule: Any, file: Path) -> None:
