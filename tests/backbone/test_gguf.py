@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from pathlib import Path
 
@@ -154,10 +155,8 @@ def test_damaged_anywhere_in_its_head_is_our_error_or_no_fault(original, tmp_pat
             mutated[at] = draw.randrange(256)
         damaged = tmp_path / f"flipped{number}.gguf"
         damaged.write_bytes(mutated)
-        try:
+        with contextlib.suppress(VertebraError):
             load_backbone(damaged, inference_mode=True)
-        except VertebraError:
-            pass
 
 
 def test_a_file_that_is_something_else(tmp_path):
