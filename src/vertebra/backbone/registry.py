@@ -10,10 +10,12 @@ Listing ids needs no torch: classes are resolved when something loads.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vertebra.backbone.families.table import FAMILIES, MODELS, Family, ModelRow, builder_name, row_named
+from vertebra.backbone.real import fetched
 from vertebra.backbone.source import find, looks_like_a_path
 from vertebra.backbone.tiny import TINY, tiny_checkpoint
 from vertebra.errors import ConfigError, UnknownNameError, VertebraError, shortened
@@ -56,7 +58,8 @@ def model_ids() -> list[str]:
 def row_of(name: str) -> ModelRow | None:
     """The row of an id, tiny ones made on the way; None for a folder or hub name."""
     if name in MODELS:
-        return MODELS[name]
+        row, here = MODELS[name], fetched(name)
+        return row if here is None else replace(row, hub=str(here))
     if name in TINY:
         return ModelRow(name, TINY[name].family, str(tiny_checkpoint(name)))
     return None

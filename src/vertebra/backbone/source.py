@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vertebra.backbone.gguf.header import looks_like_gguf
+from vertebra.backbone.real import REAL, fetched
 from vertebra.errors import CheckpointError, ConfigError, NetworkError
 from vertebra.reading import as_object, inside, json_of, read_json, reading
 
@@ -64,15 +66,25 @@ class Source:
 def find(name: str | Path, *, token: str | None = None) -> Source:
     """Resolve a folder or hub name, or say exactly what is missing."""
     text = str(name)
-    folder = Path(text).expanduser()
+    here = fetched(text)
+    folder = here or Path(text).expanduser()
     if folder.is_dir():
         return Source(text, folder, _checked(text, _local_config(folder)), local=True)
+    if folder.is_file() and looks_like_gguf(folder):
+        from vertebra.backbone.gguf.convert import gguf_folder  # only such a file needs what it imports
+
+        made = gguf_folder(folder)
+        return Source(text, made, _checked(text, _local_config(made)), local=True)
     if folder.exists():
-        raise CheckpointError(f"`{text}` is a file; expected a folder with config.json, weights and tokenizer files")
+        raise CheckpointError(
+            f"`{text}` is a file; expected a folder with config.json, weights and tokenizer files, or a GGUF file"
+        )
     if looks_like_a_path(text):
         raise CheckpointError(
             f"there is no folder `{text}`. Give a folder with config.json, a hub name (`org/name`), or an id"
         )
+    if text in REAL:
+        text = REAL[text].hub
     config = fetch(text, "config.json", token=token)
     source = Source(text, config.parent, _checked(text, read_json(config)), local=False)
     source.file(RECORD, token=token)  # into the same snapshot: a folder of ours that was put on the hub

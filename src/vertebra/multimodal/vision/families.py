@@ -27,6 +27,7 @@ class VisionFamily:
 
 VISION_FAMILIES: dict[str, VisionFamily] = {
     "siglip_vision_model": VisionFamily("SiglipVisionModel", "SiglipVisionConfig", 0, (), "interpolate_pos_encoding"),
+    "dinov2": VisionFamily("Dinov2Model", "Dinov2Config", 1, ("mask_token",), None),
     "dinov2_with_registers": VisionFamily(
         "Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", 1, ("mask_token",), None
     ),

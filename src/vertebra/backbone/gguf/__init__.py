@@ -1,0 +1,1 @@
+"""GGUF files (one file with weights, tokenizer and chat template) as ordinary model folders."""

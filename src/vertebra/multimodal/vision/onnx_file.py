@@ -1,0 +1,142 @@
+"""Weights out of an ONNX file, by its wire format alone: named tensors, and which node uses which of them.
+
+An ONNX file is a protobuf message; the few fields that hold weights are read here, so that no package is needed for
+it. Lengths are checked against the message that holds them. It knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from vertebra.errors import CheckpointError
+
+# Field numbers of the messages that matter, as onnx.proto gives them.
+_MODEL_GRAPH = 7
+_GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP = 1, 2, 3, 4
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 4, 8, 9
+_FLOAT_TYPES: dict[int, np.dtype] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+@dataclass(frozen=True)
+class OnnxNode:
+    """One operation of the graph."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """The operations of a graph, and its tensors of floats by name."""
+
+    nodes: tuple[OnnxNode, ...]
+    tensors: dict[str, np.ndarray]
+
+
+def read_onnx(file: Path) -> OnnxFile:
+    """Read a whole file; one that is damaged or truncated is an error."""
+    try:
+        data = memoryview(file.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"`{file}` cannot be read: {error.strerror}") from error
+    try:
+        nodes: list[OnnxNode] = []
+        tensors: dict[str, np.ndarray] = {}
+        for number, _, graph in _fields(data):
+            if number != _MODEL_GRAPH or not isinstance(graph, memoryview):
+                continue
+            for part, _, value in _fields(graph):
+                if part == _GRAPH_NODE and isinstance(value, memoryview):
+                    nodes.append(_node(value))
+                elif part == _GRAPH_INITIALIZER and isinstance(value, memoryview):
+                    tensors.update(_tensor(value))
+    except (ValueError, IndexError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"`{file}` is no whole ONNX file ({error}); fetch or copy it again") from error
+    if not tensors:
+        raise CheckpointError(f"`{file}` holds no tensors; it is no ONNX file with weights")
+    return OnnxFile(tuple(nodes), tensors)
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
+    """(field, wire type, value) one after the other: a number, or the bytes of a text or message."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        number, kind = key >> 3, key & 7
+        if kind == _VARINT:
+            value, at = _varint(data, at)
+            yield number, kind, value
+            continue
+        length = {_FIXED64: 8, _FIXED32: 4}.get(kind, -1)
+        if kind == _BYTES:
+            length, at = _varint(data, at)
+        if length < 0 or at + length > len(data):
+            raise ValueError(f"field {number} at byte {at} is of wire type {kind} and length {length}")
+        yield number, kind, data[at : at + length]
+        at += length
+
+
+def _text(value: int | memoryview) -> str:
+    if not isinstance(value, memoryview):
+        raise ValueError("a name is no text")
+    return bytes(value).decode("utf-8")
+
+
+def _node(data: memoryview) -> OnnxNode:
+    found: dict[int, list[str]] = {_NODE_INPUT: [], _NODE_OUTPUT: [], _NODE_NAME: [""], _NODE_OP: [""]}
+    for number, _, value in _fields(data):
+        if number in found:
+            found[number].append(_text(value))
+    return OnnxNode(found[_NODE_NAME][-1], found[_NODE_OP][-1], tuple(found[_NODE_INPUT]), tuple(found[_NODE_OUTPUT]))
+
+
+def _tensor(data: memoryview) -> dict[str, np.ndarray]:
+    """One tensor by its name, or nothing where it does not hold floats (shapes and axes do not)."""
+    shape: list[int] = []
+    name, kind, raw = "", 0, memoryview(b"")
+    for number, wire, value in _fields(data):
+        if number == _TENSOR_DIMS:
+            shape += [value] if isinstance(value, int) else _packed(value)
+        elif number == _TENSOR_TYPE and isinstance(value, int):
+            kind = value
+        elif number == _TENSOR_NAME:
+            name = _text(value)
+        elif number in (_TENSOR_RAW, _TENSOR_FLOATS) and wire == _BYTES and isinstance(value, memoryview):
+            raw = value
+    dtype = _FLOAT_TYPES.get(kind)
+    if dtype is None:
+        return {}
+    if len(raw) != prod(shape) * dtype.itemsize:
+        raise ValueError(f"tensor `{name}` of shape {shape} has {len(raw)} bytes")
+    return {name: np.frombuffer(bytes(raw), dtype).reshape(shape)}
+
+
+def _packed(value: memoryview) -> list[int]:
+    numbers, at = [], 0
+    while at < len(value):
+        number, at = _varint(value, at)
+        numbers.append(number)
+    return numbers
