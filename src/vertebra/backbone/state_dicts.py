@@ -61,7 +61,8 @@ def _before_all(
         given = next((state_dict[name] for name in shared if name in state_dict), None)
         for name in shared if given is not None else ():
             state_dict.setdefault(name, given)  # torch's own copy of the caller's dictionary
-    for name in names[id(llm.get_input_embeddings().weight)]:
+    embedding = llm.get_input_embeddings().weight
+    for name in names.get(id(embedding), ()) if embedding.ndim == 2 else ():  # while it is sharded it has another shape
         rows = state_dict[name].shape[0] if name in state_dict else num_rows(llm)
         if rows != num_rows(llm):
             errors.append(
