@@ -108,6 +108,7 @@ class HFCausalLLMBackbone(LLMBackbone):
         tokenizer_habits.check_anchor(self.family.anchor, self.habits, self.tokenizer, llm_backbone_id)
         self._builder = builder or recorded.get("prompt_builder")
         if recorded:
+            self.name = source.name
             tokenizer_habits.check_fingerprint(self.tokenizer, recorded["fingerprint"], source.name)
             self.growths = recorded_growths(recorded, source, hf_token)
         self._set_pad()

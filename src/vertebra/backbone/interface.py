@@ -31,6 +31,8 @@ class LLMBackbone(nn.Module, ABC):
     def __init__(self, llm_backbone_id: str) -> None:
         super().__init__()
         self.identifier = llm_backbone_id
+        self.name = llm_backbone_id
+        """What it goes by: a folder of ours has an identifier too, that of the model which it was made from."""
 
     def get_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that belongs to the model, grown with it."""

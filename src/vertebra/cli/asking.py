@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-Model = Annotated[str, typer.Argument(help="An id, a folder, or a hub name.")]
+Model = Annotated[str, typer.Argument(help="An id, a folder (an adapter's too), or a hub name.")]
+Base = Annotated[str | None, typer.Option(help="For an adapter's folder: its base; by default the one that it names.")]
 System = Annotated[str | None, typer.Option(help="The system prompt.")]
 Image = Annotated[list[Path] | None, typer.Option(help="An image that stands in the question; repeatable.")]
 Page = Annotated[
@@ -27,8 +28,20 @@ Attn = Annotated[str | None, typer.Option(help="The attention kernel: eager, sdp
 Token = Annotated[str | None, typer.Option(help="Token for private repositories.", envvar="HF_TOKEN")]
 
 
-def load(name: str, *, dtype: str | None, device: str | None, attn: str | None, token: str | None) -> Any:
-    """A backbone, or the multimodal model of a folder that holds one; ready to run."""
+def load(
+    name: str, *, dtype: str | None, device: str | None, attn: str | None, token: str | None, base: str | None = None
+) -> Any:
+    """A backbone, or the multimodal model of a folder that holds one, or either with an adapter on it; ready to run."""
+    if Path(name).is_dir():
+        from vertebra.tune.record import base_of, is_adapter_folder
+
+        if is_adapter_folder(name):
+            from vertebra.tune.adapter import load_adapter
+
+            model = load(base or base_of(name), dtype=dtype, device=device, attn=attn, token=token)
+            return load_adapter(model, name)[0].eval()
+    if base is not None:
+        raise typer.BadParameter(f"--base is the base of an adapter, and `{name}` is a model of its own; leave it out")
     from vertebra.backbone.registry import load_backbone
     from vertebra.backbone.source import find
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vertebra.cli.asking import Action, Attn, Device, Dtype, Image, Model, Page, Raw, System, Token
+from vertebra.cli.asking import Action, Attn, Base, Device, Dtype, Image, Model, Page, Raw, System, Token
 
 app = typer.Typer(add_completion=False)
 
@@ -32,6 +32,7 @@ def trace(
     chunk: Annotated[int | None, typer.Option(help="Compute the prompt in pieces of so many positions.")] = None,
     details: Annotated[int, typer.Option(help="Tell everything that was called for the first so many steps.")] = 2,
     html: Annotated[Path | None, typer.Option(help="Write a page of HTML there: no network, no other file.")] = None,
+    base: Base = None,
     dtype: Dtype = None,
     device: Device = None,
     attn: Attn = None,
@@ -42,7 +43,7 @@ def trace(
     from vertebra.cli.asking import Asker, given, load
     from vertebra.generate.tracing import trace as told
 
-    asker = Asker(load(model, dtype=dtype, device=device, attn=attn, token=token), system=system, raw=raw)
+    asker = Asker(load(model, dtype=dtype, device=device, attn=attn, token=token, base=base), system=system, raw=raw)
     options = given(
         max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed,
         repetition_penalty=repetition_penalty, chunk=chunk,
