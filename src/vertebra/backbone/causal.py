@@ -108,6 +108,7 @@ class HFCausalLLMBackbone(LLMBackbone):
         if self._builder is None and llm_backbone_id == self.hf_hub_path:  # no id, whose marks would tell
             self._builder = builder_for(self.family, self.hf_hub_path, self.tokenizer)
         if recorded:
+            self.name = source.name
             tokenizer_habits.check_fingerprint(self.tokenizer, recorded["fingerprint"], source.name)
             self.growths = recorded_growths(recorded, source, hf_token)
         set_pad(self, self.family, found=llm_family is None)

@@ -62,6 +62,8 @@ class LLMBackbone(nn.Module, ABC):
         super().__init__()
         self.identifier = llm_backbone_id
         self.growths: list[Growth] = []
+        self.name = llm_backbone_id
+        """What it goes by: a folder of ours has an identifier too, that of the model which it was made from."""
 
     def get_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that belongs to the model, grown with it."""

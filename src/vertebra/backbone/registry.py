@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from vertebra.backbone.families.table import FAMILIES, MODELS, Family, ModelRow, builder_name, row_named
 from vertebra.backbone.real import fetched
-from vertebra.backbone.source import find, looks_like_a_path
+from vertebra.backbone.source import RECORD, find, looks_like_a_path
 from vertebra.backbone.tiny import TINY, tiny_checkpoint
 from vertebra.errors import ConfigError, UnknownNameError, VertebraError, shortened
 
@@ -83,7 +83,7 @@ def require_name(name: str | Path) -> None:
             raise UnknownNameError(
                 "model id", text, model_ids(), hint="Or give a folder, or a hub name like `org/name`."
             )
-        if local or looks_like_a_path(text):
+        if (local and not _may_be_adapter(Path(text).expanduser())) or (not local and looks_like_a_path(text)):
             find(text)
     except VertebraError:
         raise
@@ -91,6 +91,12 @@ def require_name(name: str | Path) -> None:
         raise ConfigError(
             f"`{shortened(text)}` cannot be a model: {error.strerror}. Give an id, a folder, or a hub name like `org/name`"
         ) from error
+
+
+def _may_be_adapter(folder: Path) -> bool:
+    """Whether a folder without a config of its own has a record: whoever loads adapters looks into it."""
+    records = (RECORD, "adapter_config.json")
+    return not (folder / "config.json").is_file() and any((folder / name).is_file() for name in records)
 
 
 def load_backbone(

@@ -12,7 +12,8 @@ import typer
 
 from vertebra.cli.paths import PATH
 
-Model = Annotated[str, typer.Argument(help="An id, a folder, or a hub name.")]
+Model = Annotated[str, typer.Argument(help="An id, a folder (an adapter's too), or a hub name.")]
+Base = Annotated[str | None, typer.Option(help="For an adapter's folder: its base; by default the one that it names.")]
 System = Annotated[str | None, typer.Option(help="The system prompt.")]
 Image = Annotated[list[Path] | None, typer.Option(help="An image that stands in the question; repeatable.", **PATH)]
 Page = Annotated[
@@ -30,9 +31,26 @@ Token = Annotated[str | None, typer.Option(help="Token for private repositories.
 
 
 def load(
-    name: str, *, dtype: str | None, device: str | None, attn: str | None, token: str | None, family: str | None = None
+    name: str,
+    *,
+    dtype: str | None,
+    device: str | None,
+    attn: str | None,
+    token: str | None,
+    family: str | None = None,
+    base: str | None = None,
 ) -> Any:
-    """A backbone, or the multimodal model of a folder that holds one; ready to run."""
+    """A backbone, or the multimodal model of a folder that holds one, or either with an adapter on it; ready to run."""
+    if Path(name).is_dir():
+        from vertebra.tune.record import base_of, is_adapter_folder
+
+        if is_adapter_folder(name):
+            from vertebra.tune.adapter import load_adapter
+
+            model = load(base or base_of(name), dtype=dtype, device=device, attn=attn, token=token, family=family)
+            return load_adapter(model, name)[0].eval()
+    if base is not None:
+        raise typer.BadParameter(f"--base is the base of an adapter, and `{name}` is a model of its own; leave it out")
     from vertebra.backbone.registry import load_backbone
     from vertebra.backbone.source import find
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vertebra.cli.asking import Action, Attn, Device, Dtype, Family, Image, Model, Page, Raw, System, Token
+from vertebra.cli.asking import Action, Attn, Base, Device, Dtype, Family, Image, Model, Page, Raw, System, Token
 from vertebra.cli.paths import PATH
 
 app = typer.Typer(add_completion=False)
@@ -42,6 +42,7 @@ def generate(
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the decode step; slow to start.")] = False,
     interactive: Annotated[bool, typer.Option("--interactive", "-i", help="A conversation, line by line.")] = False,
+    base: Base = None,
     dtype: Dtype = None,
     device: Device = None,
     attn: Attn = None,
@@ -68,9 +69,8 @@ def generate(
         repetition_penalty=repetition_penalty, stop_strings=stop, num_beams=num_beams, num_return_sequences=answers,
         constraint=_constraint(regex, choice, json_schema), compile=compiled or None,
     )  # fmt: skip
-    asker = Asker(
-        load(model, dtype=dtype, device=device, attn=attn, token=token, family=family), system=system, raw=raw
-    )
+    loaded = load(model, dtype=dtype, device=device, attn=attn, token=token, family=family, base=base)
+    asker = Asker(loaded, system=system, raw=raw)
     if interactive:
         _converse(asker, prompt, image, page, options)
         return
@@ -116,7 +116,7 @@ def _whole(asker: Any, batch: Any, options: dict[str, Any], *, json: bool) -> No
     from vertebra.cli.output import print_json
 
     print_json({
-        "model": asker.backbone.identifier,
+        "model": asker.backbone.name,
         "text": result.text if len(result) > 1 else result.text[0],
         "tokens": result.tokens if len(result) > 1 else result.tokens[0],
         "stop_reason": result.stop_reason if len(result) > 1 else result.stop_reason[0],

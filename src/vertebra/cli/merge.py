@@ -15,7 +15,9 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def merge(
     base: Annotated[str, typer.Argument(help="The base it was trained on: an id, a folder or a hub name.")],
-    adapter: Annotated[Path, typer.Argument(help="The adapter's folder (runs/NAME/adapter).", **PATH)],
+    adapter: Annotated[
+        Path, typer.Argument(help="The adapter's folder (runs/NAME/adapter), or one of PEFT's.", **PATH)
+    ],
     out: Annotated[Path, typer.Argument(help="Where the merged model goes.", **PATH)],
     dtype: Annotated[str | None, typer.Option(help="What it is written in; that of the base by default.")] = None,
     bound: Annotated[

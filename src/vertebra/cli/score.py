@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vertebra.cli.asking import Attn, Device, Dtype, Family, Image, Model, Page, Raw, System, Token
+from vertebra.cli.asking import Attn, Base, Device, Dtype, Family, Image, Model, Page, Raw, System, Token
 
 app = typer.Typer(add_completion=False)
 
@@ -20,6 +20,7 @@ def score(
     page: Page = None,
     system: System = None,
     raw: Raw = False,
+    base: Base = None,
     dtype: Dtype = None,
     device: Device = None,
     attn: Attn = None,
@@ -34,9 +35,8 @@ def score(
     require_name(model)  # before torch is imported for it
     from vertebra.generate.scoring import score as scored
 
-    asker = Asker(
-        load(model, dtype=dtype, device=device, attn=attn, token=token, family=family), system=system, raw=raw
-    )
+    loaded = load(model, dtype=dtype, device=device, attn=attn, token=token, family=family, base=base)
+    asker = Asker(loaded, system=system, raw=raw)
     question = asker.question(prompt, image, page)
     opened = asker.sequence(question)
     candidates = [_ids(asker, question, opened, one) for one in answer]
@@ -52,7 +52,7 @@ def score(
     if json:
         from vertebra.cli.output import print_json
 
-        print_json({"model": asker.backbone.identifier, "prompt_positions": len(opened), "answers": rows})
+        print_json({"model": asker.backbone.name, "prompt_positions": len(opened), "answers": rows})
         return
     _print(rows)
 

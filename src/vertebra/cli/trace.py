@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vertebra.cli.asking import Action, Attn, Device, Dtype, Family, Image, Model, Page, Raw, System, Token
+from vertebra.cli.asking import Action, Attn, Base, Device, Dtype, Family, Image, Model, Page, Raw, System, Token
 from vertebra.cli.paths import PATH
 
 app = typer.Typer(add_completion=False)
@@ -38,6 +38,7 @@ def trace(
     dtype: Dtype = None,
     device: Device = None,
     attn: Attn = None,
+    base: Base = None,
     family: Family = None,
     token: Token = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -49,9 +50,8 @@ def trace(
     require_name(model)  # before torch is imported for it
     from vertebra.generate.tracing import trace as told
 
-    asker = Asker(
-        load(model, dtype=dtype, device=device, attn=attn, token=token, family=family), system=system, raw=raw
-    )
+    loaded = load(model, dtype=dtype, device=device, attn=attn, token=token, family=family, base=base)
+    asker = Asker(loaded, system=system, raw=raw)
     options = given(
         max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed,
         repetition_penalty=repetition_penalty, chunk=chunk,

@@ -105,7 +105,7 @@ def trace(model: Any, prompt: Any, settings: Settings | None = None, *, row: int
             result = collect(run, run.told(told))
     reason = result.stop_reason[row]
     return Trace(
-        model=begun.source.backbone.identifier,
+        model=begun.source.backbone.name,
         facts=_facts(begun),
         prompt=_prompt(begun, row),
         settings=_settings(wanted),

@@ -130,6 +130,8 @@ def load_adapter(
         parameter.requires_grad_(trainable and (is_adapter(parameter_name) or parameter_name in full))
     for root in roots.values() if not trainable else ():
         root.eval()
+    if parts.backbone is not None:
+        parts.backbone.name = who
     if hasattr(model, "record"):
         model.record.update(found.about.get("record", {}))
     known = ("format", "backbone", "versions", "adapter")

@@ -50,7 +50,7 @@ def digest(folders: Iterable[Path]) -> str:
     return found.hexdigest()[:32]
 
 
-def put_on(module: nn.Module, folder: Path, *, trainable: bool, rows: int | None = None) -> Any:
+def put_on(module: Any, folder: Path, *, trainable: bool, rows: int | None = None) -> Any:
     """PEFT's model of the adapter in a folder around `module`, which it changes in place.
 
     rows: of a language model's tables, how many there were before rows for padding came; the adapter may have so many.

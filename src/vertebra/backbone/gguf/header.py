@@ -173,7 +173,7 @@ def check_extents(header: GgufHeader) -> None:
             raise CheckpointError(
                 f"`{header.file}`: tensor `{tensor.name}` is of type {tensor.type}, which the installed `gguf` does not know"
             )
-        block, width = GGML_QUANT_SIZES[tensor.type]  # type: ignore[index]
+        block, width = GGML_QUANT_SIZES[tensor.type]
         end = header.data_start + tensor.offset + prod(tensor.shape) // block * width
         if end > header.size:
             raise CheckpointError(
