@@ -28,7 +28,7 @@ from vertebra.reading import reading
 PIPELINE = 1
 """Raised whenever the same data and options would give other tokens than before."""
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised whenever the same tokens lie otherwise in an entry; one of another layout is made again under its key."""
 
 MANIFEST = "manifest.json"
