@@ -209,3 +209,13 @@ def test_it_is_for_encoders(gpt2, bert):
     with pytest.raises(DataError, match="no room for 3 special tokens"):
         prepare(ROWS, PairEncoder(bert, YES_NO, max_length=2), cache=False)
     assert Pair("a", "b", 1).label_column == "label"
+
+
+@pytest.mark.parametrize("label", [10**12, 10**400, 1e300, 100_000])
+def test_a_label_beyond_all_classes_is_refused_and_no_head_of_that_size_is_made(label):
+    rows = [{"sentence1": "a", "sentence2": "b", "label": 0}, {"sentence1": "a", "sentence2": "b", "label": label}]
+    if label == 10**400:  # no number that a computer counts with: the column is one of names
+        assert len(Labels.of(open_source(rows))) == 2
+        return
+    with pytest.raises(DataError, match="expected numbers from 0"):
+        Labels.of(open_source(rows))

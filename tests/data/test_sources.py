@@ -302,3 +302,29 @@ def test_rows_of_an_array_on_one_line_are_told_apart(tmp_path):
     assert [isinstance(row, Fault) for row in rows] == [False, True, False, True]
     path.write_text('[{"text": "a"} {"text": "b"}]')
     assert [row.where for row in open_source(path).rows()] == [f"{path}:1, item 1", f"{path}:1, item 2"]
+
+
+@pytest.mark.parametrize("bad", ["7" * 5000, "[" * 100_000 + "]" * 100_000], ids=["digits", "deep"])
+def test_json_that_python_cannot_hold_is_a_fault_of_its_line(tmp_path, bad):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": ' + bad + '}\n{"text": "b"}\n')
+    (tmp_path / "b.json").write_text('[{"text": "a"},\n{"text": ' + bad + '},\n{"text": "b"}]')
+    for name, rows in (("a.jsonl", 2), ("b.json", 1)):
+        found = list(open_source(tmp_path / name).rows())
+        faults = [one for one in found if isinstance(one, Fault)]
+        assert len(found) - len(faults) == rows
+        assert len(faults) == 1
+        assert faults[0].line == 2
+        assert "malformed JSON" in str(faults[0])
+
+
+def test_a_parquet_file_that_is_damaged_inside_is_told(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": [f"some words {n}" for n in range(500)]}), path)
+    data = bytearray(path.read_bytes())
+    data[4:400] = bytes(396)  # the pages; the footer that tells of them is whole
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        list(open_source(path).rows())

@@ -53,6 +53,8 @@ class Budget:
 
     def weight(self, value: Any) -> int:
         """Steps that walking a value takes, with all that is in it; what is in it twice counts twice."""
+        if type(value) is str and len(value) < _TEXT_A_STEP:  # nearly all of them
+            return 1
         return self._measured(value)[0]
 
     def text(self, value: Any) -> int:

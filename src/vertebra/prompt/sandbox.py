@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from functools import lru_cache, wraps
 from itertools import islice
-from types import GeneratorType
+from types import GeneratorType, MethodType
 from typing import Any
 
 import jinja2
@@ -124,9 +124,11 @@ class _Bounded(ImmutableSandboxedEnvironment):
         return budget.weighed("".join(kept))
 
     def call(self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        if type(__obj) is MethodType and __obj.__self__ is self:  # put there by `_Counting`; a template cannot name it
+            return __obj(*args)
         budget = _budget.get()
         given = (*args, *kwargs.values())
-        budget.spend(1 + sum(budget.shallow(value) for value in given))
+        budget.spend(1 + sum(map(budget.shallow, given)))
         method = getattr(__obj, "__wrapped__", __obj)
         owner = getattr(method, "__self__", None)
         if isinstance(owner, (str, bytes, int, float, list, tuple, dict)):
