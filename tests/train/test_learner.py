@@ -170,5 +170,5 @@ def test_a_run_by_a_loss_of_ones_own_by_name_and_by_function(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["nothing", "no.such:thing", f"{__name__}:FAMILIES", f"{__name__}:none"])
 def test_wrong_functions(name: str):
-    with pytest.raises(ConfigError, match="loss function"):
+    with pytest.raises(ConfigError, match=r"loss.function"):
         loss_function(name)
