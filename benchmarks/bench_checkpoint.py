@@ -22,10 +22,10 @@ import torch
 
 from vertebra import config as configs
 from vertebra.config import build
-from vertebra.train import checkpoint
-from vertebra.train.config import RunConfig
-from vertebra.train.run import Prepared
-from vertebra.train.watching.metrics import METRICS, Metrics, read
+from vertebra.training import checkpoint
+from vertebra.training.config import RunConfig
+from vertebra.training.run import Prepared
+from vertebra.training.watching.metrics import METRICS, Metrics, read
 
 STEP = 5.0  # seconds; the goal is said for steps that long
 ROUNDS = 3

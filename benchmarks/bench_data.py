@@ -34,14 +34,14 @@ from data_made import corpus_words, cpu, log_normal, scaled, table_of, texts_of,
 from data_training import bench_training
 from timing import in_turn
 from vertebra.backbone.registry import load_backbone
-from vertebra.data.causal import Blocks, fitted
-from vertebra.data.chat import ChatEncoder
-from vertebra.data.collate import Collator
-from vertebra.data.encoders import TextEncoder
-from vertebra.data.loader import Loader
-from vertebra.data.prepare import prepare
-from vertebra.data.samplers import LengthGrouped, Packed, Shuffled, slots_per_token
-from vertebra.data.tokens import TextTokenizer
+from vertebra.data.batches.collate import Collator
+from vertebra.data.batches.loader import Loader
+from vertebra.data.batches.samplers import LengthGrouped, Packed, Shuffled, slots_per_token
+from vertebra.data.encode.chat import ChatEncoder
+from vertebra.data.encode.encoders import TextEncoder
+from vertebra.data.encode.prepare import prepare
+from vertebra.data.encode.tokens import TextTokenizer
+from vertebra.data.samples.causal import Blocks, fitted
 
 
 def bench_tokenize() -> None:
@@ -219,10 +219,10 @@ STREAM = """
 import resource, sys, time
 from transformers import AutoTokenizer
 from vertebra.backbone.tiny import tiny_checkpoint
-from vertebra.data.collate import Collator
-from vertebra.data.encoders import TextEncoder
-from vertebra.data.samplers import Packed
-from vertebra.data.stream import StreamLoader
+from vertebra.data.batches.collate import Collator
+from vertebra.data.encode.encoders import TextEncoder
+from vertebra.data.batches.samplers import Packed
+from vertebra.data.batches.stream import StreamLoader
 tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint("tiny-gpt2"))
 # One rank of a hundred: it reads every line, and encodes a hundredth of them.
 loader = StreamLoader(sys.argv[1], TextEncoder(tokenizer), Packed(8, 4096), Collator(0), block=32, rank=0, world=100)
@@ -255,8 +255,8 @@ MANY = """
 import json, re, sys, time
 from transformers import AutoTokenizer
 from vertebra.backbone.tiny import tiny_checkpoint
-from vertebra.data.encoders import TextEncoder
-from vertebra.data.prepare import prepare
+from vertebra.data.encode.encoders import TextEncoder
+from vertebra.data.encode.prepare import prepare
 import datasets  # counted in neither
 path, cache = sys.argv[1], sys.argv[2] or False
 encoder = TextEncoder(AutoTokenizer.from_pretrained(tiny_checkpoint("tiny-gpt2")))

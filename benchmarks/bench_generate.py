@@ -27,10 +27,10 @@ from timing import in_turn
 from vertebra.backbone.causal import HFCausalLLMBackbone
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.tiny import tiny_checkpoint
-from vertebra.generate import AllowedIds, fill, generate, prefill
-from vertebra.multimodal.fresh import new_part, new_queries
-from vertebra.multimodal.model import MultimodalModel
-from vertebra.multimodal.patches import PatchEncoder
+from vertebra.decode import AllowedIds, fill, generate, prefill
+from vertebra.model.encoders.patches import PatchEncoder
+from vertebra.model.fresh import new_part, new_queries
+from vertebra.model.model import MultimodalModel
 from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.tokens import TokenSequence
 

@@ -20,12 +20,12 @@ import torch
 from timing import in_turn, paired_ratio
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.tiny import write_tiny
-from vertebra.multimodal.encoding import encode_items
-from vertebra.multimodal.fresh import new_part
-from vertebra.multimodal.inject import inject, place
-from vertebra.multimodal.layout import BoxTables
-from vertebra.multimodal.model import MultimodalModel
-from vertebra.multimodal.patches import PatchEncoder
+from vertebra.model.encoders.boxes import BoxTables
+from vertebra.model.encoders.patches import PatchEncoder
+from vertebra.model.encoding import encode_items
+from vertebra.model.fresh import new_part
+from vertebra.model.inject import inject, place
+from vertebra.model.model import MultimodalModel
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.tokens import TokenSequence
 

@@ -32,16 +32,16 @@ import torch
 
 from vertebra.backbone.registry import load_backbone
 from vertebra.config import build
-from vertebra.data.collate import Collator
-from vertebra.data.loader import Loader
-from vertebra.data.samplers import LengthGrouped, Packed, Sampler
-from vertebra.data.table import ChunkBuilder, Table
-from vertebra.multimodal.model import MultimodalModel
-from vertebra.train.config import RunConfig
-from vertebra.train.feed import Feed
-from vertebra.train.learner import Learner
-from vertebra.train.model import fresh_weights
-from vertebra.train.trainer import ExactTrainer
+from vertebra.data.batches.collate import Collator
+from vertebra.data.batches.loader import Loader
+from vertebra.data.batches.samplers import LengthGrouped, Packed, Sampler
+from vertebra.data.samples.table import ChunkBuilder, Table
+from vertebra.model.model import MultimodalModel
+from vertebra.training.config import RunConfig
+from vertebra.training.feed import Feed
+from vertebra.training.learner import Learner
+from vertebra.training.model import fresh_weights
+from vertebra.training.trainer import ExactTrainer
 
 LONGEST, SAMPLES = 1024, 400
 SHAPE = {"vocab_size": 8000, "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 4,

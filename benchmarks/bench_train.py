@@ -21,19 +21,19 @@ from transformers import Trainer, TrainingArguments
 
 from vertebra.backbone.registry import load_backbone
 from vertebra.config import build
-from vertebra.data.collate import Collator
-from vertebra.data.loader import Loader
-from vertebra.data.samplers import Shuffled
-from vertebra.data.samples import Samples
-from vertebra.multimodal.model import MultimodalModel
+from vertebra.data.batches.collate import Collator
+from vertebra.data.batches.loader import Loader
+from vertebra.data.batches.samplers import Shuffled
+from vertebra.data.samples.samples import Samples
+from vertebra.model.model import MultimodalModel
 from vertebra.sequence.loss import token_losses
-from vertebra.train.config import RunConfig
-from vertebra.train.feed import Feed
-from vertebra.train.head import head_loss
-from vertebra.train.learner import Learner
-from vertebra.train.model import fresh_weights
-from vertebra.train.planning.rehearsal import Alive
-from vertebra.train.trainer import ExactTrainer
+from vertebra.training.config import RunConfig
+from vertebra.training.feed import Feed
+from vertebra.training.head import head_loss
+from vertebra.training.learner import Learner
+from vertebra.training.model import fresh_weights
+from vertebra.training.planning.rehearsal import Alive
+from vertebra.training.trainer import ExactTrainer
 from vertebra.tune.lora import LoraSettings, add_lora
 from vertebra.tune.merge import merge_in_place
 

@@ -13,9 +13,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from timing import in_turn
-from vertebra.data.corpus import python_corpus
-from vertebra.data.rows import Row
-from vertebra.data.table import ChunkBuilder, Table
+from vertebra.data.read.corpus import python_corpus
+from vertebra.data.read.rows import Row
+from vertebra.data.samples.table import ChunkBuilder, Table
 
 EOS = "<|endoftext|>"
 SCALE = 1.0

@@ -6,10 +6,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from data_made import cpu, log_normal, scaled, table_of
-from vertebra.data.collate import Collator
-from vertebra.data.loader import Loader
-from vertebra.data.samplers import LengthGrouped, Packed, Sampler, Shuffled, slots_per_token
-from vertebra.data.table import Table
+from vertebra.data.batches.collate import Collator
+from vertebra.data.batches.loader import Loader
+from vertebra.data.batches.samplers import LengthGrouped, Packed, Sampler, Shuffled, slots_per_token
+from vertebra.data.samples.table import Table
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.loss import sequence_loss
 from vertebra.sequence.masks import AttentionFacts, plan

@@ -26,9 +26,9 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from vertebra.backbone.causal import HFCausalLLMBackbone
 from vertebra.backbone.tiny import tiny_checkpoint
-from vertebra.generate import AllowedIds, fill, generate, prefill
-from vertebra.multimodal.fresh import new_queries
-from vertebra.multimodal.model import MultimodalModel
+from vertebra.decode import AllowedIds, fill, generate, prefill
+from vertebra.model.fresh import new_queries
+from vertebra.model.model import MultimodalModel
 from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.tokens import TokenSequence
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from rich.console import Console
 
 from vertebra import MultimodalModel, load_backbone, render
-from vertebra.generate import trace
-from vertebra.generate.trace_html import page
-from vertebra.generate.trace_text import print_trace
+from vertebra.decode import trace
+from vertebra.decode.trace.html import page
+from vertebra.decode.trace.terminal import print_trace
 
 PICTURES = Path(__file__).parent / "pictures"
 EXAMPLES = Path(__file__).parents[1] / "examples"

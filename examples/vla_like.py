@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from vertebra import FusedTowers, MultimodalModel, VisionTower, load_backbone, new_part
-from vertebra.multimodal.vision.tiny import tiny_vision_checkpoint
+from vertebra.model.encoders.vision.tiny import tiny_vision_checkpoint
 
 QUESTION = "What action should the robot take to reach the bar?"
 FIRST_ACTION = 900  # in OpenVLA the last 256 ids of the vocabulary; here its last few

@@ -19,16 +19,45 @@ FLOORS: list[set[str]] = [
     {"sequence"},
     {"prompt", "action"},
     {"backbone"},
-    {"multimodal"},
-    {"generate", "tune", "data"},
-    {"train", "interop", "serve"},
-    {"evaluate", "check"},
+    {"model"},
+    {"decode", "tune", "data"},
+    {"training", "interop", "serve"},
+    {"evaluate", "checks"},
     {"cli"},
 ]
 FLOOR = {package: number for number, floor in enumerate(FLOORS) for package in floor}
 
 # The only doors through which transformers enters.
-TRANSFORMERS_DOORS = ("compat", "backbone", "multimodal.vision", "generate.hf", "data.masked", "train")
+TRANSFORMERS_DOORS = (
+    "compat",
+    "backbone",
+    "model.encoders.vision",
+    "decode.state",
+    "decode.hf",
+    "data.encode",
+    "training",
+)
+
+
+# The same inside a package: its rooms and files from the ground up. Those of one set do not know each other.
+ROOMS: dict[str, list[set[str]]] = {
+    "data": [{"read"}, {"samples"}, {"encode"}, {"batches"}, {"look"}],
+    "decode": [
+        {"keys", "state"},
+        {"settings"},
+        {"choose"},
+        {"result", "fill", "start"},
+        {"hf", "engine", "scoring"},
+        {"call", "parallel"},
+        {"trace"},
+    ],
+    "model": [
+        {"inject", "inputs", "projectors", "selected", "hook"},
+        {"encoders"},
+        {"encoding", "folder", "fresh", "describe"},
+        {"model"},
+    ],
+}
 
 
 def modules() -> list[Path]:
@@ -73,6 +102,24 @@ def test_imports_go_down_the_floors(path: Path):
         if FLOOR.get(other, 99) >= FLOOR[own]:
             wrong.append(f"{path.name}:{line} imports {module}")
     assert not wrong, f"{own} may import only from floors below it: {wrong}"
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_imports_go_down_inside_a_package(package: str):
+    height = {room: number for number, rooms in enumerate(ROOMS[package]) for room in rooms}
+    wrong = []
+    for path in (SRC / package).rglob("*.py"):
+        own = name_of(path).split(".")
+        if len(own) < 2:
+            continue  # the package itself resolves names lazily
+        assert own[1] in height, f"`{'.'.join(own)}` stands in no room: add it to ROOMS"
+        for line, module in imports_of(path):
+            parts = module.split(".")
+            if parts[:2] != ["vertebra", package] or len(parts) < 3 or parts[2] == own[1]:
+                continue
+            if height.get(parts[2], 99) >= height[own[1]]:
+                wrong.append(f"{path.relative_to(SRC)}:{line} imports {module}")
+    assert not wrong, f"rooms may import only from below: {wrong}"
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)

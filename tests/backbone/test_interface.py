@@ -12,11 +12,11 @@ from torch import nn
 from tests.backbone.foreign import ForeignBackbone
 from vertebra import LLMBackbone, MultimodalModel, load_backbone, tiny_checkpoint
 from vertebra.backbone.vocabulary import grow_vocabulary, undo_growth
-from vertebra.check.run import check_backbone
+from vertebra.checks.run import check_backbone
+from vertebra.decode.call import generate
 from vertebra.errors import BackboneError
-from vertebra.generate.call import generate
-from vertebra.multimodal.fresh import new_part
-from vertebra.multimodal.patches import PatchEncoder
+from vertebra.model.encoders.patches import PatchEncoder
+from vertebra.model.fresh import new_part
 from vertebra.sequence.tokens import TokenSequence
 
 

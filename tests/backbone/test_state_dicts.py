@@ -14,8 +14,8 @@ from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.tiny import TINY
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.backbone.weights import left_on_meta
+from vertebra.decode.call import generate
 from vertebra.errors import BackboneError
-from vertebra.generate.call import generate
 from vertebra.sequence.tokens import TokenSequence
 
 

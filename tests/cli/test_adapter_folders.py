@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from tests.tune.models import backbone, train_a_little, with_parts
 from vertebra.backbone.tiny import tiny_checkpoint
 from vertebra.backbone.vocabulary import grow_vocabulary
-from vertebra.multimodal.model import MultimodalModel
+from vertebra.model.model import MultimodalModel
 from vertebra.tune.adapter import load_adapter, save_adapter
 from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.lora import LoraSettings

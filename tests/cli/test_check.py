@@ -12,7 +12,7 @@ import pytest
 
 from vertebra.backbone.families.table import FAMILIES, MODELS, ModelRow
 from vertebra.backbone.tiny import tiny_checkpoint, write_tiny
-from vertebra.check.table import CHECKS
+from vertebra.checks.table import CHECKS
 from vertebra.cli import check as command
 
 

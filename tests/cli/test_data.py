@@ -89,7 +89,7 @@ def test_check_says_what_must_be_mended(data, tmp_path):
 
 
 def test_packing_and_the_corpus(data, monkeypatch):
-    monkeypatch.setattr("vertebra.data.setup.CORPUS_SIZE", 0.1)
+    monkeypatch.setattr("vertebra.data.look.setup.CORPUS_SIZE", 0.1)
     done = data("check", "stdlib:docstrings", "--model", "tiny-mistral", "--size", 64)
     assert done.exit_code == 0, done.output
     assert "packed = unpacked  pass" in done.output

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vertebra.generate.call import generate
-from vertebra.generate.constraint import AllowedIds
-from vertebra.multimodal.model import MultimodalModel
+from vertebra.decode.call import generate
+from vertebra.decode.choose.constraint import AllowedIds
+from vertebra.model.model import MultimodalModel
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ASKED = "What action should the robot take to reach the bar?"

@@ -12,15 +12,15 @@ import pytest
 from PIL import Image
 
 from vertebra.backbone.registry import load_backbone
-from vertebra.generate.call import generate
-from vertebra.generate.scoring import score
-from vertebra.multimodal.fresh import new_part
-from vertebra.multimodal.layout import BoxTables
-from vertebra.multimodal.model import MultimodalModel
-from vertebra.multimodal.patches import PatchEncoder
-from vertebra.multimodal.vision.fused import FusedTowers
-from vertebra.multimodal.vision.tiny import tiny_vision_checkpoint
-from vertebra.multimodal.vision.tower import VisionTower
+from vertebra.decode.call import generate
+from vertebra.decode.scoring import score
+from vertebra.model.encoders.boxes import BoxTables
+from vertebra.model.encoders.patches import PatchEncoder
+from vertebra.model.encoders.vision.fused import FusedTowers
+from vertebra.model.encoders.vision.tiny import tiny_vision_checkpoint
+from vertebra.model.encoders.vision.tower import VisionTower
+from vertebra.model.fresh import new_part
+from vertebra.model.model import MultimodalModel
 from vertebra.prompt.rendering import render
 
 ASKED = "What is on the table?"

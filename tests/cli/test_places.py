@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.test_bad_input import chat
+from tests.training.test_bad_input import chat
 from vertebra.errors import CheckpointError
 from vertebra.folders import require_place
 

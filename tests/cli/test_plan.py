@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vertebra.cli.plan import amount_text, time_text
-from vertebra.train.planning.plan import BOUNDS
+from vertebra.training.planning.plan import BOUNDS
 
 RECIPE = (
     "plan",

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from tests.generate.plain import MIXED, WINDOW
+from tests.decode.plain import MIXED, WINDOW
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.tiny import TINY, write_tiny
-from vertebra.generate.sampling import drawn
+from vertebra.decode.choose.sampling import drawn
 
 POSITIONS = 2048
 # One layer of each kind that the family has: what is wrong at a boundary is wrong in the first.

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tests.contract.long import LONG, is_drawn, is_greedy, long_model, near, taught
-from tests.generate.plain import backbone
+from tests.decode.plain import backbone
+from vertebra.decode.call import generate, stream
+from vertebra.decode.state.decoding import AHEAD
+from vertebra.decode.trace.trace import trace
 from vertebra.errors import TooLongError
-from vertebra.generate.call import generate, stream
-from vertebra.generate.state import AHEAD
-from vertebra.generate.tracing import trace
 from vertebra.sequence.tokens import TokenSequence
 
 PROMPTS = [TokenSequence.of(range(10, 22)), TokenSequence.of(range(30, 35))]
@@ -24,7 +24,7 @@ assert LONGEST > 4 * AHEAD
 @pytest.fixture
 def small(monkeypatch):
     """Positions are made eight steps ahead, so that short answers reach their end many times."""
-    monkeypatch.setattr("vertebra.generate.state.AHEAD", 8)
+    monkeypatch.setattr("vertebra.decode.state.decoding.AHEAD", 8)
 
 
 @pytest.mark.parametrize("name", LONG)

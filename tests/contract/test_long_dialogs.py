@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.contract.long import long_model
-from vertebra.generate.prefilling import prefill
+from vertebra.decode.state.prefill import prefill
 from vertebra.sequence.tokens import TokenSequence
 
 FAMILIES = ("tiny-llama2", "tiny-mistral", "tiny-gemma3", "tiny-opt", "tiny-gpt2", "tiny-qwen2+window")
@@ -107,7 +107,7 @@ class Walk:
 @pytest.fixture
 def small(monkeypatch):
     """Positions are made four steps ahead, so that every answer leaves what was made."""
-    monkeypatch.setattr("vertebra.generate.state.AHEAD", 4)
+    monkeypatch.setattr("vertebra.decode.state.decoding.AHEAD", 4)
 
 
 @pytest.mark.usefixtures("small")

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.data.collate import Collator
-from vertebra.data.encoders import Encoder, Placed
-from vertebra.data.formats import Text
-from vertebra.data.rows import Fault
-from vertebra.data.samplers import InOrder, LengthGrouped, Packed, Shuffled
-from vertebra.data.stream import StreamLoader
-from vertebra.data.table import ChunkBuilder
+from vertebra.data.batches.collate import Collator
+from vertebra.data.batches.samplers import InOrder, LengthGrouped, Packed, Shuffled
+from vertebra.data.batches.stream import StreamLoader
+from vertebra.data.encode.encoders import Encoder, Placed
+from vertebra.data.read.formats import Text
+from vertebra.data.read.rows import Fault
+from vertebra.data.samples.table import ChunkBuilder
 
 
 class Numbers(Encoder):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from vertebra.data.rows import Fault, digest
-from vertebra.data.table import ChunkBuilder, Table
+from vertebra.data.read.rows import Fault, digest
+from vertebra.data.samples.table import ChunkBuilder, Table
 
 
 def table_of(

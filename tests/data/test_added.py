@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from vertebra.backbone.registry import load_backbone
-from vertebra.data.added import grow_to, tell_unused, trusted_roles, uses
-from vertebra.data.chat import ChatEncoder
-from vertebra.data.encoders import TextEncoder
-from vertebra.data.prepare import prepare
-from vertebra.data.report import check_data
-from vertebra.data.setup import Model, set_up
+from vertebra.data.encode.added import grow_to, tell_unused, trusted_roles, uses
+from vertebra.data.encode.chat import ChatEncoder
+from vertebra.data.encode.encoders import TextEncoder
+from vertebra.data.encode.prepare import prepare
+from vertebra.data.look.report import check_data
+from vertebra.data.look.setup import Model, set_up
 from vertebra.errors import ConfigError, PromptError, UnknownNameError
 
 ACT = "<ACT>"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vertebra.data.causal import Blocks, Windows, fitted
-from vertebra.data.samples import check_supervised
+from vertebra.data.samples.causal import Blocks, Windows, fitted
+from vertebra.data.samples.samples import check_supervised
 from vertebra.errors import ConfigError, DataError, TooLongError, UnknownNameError
 from vertebra.sequence.tokens import Role
 

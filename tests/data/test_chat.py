@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vertebra.data.causal import fitted
-from vertebra.data.chat import ChatEncoder, ImageFeatures
-from vertebra.data.collate import Collator
-from vertebra.data.labels import Labels
-from vertebra.data.loader import Loader
-from vertebra.data.prepare import prepare
-from vertebra.data.samplers import InOrder, Packed
+from vertebra.data.batches.collate import Collator
+from vertebra.data.batches.loader import Loader
+from vertebra.data.batches.samplers import InOrder, Packed
+from vertebra.data.encode.chat import ChatEncoder, ImageFeatures
+from vertebra.data.encode.prepare import prepare
+from vertebra.data.read.labels import Labels
+from vertebra.data.samples.causal import fitted
 from vertebra.errors import DataError, TooLongError, UnknownNameError
-from vertebra.multimodal.images import Preparation
+from vertebra.model.encoders.images import Preparation
 from vertebra.prompt.rendering import render
 from vertebra.sequence.tokens import Role
 

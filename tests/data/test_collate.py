@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vertebra.data.collate import Collator
-from vertebra.data.samples import as_sequence
+from vertebra.data.batches.collate import Collator
+from vertebra.data.samples.samples import as_sequence
 from vertebra.errors import SequenceError, TooLongError
 from vertebra.sequence.batch import collate
 from vertebra.sequence.tokens import TokenSequence

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from vertebra.data.corpus import corpus_split, python_corpus
-from vertebra.data.encoders import TextEncoder
-from vertebra.data.prepare import prepare
-from vertebra.data.rows import Row
+from vertebra.data.encode.encoders import TextEncoder
+from vertebra.data.encode.prepare import prepare
+from vertebra.data.read.corpus import corpus_split, python_corpus
+from vertebra.data.read.rows import Row
 from vertebra.errors import UnknownNameError
 
 

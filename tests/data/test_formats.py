@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from vertebra.data.conversations import Conversation
-from vertebra.data.formats import Pair, Reader, Text, detect
-from vertebra.data.rows import Fault, Row
+from vertebra.data.read.conversations import Conversation
+from vertebra.data.read.formats import Pair, Reader, Text, detect
+from vertebra.data.read.rows import Fault, Row
 from vertebra.errors import DataError, UnknownNameError
 
 ASKED = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"})

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vertebra.data.causal import Blocks
-from vertebra.data.encoders import TextEncoder, WordEncoder
-from vertebra.data.keytokens import KeyTokens, KeywordFilter, Weighted
-from vertebra.data.masked.masks import Masked, Masking
-from vertebra.data.prepare import prepare
+from vertebra.data.encode.encoders import TextEncoder, WordEncoder
+from vertebra.data.encode.keytokens import KeyTokens, KeywordFilter, Weighted
+from vertebra.data.encode.masks import Masked, Masking
+from vertebra.data.encode.prepare import prepare
+from vertebra.data.samples.causal import Blocks
 from vertebra.errors import ConfigError, UnknownNameError
 
 from .tables import table_of

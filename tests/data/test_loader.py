@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vertebra.data.causal import Blocks
-from vertebra.data.collate import Collator
-from vertebra.data.loader import Loader, whole_again
-from vertebra.data.mixture import TableMixture
-from vertebra.data.samplers import InOrder, LengthGrouped, Packed, Shuffled, slots_per_token
+from vertebra.data.batches.collate import Collator
+from vertebra.data.batches.loader import Loader, whole_again
+from vertebra.data.batches.samplers import InOrder, LengthGrouped, Packed, Shuffled, slots_per_token
+from vertebra.data.samples.causal import Blocks
+from vertebra.data.samples.mixture import TableMixture
 from vertebra.errors import ConfigError, DataError, TooLongError
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.loss import count_items

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vertebra.data.causal import Windows, fitted
-from vertebra.data.mixture import STOPS, Mixture, TableMixture, interleaved
-from vertebra.data.samples import Picked
+from vertebra.data.samples.causal import Windows, fitted
+from vertebra.data.samples.mixture import STOPS, Mixture, TableMixture, interleaved
+from vertebra.data.samples.samples import Picked
 from vertebra.errors import ConfigError, DataError, UnknownNameError
 
 from .tables import table_of

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification
 
 from vertebra.backbone.tiny import tiny_checkpoint
-from vertebra.data.collate import Collator
-from vertebra.data.formats import Pair
-from vertebra.data.labels import Labels
-from vertebra.data.loader import Loader
-from vertebra.data.masked.classifier import load_classifier
-from vertebra.data.pairs import Classified, PairEncoder
-from vertebra.data.prepare import prepare
-from vertebra.data.samplers import Shuffled
-from vertebra.data.sources.open import open_source
+from vertebra.data.batches.collate import Collator
+from vertebra.data.batches.loader import Loader
+from vertebra.data.batches.samplers import Shuffled
+from vertebra.data.encode.classifier import load_classifier
+from vertebra.data.encode.pairs import Classified, PairEncoder
+from vertebra.data.encode.prepare import prepare
+from vertebra.data.read.formats import Pair
+from vertebra.data.read.labels import Labels
+from vertebra.data.read.open import open_source
 from vertebra.errors import ConfigError, DataError, VocabularyError
 
 from .tokenizers import tokenizer_of

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from vertebra import log
-from vertebra.data.cache import MANIFEST, Cache
-from vertebra.data.encoders import TextEncoder, WordEncoder
-from vertebra.data.prepare import prepare
-from vertebra.data.sources.files import JsonLines
-from vertebra.data.sources.open import open_source
-from vertebra.data.table import Chunk, Table, documents_of
+from vertebra.data.encode.cache import MANIFEST, Cache
+from vertebra.data.encode.encoders import TextEncoder, WordEncoder
+from vertebra.data.encode.prepare import prepare
+from vertebra.data.read.files import JsonLines
+from vertebra.data.read.open import open_source
+from vertebra.data.samples.table import Chunk, Table, documents_of
 from vertebra.errors import ConfigError, DataError
 
 from .tokenizers import tokenizer_of
@@ -191,7 +191,7 @@ def test_weights_of_rows(jsonl, gpt2, tmp_path):
 
 @pytest.mark.parametrize("span", [(0, 5), (3, 40), (0, 10**9), (7, 7)])
 def test_the_stream_is_the_rows_in_order(span, jsonl, gpt2, tmp_path, monkeypatch):
-    monkeypatch.setattr("vertebra.data.prepare.SPAN", 3)
+    monkeypatch.setattr("vertebra.data.encode.prepare.SPAN", 3)
     table = prepare(jsonl(ROWS[:20]), TextEncoder(gpt2), cache=tmp_path / "c")
     assert len(table.chunks) > 3
     whole = [token for row in rows_of(table) for token in row]
@@ -203,7 +203,7 @@ def test_the_stream_is_the_rows_in_order(span, jsonl, gpt2, tmp_path, monkeypatc
 
 
 def test_long_texts_are_encoded_in_small_batches(gpt2, monkeypatch):
-    monkeypatch.setattr("vertebra.data.prepare.HELD", 100)
+    monkeypatch.setattr("vertebra.data.encode.prepare.HELD", 100)
     texts = ["word " * 30] * 7
     table = prepare(texts, TextEncoder(gpt2), cache=False)
     assert len(table.chunks) == 7
@@ -237,8 +237,8 @@ def test_a_read_only_cache_is_read(tmp_path, gpt2, monkeypatch):
 FULL = """
 import resource, signal, sys
 from tests.data.tokenizers import tokenizer_of
-from vertebra.data.encoders import TextEncoder
-from vertebra.data.prepare import prepare
+from vertebra.data.encode.encoders import TextEncoder
+from vertebra.data.encode.prepare import prepare
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 encoder = TextEncoder(tokenizer_of("tiny-gpt2"))
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # the disk, as far as this process can see
@@ -282,8 +282,8 @@ def test_bars_are_for_terminals(monkeypatch, capfd, gpt2, tmp_path):
     prepare(["a"] * 10, TextEncoder(gpt2), cache=tmp_path)
     assert capfd.readouterr() == ("", "")
     code = (
-        "from data.tokenizers import tokenizer_of\nfrom vertebra.data.encoders import TextEncoder\n"
-        "from vertebra.data.prepare import prepare\n"
+        "from data.tokenizers import tokenizer_of\nfrom vertebra.data.encode.encoders import TextEncoder\n"
+        "from vertebra.data.encode.prepare import prepare\n"
         f"for cache in (False, {str(tmp_path / 'bar')!r}):\n"
         "    prepare(['a b'] * 1500, TextEncoder(tokenizer_of('tiny-gpt2')), cache=cache)\n"
     )

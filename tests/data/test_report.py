@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from vertebra.backbone.registry import load_backbone
-from vertebra.data.chat import ChatEncoder
-from vertebra.data.collate import Collator
-from vertebra.data.loader import Loader
-from vertebra.data.prepare import prepare
-from vertebra.data.report import check_data, check_packing, histogram
-from vertebra.data.samplers import InOrder
-from vertebra.data.setup import Model, set_up
-from vertebra.data.stats import padding_of, write_picture
+from vertebra.data.batches.collate import Collator
+from vertebra.data.batches.loader import Loader
+from vertebra.data.batches.samplers import InOrder
+from vertebra.data.encode.chat import ChatEncoder
+from vertebra.data.encode.prepare import prepare
+from vertebra.data.look.report import check_data, check_packing, histogram
+from vertebra.data.look.setup import Model, set_up
+from vertebra.data.look.stats import padding_of, write_picture
 from vertebra.errors import ConfigError, DataError, UnknownNameError
 
 from .files import CHAT, ENCODER, FILES, TEXT, TURNS
@@ -181,7 +181,7 @@ def test_packing_is_held_against_the_model(models, monkeypatch):
 
 
 def test_combinations_that_cannot_work(models, jsonl, monkeypatch):
-    monkeypatch.setattr("vertebra.data.setup.CORPUS_SIZE", 0.1)
+    monkeypatch.setattr("vertebra.data.look.setup.CORPUS_SIZE", 0.1)
     path = str(jsonl([{"text": "a"}]))
     with pytest.raises(ConfigError, match="cannot do `masked` on text"):
         set_up(path, models[TEXT], objective="masked")

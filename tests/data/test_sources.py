@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vertebra.data.rows import Fault, Faults, Row, Source
-from vertebra.data.sources.combined import Chain, split
-from vertebra.data.sources.files import JsonLines, TextFile
-from vertebra.data.sources.open import open_source
-from vertebra.data.sources.tables import Items
+from vertebra.data.read.combined import Chain, split
+from vertebra.data.read.files import JsonLines, TextFile
+from vertebra.data.read.open import open_source
+from vertebra.data.read.rows import Fault, Faults, Row, Source
+from vertebra.data.read.tables import Items
 from vertebra.errors import ConfigError, DataError, NetworkError, UnknownNameError
 
 from .files import FILES

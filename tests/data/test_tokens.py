@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vertebra.data.tokens import TextTokenizer, block_size, framed, joined, stop_id
+from vertebra.data.encode.tokens import TextTokenizer, block_size, framed, joined, stop_id
 from vertebra.errors import VocabularyError
 
 from .tokenizers import tokenizer_of

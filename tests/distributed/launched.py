@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.distributed.worker import settings_of
-from tests.train.models import Words, trainer
-from vertebra.train import checkpoint
-from vertebra.train.watching.metrics import read, without_clock
+from tests.training.models import Words, trainer
+from vertebra.training import checkpoint
+from vertebra.training.watching.metrics import read, without_clock
 
 ROOT = Path(__file__).parents[2]
 

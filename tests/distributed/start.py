@@ -10,15 +10,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from tests.train.models import config
+from tests.training.models import config
 from vertebra.backbone.registry import load_backbone
-from vertebra.multimodal.fresh import new_part
-from vertebra.multimodal.model import MultimodalModel
-from vertebra.multimodal.patches import PatchEncoder
-from vertebra.train.learner import Learner
-from vertebra.train.model import build_model
-from vertebra.train.scale.sharding import shard
-from vertebra.train.scale.start import late_of
+from vertebra.model.encoders.patches import PatchEncoder
+from vertebra.model.fresh import new_part
+from vertebra.model.model import MultimodalModel
+from vertebra.training.learner import Learner
+from vertebra.training.model import build_model
+from vertebra.training.scale.sharding import shard
+from vertebra.training.scale.start import late_of
 from vertebra.tune.choose import choose
 
 CPU = torch.device("cpu")

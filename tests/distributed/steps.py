@@ -15,20 +15,20 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
 
-from tests.train.models import Words, config, tiny, trainer
+from tests.training.models import Words, config, tiny, trainer
 from vertebra.backbone.registry import load_backbone
-from vertebra.data.collate import Collator
-from vertebra.data.loader import Loader
-from vertebra.data.samplers import Packed
-from vertebra.multimodal.fresh import new_part, new_queries
-from vertebra.multimodal.model import MultimodalModel
-from vertebra.multimodal.patches import PatchEncoder
+from vertebra.data.batches.collate import Collator
+from vertebra.data.batches.loader import Loader
+from vertebra.data.batches.samplers import Packed
+from vertebra.model.encoders.patches import PatchEncoder
+from vertebra.model.fresh import new_part, new_queries
+from vertebra.model.model import MultimodalModel
 from vertebra.sequence.batch import collate
 from vertebra.sequence.loss import count_items
 from vertebra.sequence.tokens import TokenSequence
-from vertebra.train.learner import Learner
-from vertebra.train.optim import make_optimizer
-from vertebra.train.scale.sharding import shard
+from vertebra.training.learner import Learner
+from vertebra.training.optim import make_optimizer
+from vertebra.training.scale.sharding import shard
 from vertebra.tune.choose import choose
 
 

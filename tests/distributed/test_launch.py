@@ -17,13 +17,13 @@ import torch
 
 from tests.distributed import whole
 from tests.distributed.launched import assert_same_curve, curve, environment, launch
-from tests.train.terminal import LONG
+from tests.training.terminal import LONG
 from vertebra.backbone.weights import mapped_tensors
 from vertebra.cli import launch as launching
 from vertebra.errors import CheckpointError
-from vertebra.train import checkpoint
-from vertebra.train.run import train
-from vertebra.train.scale.export import export
+from vertebra.training import checkpoint
+from vertebra.training.run import train
+from vertebra.training.scale.export import export
 
 pytestmark = pytest.mark.distributed
 

@@ -11,13 +11,13 @@ import torch
 from tests.distributed.launched import alone, assert_same_curve, curve, launch, step_3
 from tests.distributed.start import STARTS, prepare
 from tests.distributed.steps import gradients
-from tests.train.models import Words, config, trainer
+from tests.training.models import Words, config, trainer
 from vertebra.backbone.weights import mapped_tensors
 from vertebra.errors import CheckpointError, ConfigError
-from vertebra.train import checkpoint
-from vertebra.train.config import ParallelConfig
-from vertebra.train.scale.sharding import check_hybrid
-from vertebra.train.scale.shards import consolidate
+from vertebra.training import checkpoint
+from vertebra.training.config import ParallelConfig
+from vertebra.training.scale.sharding import check_hybrid
+from vertebra.training.scale.shards import consolidate
 
 pytestmark = pytest.mark.distributed
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vertebra.train.recipes import read_recipe
-from vertebra.train.run import tiny_config, train
+from vertebra.training.recipes import read_recipe
+from vertebra.training.run import tiny_config, train
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "chat-full.yaml"
 # the best evaluation is not the last: the learning rate is far too high

@@ -14,8 +14,8 @@ from typing import Any
 import torch.distributed as dist
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
-from tests.train.models import Words, config, trainer
-from vertebra.train import checkpoint
+from tests.training.models import Words, config, trainer
+from vertebra.training import checkpoint
 
 SETTINGS: dict[str, Any] = {
     "steps": 6,

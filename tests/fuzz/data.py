@@ -79,14 +79,14 @@ def damage(folder: Path, draw: random.Random, outside: Path) -> str:
 def use(folder: Path, kind: str, draw: random.Random) -> None:
     """Encode all rows, as training does before its first step; draw a run's report and cut its metrics back."""
     from tests.data.tokenizers import tokenizer_of
-    from vertebra.data.chat import ChatEncoder
-    from vertebra.data.encoders import TextEncoder
-    from vertebra.data.pairs import Labels, PairEncoder
-    from vertebra.data.prepare import prepare
-    from vertebra.data.sources.open import open_source
+    from vertebra.data.encode.chat import ChatEncoder
+    from vertebra.data.encode.encoders import TextEncoder
+    from vertebra.data.encode.pairs import Labels, PairEncoder
+    from vertebra.data.encode.prepare import prepare
+    from vertebra.data.read.open import open_source
     from vertebra.prompt.chat_template import TemplatePromptBuilder
-    from vertebra.train.watching.metrics import Metrics
-    from vertebra.train.watching.report import write_report
+    from vertebra.training.watching.metrics import Metrics
+    from vertebra.training.watching.report import write_report
 
     if kind == "run":
         Metrics(folder).cut_back(2)

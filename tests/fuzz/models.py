@@ -74,8 +74,8 @@ def make(folder: Path) -> None:
 
 def use(folder: Path, kind: str, draw: random.Random) -> None:
     from vertebra.backbone.registry import load_backbone
-    from vertebra.multimodal.describe import describe, holds_parts
-    from vertebra.multimodal.model import MultimodalModel
+    from vertebra.model.describe import describe, holds_parts
+    from vertebra.model.model import MultimodalModel
     from vertebra.prompt.chat_template import TemplatePromptBuilder
     from vertebra.prompt.rendering import render
     from vertebra.tune.adapter import load_adapter

@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from vertebra.backbone.registry import load_backbone
-from vertebra.multimodal.fresh import new_part, new_queries
-from vertebra.multimodal.layout import BoxTables
-from vertebra.multimodal.model import MultimodalModel
-from vertebra.multimodal.part import Part
-from vertebra.multimodal.patches import PatchEncoder
-from vertebra.multimodal.projectors import Projector
-from vertebra.multimodal.queries import Queries
-from vertebra.multimodal.vision import VisionTower
-from vertebra.multimodal.vision.tiny import tiny_vision_checkpoint
+from vertebra.model.encoders.boxes import BoxTables
+from vertebra.model.encoders.part import Part
+from vertebra.model.encoders.patches import PatchEncoder
+from vertebra.model.encoders.queries import Queries
+from vertebra.model.encoders.vision import VisionTower
+from vertebra.model.encoders.vision.tiny import tiny_vision_checkpoint
+from vertebra.model.fresh import new_part, new_queries
+from vertebra.model.model import MultimodalModel
+from vertebra.model.projectors import Projector
 from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.tokens import TokenSequence
 

@@ -11,7 +11,7 @@ import torch
 from tests.tune.models import backbone, batch_for, row_of_all_kinds, trained, with_all_kinds, with_parts
 from vertebra.backbone.tiny import TINY
 from vertebra.errors import ConfigError
-from vertebra.multimodal.model import MultimodalModel
+from vertebra.model.model import MultimodalModel
 from vertebra.tune.choose import STAGES, Stage, TuneConfig, choose
 from vertebra.tune.gradients import check_gradients
 from vertebra.tune.lora import LoraSettings

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from tests.tune.models import row_of_all_kinds, trained, with_all_kinds
 from vertebra.backbone.vocabulary import grow_vocabulary
+from vertebra.decode.call import generate
 from vertebra.errors import CheckpointError
-from vertebra.generate.call import generate
-from vertebra.multimodal.fresh import new_queries
-from vertebra.multimodal.model import MultimodalModel
+from vertebra.model.fresh import new_queries
+from vertebra.model.model import MultimodalModel
 from vertebra.tune.adapter import load_adapter, save_adapter
 from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.lora import LoraSettings, has_adapter
@@ -113,7 +113,7 @@ def test_merging_into_half_precision_keeps_its_type(tmp_path: Path):
 def test_merging_loads_the_base_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     base, folder, _ = made(tmp_path)
     loads: list[Any] = []
-    for module in ("vertebra.tune.adapter", "vertebra.multimodal.folder"):
+    for module in ("vertebra.tune.adapter", "vertebra.model.folder"):
 
         def counted(*given: Any, _real: Any = sys.modules[module].load_backbone, **options: Any) -> Any:
             loads.append(given)

@@ -14,14 +14,14 @@ from vertebra.backbone.matrices import matrices
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.vocabulary import grow_vocabulary, new_row_ids, restricted_parameters, undo_growth
 from vertebra.errors import ConfigError
-from vertebra.multimodal.model import MultimodalModel
-from vertebra.train import checkpoint
-from vertebra.train.config import RunConfig
-from vertebra.train.learner import Learner
-from vertebra.train.optim import groups
-from vertebra.train.recipes import read_recipe
-from vertebra.train.run import train
-from vertebra.train.scale.sharding import shard
+from vertebra.model.model import MultimodalModel
+from vertebra.training import checkpoint
+from vertebra.training.config import RunConfig
+from vertebra.training.learner import Learner
+from vertebra.training.optim import groups
+from vertebra.training.recipes import read_recipe
+from vertebra.training.run import train
+from vertebra.training.scale.sharding import shard
 from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.gradients import check_gradients
 from vertebra.tune.table import what_trains

@@ -14,8 +14,8 @@ import torch
 from tests.tune.models import backbone, some_ids, train_a_little
 from vertebra.backbone.tiny import TINY
 from vertebra.backbone.vocabulary import grow_vocabulary, new_row_ids
-from vertebra.multimodal.model import MultimodalModel
-from vertebra.train.learner import head_rule
+from vertebra.model.model import MultimodalModel
+from vertebra.training.learner import head_rule
 from vertebra.tune.adapter import load_adapter, save_adapter
 from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.lora import LoraSettings

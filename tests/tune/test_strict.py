@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.tune.models import backbone, expected_logits, row_of_all_kinds, trained, with_all_kinds
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.errors import CheckpointError
-from vertebra.multimodal.model import MultimodalModel
+from vertebra.model.model import MultimodalModel
 from vertebra.tune.adapter import load_adapter, save_adapter
 from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.lora import LoraSettings

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from vertebra.check.results import Report
+    from vertebra.checks.results import Report
 
 app = typer.Typer(add_completion=False)
 
@@ -40,7 +40,7 @@ def check(
 
     if model is not None:
         require_name(model)  # before torch is imported for it
-    from vertebra.check.run import check_backbone, chosen_checks
+    from vertebra.checks.run import check_backbone, chosen_checks
     from vertebra.cli.output import print_json
 
     chosen = chosen_checks(only=_names(only), skip=_names(skip))  # a typo must not cost a load
@@ -74,7 +74,7 @@ def print_report(report: Report) -> None:
     """The table, then what to do about each red row, then what was guessed."""
     from rich.text import Text
 
-    from vertebra.check.results import written
+    from vertebra.checks.results import written
     from vertebra.cli.output import STYLES, console, facts_table, table
 
     out = console()

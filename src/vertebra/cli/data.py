@@ -66,8 +66,8 @@ def show(
     token: Token = None,
 ) -> None:
     """Show a batch as the model will see it: every token by role, its target, weight, block, slot and document."""
-    from vertebra.data.samplers import InOrder, Packed
-    from vertebra.data.samples import Picked
+    from vertebra.data.batches.samplers import InOrder, Packed
+    from vertebra.data.samples.samples import Picked
 
     made = _set_up(
         data, model, builder, token, add_token,
@@ -109,7 +109,7 @@ def check(
     """Hold a data set against a model. Exit code 0: nothing would stop or spoil a run; 1: something would."""
     from dataclasses import replace
 
-    from vertebra.data.report import check_data, check_packing
+    from vertebra.data.look.report import check_data, check_packing
 
     made = _set_up(
         data, model, builder, token, add_token,
@@ -120,7 +120,7 @@ def check(
     report = check_data(made)
     if packing and not made.model.is_encoder:
         from vertebra.backbone.registry import load_backbone
-        from vertebra.data.added import grow_to
+        from vertebra.data.encode.added import grow_to
 
         backbone = load_backbone(model, builder=builder, hf_token=token)
         if add_token:
@@ -164,8 +164,8 @@ def stats(
     json: Json = False,
 ) -> None:
     """Draw the lengths, and the padding before and after grouping and packing."""
-    from vertebra.data.causal import Windows
-    from vertebra.data.stats import padding_of, write_picture
+    from vertebra.data.look.stats import padding_of, write_picture
+    from vertebra.data.samples.causal import Windows
 
     made = _set_up(
         data, model, builder, token, add_token,
@@ -189,7 +189,7 @@ def stats(
 def _set_up(
     data: str, model: str, builder: str | None, token: str | None, tokens: list[str] | None, **options: Any
 ) -> Any:
-    from vertebra.data.setup import Model, set_up
+    from vertebra.data.look.setup import Model, set_up
 
     opening = {name: options.pop(name) for name in ("split", "pattern") if options.get(name)}
     options = {name: value for name, value in options.items() if name not in ("split", "pattern")}
@@ -206,8 +206,8 @@ def _columns(given: list[str] | None) -> dict[str, str]:
 
 def _batch(made: Any, samples: Any, sampler: Any) -> Any:
     """One batch of these samples. Pixels are not read: a slot says where they would go."""
-    from vertebra.data.collate import Collator
-    from vertebra.data.loader import Loader
+    from vertebra.data.batches.collate import Collator
+    from vertebra.data.batches.loader import Loader
 
     collator = Collator(made.model.pad_id, multiple_of=1)
     return next(iter(Loader(samples, sampler, collator, pin_memory=False, rank=0, world=1, shift=made.shift)))

@@ -89,7 +89,7 @@ def _one_thread() -> Iterator[None]:
 def _check(printer: Any) -> list[str]:
     """One line a family; the whole table only where something is red."""
     from vertebra.backbone.registry import load_backbone
-    from vertebra.check.run import check_backbone
+    from vertebra.checks.run import check_backbone
     from vertebra.cli.check import print_report
 
     failed = []
@@ -155,8 +155,8 @@ def _train(printer: Any) -> tuple[list[float], list[str], Any]:
 
 def _trace(backbone: Any, path: Path) -> Path:
     """One answer, step by step, as a page."""
-    from vertebra.generate.trace_html import page
-    from vertebra.generate.tracing import trace
+    from vertebra.decode.trace.html import page
+    from vertebra.decode.trace.trace import trace
     from vertebra.prompt.rendering import render
 
     turns = [{"role": "user", "content": next(iter(ANSWERS))}]
@@ -167,8 +167,8 @@ def _trace(backbone: Any, path: Path) -> Path:
 
 def _policy(printer: Any, out: Path) -> tuple[float, Path]:
     """The recipes of the squares: first the projector in front of a frozen model, then both. How many squares it reaches."""
-    from vertebra.train.recipes import read_recipe
-    from vertebra.train.run import train
+    from vertebra.training.recipes import read_recipe
+    from vertebra.training.run import train
 
     aligned = _finished(train(read_recipe("squares-align", [f"out={out / 'squares-align'}"]), overwrite=True))
     settings = [f"model.start={aligned.model}", f"out={out / 'squares'}"]
@@ -180,7 +180,7 @@ def _policy(printer: Any, out: Path) -> tuple[float, Path]:
 
 def _finished(run: Any) -> Any:
     """A run that was stopped has no model to go on with."""
-    from vertebra.train.stop import exit_code
+    from vertebra.training.stop import exit_code
 
     if run.stopped:
         raise typer.Exit(exit_code(run.stopped))

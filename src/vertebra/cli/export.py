@@ -21,9 +21,9 @@ def export(
 ) -> None:
     """Write the model of a run at one of its checkpoints as safetensors; one process, in little memory."""
     from vertebra.cli.output import console
-    from vertebra.train.recipes import read_run
+    from vertebra.training.recipes import read_run
 
     read_run(run)  # a wrong name is no reason to import torch
-    from vertebra.train.scale.export import export as write
+    from vertebra.training.scale.export import export as write
 
     console().print(f"written to {write(run, out, step=step, overwrite=overwrite)}", soft_wrap=True)

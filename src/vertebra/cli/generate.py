@@ -88,8 +88,8 @@ def _constraint(regex: str | None, choice: list[str] | None, schema: Path | None
         return None
     if len(chosen) > 1:
         raise typer.BadParameter(f"{' and '.join(chosen)} each say what the answer is; give one of them")
+    from vertebra.decode.choose import grammar
     from vertebra.errors import DataError
-    from vertebra.generate import grammar
 
     if regex:
         return grammar.regex(regex, space=True)
@@ -106,7 +106,7 @@ def _constraint(regex: str | None, choice: list[str] | None, schema: Path | None
 
 def _whole(asker: Any, batch: Any, options: dict[str, Any], *, json: bool) -> None:
     """All at once: JSON, or one answer after the other."""
-    from vertebra.generate.call import generate as decode
+    from vertebra.decode.call import generate as decode
 
     result = decode(asker.model, batch, **options)
     if not json:
@@ -133,8 +133,8 @@ def _whole(asker: Any, batch: Any, options: dict[str, Any], *, json: bool) -> No
 
 def _say(model: Any, prompt: Any, options: dict[str, Any]) -> str:
     """Print an answer as it comes; the whole of it."""
-    from vertebra.generate.call import stream
-    from vertebra.generate.result import REASONS
+    from vertebra.decode.call import stream
+    from vertebra.decode.result import REASONS
 
     said, ids, times, reason = [], [], [], ""
     for step in stream(model, prompt, **options):
@@ -188,7 +188,7 @@ def _line() -> str:
 
 def _continue(asker: Any, state: Any, known: list[int], sequence: Any, items: dict[str, Any]) -> Any:
     """The state after `sequence`: what it shares with the state's own ids is kept."""
-    from vertebra.generate.prefilling import prefill
+    from vertebra.decode.state.prefill import prefill
 
     if state is None:
         return prefill(asker.model, asker.batch(sequence, items))

@@ -23,7 +23,7 @@ def info(
     """Show a model's config, parameters, memory, anchor, special tokens, attention, and which facts are guesses."""
     from vertebra.cli.output import console, facts_table, print_json
     from vertebra.cli.remembered import remembered
-    from vertebra.multimodal.describe import describe, holds_parts
+    from vertebra.model.describe import describe, holds_parts
 
     def measured() -> dict[str, Any]:
         from vertebra.backbone.registry import load_backbone
@@ -51,7 +51,7 @@ def info(
 
 def info_of(backbone: Any) -> dict[str, Any]:
     """Everything as plain data; sizes in bytes."""
-    from vertebra.check.run import guesses_of
+    from vertebra.checks.run import guesses_of
 
     config = backbone.llm.config
     facts = backbone.attention_facts
@@ -145,7 +145,7 @@ def _vocabulary(backbone: Any) -> dict[str, Any]:
 
 
 def _builder(backbone: Any) -> str | None:
-    from vertebra.check.tokens import builder_of
+    from vertebra.checks.tokens import builder_of
 
     found = builder_of(backbone)
     return found.name if found else None

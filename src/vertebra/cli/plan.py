@@ -31,13 +31,13 @@ def plan(
     """Say whether a run fits, how to shard it, and how long it takes; nothing is loaded."""
     from vertebra.backbone.registry import require_name
     from vertebra.cli.output import console, print_json
-    from vertebra.train.recipes import read_recipe
+    from vertebra.training.recipes import read_recipe
 
     config = read_recipe(recipe, set_ or [])
     if config.data.kind != "masked":
         require_name(config.model.backbone)  # a wrong name is no reason to import torch
-    from vertebra.train.planning.plan import picture as draw
-    from vertebra.train.planning.plan import plan as run
+    from vertebra.training.planning.plan import picture as draw
+    from vertebra.training.planning.plan import plan as run
 
     made = run(config, gpus=gpus, memory=gpu_memory, mfu=mfu, flops=flops, tokens=tokens, price=price, images=images)
     if picture is not None:

@@ -16,6 +16,6 @@ app = typer.Typer(add_completion=False)
 def report(folder: Annotated[Path, typer.Argument(help="A run's folder.", **PATH)]) -> None:
     """Write report.html and its PNGs from a run's metrics; also while it runs."""
     from vertebra.cli.output import console
-    from vertebra.train.watching.report import write_report
+    from vertebra.training.watching.report import write_report
 
     console().print(str(write_report(folder)), soft_wrap=True)

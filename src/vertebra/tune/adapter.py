@@ -32,9 +32,9 @@ from vertebra.backbone.tokenizers import save_tokenizer
 from vertebra.backbone.vocabulary import Growth, regrow, undo_growth
 from vertebra.errors import CheckpointError, ConfigError, VertebraError
 from vertebra.folders import require_free, write_whole
-from vertebra.multimodal.describe import holds_parts
-from vertebra.multimodal.kinds import part_from, part_record
-from vertebra.multimodal.model import MultimodalModel
+from vertebra.model.describe import holds_parts
+from vertebra.model.encoders.kinds import part_from, part_record
+from vertebra.model.model import MultimodalModel
 from vertebra.reading import reading
 from vertebra.tune.choose import is_adapter
 from vertebra.tune.fingerprint import BasePrint, base_print, check_base

@@ -1,0 +1,135 @@
+"""`Encoder`: samples of one kind → vectors; and the plain one, text → ids.
+
+An encoder is what a cache is keyed by: its `options` name everything that changes its output. It takes a batch of
+samples with their places and gives a chunk of a table. A sample that it cannot say becomes a fault of its row.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from vertebra.data.encode.tokens import TextTokenizer, framed, stop_id
+from vertebra.data.read.formats import Pair, Sample, Text
+from vertebra.data.read.rows import Fault
+from vertebra.data.samples.table import Chunk, ChunkBuilder
+
+
+class Placed(NamedTuple):
+    """A sample and where it comes from."""
+
+    file: str
+    line: int
+    sample: Sample
+    item: int = 0
+
+    def fault(self, message: str) -> Fault:
+        """That it cannot be said."""
+        return Fault(self.file, self.line, message, self.item)
+
+
+class Encoder(ABC):
+    """Samples → a chunk of a table."""
+
+    name: ClassVar[str]
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokens = TextTokenizer(tokenizer)
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.tokens.tokenizer
+
+    @property
+    @abstractmethod
+    def takes(self) -> tuple[type, ...]:
+        """The kinds of sample that it can say."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """The vectors it makes."""
+
+    @abstractmethod
+    def options(self) -> Mapping[str, Any]:
+        """Everything that changes its output, the tokenizer apart; plain values, for the key of the cache."""
+
+    @abstractmethod
+    def encode(self, batch: Sequence[Placed | Fault]) -> Chunk: ...
+
+    def refuse(self, placed: Placed) -> Fault | None:
+        """The fault of a sample of another kind."""
+        if isinstance(placed.sample, self.takes):
+            return None
+        wanted = " or ".join(kind.__name__.lower() for kind in self.takes)
+        got = type(placed.sample).__name__.lower()
+        hint = "; pairs with a class train an encoder: kind `pairs`" if isinstance(placed.sample, Pair) else ""
+        return placed.fault(f"wrong kind of sample: {self.name} takes {wanted}, this row is a {got}{hint}")
+
+
+class TextEncoder(Encoder):
+    """Plain text: what the tokenizer puts before a text (BOS, if that is its habit), the text, the stop token.
+
+    bos: whether to keep what the tokenizer puts in front. stop: the token that ends a text, its EOS by default;
+    an empty string for none.
+    """
+
+    name = "text"
+
+    def __init__(self, tokenizer: Any, *, bos: bool = True, stop: str | None = None) -> None:
+        super().__init__(tokenizer)
+        self.bos = bos
+        self.stop = () if stop == "" else (stop_id(tokenizer, stop),)
+
+    @property
+    def takes(self) -> tuple[type, ...]:
+        return (Text,)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("ids",)
+
+    def options(self) -> Mapping[str, Any]:
+        return {"bos": self.bos, "stop": list(self.stop)}
+
+    def encode(self, batch: Sequence[Placed | Fault]) -> Chunk:
+        made, texts = place_texts(self, batch)
+        flat = framed(self.tokens(texts), self.tokens.prefix if self.bos else (), self.stop)
+        return made.built(flat.lengths, {"ids": flat.values})
+
+
+class WordEncoder(Encoder):
+    """Plain text for masking: no special tokens at all, and the word behind each token."""
+
+    name = "words"
+
+    @property
+    def takes(self) -> tuple[type, ...]:
+        return (Text,)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ("ids", "word")
+
+    def options(self) -> Mapping[str, Any]:
+        return {}
+
+    def encode(self, batch: Sequence[Placed | Fault]) -> Chunk:
+        made, texts = place_texts(self, batch)
+        flat, words = self.tokens.with_words(texts)
+        return made.built(flat.lengths, {"ids": flat.values, "word": words})
+
+
+def place_texts(encoder: Encoder, batch: Sequence[Placed | Fault]) -> tuple[ChunkBuilder, list[str]]:
+    """The rows of a batch with their places, and the texts of those that are samples."""
+    made = ChunkBuilder(encoder.columns)
+    texts: list[str] = []
+    for one in batch:
+        fault = one if isinstance(one, Fault) else encoder.refuse(one)
+        if fault is not None:
+            made.fault(fault)
+        elif isinstance(one, Placed) and isinstance(one.sample, Text):
+            made.place(one.file, one.line, item=one.item, scale=one.sample.weight)
+            texts.append(one.sample.text)
+    return made, texts

@@ -1,0 +1,1 @@
+"""A data set as a model will see it: faults, counts, pictures of lengths."""

@@ -1,0 +1,1 @@
+"""Where rows come from and what they mean: files of every usual kind, data sets, iterables; formats and conversations."""

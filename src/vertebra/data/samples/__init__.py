@@ -1,0 +1,1 @@
+"""Samples by number: tables of token sequences, blocks and windows of them, and mixtures."""

@@ -1,0 +1,90 @@
+"""`generate` and `stream`: one call, to its end or token by token, by our engine or by Hugging Face's.
+
+Which of the two it is follows from what is asked for, unless it is said. It knows settings and results, no models.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from vertebra.decode.engine import Run
+from vertebra.decode.result import Generation, Step, Timings
+from vertebra.decode.settings import Settings, settings_of
+from vertebra.decode.start import eval_mode, start
+from vertebra.errors import GenerationError, UnknownNameError
+
+Engine = Literal["auto", "vertebra", "hf"]
+ENGINES = ("auto", "vertebra", "hf")
+
+
+def generate(
+    model: Any, prompt: Any, settings: Settings | None = None, *, engine: Engine = "auto", **options: Any
+) -> Generation:
+    """Decode a batch to its end.
+
+    `model`: a backbone or a multimodal model. `prompt`: a `Batch`, a `TokenSequence`, a list of them, or a
+    `DecodeState`, which is not changed. `options`: names of `Settings`, keys of transformers' `GenerationConfig`, or
+    `generation_config=` a whole one. `engine`: `auto` takes Hugging Face's only for what ours does not do.
+    """
+    if engine not in ENGINES:
+        raise UnknownNameError("engine", engine, ENGINES)
+    wanted = settings_of(settings, **options)
+    with eval_mode(model):
+        if engine == "hf" or (engine == "auto" and wanted.hf):
+            from vertebra.decode.hf.engine import generate_hf
+
+            return generate_hf(model, prompt, wanted)
+        _refuse_theirs(wanted)
+        run = Run(start(model, prompt, wanted), wanted)
+        return collect(run, run.go())
+
+
+def stream(model: Any, prompt: Any, settings: Settings | None = None, **options: Any) -> Iterator[Step]:
+    """The same token by token, with the text of each as it becomes certain; close it whenever you have enough."""
+    wanted = settings_of(settings, **options)
+    _refuse_theirs(wanted)
+    with eval_mode(model):
+        yield from Run(start(model, prompt, wanted), wanted, text=True).go()
+
+
+def _refuse_theirs(settings: Settings) -> None:
+    if settings.hf:
+        names = ", ".join(f"`{name}`" for name in settings.hf)
+        raise GenerationError(f'{names}: only Hugging Face\'s engine does that; use generate(…, engine="hf")')
+
+
+def collect(run: Run, steps: Iterator[Step]) -> Generation:
+    """Run it to its end and keep what was asked for."""
+    given = run.settings
+    kept: dict[str, list[Any]] = {"logits": [], "scores": [], "hidden_states": [], "attentions": []}
+    wanted = {
+        "logits": given.output_logits,
+        "scores": given.output_scores,
+        "hidden_states": bool(given.output_hidden_states),
+        "attentions": bool(given.output_attentions),
+    }
+    seconds = []
+    for step in steps:
+        seconds.append(step.seconds)
+        for name, values in kept.items():
+            if wanted[name]:
+                values.append(getattr(step, name))
+    total = time.perf_counter() - run.begin
+    kept_of: dict[str, Any] = {name: tuple(values) if wanted[name] else None for name, values in kept.items()}
+    reasons = run.ends.reasons
+    return Generation(
+        tokens=run.tokens,
+        stop_reason=[reasons[row] for row in range(run.total)],
+        passes=tuple(run.state.passes),
+        timings=Timings(prefill=run.prefilled, first_token=seconds[0], steps=tuple(seconds[1:]), total=total),
+        seeds=run.seeds,
+        pad_id=run.pad_id,
+        device=run.language.device,
+        tokenizer=run.backbone.tokenizer,
+        stop_strings=given.stops,
+        state=run.end_state() if given.keep_state else None,
+        failed=[row for row in range(run.total) if reasons[row] in ("not a number", "nothing possible")],
+        **kept_of,
+    )

@@ -1,0 +1,1 @@
+"""What parallel decoding fills: its columns, and encoder models that fill masks."""

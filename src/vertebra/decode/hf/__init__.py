@@ -1,0 +1,1 @@
+"""Hugging Face's own `generate` as the second engine, for what only it does."""

@@ -1,0 +1,126 @@
+"""What Hugging Face's engine gave back, as a `Generation`; and which passes it really made, counted at the model."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from vertebra.decode.choose.text import StopStrings
+from vertebra.decode.result import Generation, Timings
+from vertebra.decode.settings import Settings
+from vertebra.decode.state.capture import Capture, capture_of
+from vertebra.decode.state.decoding import Pass
+from vertebra.decode.start import Start
+
+
+@dataclass
+class PassLog:
+    """The passes of one call, and when each began."""
+
+    passes: list[Pass] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    _cached: int = 0
+
+    @contextmanager
+    def watching(self, llm: Any) -> Iterator[None]:
+        handles = [
+            llm.register_forward_pre_hook(self._before, with_kwargs=True),
+            llm.register_forward_hook(self._after, with_kwargs=True),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _before(self, llm: Any, arguments: tuple[Any, ...], words: dict[str, Any]) -> None:
+        self.times.append(time.perf_counter())
+        cache = words.get("past_key_values")
+        self._cached = 0 if cache is None else int(cache.get_seq_length())
+
+    def _after(self, llm: Any, arguments: tuple[Any, ...], words: dict[str, Any], out: Any) -> None:
+        given = words.get("inputs_embeds")
+        if given is None:
+            given = words["input_ids"] if "input_ids" in words else arguments[0]
+        self.passes.append(
+            Pass(
+                kind="step" if self.passes else "prefill",
+                rows=given.shape[0],
+                columns=given.shape[1],
+                cached=self._cached,
+                seconds=time.perf_counter() - self.times[-1],
+            )
+        )
+
+    def timings(self, begin: float) -> Timings:
+        """A token is made between the beginnings of two passes."""
+        end = time.perf_counter()
+        ends = [*self.times[1:], end]
+        return Timings(
+            prefill=self.passes[0].seconds,
+            first_token=ends[0] - begin,
+            steps=tuple(late - early for early, late in itertools.pairwise(ends)),
+            total=end - begin,
+        )
+
+
+def answer(
+    out: Any,
+    begun: Start,
+    settings: Settings,
+    *,
+    eos: Sequence[int],
+    pad_id: int,
+    prompt_in_it: int,
+    log: PassLog,
+) -> Generation:
+    """The library's output in our words."""
+    new = out.sequences[:, prompt_in_it:]
+    tokenizer = begun.source.backbone.tokenizer
+    rows = [_row(ids, eos, pad_id, settings, tokenizer, cut_short=begun.cut_short) for ids in new.tolist()]
+    return Generation(
+        tokens=[ids for ids, _ in rows],
+        stop_reason=[reason for _, reason in rows],
+        passes=tuple(log.passes),
+        timings=log.timings(begun.begin),
+        seeds=None if settings.seed is None else (int(settings.seed),),  # type: ignore[arg-type]
+        engine="hf",
+        pad_id=pad_id,
+        device=new.device,
+        tokenizer=tokenizer,
+        stop_strings=settings.stops,
+        logits=out.logits if settings.output_logits else None,
+        scores=out.scores if settings.output_scores else None,
+        hidden_states=_kept(out, "hidden_states", settings.output_hidden_states),
+        attentions=_kept(out, "attentions", settings.output_attentions),
+        sequences_scores=getattr(out, "sequences_scores", None),
+    )
+
+
+def _kept(out: Any, name: str, asked: bool | Capture) -> tuple[tuple[torch.Tensor, ...] | None, ...] | None:
+    capture = capture_of(asked)
+    if capture is None:
+        return None
+    return tuple(capture.pick(layers) if capture.at(step) else None for step, layers in enumerate(getattr(out, name)))
+
+
+def _row(
+    ids: list[int], eos: Sequence[int], pad_id: int, settings: Settings, tokenizer: Any, *, cut_short: bool
+) -> tuple[list[int], str]:
+    """What a row said before the padding, and why it ended."""
+    strings = StopStrings(tokenizer, settings.stops, ()) if settings.stops else None
+    for end, token in enumerate(ids, 1):
+        found = strings is not None and strings.add(token)
+        if token in eos:
+            return ids[:end], "eos"
+        if found:
+            return ids[:end], "stop string"
+    if settings.max_time is not None and len(ids) < (settings.max_new_tokens or len(ids) + 1):
+        return ids, "time"
+    return ids, "context" if cut_short else "length"

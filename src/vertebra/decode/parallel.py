@@ -1,0 +1,249 @@
+"""Parallel decoding: every slot of a row filled in one pass, by a causal model or by a masked one.
+
+    position      0    1    2    3    4    5          a causal model reads the logits of slot 3 one before it, at 2,
+    row          <s>  pick  up   □    □    □          as the loss does; an encoder reads them where the mask stands
+    block         0    0    0    1    1    1
+                                                      see="block"    slots see each other both ways
+    ■ · · · · ·       ■ · · · · ·                         "row"      everything sees everything
+    ■ ■ · · · ·       ■ ■ · · · ·                         "causal"   slots see what is before them
+    ■ ■ ■ · · ·       ■ ■ ■ · · ·                         "given"    as the batch's blocks say
+    ■ ■ ■ ■ ■ ■       ■ ■ ■ ■ · ·
+    ■ ■ ■ ■ ■ ■       ■ ■ ■ ■ ■ ·    "block" and "causal", on the model's own code: the mask says it all
+    ■ ■ ■ ■ ■ ■       ■ ■ ■ ■ ■ ■
+
+Only the slots' rows of hidden states go through the head, and of the head only the rows of the allowed ids.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from vertebra import log
+from vertebra.decode.choose.constraint import AllowedIds, Constraint
+from vertebra.decode.choose.sampling import NEVER, Context, Space, drawn, greedy, warps
+from vertebra.decode.engine import seeds_of
+from vertebra.decode.fill.columns import Filled, Slots, slots_at
+from vertebra.decode.fill.encoder import EncoderSide, is_encoder
+from vertebra.decode.settings import Settings
+from vertebra.decode.state.checks import check_prompt
+from vertebra.decode.state.column_facts import Layout
+from vertebra.decode.state.columns import given_batch
+from vertebra.decode.state.decoding import DecodeState, Pass
+from vertebra.decode.state.language import Want, language_of
+from vertebra.decode.state.source import source_of
+from vertebra.decode.start import eval_mode
+from vertebra.errors import GenerationError, UnknownNameError
+from vertebra.sequence.batch import Batch
+from vertebra.sequence.masks import plan
+
+See = Literal["given", "block", "row", "causal"]
+SEES = ("given", "block", "row", "causal")
+Read = Literal["before", "here"]
+READS = ("before", "here")
+
+
+def fill(
+    model: Any,
+    prompt: Any,
+    *,
+    at: str | int | torch.Tensor | None = None,
+    see: See = "given",
+    read: Read | None = None,
+    allowed: Sequence[int] | Constraint | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    seed: int | Sequence[int] | None = None,
+    state: DecodeState | None = None,
+    features: Any = None,
+) -> Filled:
+    """Fill all slots of all rows in one pass.
+
+    `at`: where: the name of a segment (`action`), a mask [B, L], or an id that marks the places; None: `action`, or
+    the mask id of an encoder. `see`: who sees whom among the slots. `read`: whether the logits one `before` a slot
+    say what stands there, as in a causal model, or those `here`; None: as the model is. `allowed`: ids that may stand
+    there, or a constraint with a step a slot. `state`: a prefix computed before, which `prompt` (sequences, with the
+    `features` of their slots) continues; it is not changed.
+    """
+    for kind, name, known in (("see", see, SEES), ("read", read or "before", READS)):
+        if name not in known:
+            raise UnknownNameError(f"value of `{kind}`", name, known)
+    settings = Settings(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
+    with eval_mode(model), torch.inference_mode():
+        if is_encoder(model):
+            if state is not None:
+                raise GenerationError(
+                    "an encoder sees the whole row at once and has no prefix to continue; leave `state` out"
+                )
+            return _by_encoder(EncoderSide(model), prompt, at, see, read or "here", allowed, settings)
+        at = "action" if at is None else at
+        return _by_decoder(model, prompt, at, see, read or "before", allowed, settings, state, features)
+
+
+def _by_decoder(
+    model: Any,
+    prompt: Any,
+    at: Any,
+    see: str,
+    read: str,
+    allowed: Any,
+    settings: Settings,
+    state: DecodeState | None,
+    features: Any,
+) -> Filled:
+    source = source_of(model)
+    language = language_of(source.backbone)
+    if state is not None:
+        return _continued(state, prompt, features, at, see, read, allowed, settings)
+    batch = given_batch(prompt, source.backbone).to(language.device)  # padding may stand on either side
+    check_prompt(batch, Layout(batch), language)
+    slots = slots_at(batch, at, read)
+    batch = seen_as(batch, slots.here, see)
+    begin = time.perf_counter()
+    planned = plan(batch, language.facts, dtype=language.dtype)
+    inputs = source.inputs(batch, 0, batch.length, source.encode(batch))
+    choice = _Choice(slots, allowed, settings, language.num_logits, source.backbone.tokenizer)
+    want = Want(columns=slots.columns, rows=None if choice.ids is None else language.head_rows(choice.ids), states=True)
+    seen = language.run(inputs, planned.attention_mask, planned.position_ids, None, want)
+    one = Pass(kind="parallel", rows=batch.rows, columns=batch.length, cached=0, seconds=time.perf_counter() - begin)
+    return choice.filled(seen.logits, seen.chosen, (one,))
+
+
+def _continued(
+    state: DecodeState, prompt: Any, features: Any, at: Any, see: str, read: str, allowed: Any, settings: Settings
+) -> Filled:
+    """The slots stand in what continues a prefix."""
+    if see == "row":
+        raise GenerationError(
+            'see="row" lets the prefix see the slots, and it was computed without them; leave `state` out'
+        )
+    if isinstance(prompt, Batch):
+        raise GenerationError(
+            "after a state, `prompt` is a sequence for each of its rows; a Batch has positions of its own"
+        )
+    fork = state.fork()
+    language = state.language
+    chunk = fork.give(prompt, features)
+    slots = slots_at(chunk, at, read)
+    if see != "given":
+        fork.see(seen_as(chunk, slots.here, see, above=int(state.batch["block"].max())))
+    choice = _Choice(slots, allowed, settings, language.num_logits, state.source.backbone.tokenizer)
+    rows = None if choice.ids is None else language.head_rows(choice.ids)
+    fork.advance(want=Want(columns=slots.columns, rows=rows, states=True))
+    seen = fork.seen
+    assert seen is not None
+    return choice.filled(seen.logits, seen.chosen, tuple(fork.passes))
+
+
+def _by_encoder(
+    side: EncoderSide, prompt: Any, at: Any, see: str, read: str, allowed: Any, settings: Settings
+) -> Filled:
+    batch = side.batch(prompt)
+    slots = slots_at(batch, side.mask_id if at is None else at, read)
+    if see != "given":
+        raise GenerationError(f'see="{see}": an encoder sees everything both ways by nature; leave it out')
+    choice = _Choice(slots, allowed, settings, side.num_logits, side.tokenizer)
+    begin = time.perf_counter()
+    logits, states = side.run(batch, slots.columns)
+    one = Pass(kind="parallel", rows=batch.rows, columns=batch.length, cached=0, seconds=time.perf_counter() - begin)
+    return choice.filled(logits if choice.ids is None else logits[..., choice.ids], states, (one,))
+
+
+def seen_as(batch: Batch, here: torch.Tensor, see: str, *, above: int = 0) -> Batch:
+    """The batch with blocks that say who sees whom; `here` [B, L] are the slots."""
+    if see == "given":
+        return batch
+    block = batch["block"]
+    if see == "row":
+        block = batch["attention_mask"].to(block.dtype)
+    elif see == "causal":
+        block = block.masked_fill(here, 0)
+    else:
+        block = block.masked_fill(here, max(int(block.max()), above) + 1)
+    return Batch({**batch, "block": block})
+
+
+class _Choice:
+    """What may stand in each slot, and what is chosen."""
+
+    def __init__(self, slots: Slots, allowed: Any, settings: Settings, vocabulary: int, tokenizer: Any) -> None:
+        self._slots, self._settings, self._tokenizer = slots, settings, tokenizer
+        self.ids: torch.Tensor | None = None
+        self._possible: torch.Tensor | None = None
+        if allowed is not None:
+            self._restrict(allowed if isinstance(allowed, Constraint) else AllowedIds(allowed), vocabulary)
+
+    def _restrict(self, constraint: Constraint, vocabulary: int) -> None:
+        most, device = self._slots.columns.shape[1], self._slots.columns.device
+        follower = constraint.follow(
+            len(self._slots.columns),
+            tokenizer=self._tokenizer,
+            vocabulary=vocabulary,
+            ends=(),
+            steps=most,
+            device=device,
+        )
+        if follower.ids(0) is None:
+            raise GenerationError(
+                "a grammar needs what was said before; slots are filled all at once. Allow ids by slot"
+            )
+        steps: list[torch.Tensor] = []
+        for slot in range(most):
+            ids = follower.ids(slot)
+            if ids is None:
+                raise GenerationError(f"the constraint has {slot} steps, and a row has {most} slots")
+            steps.append(ids)
+        self.ids = torch.unique(torch.cat(steps))
+        if all(one is steps[0] for one in steps):
+            return
+        possible = torch.zeros((most, len(self.ids)), dtype=torch.bool, device=device)
+        for slot, one in enumerate(steps):
+            possible[slot, torch.searchsorted(self.ids, one)] = True
+        self._possible = possible
+
+    def filled(self, logits: Any, states: Any, passes: tuple[Pass, ...]) -> Filled:
+        """The choice of every slot."""
+        logits = logits.float()
+        scores = logits if self._possible is None else logits.masked_fill(~self._possible, NEVER)
+        rows, most = scores.shape[:2]
+        flat = scores.flatten(0, 1)
+        seeds = None
+        if self._settings.samples:
+            context = Context(None, Space(self.ids))
+            for rule in warps(self._settings):
+                flat = rule(flat, context)
+            seeds = seeds_of(self._settings.seed, rows)
+            numbers = [torch.rand(most, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+            column, value = drawn(flat, torch.stack(numbers).to(flat.device).view(-1, 1))
+        elif self._settings.seed is not None:
+            raise GenerationError("a seed would have no effect, for decoding is greedy; leave it out, or sample")
+        else:
+            column, value = greedy(flat)
+        tokens = (column if self.ids is None else self.ids[column]).view(rows, most)
+        sure = scores.log_softmax(-1).flatten(0, 1).gather(-1, column[:, None]).view(rows, most)
+        real = self._slots.real
+        failed = _failed(np.array(value.view(rows, most).tolist()), real)
+        return Filled(
+            tokens=[row[keep].tolist() for row, keep in zip(tokens.cpu(), real, strict=True)],
+            log_probs=[row[keep].tolist() for row, keep in zip(sure.cpu(), real, strict=True)],
+            logits=logits, ids=self.ids, hidden=states, real=real.to(logits.device), passes=passes, seeds=seeds,
+            failed=failed, tokenizer=self._tokenizer,
+        )  # fmt: skip
+
+
+def _failed(values: np.ndarray, real: torch.Tensor) -> list[int]:
+    """Rows with a slot whose logits are no numbers, named."""
+    broken = (
+        ~np.vectorize(math.isfinite, otypes=[bool])(values) & real.numpy() if values.size else np.zeros((0, 0), bool)
+    )
+    rows = np.flatnonzero(broken.any(1)).tolist() if values.size else []
+    for row in rows:
+        log.warn(f"row {row}: the logits of slots {np.flatnonzero(broken[row]).tolist()} are no numbers")
+    return rows

@@ -1,0 +1,175 @@
+"""`score`: how likely each of several answers is after a prompt, the prompt being computed once.
+
+    prompt ─► state ─┬─► fork, candidate 0     one pass over a candidate's ids, all candidates of a row side by side
+                     ├─► fork, candidate 1
+                     └─► …                     log P(candidate | prompt) = Σ log P(id | what is before it)
+
+It knows ids and text as continuations of a prompt; how a prompt and its answer are written is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from vertebra.decode.state.columns import as_batch
+from vertebra.decode.state.decoding import DecodeState, Pass
+from vertebra.decode.state.language import Want, language_of
+from vertebra.decode.state.prefill import prefill
+from vertebra.decode.state.source import source_of
+from vertebra.decode.start import eval_mode
+from vertebra.errors import GenerationError, SequenceError
+from vertebra.prompt.tokenizer import tokenizer_of
+from vertebra.sequence.roles import Role
+from vertebra.sequence.tokens import TokenSequence
+
+Candidate = str | Sequence[int] | TokenSequence
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """What each candidate of each row is worth. Rows may have different numbers of candidates."""
+
+    tokens: list[list[list[int]]]
+    """[rows][candidates]: its ids."""
+    log_probs: list[list[list[float]]]
+    """[rows][candidates]: log P of each id, given all before it."""
+    passes: tuple[Pass, ...]
+
+    @cached_property
+    def total(self) -> list[list[float]]:
+        """log P of each candidate."""
+        return [[sum(values) for values in row] for row in self.log_probs]
+
+    @cached_property
+    def per_token(self) -> list[list[float]]:
+        """The same by the number of ids, so that long answers are not punished for their length."""
+        return [[sum(values) / len(values) for values in row] for row in self.log_probs]
+
+    @cached_property
+    def probability(self) -> list[list[float]]:
+        """Each candidate among its row's candidates: they sum to 1."""
+        return [torch.tensor(row, dtype=torch.float64).softmax(0).tolist() for row in self.total]
+
+    @property
+    def best(self) -> list[int]:
+        """The likeliest candidate of each row."""
+        return [max(range(len(row)), key=row.__getitem__) for row in self.total]
+
+
+def score(
+    model: Any,
+    prompt: Any,
+    candidates: Sequence[Candidate] | Sequence[Sequence[Candidate]],
+    *,
+    rows_at_once: int = 32,
+    chunk: int | None = None,
+) -> Scores:
+    """The log-likelihood of each candidate answer.
+
+    `prompt`: a batch, sequences or a `DecodeState`. `candidates`: the same for every row, or a list a row; each is
+    text, ids, or a `TokenSequence` without slots. Text is encoded by itself and never yields a control token; where
+    prompt and answer must be cut as one text, give the ids. `rows_at_once`: candidates computed in one pass.
+    """
+    if rows_at_once < 1:
+        raise GenerationError(f"rows_at_once is {rows_at_once}; expected 1 or more")
+    with eval_mode(model):
+        state = prompt if isinstance(prompt, DecodeState) else _computed(model, prompt, candidates, chunk)
+        if state.logits is None:
+            state = state.fork()
+            state.refresh()
+        wanted = _read(candidates, state.rows, state.source.backbone, state.language.num_logits)
+        return _scored(state, wanted, rows_at_once)
+
+
+def _computed(model: Any, prompt: Any, candidates: Any, chunk: int | None) -> DecodeState:
+    """The prompt; what is wrong with the candidates is found out before it is computed."""
+    source = source_of(model)
+    language = language_of(source.backbone)
+    batch, _ = as_batch(prompt, source.backbone, language.device)
+    _read(candidates, batch.rows, source.backbone, language.num_logits)
+    return prefill(model, batch, chunk=chunk)
+
+
+def _read(candidates: Any, rows: int, backbone: Any, vocabulary: int) -> list[list[list[int]]]:
+    """Ids of every candidate of every row."""
+    if isinstance(candidates, str) or not isinstance(candidates, Sequence) or not candidates:
+        raise GenerationError(
+            f"candidates are {candidates!r:.60}; expected a list of answers, or such a list for each row"
+        )
+    nested = all(_is_list_of_candidates(one) for one in candidates)
+    if nested and len(candidates) != rows:
+        raise GenerationError(f"{len(candidates)} lists of candidates for {rows} rows; give one for each row")
+    per_row = candidates if nested else [candidates] * rows
+    read: list[list[list[int]]] = []
+    for number, row in enumerate(per_row):
+        ids = [_ids(one, backbone.tokenizer) for one in row]
+        for place, one in enumerate(ids):
+            where = f"candidate {place}" + (f" of row {number}" if nested else "")
+            if not one:
+                raise GenerationError(f"{where} is empty; nothing has no likelihood")
+            wrong = [item for item in one if not 0 <= item < vocabulary]
+            if wrong:
+                raise GenerationError(f"{where} holds {wrong[0]}; the head has the ids 0 to {vocabulary - 1}")
+        read.append(ids)
+    return read
+
+
+def _is_list_of_candidates(one: Any) -> bool:
+    """A list of answers, as opposed to one answer that is a list of ids."""
+    if isinstance(one, str | TokenSequence) or not isinstance(one, Sequence) or not one:
+        return False
+    return all(isinstance(item, str | Sequence | TokenSequence) for item in one)
+
+
+def _ids(candidate: Any, tokenizer: Any) -> list[int]:
+    if isinstance(candidate, str):
+        (encoded,) = tokenizer_of(tokenizer).encode([candidate], [[(0, len(candidate))]])
+        return encoded.ids.tolist()
+    if isinstance(candidate, TokenSequence):
+        if bool((candidate.slot[:, 0] >= 0).any()):
+            raise SequenceError("a candidate with slots has no likelihood: outside embeddings are not predicted")
+        return candidate.ids.tolist()
+    return [int(item) for item in candidate]
+
+
+def _scored(state: DecodeState, wanted: list[list[list[int]]], rows_at_once: int) -> Scores:
+    passes = list(state.passes)
+    assert state.logits is not None
+    first = state.logits.float().log_softmax(-1)
+    # the first id of every candidate is predicted by the prompt alone
+    found = {
+        (row, place): [float(first[row, ids[0]])] for row, every in enumerate(wanted) for place, ids in enumerate(every)
+    }
+    # like with like, so that little is padding; of a candidate's last id nothing needs to be predicted
+    longer = [key for key in found if len(wanted[key[0]][key[1]]) > 1]
+    longer.sort(key=lambda key: len(wanted[key[0]][key[1]]))
+    for start in range(0, len(longer), rows_at_once):
+        keys = longer[start : start + rows_at_once]
+        ids = [wanted[row][place] for row, place in keys]
+        for key, values in zip(keys, _continued(state, [row for row, _ in keys], ids, passes), strict=True):
+            found[key] += values
+    log_probs = [[found[row, place] for place in range(len(every))] for row, every in enumerate(wanted)]
+    return Scores(tokens=wanted, log_probs=log_probs, passes=tuple(passes))
+
+
+@torch.inference_mode()
+def _continued(state: DecodeState, rows: list[int], ids: list[list[int]], passes: list[Pass]) -> list[list[float]]:
+    """log P of every id but the first, in one pass over all of these candidates."""
+    fork = state.fork(rows)
+    longest = max(map(len, ids)) - 1
+    # rows are padded to the left, so that the columns that predict end together
+    columns = torch.arange(longest, device=state.language.device).expand(len(ids), -1)
+    sequences = [TokenSequence.of(one[:-1], role=Role.ASSISTANT) for one in ids]
+    logits = fork.extend(sequences, want=Want(columns=columns))
+    passes += fork.passes
+    logs = logits.float().log_softmax(-1)
+    values = []
+    for place, one in enumerate(ids):
+        targets = torch.tensor(one[1:], device=logs.device)
+        values.append(logs[place, longest - len(targets) :].gather(-1, targets[:, None])[:, 0].tolist())
+    return values

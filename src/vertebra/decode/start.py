@@ -1,0 +1,187 @@
+"""How a call begins: the model in its two halves, the prompt as a batch or as a state, and how far it can go.
+
+Everything that can be refused is refused here, before anything is computed. It knows no sampling.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vertebra import log
+from vertebra.decode.settings import Settings
+from vertebra.decode.state.checks import check_prompt
+from vertebra.decode.state.column_facts import Layout
+from vertebra.decode.state.columns import as_batch
+from vertebra.decode.state.compiled import compiled_step
+from vertebra.decode.state.decoding import DecodeState
+from vertebra.decode.state.language import Language, Want, language_of
+from vertebra.decode.state.prefill import begin
+from vertebra.decode.state.source import Source, source_of
+from vertebra.decode.state.uncached import UncachedState
+from vertebra.errors import GenerationError, TooLongError
+from vertebra.sequence.batch import Batch
+
+AnyState = DecodeState | UncachedState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A prompt that may be decoded."""
+
+    source: Source
+    language: Language
+    batch: Batch
+    layout: Layout
+    state: DecodeState | None
+    """Where it was computed already."""
+    most: int
+    """Tokens that may follow."""
+    cut_short: bool
+    """Fewer than were asked for: the model has no further positions."""
+    begin: float
+    """When the call began."""
+
+
+def start(model: Any, prompt: Any, settings: Settings) -> Start:
+    """The prompt of a call, checked. `prompt`: a batch, sequences, or a `DecodeState`."""
+    now = time.perf_counter()
+    state = prompt if isinstance(prompt, DecodeState) else None
+    if state is None:
+        source = source_of(model)
+        language = language_of(source.backbone)
+        batch, layout = as_batch(prompt, source.backbone, language.device)
+        check_prompt(batch, layout, language)
+    else:
+        source, language, batch, layout = state.source, state.language, state.batch, state.layout
+        if source_of(model).backbone is not source.backbone:
+            raise GenerationError("the state was made with another model; give the model that it was made with")
+        _check_state(settings)
+    asked = settings.tokens_after(batch.length)
+    most = asked
+    if language.limit is not None:
+        most = min(asked, language.limit - layout.next)
+        if most < 1:
+            raise TooLongError(
+                f"the prompt fills all {language.limit} positions of `{source.backbone.identifier}`; shorten it, so that "
+                "something can follow"
+            )
+    if most < asked and settings.max_new_tokens is not None:
+        log.warn_once(
+            f"{asked} tokens were asked for, and `{source.backbone.identifier}` has positions for {most} after the prompt; "
+            "rows that get there end with the reason `context`"
+        )
+    return Start(
+        source=source,
+        language=language,
+        batch=batch,
+        layout=layout,
+        state=state,
+        most=most,
+        cut_short=most < asked,
+        begin=now,
+    )
+
+
+def _check_state(settings: Settings) -> None:
+    """A state has its cache and its rule already."""
+    base = Settings()
+    said = [
+        name for name in ("cache", "cache_length", "chunk", "use_cache", "attend") if _differs(settings, base, name)
+    ]
+    if said:
+        raise GenerationError(
+            f"{', '.join(said)}: the state decided that when it was made; give it to prefill() instead"
+        )
+
+
+def _differs(settings: Settings, base: Settings, name: str) -> bool:
+    return getattr(settings, name) is not getattr(base, name) and getattr(settings, name) != getattr(base, name)
+
+
+def compute(begun: Start, settings: Settings, want: Want) -> AnyState:
+    """The state after the prompt, with what is wanted of its last pass; one of its own, whatever was given."""
+    if begun.state is not None:
+        state: AnyState = begun.state.fork()
+        if state.logits is None or want.hidden or want.attentions:
+            state.seen = None
+            state.refresh(want)  # type: ignore[union-attr]
+    elif not settings.use_cache or _one_token(begun, settings):
+        state = UncachedState(
+            begun.source, begun.language, begun.batch, layout=begun.layout, attend=settings.attend, want=want
+        )
+    else:
+        length = settings.cache_length or begun.batch.length + begun.most
+        state = begin(
+            begun.source,
+            begun.language,
+            begun.batch,
+            begun.layout,
+            settings.cache,
+            max_length=length,
+            trimmable=settings.keep_state,
+            chunk=settings.chunk,
+            attend=settings.attend,
+            want=want,
+        )
+        if settings.compile:
+            _compile(state, settings)
+    if settings.num_return_sequences > 1:
+        state = _repeated(state, settings.num_return_sequences)
+    return state
+
+
+def _one_token(begun: Start, settings: Settings) -> bool:
+    """Whether nothing will ever read a cache: one token of each prompt, and nobody who goes on from there."""
+    plain = isinstance(settings.cache, str) and settings.chunk is None and settings.num_return_sequences == 1
+    return begun.most == 1 and plain and not settings.keep_state and not settings.compile
+
+
+def _compile(state: DecodeState, settings: Settings) -> None:
+    if state.static_length is None:
+        raise GenerationError("`compile` needs a static cache, whose tensors stay where they are; leave `cache` out")
+    state.compiled = compiled_step(state.language, settings.compile)
+
+
+def _repeated(state: AnyState, times: int) -> AnyState:
+    """Every row so many times, side by side; the prompt is computed once."""
+    rows = [row for row in range(state.rows) for _ in range(times)]
+    new = state.fork(rows)
+    if isinstance(new, DecodeState):
+        new.passes = list(state.passes)
+        new.seen = None if state.seen is None else state.seen.select(rows)
+    return new
+
+
+def narrowed(state: AnyState, rows: Sequence[int]) -> AnyState:
+    """The state with these rows alone; its passes go on."""
+    new = state.fork(rows)
+    new.passes = state.passes
+    return new
+
+
+def _trains(model: Any) -> bool:
+    """Whether anything that computes is in training mode: wrappers always say so, and compute nothing."""
+    if not isinstance(model, torch.nn.Module):
+        return False
+    llm = getattr(getattr(model, "backbone", model), "llm", None)
+    parts = getattr(model, "parts", None)
+    return getattr(llm, "training", False) or (parts is not None and any(module.training for module in parts.modules()))
+
+
+@contextmanager
+def eval_mode(model: Any) -> Iterator[None]:
+    """Without dropout and checkpointing for as long as it lasts: for samples in the middle of a training run."""
+    training = [module for module in model.modules() if module.training] if _trains(model) else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

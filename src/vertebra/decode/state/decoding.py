@@ -1,0 +1,349 @@
+"""`DecodeState`: everything that is known between two steps: the columns so far, their cache, the last logits.
+
+    prefill(model, batch)      a state whose columns are computed (or the first `upto` of them)
+    state.advance(stop)        more of the columns that were given
+    state.step(tokens)         one token a row
+    state.extend(sequences)    several new columns a row: a question after a page
+    state.fork([0] * 20)       another state with these rows; what is cached is shared
+    state.trim(length)         forget the columns from `length` on
+
+Nothing is kept on the model: any number of states of one model can take turns. It does not know how tokens are chosen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from vertebra.decode.state import cache as caches
+from vertebra.decode.state.checks import check_prompt
+from vertebra.decode.state.column_facts import Layout
+from vertebra.decode.state.columns import Piece, cut_columns, joined, with_steps
+from vertebra.decode.state.compiled import CompiledStep
+from vertebra.decode.state.language import LAST, Language, Seen, Want
+from vertebra.decode.state.source import Source, inputs_of
+from vertebra.decode.state.step_masks import StepMasks
+from vertebra.errors import GenerationError, TooLongError
+from vertebra.sequence.batch import Batch
+from vertebra.sequence.masks import SLIDING, Attend, plan
+
+AHEAD = 256
+"""Positions of that many steps are made at a time."""
+
+
+class Pass(NamedTuple):
+    """One call of the language model."""
+
+    kind: str
+    """`prefill`, `extend`, `step` or `parallel`."""
+    rows: int
+    columns: int
+    cached: int
+    """Columns in the cache before it."""
+    seconds: float
+
+
+class DecodeState:
+    """Columns, their cache, and the logits of the last one. Made by `prefill`; steps change it in place."""
+
+    def __init__(
+        self,
+        source: Source,
+        language: Language,
+        batch: Batch,
+        cache: Any,
+        *,
+        layout: Layout | None = None,
+        length: int = 0,
+        static_length: int | None = None,
+        attend: Attend | None = None,
+        pieces: list[Piece] | None = None,
+    ) -> None:
+        self.source, self.language, self.cache, self.attend = source, language, cache, attend
+        self.length = length
+        """Columns in the cache."""
+        self.seen: Seen | None = None
+        """What the last pass showed."""
+        self.passes: list[Pass] = []
+        self.static_length = static_length
+        self.compiled: CompiledStep | None = None
+        """What runs the steps, where they are compiled."""
+        self._given = batch
+        self._layout = layout
+        self._pieces = pieces if pieces is not None else [Piece(0, batch, source.encode(batch))]
+        self._tail: list[tuple[torch.Tensor, torch.Tensor | None]] = []  # the steps since, not yet joined to the given
+        self._whole: Batch | None = None  # both together, where somebody has asked
+        self._masks: StepMasks | None = None
+        self._positions: tuple[int, torch.Tensor] | None = None
+
+    @property
+    def rows(self) -> int:
+        return self._given.rows
+
+    @property
+    def logits(self) -> torch.Tensor | None:
+        """[B, V] of the last column; None before the prompt is complete and after `trim`."""
+        return None if self.seen is None else self.seen.logits
+
+    @property
+    def num_bytes(self) -> int:
+        """What the cache holds, unused room counted."""
+        return caches.num_bytes(self.cache)
+
+    @property
+    def batch(self) -> Batch:
+        """Every column that is known, those of the steps included. Looking changes nothing."""
+        if not self._tail:
+            return self._given
+        if self._whole is None or self._whole.length < self._given.length + len(self._tail):
+            self._whole = with_steps(self._given, self._tail)
+        return self._whole
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """The same as they were given, each with what was encoded of it; the steps are one more."""
+        if not self._tail:
+            return self._pieces
+        batch, start = self.batch, self._given.length
+        return [*self._pieces, Piece(start, cut_columns(batch, start, batch.length), None)]
+
+    @property
+    def layout(self) -> Layout:
+        """What the columns look like."""
+        return Layout(self.batch) if self._tail else self._given_layout()
+
+    @property
+    def text(self) -> torch.Tensor:
+        """[B, L]: which columns hold a token of their own, as opposed to padding and slots."""
+        batch = self.batch
+        parts = [self.source.text(piece.batch, piece.encoded) for piece in self.pieces]
+        return torch.cat(parts, 1)[:, : batch.length] & batch["attention_mask"].bool()
+
+    def note(self, tokens: torch.Tensor, *, live: torch.Tensor | None = None) -> None:
+        """Know of one more token a row without computing it yet: the next `extend` or `advance` does."""
+        if self._speaks_again(live):
+            self._join()
+        self._tail.append((tokens, live))
+        self._join()
+        self.seen = None
+
+    @torch.inference_mode()
+    def advance(self, stop: int | None = None, want: Want = LAST) -> torch.Tensor | None:
+        """Compute the given columns up to `stop` (None: all); the logits of the last one."""
+        batch = self._join()
+        stop = batch.length if stop is None else stop
+        if not self.length < stop <= batch.length:
+            raise GenerationError(
+                f"cannot advance to column {stop}: {self.length} are computed, and {batch.length} are given"
+            )
+        self._feed(stop, "prefill" if self.length == 0 else "extend", want)
+        return self.logits
+
+    @torch.inference_mode()
+    def step(self, tokens: torch.Tensor, *, live: torch.Tensor | None = None, want: Want = LAST) -> torch.Tensor:
+        """Append one token a row, [B], and give the logits [B, V] of what follows.
+
+        Rows that are not `live` have ended; what they are fed is padding to whatever comes later.
+        """
+        if self.attend is not None:
+            self._tail.append((tokens, live))
+            self._feed(self._join().length, "step", want)
+            return self.logits  # type: ignore[return-value]
+        if self._speaks_again(live):
+            self._join()
+        if self._masks is None:
+            self._masks = self._prepare_steps()
+        self._check_room(self.length + 1)
+        self._check_positions()
+        begin = time.perf_counter()
+        mask, positions = self._masks.at(self.length), self._next_positions()
+        run = self.language.run if self.compiled is None else self.compiled.run
+        self.seen = run({"input_ids": tokens[:, None]}, mask, positions, self.cache, want)
+        self._tail.append((tokens, live))
+        self._note("step", 1, begin)
+        return self.seen.logits  # type: ignore[return-value]
+
+    def extend(self, sequences: Any, features: Any = None, *, want: Want = LAST) -> torch.Tensor:
+        """Append a sequence to every row and give the logits after it. Rows may differ in length.
+
+        `sequences` are one `TokenSequence` a row, or ids [B, n]; `features` are the raw items of their slots.
+        """
+        self.give(sequences, features)
+        self.advance(want=want)
+        return self.logits  # type: ignore[return-value]
+
+    def give(self, sequences: Any, features: Any = None) -> Batch:
+        """The same without computing them yet, which `advance` does; the new columns."""
+        batch = self._join()
+        whole, chunk = joined(batch, self.layout, sequences, features, pad_id=self.source.backbone.pad_token_id)
+        layout = Layout(whole)
+        check_prompt(whole, layout, self.language)
+        self._match_windows(layout.counts_by_column)
+        piece = Piece(batch.length, chunk, self.source.encode(chunk))
+        self._given = whole
+        self._pieces.append(piece)
+        self._changed()
+        return chunk
+
+    def see(self, chunk: Batch) -> None:
+        """Let the last columns that were given see each other as the blocks of `chunk` say."""
+        given = self._join()
+        block = torch.cat([given["block"][:, : given.length - chunk.length], chunk["block"]], 1)
+        self._given = Batch({**given, "block": block})
+        self._changed()
+
+    def fork(self, rows: Sequence[int] | None = None) -> DecodeState:
+        """Another state with these rows, in this order, each as often as it is named. Neither changes the other."""
+        batch = self.batch
+        index = None
+        if rows is not None:
+            index = torch.as_tensor(list(rows), dtype=torch.long, device=batch.device)
+            batch = batch.select(index)
+        with torch.inference_mode():
+            cache = caches.fork(self.cache, index)
+        new = DecodeState(
+            self.source,
+            self.language,
+            batch,
+            cache,
+            length=self.length,
+            static_length=self.static_length,
+            attend=self.attend,
+            pieces=[piece.select(index) for piece in self.pieces],
+        )
+        new.compiled = self.compiled
+        if self.seen is not None:
+            logits = self.seen.logits
+            chosen = logits if index is None or logits is None else logits[index]
+            new.seen = Seen(logits=chosen, ids=self.seen.ids)
+        return new
+
+    @torch.inference_mode()
+    def trim(self, length: int) -> None:
+        """Forget the columns from `length` on. On windowed models this needs a state made with `trimmable=True`."""
+        batch = self._join()
+        if not 0 < length <= batch.length:
+            raise GenerationError(f"cannot trim to {length} columns; the state has {batch.length}")
+        if length == batch.length:
+            return
+        if length < self.length:
+            caches.trim(self.cache, length)
+            self.length = length
+        self._given = cut_columns(batch, 0, length)
+        self._pieces = [piece.before(length) for piece in self._pieces if piece.start < length]
+        self._changed()
+        self.seen = None
+
+    @torch.inference_mode()
+    def refresh(self, want: Want = LAST) -> torch.Tensor:
+        """The logits of the last column, computed again where a trim has forgotten them."""
+        if self.logits is None:
+            if self.length == self.batch.length:
+                caches.trim(self.cache, self.length - 1)
+                self.length -= 1
+            self.advance(want=want)
+        return self.logits  # type: ignore[return-value]
+
+    def _feed(self, stop: int, kind: str, want: Want) -> None:
+        """One pass over the columns from `length` to `stop`."""
+        begin = time.perf_counter()
+        start, given, layout = self.length, self._given, self._given_layout()
+        self._check_room(stop)
+        if stop < given.length:
+            given = cut_columns(given, 0, stop)
+            layout = Layout(given)
+        self._match_windows(layout.counts_by_column)
+        mask, positions = None, given["position_ids"][:, start:]
+        if self.attend is not None or not layout.plain:
+            planned = plan(
+                given,
+                self.language.facts,
+                dtype=self.language.dtype,
+                use_cache=True,
+                cache_length=start,
+                key_sizes=self._key_sizes(stop - start),
+                attend=self.attend,
+            )
+            mask, positions = planned.attention_mask, planned.position_ids
+        self.seen = self.language.run(self.inputs(start, stop), mask, positions, self.cache, want)
+        self._note(kind, stop - start, begin)
+
+    def inputs(self, start: int, stop: int) -> dict[str, torch.Tensor]:
+        """Inputs of columns start:stop."""
+        return inputs_of(self.source, self.pieces, start, stop)
+
+    def _key_sizes(self, queries: int) -> dict[str, tuple[int, int]]:
+        """Which keys the cache will hand to attention, by layer type."""
+        facts = self.language.facts
+        types = facts.layer_types or facts.types * len(self.cache.layers)
+        sizes: dict[str, tuple[int, int]] = {}
+        for layer, name in enumerate(types):
+            if name in facts.types and name not in sizes and (name == SLIDING or self.static_length is not None):
+                sizes[name] = self.cache.get_mask_sizes(queries, layer)
+        return sizes
+
+    def _check_room(self, stop: int) -> None:
+        if self.static_length is not None and stop > self.static_length:
+            raise GenerationError(
+                f"a static cache of {self.static_length} columns cannot hold {stop}; give prefill a larger `max_length`"
+            )
+
+    def _note(self, kind: str, columns: int, begin: float) -> None:
+        self.passes.append(Pass(kind, self.rows, columns, self.length, time.perf_counter() - begin))
+        self.length += columns
+
+    def _match_windows(self, by_column: bool) -> None:
+        """A window over positions is one over columns only where both run together; else the mask must do it all."""
+        if self.language.facts.windowed:
+            caches.hand_out(self.cache, whole=not by_column)
+
+    def _join(self) -> Batch:
+        """Take the steps among the given columns; all of them."""
+        if self._tail:
+            self._pieces, self._given, self._tail = self.pieces, self.batch, []
+            self._changed()
+        return self._given
+
+    def _changed(self) -> None:
+        """What was made from the given columns is not theirs any more."""
+        self._masks = self._positions = self._layout = self._whole = None
+
+    def _given_layout(self) -> Layout:
+        if self._layout is None:
+            self._layout = Layout(self._given)
+        return self._layout
+
+    def _speaks_again(self, live: torch.Tensor | None) -> bool:
+        """Whether a row goes on that had ended: what it was fed meanwhile is padding, which the masks must know."""
+        before = self._tail[-1][1] if self._tail else None
+        return before is not None and bool((~before if live is None else live & ~before).any())
+
+    def _prepare_steps(self) -> StepMasks:
+        """Masks of the steps that follow the given columns."""
+        if self.length < self._given.length:
+            raise GenerationError(
+                f"{self._given.length - self.length} given columns are not computed yet; call advance() before step()"
+            )
+        layout, language = self._given_layout(), self.language
+        self._match_windows(layout.goes_on_by_column)
+        return StepMasks(layout, language.facts, dtype=language.dtype, static_length=self.static_length)
+
+    def _next_positions(self) -> torch.Tensor:
+        """[B, 1]: where the next step of each row stands: as many beyond the given columns as there were steps."""
+        part, column = divmod(len(self._tail), AHEAD)
+        if self._positions is None or self._positions[0] != part:
+            layout = self._given_layout()
+            steps = torch.arange(part * AHEAD, (part + 1) * AHEAD, device=self._given.device)
+            self._positions = part, layout.tensor(layout.next_position) + steps  # always as wide: nothing recompiles
+        return self._positions[1][:, column : column + 1]
+
+    def _check_positions(self) -> None:
+        limit = self.language.limit
+        if limit is not None and self._given_layout().next + len(self._tail) >= limit:
+            raise TooLongError(
+                f"`{self.language.backbone.identifier}` has {limit} positions, and a row has taken all of them: no step "
+                "can follow. Trim the state, or begin with a shorter prompt"
+            )

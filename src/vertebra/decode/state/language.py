@@ -1,0 +1,187 @@
+"""One language model, ready to be run pass by pass: hidden states from its body, logits of what is wanted from its head.
+
+    B rows, Q new columns, V vocabulary, D width
+
+It knows how a Hugging Face model is called; it does not know where embeddings come from, nor how tokens are chosen.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vertebra.decode.state import cache as caches
+from vertebra.decode.state.head import HeadRows, head_of
+from vertebra.errors import GenerationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Want:
+    """What a pass must show besides its cache."""
+
+    columns: torch.Tensor | None = None
+    """[B, n]: columns of the pass whose logits are wanted; None: the last one."""
+    logits: bool = True
+    rows: HeadRows | None = None
+    """Compute these rows of the head only."""
+    hidden: bool = False
+    attentions: bool = False
+    states: bool = False
+    """Show the states that the logits were made of."""
+
+    def without_logits(self) -> Want:
+        return Want(logits=False, hidden=self.hidden, attentions=self.attentions)
+
+
+LAST = Want()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """What a pass showed: logits [B, V] of the last column, or [B, n, V] of the chosen ones, in the model's type."""
+
+    logits: torch.Tensor | None
+    ids: torch.Tensor | None = None
+    """The ids behind the columns of the logits; None: all, in order."""
+    hidden: torch.Tensor | None = None
+    """[B, Q, D], after the last norm."""
+    chosen: torch.Tensor | None = None
+    """[B, n, D], those of the columns whose logits were wanted."""
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+    def select(self, rows: Any) -> Seen:
+        """These rows of everything."""
+
+        def of(value: Any) -> Any:
+            if value is None:
+                return None
+            return tuple(layer[rows] for layer in value) if isinstance(value, tuple) else value[rows]
+
+        return Seen(
+            logits=of(self.logits), ids=self.ids, hidden=of(self.hidden), hidden_states=of(self.hidden_states),
+            attentions=of(self.attentions),
+        )  # fmt: skip
+
+    @staticmethod
+    def joined(parts: list[Seen]) -> Seen:
+        """Passes over consecutive columns as one; logits are those of the last."""
+        layers = zip(*[part.hidden_states or () for part in parts], strict=True)
+        return Seen(
+            logits=parts[-1].logits,
+            ids=parts[-1].ids,
+            hidden=torch.cat([part.hidden for part in parts if part.hidden is not None], 1),
+            hidden_states=tuple(torch.cat(layer, 1) for layer in layers),
+        )
+
+
+class Language:
+    """A backbone's language model and its head. Get it by `language_of`."""
+
+    def __init__(self, backbone: Any) -> None:
+        self.backbone = weakref.proxy(backbone)
+        self.llm = backbone.llm
+        self.facts = backbone.attention_facts
+        self.layers = caches.kinds_of(self.llm.config)
+        self.passing = None if self.layers is None else caches.passing(self.layers)
+        self.dtype: torch.dtype = backbone.dtype
+        self.device: torch.device = backbone.device
+        self.num_rows: int = backbone.num_rows
+        self._last = self.llm.get_output_embeddings()
+        self.num_logits = int(self._last.weight.shape[0])
+        self.limit: int | None = getattr(self.llm.config, "max_position_embeddings", None)
+        with torch.inference_mode():
+            self.head = head_of(self.llm)
+        self.body = self.llm.base_model
+
+    def is_of(self, backbone: Any) -> bool:
+        """Whether the backbone is still what it was when this was made: moved, cast and grown models are others."""
+        weight = self._last.weight
+        same = (weight.dtype, weight.device, weight.shape[0]) == (self.dtype, self.device, self.num_logits)
+        return same and backbone.llm is self.llm and backbone.attn == self.facts.kernel
+
+    def run(
+        self, inputs: dict[str, torch.Tensor], mask: Any, positions: torch.Tensor, cache: Any, want: Want = LAST
+    ) -> Seen:
+        """One pass over new columns; the cache grows by them."""
+        extra: dict[str, Any] = {}
+        if want.hidden:
+            extra["output_hidden_states"] = True
+        if want.attentions:
+            extra["output_attentions"] = True
+        call = {
+            **inputs,
+            "attention_mask": mask,
+            "position_ids": positions,
+            "past_key_values": cache,
+            "use_cache": cache is not None,
+            **extra,
+        }
+        if want.attentions and self.facts.kernel != "eager":
+            with self.backbone.kernel("eager"):  # the only one that keeps attention weights
+                return self._run(call, want)
+        return self._run(call, want)
+
+    def _run(self, call: dict[str, Any], want: Want) -> Seen:
+        if self.head is None:
+            return self._whole(call, want)
+        out = self.body(**call)
+        hidden = out.last_hidden_state
+        chosen = _chosen(hidden, want) if want.logits else None
+        logits = None if chosen is None else self.head(chosen, want.rows)
+        return Seen(
+            logits=logits,
+            chosen=chosen if want.states else None,
+            ids=None if want.rows is None else want.rows.ids,
+            hidden=hidden,
+            hidden_states=out.get("hidden_states"),
+            attentions=out.get("attentions"),
+        )
+
+    def _whole(self, call: dict[str, Any], want: Want) -> Seen:
+        """By the model's own forward, for one that computes more behind its body than its head."""
+        keep = 0 if want.columns is not None else 1
+        out = self.llm(**{**call, "output_hidden_states": want.hidden or want.states}, logits_to_keep=keep)
+        logits = None
+        if want.logits:
+            logits = _chosen(out.logits, want)
+            logits = logits if want.rows is None else logits[..., want.rows.ids]
+        states = out.get("hidden_states")
+        return Seen(
+            logits=logits,
+            ids=None if want.rows is None else want.rows.ids,
+            hidden=None if states is None else states[-1],
+            chosen=_chosen(states[-1], want) if want.states and states is not None else None,
+            hidden_states=states if want.hidden else None,
+            attentions=out.get("attentions"),
+        )
+
+    def head_rows(self, ids: torch.Tensor) -> HeadRows:
+        """Rows of the head for `Want.rows`."""
+        return HeadRows(ids, None, None) if self.head is None else self.head.rows(ids)
+
+
+def language_of(backbone: Any) -> Language:
+    """The language model of a backbone, made ready once for each of its kernels, types and devices."""
+    backbone._require_weights()
+    if backbone.llm.training:
+        raise GenerationError(
+            f"`{backbone.identifier}` is in training mode, where dropout and checkpointing change what it says; call "
+            "`eval()` first"
+        )
+    known = _known.get(backbone)
+    if known is None or not known.is_of(backbone):
+        known = _known[backbone] = Language(backbone)
+    return known
+
+
+_known: weakref.WeakKeyDictionary[Any, Language] = weakref.WeakKeyDictionary()
+
+
+def _chosen(values: torch.Tensor, want: Want) -> torch.Tensor:
+    if want.columns is None:
+        return values[:, -1]
+    return values.gather(1, want.columns[..., None].expand(-1, -1, values.shape[-1]))

@@ -1,1 +1,0 @@
-"""The side of decoding that knows transformers: its caches, and its own `generate` as the second engine."""

@@ -1,0 +1,1 @@
+"""What turns raw items (images, boxes, vectors) into embeddings, one file a kind."""

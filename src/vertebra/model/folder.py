@@ -1,0 +1,155 @@
+"""A multimodal model as one folder: written whole or not at all, read back by mapping.
+
+    config.json              model type `vertebra`, with the language model's config inside
+    model*.safetensors       every tensor once, by the model's own names (tied heads are one tensor)
+    generation_config.json   tokenizer files   displaced.safetensors
+    vertebra.json            backbone id, prompt builder, fingerprint, versions; parts with encoder, projector, slots
+
+The files are those that a `Trainer` leaves when it is given `ModelFiles(model)` as its processing class, so a training
+checkpoint is a model folder too. `load_backbone(folder)` reads the backbone out of either.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from torch import nn
+
+from vertebra.backbone.registry import load_backbone
+from vertebra.backbone.saving import config_to_save, save_vocabulary
+from vertebra.backbone.saving import record as backbone_record
+from vertebra.backbone.source import MULTIMODAL, RECORD, find
+from vertebra.backbone.weights import mapped_tensors, parameters_on_meta
+from vertebra.errors import CheckpointError, ConfigError
+from vertebra.folders import require_free, write_whole
+from vertebra.model.encoders.kinds import part_from, part_record
+from vertebra.sequence.length import listed
+
+SHARD = "5GB"
+PARTS = "parts."
+
+
+def save_model(model: Any, folder: Path, *, overwrite: bool, state: Mapping[str, Any] | None) -> Path:
+    """Write a model folder. `state`: its tensors, where somebody gathered them (sharded training)."""
+    lazy = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
+    if lazy and state is None:
+        raise CheckpointError(f"{len(lazy)} tensors have no weights yet ({listed(lazy)}); load them before saving")
+
+    def write(part: Path) -> None:
+        tensors = {name: tensor.contiguous() for name, tensor in (state or model.state_dict()).items()}
+        save_torch_state_dict(tensors, part, max_shard_size=SHARD, metadata={"format": "pt"})
+        write_companions(model, part)
+
+    require_free(folder, overwrite=overwrite)
+    return write_whole(folder, write, replace=True)
+
+
+def write_companions(model: Any, folder: Path) -> None:
+    """Everything of a model folder but the weights."""
+    backbone = model.backbone
+    config = {
+        "model_type": MULTIMODAL,
+        "architectures": ["MultimodalModel"],
+        "text_config": config_to_save(backbone.llm),
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
+    backbone.llm.generation_config.save_pretrained(folder)
+    save_vocabulary(backbone, folder)
+    record = {
+        **backbone_record(backbone),
+        "parts": {name: part_record(part) for name, part in model.parts.items()},
+        "embedding": list(backbone.llm.get_input_embeddings().weight.shape),
+        "record": model.record,
+    }
+    (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+class ModelFiles:
+    """What a `Trainer` takes as `processing_class`, so that each of its checkpoints is a whole model folder."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def save_pretrained(self, folder: str | Path, **ignored: Any) -> None:
+        """Everything but the weights, which the Trainer writes itself."""
+        write_companions(self.model, Path(folder))
+
+
+def load_model(build: Callable[..., Any], where: str | Path, **options: Any) -> Any:
+    """`build(backbone, parts, record=…)` from a folder; `options` are those of `load_backbone`."""
+    source = find(where)
+    described = source.record.get("parts")
+    if described is None:
+        what = "a backbone alone: use load_backbone" if source.record else "no model folder of ours (it has no record)"
+        raise CheckpointError(f"`{source.name}` is {what}; expected one that `MultimodalModel.save` wrote")
+    if options.get("quantization") is not None:
+        raise ConfigError("quantization packs weights while a plain checkpoint loads; save the backbone alone for that")
+    runs = bool(options.get("inference_mode"))
+    if runs:
+        options.setdefault("weights", source.folder)
+    backbone = load_backbone(source.folder, **options)
+    with parameters_on_meta():
+        parts = {name: part_from(entry, where=f"part `{name}` of `{source.name}`") for name, entry in described.items()}
+    model = build(backbone, parts, record=source.record.get("record"))
+    _fill(model.parts, mapped_tensors(source.folder), source.name)
+    if options.get("dtype") is not None:
+        model.parts.to(backbone.dtype)
+    model.parts.to(backbone.device)
+    if runs:
+        return model.eval()
+    with torch.no_grad():  # mapped weights would change under a training that saves into the same file
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()
+    return model.train()
+
+
+def _fill(parts: nn.ModuleDict, tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Put mapped tensors into the parts; all faults are told at once."""
+    found = {name.removeprefix(PARTS): tensor for name, tensor in tensors.items() if name.startswith(PARTS)}
+    expected = parts.state_dict()
+    faults = [f"`{PARTS}{name}` is missing" for name in expected if name not in found]
+    faults += [
+        f"`{PARTS}{name}` is {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in expected
+        if name in found and found[name].shape != expected[name].shape
+    ]
+    faults += [f"`{PARTS}{name}` belongs to no part" for name in found if name not in expected]
+    if faults:
+        raise CheckpointError(
+            f"the weights in `{where}` do not fit the parts that its record describes: {listed(faults)}"
+        )
+    parts.load_state_dict(found, assign=True)
+
+
+def share_once(model: nn.Module) -> None:
+    """State dicts of this model hold a tensor that several names share (a tied head) once, and take it back so.
+
+    safetensors refuses shared tensors, and a plain `Trainer` saves whatever `state_dict()` gives.
+    """
+
+    def drop(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+        for other in _aliases(module):
+            state.pop(prefix + other, None)
+
+    def restore(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for other, first in _aliases(module).items():
+            if prefix + first in state:
+                state.setdefault(prefix + other, state[prefix + first])
+
+    model.register_state_dict_post_hook(drop)
+    model.register_load_state_dict_pre_hook(restore)
+
+
+def _aliases(module: nn.Module) -> dict[str, str]:
+    """Further names of shared parameters, and the first name of each."""
+    first: dict[int, str] = {}
+    aliases = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(parameter), name) != name:
+            aliases[name] = first[id(parameter)]
+    return aliases

@@ -1,0 +1,43 @@
+"""New parts for a backbone: projectors aimed at its embedding matrix, outputs brought to the size of its tokens.
+
+Loading a model folder does not come through here: there the sizes are whatever training made of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from vertebra.model.encoders.part import Encoder, Part, Place
+from vertebra.model.encoders.queries import Queries, Start
+from vertebra.model.projectors import Projector, bring_to_size, mark, rms
+
+SAMPLE = 16
+"""How many sample items the size is measured on."""
+_ROWS = 512
+
+
+@torch.no_grad()
+def token_rms(backbone: Any) -> float:
+    """How large this model's token embeddings are, scales included (Gemma multiplies by the root of its width)."""
+    count = len(backbone.tokenizer)
+    ids = torch.arange(0, count, max(1, count // _ROWS), device=backbone.device)
+    return rms(backbone.embed_input_ids(ids[None]))
+
+
+def new_part(backbone: Any, encoder: Encoder, projector: str = "gelu2", *, place: Place = "slots") -> Part:
+    """A part with a new projector (`linear`, `gelu2`, `gelu3`), whose embeddings are as large as tokens."""
+    made = Part(encoder, Projector(projector, encoder.width, backbone.embedding_width), place=place)
+    values = encoder.sample(SAMPLE, torch.Generator().manual_seed(0))
+    device = next(encoder.parameters(), torch.empty(0)).device
+    bring_to_size(made.projector, encoder(values.to(device)), token_rms(backbone))
+    made.drawn = mark(made.projector)
+    return made.to(backbone.device)
+
+
+def new_queries(backbone: Any, count: int, *, start: Start = "normal", learned: bool = True) -> Queries:
+    """Embeddings for `count` slots that nothing outside fills."""
+    made = Queries(count, backbone.embedding_width, start=start, learned=learned)
+    made.bring_to_size(token_rms(backbone))
+    return made.to(backbone.device)

@@ -1,0 +1,176 @@
+"""`Learner`: a model together with its loss, as the one module that the trainer, DDP and FSDP see.
+
+    batch ──► model, its head held back ──► hidden states at supervised positions ──► head and loss in one
+
+The loss is divided by the weight of the whole accumulated batch over all ranks, so that 1 × 8, 8 × 1 and 2 ranks × 4
+are the same step. Where a family does something to its logits that is not known here, the model's own head is run on
+the supervised positions instead; which of the two holds is found by a probe, never assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from vertebra import log
+from vertebra.errors import SequenceError
+from vertebra.model.encoding import serving
+from vertebra.model.model import MultimodalModel
+from vertebra.sequence.batch import KEYS
+from vertebra.sequence.loss import Supervised, supervised_positions
+from vertebra.training.head import HeadRule, LossRule, head_loss
+from vertebra.training.own_loss import LossFunction, loss_by, require_signature
+from vertebra.training.scale.start import late_of
+
+
+class Learner(nn.Module):
+    """What is trained: the model, and how its loss is made."""
+
+    accepts_loss_kwargs = True  # the Trainer then hands `num_items_in_batch` to `forward`
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        rule: LossRule | None = None,
+        fused: bool = True,
+        shift: bool = True,
+        function: LossFunction | None = None,
+    ) -> None:
+        super().__init__()
+        if function is not None:
+            require_signature(function)
+        self.model = model
+        self.rule, self.shift, self.function = rule or LossRule(), shift, function
+        self.to_show = late_of(model) is not None
+        """Whether `head` is yet to be shown on the model, which can only run inside a forward of this."""
+        self.head = head_rule(model) if fused and function is None else None
+
+    @property
+    def lm(self) -> Any:
+        """The Hugging Face model inside."""
+        return lm_of(self.model)
+
+    def forward(
+        self, *, num_items_in_batch: Any = None, call: Callable[[nn.Module], Any] | None = None, **batch: Any
+    ) -> Any:
+        """`loss`, divided by `num_items_in_batch` where given, else by the weight that counts here.
+
+        `call`: do this with the model instead, inside a forward: where shards are gathered, and all ranks together.
+        """
+        if self.to_show:
+            self.to_show, shown = False, head_rule(self.model, late=True)
+            self.head = None if self.head is None else shown
+        if call is not None:
+            return call(self.model)
+        if self.function is not None:
+            loss = loss_by(self.function, self._run(batch), batch, num_items_in_batch, trains=self.training)
+            return {"loss": self._with_idle(loss, batch)}
+        at = supervised_positions(batch, shift=self.shift)  # type: ignore[arg-type]
+        if self.head is None:
+            loss = at.loss(self._logits(batch, at), num_items=num_items_in_batch, **vars(self.rule))
+            return {"loss": self._with_idle(loss, batch)}
+        if num_items_in_batch is None and not len(at):
+            raise SequenceError("no supervised position in this batch; check that answers are supervised (`weight`)")
+        weight, bias = head_tensors(self.lm.get_output_embeddings())
+        if at.highest >= len(weight):
+            raise SequenceError(f"target {at.highest} is no row of the head, which has {len(weight)}")
+        with head_held_back(self.lm) as seen:
+            self._run(batch)
+        chosen = at.select(seen[0])
+        summed = head_loss(chosen, weight, bias, at.targets, at.weights, rule=self.rule, head=self.head)
+        items = at.weights.sum() if num_items_in_batch is None else num_items_in_batch
+        return {"loss": self._with_idle(summed / items, batch)}
+
+    def _with_idle(self, loss: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+        """Where several ranks train, parts that this batch has no items for take part with a zero: ranks that send
+        gradients of different tensors would wait for each other, or add up what does not belong together."""
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if not (several and self.training and torch.is_grad_enabled() and isinstance(self.model, MultimodalModel)):
+            return loss
+        features = batch.get("features") or {}
+        parts: Any = self.model.parts
+        used = {id(serving(parts, name)) for name, block in features.items() if len(block["rows"])}
+        for part in parts.values():
+            for parameter in part.parameters() if id(part) not in used else ():
+                if parameter.requires_grad:
+                    loss = loss + 0.0 * parameter.sum().to(loss.dtype)
+        return loss
+
+    def _run(self, batch: dict[str, Any]) -> Any:
+        inputs = {k: batch[k] for k in KEYS if k in batch}
+        if isinstance(self.model, MultimodalModel):
+            return self.model(**inputs, return_loss=False, logits_to_keep=0)
+        return self.model(**{k: v for k, v in inputs.items() if k not in ("targets", "weights")})
+
+    def _logits(self, batch: dict[str, Any], at: Supervised) -> torch.Tensor:
+        if isinstance(self.model, MultimodalModel) and len(at):
+            inputs = {k: batch[k] for k in KEYS if k in batch}
+            return self.model(**inputs, return_loss=False, positions=(at.rows, at.columns)).logits
+        return at.select(self._run(batch)["logits"])
+
+
+@contextmanager
+def head_held_back(lm: Any) -> Iterator[list[torch.Tensor]]:
+    """Run the model without its head: what would have gone into it is kept, and nothing of it comes in."""
+    seen: list[torch.Tensor] = []
+
+    def hold(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden, *others = arguments
+        seen.append(hidden)
+        return (hidden[:, :0], *others)
+
+    handle = lm.get_output_embeddings().register_forward_pre_hook(hold)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def head_tensors(head: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The head's matrix and bias, with rows that an adapter trains put in."""
+    rows = getattr(head, "token_adapter", None)
+    if rows is not None:
+        return rows.get_merged_weights(rows.active_adapters), getattr(rows.get_base_layer(), "bias", None)
+    return head.weight, getattr(head, "bias", None)
+
+
+def lm_of(model: Any) -> Any:
+    """The Hugging Face model of a backbone, a multimodal model or a masked model."""
+    if isinstance(model, MultimodalModel):
+        return model.backbone.llm
+    return model.encoder if hasattr(model, "encoder") else model
+
+
+@torch.no_grad()
+def head_rule(model: nn.Module, *, late: bool = False) -> HeadRule | None:
+    """How this model makes logits from what enters its head, shown on a few tokens; None where it does more.
+
+    `late`: the weights have come meanwhile.
+    """
+    lm = lm_of(model)
+    head, config = lm.get_output_embeddings(), lm.config
+    if head is None:
+        return None
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    rule = HeadRule(cap=getattr(config, "final_logit_softcapping", None), scale=scale)
+    if not late and (late_of(model) is not None or any(p.is_meta for p in lm.parameters())):
+        return rule  # nothing to show it on yet
+    ids = torch.arange(3, 11, device=head.weight.device)[None] % len(head.weight)
+    was = lm.training
+    lm.eval()
+    expected = lm(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].float()
+    with head_held_back(lm) as seen:
+        lm(input_ids=ids, attention_mask=torch.ones_like(ids))
+    lm.train(was)
+    weight, bias = head_tensors(head)
+    made = nn.functional.linear(seen[0][0], weight, bias).float() * rule.scale
+    made = made if rule.cap is None else rule.cap * torch.tanh(made / rule.cap)
+    if torch.allclose(made, expected, atol=2e-2 * float(expected.abs().max()), rtol=0):
+        return rule
+    log.warn_once(f"{type(lm).__name__} does more to its logits than is known here; its own head makes them")
+    return None

@@ -1,0 +1,180 @@
+"""The model that a recipe names: a backbone (pretrained or drawn anew), added tokens, images, action slots.
+
+`late=True` leaves what can wait: the decoder layers then come one at a time, when the model is sharded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vertebra import log
+from vertebra.backbone.kernels import as_dtype
+from vertebra.backbone.matrices import matrices
+from vertebra.backbone.registry import load_backbone
+from vertebra.backbone.saving import load_weights
+from vertebra.backbone.vocabulary import grow_vocabulary
+from vertebra.data.encode.classifier import load_classifier
+from vertebra.data.encode.masked_model import load_masked_lm
+from vertebra.errors import ConfigError
+from vertebra.model.encoders.part import Encoder
+from vertebra.model.encoders.patches import PatchEncoder
+from vertebra.model.fresh import new_part, new_queries
+from vertebra.model.model import MultimodalModel
+from vertebra.training.config import ImageConfig, RunConfig
+from vertebra.training.pairs import classes_of
+from vertebra.training.scale.start import Late, remember, scratch
+from vertebra.training.squares import TOKENS
+
+
+def build_model(config: RunConfig, *, late: bool = False) -> nn.Module:
+    """The model of a run, its weights a function of the recipe and its seed."""
+    torch.manual_seed(config.seed)
+    model = config.model
+    if config.data.for_encoder:
+        return _encoder(config)
+    if model.start is not None:
+        return _started(config, late=late)
+    options: dict[str, Any] = {
+        "dtype": model.dtype,
+        "attn": model.attn,
+        "llm_max_length": model.max_length,
+        "config_overrides": model.overrides,
+    }
+    # an adapter is drawn from the weights that it stands on
+    late = late and not (model.scratch and config.tune.stage == "lora")
+    waiting: Late | None = None
+    if model.scratch:
+        backbone, waiting = fresh_weights(
+            load_backbone(model.backbone, inference_mode=True, **options), seed=config.seed, late=late
+        )
+    elif late:
+        backbone, waiting = mapped_weights(load_backbone(model.backbone, inference_mode=True, **options))
+        _cast_under_adapters(backbone, waiting, config)
+    else:
+        backbone = load_backbone(model.backbone, quantization=model.quantization, **options)
+    known = backbone.tokenizer.get_vocab()
+    wanted = (*model.tokens, *(TOKENS if config.data.kind == "squares" else ()))
+    new = [token for token in dict.fromkeys(wanted) if token not in known]
+    if new:
+        grow_vocabulary(backbone, new, seed=config.seed)
+    parts: dict[str, Any] = {}
+    if model.image is not None:
+        parts["image"] = new_part(backbone, image_encoder(model.image), model.image.projector)
+    if config.data.kind == "squares" and config.data.parallel:
+        parts["action"] = new_queries(backbone, 2)
+    made = MultimodalModel(backbone, parts)
+    if waiting is not None:
+        remember(made, waiting)
+    return made
+
+
+def _started(config: RunConfig, *, late: bool) -> MultimodalModel:
+    """A model folder to go on from; action slots join it where it has none yet."""
+    model = config.model
+    if not Path(str(model.start)).is_dir():
+        raise ConfigError(
+            f"model.start: there is no folder `{model.start}`. It is the model that an earlier stage wrote (runs/NAME/model): "
+            "run that recipe first, or name another folder (--set model.start=FOLDER)"
+        )
+    options: dict[str, Any] = {"attn": model.attn, "llm_max_length": model.max_length}
+    if late:
+        started = MultimodalModel.load(str(model.start), inference_mode=True, **options)
+        waiting = _as_wanted(started, as_dtype(model.dtype))
+        _cast_under_adapters(started, waiting, config)
+        _made_to_train(started.backbone)
+        started.train()
+    else:
+        started = MultimodalModel.load(str(model.start), dtype=model.dtype, **options)
+    if config.data.kind == "squares" and config.data.parallel and "action" not in started.parts:
+        parts: dict[str, Any] = {**started.parts, "action": new_queries(started.backbone, 2)}
+        started = MultimodalModel(started.backbone, parts, record=started.record)
+    if late:
+        remember(started, waiting)
+    return started
+
+
+def _encoder(config: RunConfig) -> nn.Module:
+    model = config.model
+    if model.overrides:
+        raise ConfigError(f"`model.overrides` is for language models; name another encoder for {config.data.kind} data")
+    if config.data.kind == "pairs":
+        labels = classes_of(config)
+        return load_classifier(model.backbone, labels, pretrained=not model.scratch).train()
+    return load_masked_lm(model.backbone, pretrained=not model.scratch)
+
+
+def image_encoder(image: ImageConfig) -> Encoder:
+    """A patch encoder of one's own, or a pretrained vision tower."""
+    if image.encoder == "patches":
+        return PatchEncoder(image.width, image_size=image.image_size, patch_size=image.patch_size)
+    if image.name is None:
+        raise ConfigError("model.image.name: the `vision` encoder needs the id or folder of a vision model")
+    from vertebra.model.encoders.vision.tower import VisionTower
+
+    return VisionTower.load(image.name)
+
+
+def fresh_weights(backbone: Any, *, seed: int = 0, late: bool = False) -> tuple[Any, Late | None]:
+    """Weights drawn anew for a backbone's structure, which then trains like one that was loaded; and what of them is
+    yet to come, all but the tables where `late`."""
+    structure = backbone.llm
+    waiting = scratch(structure, seed=seed)
+    if waiting is not None:
+        _tables_ready(structure, waiting) if late else waiting.ready(structure)
+        return _made_to_train(backbone), waiting if late else None
+    log.info(f"{type(structure).__name__} has rules of its own for new weights; every process draws the whole model")
+    llm = type(structure)._from_config(
+        structure.config, dtype=structure.config.dtype, attn_implementation=structure.config._attn_implementation
+    )
+    llm.generation_config, llm.loss_type = structure.generation_config, structure.loss_type
+    backbone.llm = llm
+    return _made_to_train(backbone), None
+
+
+def mapped_weights(backbone: Any) -> tuple[Any, Late]:
+    """Pretrained weights for a backbone's structure, mapped as they are stored; what must be cast comes later."""
+    wanted = backbone.llm.dtype
+    load_weights(backbone, backbone.hf_hub_path, as_stored=True)
+    waiting = Late()
+    waiting.cast(backbone.llm, wanted)
+    return _made_to_train(backbone), waiting
+
+
+def _as_wanted(model: MultimodalModel, dtype: torch.dtype) -> Late:
+    """A mapped model whose tables have the type that is wanted, and the rest of it later."""
+    for matrix in matrices(model.backbone.llm):
+        matrix.parameter.data = matrix.parameter.data.to(dtype)
+    waiting = Late()
+    waiting.cast(model, dtype)
+    return waiting
+
+
+def _cast_under_adapters(model: nn.Module, waiting: Late, config: RunConfig) -> None:
+    """New adapters are rounded to the type of the weights under them, which must be what it will be."""
+    if config.tune.stage == "lora" and len(waiting):
+        log.info(
+            f"the base is stored in another type than model.dtype={config.model.dtype}: every process casts it whole"
+        )
+        waiting.ready(model)
+
+
+def _tables_ready(llm: Any, waiting: Late) -> None:
+    """Embedding and head at once: new tokens and projectors are measured on them."""
+    for module in (llm.get_input_embeddings(), llm.get_output_embeddings()):
+        if module is not None:
+            waiting.ready(module)
+    llm.tie_weights()
+
+
+def _made_to_train(backbone: Any) -> Any:
+    """A backbone that was built to run, as one that was built to train."""
+    backbone.llm.train()
+    backbone.inference_mode = False
+    backbone._awaiting_weights = False
+    backbone.tokenizer.padding_side = "right"
+    backbone.llm.enable_input_require_grads()
+    return backbone

@@ -1,0 +1,151 @@
+"""What a finished run leaves: the model as a folder (the best weights, where evaluation named them), card and report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from vertebra import config as configs
+from vertebra import log
+from vertebra.backbone.vocabulary import new_row_ids
+from vertebra.data.encode.added import trusted_roles
+from vertebra.data.encode.chat import speaker
+from vertebra.errors import CheckpointError, VertebraError
+from vertebra.folders import write_whole
+from vertebra.prompt.rendering import render
+from vertebra.sequence.tokens import TokenSequence
+from vertebra.training import checkpoint
+from vertebra.training.config import RunConfig
+from vertebra.training.scale.shards import changing
+from vertebra.training.squares import Squares
+from vertebra.training.success import shown
+from vertebra.training.watching.card import model_card
+from vertebra.training.watching.metrics import METRICS, read
+from vertebra.training.watching.samples import read_samples, write_samples
+from vertebra.tune.adapter import write_adapter
+from vertebra.tune.lora import Adapter
+
+
+def write_output(model: Any, adapter: Adapter | None, config: RunConfig, trainer: Any, folder: Path) -> Path:
+    """The model's folder and the report; returns the former."""
+    place = best_place(trainer, folder)
+    if place is not None:
+        _take(model, checkpoint.read_weights(place))
+    model.eval()
+    return finish(model, adapter, config, folder, trainer.judge.best_step, answers(model, config))
+
+
+def best_place(trainer: Any, folder: Path) -> Path | None:
+    """The checkpoint of the best evaluation, where that is not the present step."""
+    best = trainer.judge.best_step
+    if best is None or best == trainer.state.global_step:
+        return None
+    place = folder / "checkpoints" / checkpoint.name_of(best)
+    if not place.is_dir() or checkpoint.faults(place):
+        return None
+    log.info(f"the model is that of step {best}, the best evaluation")
+    return place
+
+
+def finish(
+    model: Any, adapter: Adapter | None, config: RunConfig, folder: Path, best: int | None, after: list[dict[str, str]]
+) -> Path:
+    """Write a model that has its last weights, what it says, and the report."""
+    name = "model" if adapter is None else "adapter"
+    try:
+        made = write_whole(
+            folder / name, lambda part: write_model(model, adapter, config, folder, part, best), replace=True
+        )
+    except VertebraError:
+        raise
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"`{folder / name}` cannot be written: {error}. The training is done and its checkpoint is whole; make room, "
+            "then write the model with --resume"
+        ) from error
+    write_samples(folder, read_samples(folder) | {"after": after})
+    _report(folder)
+    return made
+
+
+def write_model(
+    model: Any, adapter: Adapter | None, config: RunConfig, run: Path, part: Path, best: int | None
+) -> None:
+    """The files of a model folder, or of an adapter's, with what is known of its training."""
+    if adapter is not None:
+        write_adapter(model, adapter, part, extra={"record": getattr(model, "record", {})})
+    elif hasattr(model, "backbone"):
+        inner = (model if len(model.parts) else model.backbone).save(part / "inner")
+        for path in inner.iterdir():
+            path.rename(part / path.name)
+        inner.rmdir()
+    else:
+        model.save_pretrained(part)
+    training = part / "training"
+    training.mkdir()
+    configs.write(config, training / "run.yaml")
+    rows = read(run / METRICS)
+    if (run / METRICS).is_file():
+        (training / METRICS).write_bytes((run / METRICS).read_bytes())
+    (part / "README.md").write_text(model_card(config, rows, best), encoding="utf-8")
+
+
+def answers(model: Any, config: RunConfig) -> list[dict[str, str]]:
+    """What the model says to the recipe's prompts, greedily; what a policy does in episodes that were held out."""
+    if config.data.kind == "squares":
+        data = config.data
+        held_out = Squares(model, 4, seed=config.seed + 1, parallel=data.parallel, shuffled=data.shuffled_images)
+        return shown(model, held_out, 4)
+    if not config.watch.samples or not hasattr(model, "backbone"):
+        return []
+    from vertebra.decode.call import generate
+
+    found = []
+    for text in config.watch.samples:
+        with torch.random.fork_rng(devices=[]):
+            made = generate(model, asked(model, config, text), max_new_tokens=config.watch.sample_tokens)
+        found.append({"prompt": text, "answer": _said(model.backbone, made)})
+    return found
+
+
+def asked(model: Any, config: RunConfig, text: str) -> TokenSequence:
+    """A prompt of the recipe as the model reads it: what stands before an answer is what stood there in training."""
+    backbone, data = model.backbone, config.data
+    if data.kind != "chat":
+        return TokenSequence.of(backbone.tokenizer(text).input_ids)
+    return render(
+        [{"role": "user", "content": text}],
+        speaker(backbone, data.system, fold=data.fold_system),
+        backbone.tokenizer,
+        anchor=backbone.anchor,
+        trusted=trusted_roles(data.trusted),
+    )
+
+
+def _said(backbone: Any, made: Any) -> str:
+    """An answer, in which tokens that were added for the training are seen: they are special, and left out of texts."""
+    added = set(new_row_ids(backbone))
+    if not added.intersection(made.tokens[0]):
+        return str(made.text[0])
+    special = set(backbone.tokenizer.all_special_ids) - added
+    kept = [token for token in made.tokens[0] if token not in special]
+    return str(backbone.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _take(model: Any, weights: dict[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in changing(model).items():
+            tensor.copy_(weights[name])
+
+
+def _report(folder: Path) -> None:
+    """A picture that cannot be drawn is no reason to lose a run."""
+    from vertebra.training.watching.report import write_report
+
+    try:
+        write_report(folder)
+    except (VertebraError, OSError) as error:
+        log.warn(f"the report was not written: {error}")

@@ -1,0 +1,137 @@
+"""A recipe's model without weights, tokenizer or network: its language model, encoders and projectors on the meta device.
+
+Parameters have the names that they have in the real model, so that stages and patterns mean the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vertebra.backbone.source import find
+from vertebra.backbone.weights import parameters_on_meta
+from vertebra.errors import ConfigError
+from vertebra.model.encoders.kinds import part_from
+from vertebra.model.encoders.part import Part
+from vertebra.model.encoders.patches import PatchEncoder
+from vertebra.model.encoders.queries import Queries
+from vertebra.model.encoders.vision import VisionTower
+from vertebra.model.projectors import Projector
+from vertebra.training.config import ImageConfig, RunConfig
+from vertebra.training.planning.shapes import shape_of, tower_shape
+from vertebra.tune.choose import choose
+from vertebra.tune.parts import parts_of
+
+
+class Outline(nn.Module):
+    """Stands for a `MultimodalModel`."""
+
+    def __init__(self, llm: Any, parts: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.backbone = _Bare(llm)
+        self.parts = nn.ModuleDict(dict(parts))
+
+    @property
+    def encoded(self) -> list[Part]:
+        """The parts that read items."""
+        return [part for part in self.parts.values() if isinstance(part, Part)]
+
+    @property
+    def slots(self) -> int:
+        """Positions that one item of each part takes."""
+        return sum(part.slots for part in self.encoded)
+
+
+class _Bare(nn.Module):
+    """Stands for a backbone."""
+
+    def __init__(self, llm: Any) -> None:
+        super().__init__()
+        self.llm = llm
+        self.growths: list[Any] = []
+
+    @property
+    def layers(self) -> Any:
+        return parts_of(self.llm).layers
+
+    @property
+    def last_layer_finetune_modules(self) -> tuple[Any, ...]:
+        return (self.llm.get_input_embeddings(), self.layers[-1], self.llm.get_output_embeddings())
+
+
+def outline(config: RunConfig, *, depth: int | None = None) -> Outline:
+    """The model of a recipe, what trains chosen; with `depth`, of so many decoder layers."""
+    model_cls, shape = shape_of(config.model.backbone, config.model.overrides, masked=config.data.for_encoder)
+    if depth is not None:
+        shape = of_depth(shape, depth)
+    dtype = getattr(torch, config.model.dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ConfigError(f"model.dtype `{config.model.dtype}` is no type of torch")
+    with parameters_on_meta():
+        llm = model_cls._from_config(shape, dtype=dtype)
+        made = Outline(llm, _parts(config, llm.get_input_embeddings().weight.shape[1])).train()
+        choose(made, config.tune)
+    for name, parameter in made.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.float()  # PEFT keeps adapters in fp32
+    llm.enable_input_require_grads()  # as every backbone has it that trains
+    return made
+
+
+def of_depth(shape: Any, depth: int) -> Any:
+    """The same config with fewer layers; what it says layer by layer is cut as well."""
+    total = shape.num_hidden_layers
+    told = {k: v[:depth] if isinstance(v, list) and len(v) == total else v for k, v in shape.to_dict().items()}
+    for name in ("num_hidden_layers", shape.attribute_map.get("num_hidden_layers")):
+        if name in told:
+            told[name] = depth
+    return type(shape).from_dict(told)
+
+
+def depths(config: RunConfig) -> tuple[int, int, int] | None:
+    """Two small depths and the real one, where what a deep model takes follows from shallow ones; else None."""
+    shape = shape_of(config.model.backbone, config.model.overrides, masked=config.data.for_encoder)[1]
+    total = int(shape.num_hidden_layers)
+    tune = config.tune
+    if tune.train or tune.freeze or tune.lora.layers:  # may name single layers
+        return None
+    kinds = list(getattr(shape, "layer_types", None) or [""])
+    period = next(n for n in range(1, len(kinds) + 1) if all(k == kinds[i % n] for i, k in enumerate(kinds)))
+    low = max(4, period, tune.blocks + 2 if tune.stage == "last-blocks" else 0)
+    high = low + max(2, period)
+    return (low, high, total) if total > high else None
+
+
+def _parts(config: RunConfig, width: int) -> dict[str, nn.Module]:
+    model = config.model
+    parts: dict[str, nn.Module] = {}
+    if model.image is not None:
+        encoder = _encoder(model.image)
+        parts["image"] = Part(encoder, Projector(model.image.projector, encoder.width, width))
+    elif model.start is not None:
+        parts = _recorded(model.start)
+    if config.data.kind == "squares" and config.data.parallel:
+        parts["action"] = Queries(2, width)
+    return parts
+
+
+def _recorded(start: str) -> dict[str, nn.Module]:
+    """The parts of a model folder, as its record says."""
+    if not Path(start).expanduser().is_dir():
+        raise ConfigError(
+            f"model.start: there is no folder `{start}` yet; make it first, or plan with `model.image` set"
+        )
+    described = find(start).record.get("parts", {})
+    return {name: part_from(entry, where=f"part `{name}` of `{start}`") for name, entry in described.items()}
+
+
+def _encoder(image: ImageConfig) -> Any:
+    if image.encoder == "patches":
+        return PatchEncoder(image.width, image_size=image.image_size, patch_size=image.patch_size)
+    if image.name is None:
+        raise ConfigError("model.image.name: the `vision` encoder needs the id or folder of a vision model")
+    return VisionTower(**tower_shape(image.name))

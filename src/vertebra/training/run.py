@@ -1,0 +1,332 @@
+"""One run from its config to its folder: build, check, train or resume, evaluate, write the model and the report.
+
+OUT/run.yaml          the resolved config          OUT/checkpoints/  to resume from
+OUT/metrics.jsonl     every row                    OUT/model/        what other code loads (`adapter/` for LoRA)
+OUT/report.html       the report, with PNGs beside it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vertebra import log
+from vertebra.errors import ConfigError, MissingPartError, TrainingError
+from vertebra.folders import require_place, write_whole
+from vertebra.training import checkpoint
+from vertebra.training.config import ImageConfig, RunConfig
+from vertebra.training.data import RunData, build_data, check_size
+from vertebra.training.evaluate import Evaluator
+from vertebra.training.feed import Feed, steps_of
+from vertebra.training.folder import check_claim, check_finished, claim
+from vertebra.training.head import LossRule
+from vertebra.training.learner import Learner
+from vertebra.training.lock import only_writer
+from vertebra.training.model import build_model
+from vertebra.training.output import answers, best_place, finish, write_output
+from vertebra.training.own_loss import LossFunction, loss_function
+from vertebra.training.planning.budget import tell_budget
+from vertebra.training.scale.export import model_at
+from vertebra.training.scale.sharding import check_hybrid
+from vertebra.training.stop import Stopper
+from vertebra.training.watching.metrics import Metrics
+from vertebra.training.watching.samples import read_samples, write_samples
+from vertebra.training.watching.trackers import open_tracker, require_tracker
+from vertebra.tune.choose import choose
+from vertebra.tune.lora import Adapter
+from vertebra.tune.table import as_text, what_trains
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    folder: Path
+    step: int
+    steps: int
+    stopped: str | None = None
+    """The signal that ended it early."""
+    model: Path | None = None
+    found: dict[str, Any] = field(default_factory=dict)
+    """The last evaluation."""
+
+    @property
+    def done(self) -> bool:
+        return self.model is not None
+
+
+def train(
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    loss: LossFunction | None = None,
+) -> Outcome:
+    """Train as the config says. `dry_run` does everything once, in a folder that is removed again. `loss`: a function
+    `(outputs, batch, num_items) -> loss` in place of the loss; a recipe names one in `loss.function`."""
+    check_machine(config)
+    if dry_run:
+        return _dry(config, loss)
+    folder = Path(config.folder)
+    with only_writer(folder) if _rank() == 0 else contextlib.nullcontext():
+        return _run(config, folder, resume=resume, overwrite=overwrite, loss=loss)
+
+
+def _run(config: RunConfig, folder: Path, *, resume: bool, overwrite: bool, loss: LossFunction | None) -> Outcome:
+    first = _rank() == 0
+    if first:
+        check_claim(folder, resume=resume, overwrite=overwrite)
+    # hashing gigabytes needs a processor and no interpreter: it goes on while the model is built
+    search = ThreadPoolExecutor(1).submit(checkpoint.newest_good, folder / "checkpoints") if first and resume else None
+    made = Prepared.of(config)
+    trainer = made.trainer(folder, loss)
+    newest: Path | None = trainer.shards.gathered(search.result() if search else None)[0]
+    finished = newest is not None and trainer.finished_at(newest)
+    if first and newest is not None and finished:
+        check_finished(folder, config, checkpoint.step_of(newest))
+    trainer.shards.gathered(True)  # every rank has found that the run can begin; only now is anything written
+    if first:
+        claim(folder, config, overwrite=overwrite)
+        if resume:
+            _go_on(folder, newest)
+    _said_before(made, trainer, folder)
+    if first:
+        trainer.tracker = open_tracker(config, folder, step=checkpoint.step_of(newest) if newest else 0)
+    with trainer.stopper:
+        try:
+            if newest is not None and finished:
+                trainer.put_back(newest)
+            else:
+                trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+            trainer.writer.wait()
+        finally:
+            trainer.writer.join()  # the folder is given away with nobody writing into it
+            trainer.display.close()
+            if trainer.tracker is not None:
+                trainer.tracker.close()
+    if trainer.stopper.asked is not None and trainer.state.global_step < made.feed.steps:
+        trainer.shards.leave()
+        return Outcome(
+            folder=folder, step=trainer.state.global_step, steps=made.feed.steps, stopped=trainer.stopper.asked
+        )
+    model = _written(made, trainer, folder)
+    return Outcome(
+        folder=folder, step=trainer.state.global_step, steps=made.feed.steps, model=model, found=_last_eval(folder)
+    )
+
+
+def _go_on(folder: Path, newest: Path | None) -> None:
+    """The metrics cut back to a checkpoint."""
+    Metrics(folder).cut_back(checkpoint.step_of(newest) if newest else 0)
+    if newest is None:
+        log.info(f"`{folder}` holds no checkpoint yet; the run starts at its beginning")
+    else:
+        log.info(f"going on from `{newest}`")
+
+
+def _said_before(made: Prepared, trainer: Any, folder: Path) -> None:
+    """What the model says before it is trained; of a sharded one by all ranks together."""
+    if trainer.shards.gathered("before" in read_samples(folder))[0]:
+        return
+    before: Any = []
+    if trainer.shards.sharded:
+        before = trainer.learner(call=lambda model: answers(model, made.config))
+    elif trainer.shards.rank == 0:
+        before = answers(made.model, made.config)
+    if trainer.shards.rank == 0:
+        write_samples(folder, {"before": before})
+
+
+def _written(made: Prepared, trainer: Any, folder: Path) -> Path:
+    """The model's folder, by rank 0 alone: the others have left by then, and wait for nothing."""
+    shards, config = trainer.shards, made.config
+    if not shards.sharded:
+        shards.leave()
+        return write_output(made.model, made.adapter, config, trainer, folder) if shards.rank == 0 else folder
+    best = shards.gathered(best_place(trainer, folder) if shards.rank == 0 else None)[0]
+    if best is not None:
+        shards.load_weights(trainer, best)
+    after = trainer.learner(call=lambda model: answers(model, config))
+    shards.leave()
+    if shards.rank:
+        return folder
+    place = best or folder / "checkpoints" / checkpoint.name_of(trainer.state.global_step)
+    with model_at(config, place) as (model, adapter):
+        return finish(model, adapter, config, folder, trainer.judge.best_step, after)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """Everything of a run but its trainer."""
+
+    config: RunConfig
+    model: Any
+    adapter: Adapter | None
+    data: RunData
+    feed: Feed
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Prepared:
+        rank, world = _rank(), int(os.environ.get("WORLD_SIZE", "1"))
+        model = build_model(config, late=config.parallel.kind == "fsdp" and world > 1)
+        data = build_data(config, model)
+        check_size(data, config, world)
+        adapter = choose(model, config.tune, seed=config.seed)
+        if config.optim.checkpointing:
+            _checkpointing(model)
+        loader = data.loader(config, rank=rank, world=world)
+        steps = steps_of(loader, steps=config.steps, epochs=config.epochs, accumulate=config.optim.accumulate)
+        log.info(as_text(what_trains(model)))
+        feed = Feed(loader, steps=steps, accumulate=config.optim.accumulate)
+        return cls(config=config, model=model, adapter=adapter, data=data, feed=feed)
+
+    def trainer(self, folder: Path, own: LossFunction | None = None, **options: Any) -> Any:
+        from vertebra.training.trainer import ExactTrainer  # needs accelerate
+
+        loss = self.config.loss
+        learner = Learner(
+            self.model,
+            rule=LossRule(label_smoothing=loss.label_smoothing, z_loss=loss.z_loss),
+            fused=loss.fused,
+            shift=self.data.shift,
+            function=own or (loss_function(loss.function) if loss.function else None),
+        )
+        evaluator = Evaluator.of(self.config, self.data)
+        signature = {"model": signature_of(self.model)}
+        return ExactTrainer(
+            learner,
+            self.config,
+            self.feed,
+            folder,
+            evaluate=evaluator,
+            signature=signature,
+            stopper=Stopper(),
+            **options,
+        )
+
+
+def tiny_config(config: RunConfig, folder: Path | None = None) -> RunConfig:
+    """The same run on a tiny backbone: every stage of it, in seconds, on a CPU."""
+    model = replace(config.model, backbone=config.model.tiny, overrides={}, start=None, dtype="float32", attn=None)
+    model = replace(model, quantization=None, max_length=min(model.max_length, 256))
+    if model.start is None and config.model.start is not None and model.image is None:
+        model = replace(model, image=ImageConfig())
+    if model.image is not None and model.image.encoder == "vision":
+        model = replace(model, image=ImageConfig())
+    data = replace(config.data, block=min(config.data.block or 128, 128), limit=min(config.data.limit or 64, 64))
+    data = replace(
+        data, workers=0, count=min(data.count, 32), too_long="drop" if data.too_long == "error" else data.too_long
+    )
+    optim = replace(config.optim, batch=min(config.optim.batch, 2), accumulate=min(config.optim.accumulate, 2))
+    lora = replace(config.tune.lora, r=min(config.tune.lora.r, 4))
+    return replace(
+        config,
+        name=f"{config.name}-tiny",
+        model=model,
+        data=data,
+        optim=replace(optim, precision="fp32"),
+        tune=replace(config.tune, lora=lora, blocks=1),
+        eval=replace(config.eval, every=2 if config.eval.every else 0, batches=2),
+        save=replace(config.save, every=2),
+        watch=replace(config.watch, every=1, report_to="none", samples=config.watch.samples[:1], sample_tokens=8),
+        steps=4,
+        epochs=None,
+        out=str(folder) if folder else config.out and f"{config.out}-tiny",
+    )
+
+
+def check_machine(config: RunConfig) -> None:
+    """What this machine cannot do, or does not have, before anything loads."""
+    try:
+        import accelerate  # noqa: F401
+    except ImportError:
+        raise MissingPartError("training", "accelerate", "train") from None
+    require_tracker(config)
+    require_place(Path(config.folder))
+    if config.loss.function:
+        loss_function(config.loss.function)
+    if config.optim.precision == "fp16" and not torch.cuda.is_available():
+        raise ConfigError("optim.precision=fp16 needs a GPU: on a CPU use bf16 or fp32")
+    sharded = config.parallel.kind == "fsdp"
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if sharded and world < 2:
+        raise ConfigError("parallel.kind=fsdp shards over several processes; start them with --nproc N or torchrun")
+    check_hybrid(config.parallel.hybrid, world)
+
+
+def signature_of(model: Any) -> str:
+    """Which model a checkpoint belongs to: its class, its pretrained name and its shapes."""
+    import hashlib
+
+    shapes = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        shapes.update(f"{name} {tuple(parameter.shape)} {parameter.requires_grad};".encode())
+    backbone = getattr(model, "backbone", None)
+    name = backbone.identifier if backbone is not None else type(getattr(model, "encoder", model)).__name__
+    return f"{name}/{shapes.hexdigest()[:16]}"
+
+
+def _checkpointing(model: Any) -> None:
+    from vertebra.compat import enable_checkpointing
+
+    if hasattr(model, "enable_gradient_checkpointing"):
+        model.enable_gradient_checkpointing()
+    else:
+        enable_checkpointing(model.encoder)
+
+
+def _dry(config: RunConfig, loss: LossFunction | None = None) -> Outcome:
+    """Memory, data, tokens, one step forward and backward, one evaluation, one checkpoint; nothing stays."""
+    if _rank() == 0:
+        tell_budget(config, int(os.environ.get("WORLD_SIZE", "1")))
+    short = replace(config, steps=1, epochs=None, out=None, save=replace(config.save, asynchronous=False))
+    short = replace(
+        short, eval=replace(config.eval, batches=1), watch=replace(config.watch, bar=False, report_to="none")
+    )
+    made = Prepared.of(short)
+    found: dict[str, Any] = {}
+
+    def once(part: Path) -> None:
+        trainer = made.trainer(part, loss)
+        trainer.train()
+        wrong = checkpoint.faults(part / "checkpoints" / checkpoint.name_of(1))
+        if wrong:
+            raise TrainingError(f"the checkpoint could not be read back: {'; '.join(wrong)}")
+        found.update(_last_eval(part))
+        found["samples"] = len(made.data.train)
+        raise _Done
+
+    target = Path(config.folder).absolute().parent / f"{config.name}-dry-run"
+    missing = [folder for folder in target.parents if not folder.exists()]  # the deepest first
+    try:
+        with contextlib.suppress(_Done):
+            write_whole(target, once, replace=False)
+    finally:
+        for folder in missing:
+            with contextlib.suppress(OSError):  # somebody else's by now
+                folder.rmdir()
+    log.info(f"dry run: {found['samples']} samples, one step, one evaluation and one checkpoint are good")
+    return Outcome(folder=Path(config.folder), step=1, steps=made.feed.steps, found=found)
+
+
+class _Done(Exception):
+    """Leaves nothing behind: what is written aside is removed."""
+
+
+def _last_eval(folder: Path) -> dict[str, Any]:
+    from vertebra.training.watching.metrics import METRICS, read
+
+    rows: Sequence[dict[str, Any]] = [row["eval"] for row in read(folder / METRICS) if "eval" in row]
+    return dict(rows[-1]) if rows else {}
+
+
+def _rank() -> int:
+    return log.rank()

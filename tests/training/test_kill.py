@@ -1,0 +1,27 @@
+"""Killed at twenty-four positions, steps and bytes, once and twice in a row, every run ends as if nobody had."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+COUNT = 24
+
+
+def test_a_killed_run_ends_as_if_nothing_had_been(tmp_path: Path):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.training.killed", str(tmp_path), "7", str(COUNT)]
+    paths = [str(root / "src"), str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    made = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr[-4000:]
+    told = json.loads(made.stdout.splitlines()[-1])
+    assert len(told["done"]) == COUNT
+    assert [(event, byte) for event, byte, same in told["done"] if not same] == []
+    assert told["damaged"] == []
+    assert told["inside"] >= 6, "too few checkpoints were hit while they were written"
+    assert told["torn"] >= 2, "no metrics were cut short"
+    assert told["twice"] >= 6

@@ -1,0 +1,54 @@
+"""Success is what an action of each episode alone reaches: batched and padded as it is, against the plain way."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.training.test_squares import model as model  # the fixture
+from vertebra.data.encode.chat import ImageFeatures
+from vertebra.model.model import MultimodalModel
+from vertebra.sequence.batch import collate
+from vertebra.training.squares import Squares, slots_of
+from vertebra.training.success import shown, success
+
+
+@torch.no_grad()
+def plain_actions(model: MultimodalModel, squares: Squares) -> list[tuple[int, ...]]:
+    """One row at a time, unpadded, and the logits of every position."""
+    features = ImageFeatures(model.parts["image"].encoder.preparation)
+    bins = squares.ids[1:]
+    found = []
+    for number in range(len(squares)):
+        sequence = squares.sequence(number) if squares.parallel else squares.prompt(number)
+        batch = collate([sequence], [features(squares.extra(number))], pad_id=0)
+        said: list[int] = []
+        while len(said) < 2:
+            logits = model(**batch, return_loss=False, logits_to_keep=0).logits[0]
+            if squares.parallel:
+                said = [int(logits[at - 1, bins].argmax()) for at in slots_of(sequence, "action")]
+            else:
+                said.append(int(logits[-1, bins].argmax()))
+                batch = batch.append(torch.tensor([[bins[said[-1]]]]))
+        found.append(tuple(said))
+    return found
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_success_counts_what_each_action_reaches(model: MultimodalModel, parallel: bool):
+    model.eval()
+    squares = Squares(model, 40, seed=3, parallel=parallel)
+    actions = plain_actions(model, squares)
+    expected = sum(e.reached(a) for e, a in zip(squares.episodes, actions, strict=True)) / 40
+    assert success(model, squares, batch=16) == expected
+    assert success(model.train(), squares, batch=40) == expected
+    assert model.training
+    said = shown(model, squares, 3)
+    for sample, episode, action in zip(said, squares.episodes, actions, strict=False):
+        verdict = "reached" if episode.reached(action) else "missed"
+        assert sample["answer"] == f"<ACT:{action[0]}> <ACT:{action[1]}> – {verdict}"
+        assert Image.open(io.BytesIO(base64.b64decode(sample["image"]))).size == (128, 128)
