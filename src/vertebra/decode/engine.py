@@ -22,10 +22,10 @@ from vertebra.decode.choose.sampling import NEVER, Context, Space, drawn, greedy
 from vertebra.decode.choose.text import Writer
 from vertebra.decode.result import Step
 from vertebra.decode.settings import Settings
+from vertebra.decode.start import Start, compute, narrowed
 from vertebra.decode.state.capture import capture_of
 from vertebra.decode.state.decoding import DecodeState
 from vertebra.decode.state.language import Want
-from vertebra.decode.start import Start, compute, narrowed
 from vertebra.errors import GenerationError
 
 

@@ -31,13 +31,13 @@ from vertebra.decode.engine import seeds_of
 from vertebra.decode.fill.columns import Filled, Slots, slots_at
 from vertebra.decode.fill.encoder import EncoderSide, is_encoder
 from vertebra.decode.settings import Settings
+from vertebra.decode.start import eval_mode
 from vertebra.decode.state.checks import check_prompt
 from vertebra.decode.state.column_facts import Layout
 from vertebra.decode.state.columns import given_batch
 from vertebra.decode.state.decoding import DecodeState, Pass
 from vertebra.decode.state.language import Want, language_of
 from vertebra.decode.state.source import source_of
-from vertebra.decode.start import eval_mode
 from vertebra.errors import GenerationError, UnknownNameError
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.masks import plan

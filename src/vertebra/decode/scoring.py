@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
+from vertebra.decode.start import eval_mode
 from vertebra.decode.state.columns import as_batch
 from vertebra.decode.state.decoding import DecodeState, Pass
 from vertebra.decode.state.language import Want, language_of
 from vertebra.decode.state.prefill import prefill
 from vertebra.decode.state.source import source_of
-from vertebra.decode.start import eval_mode
 from vertebra.errors import GenerationError, SequenceError
 from vertebra.prompt.tokenizer import tokenizer_of
 from vertebra.sequence.roles import Role

@@ -105,7 +105,7 @@ def _never_began(folder: Path) -> bool:
     must not stand in the way of the next try."""
     if not (folder / RUN).is_file():
         return False
-    found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    found = [path for path in folder.iterdir() if path.name != LOCK and not path.name.startswith(".")]
     return all(path.name in (RUN, SAMPLES) or _is_empty(path) for path in found)
 
 

@@ -14,9 +14,9 @@ import torch
 from vertebra.decode.choose.text import StopStrings
 from vertebra.decode.result import Generation, Timings
 from vertebra.decode.settings import Settings
+from vertebra.decode.start import Start
 from vertebra.decode.state.capture import Capture, capture_of
 from vertebra.decode.state.decoding import Pass
-from vertebra.decode.start import Start
 
 
 @dataclass

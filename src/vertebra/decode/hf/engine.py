@@ -21,10 +21,10 @@ from vertebra.decode.hf.rules import OurRules
 from vertebra.decode.keys import KEYS
 from vertebra.decode.result import Generation
 from vertebra.decode.settings import Settings
+from vertebra.decode.start import Start, start
 from vertebra.decode.state import cache as caches
 from vertebra.decode.state.decoding import DecodeState
 from vertebra.decode.state.prefill import prefill
-from vertebra.decode.start import Start, start
 from vertebra.errors import GenerationError
 
 _OURS_ALONE = ("stop", "attend", "compile", "keep_state")

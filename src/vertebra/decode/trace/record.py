@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+from vertebra.decode.start import Start
 from vertebra.decode.state import cache as caches
 from vertebra.decode.state.language import LAST, Language, Seen, Want
-from vertebra.decode.start import Start
 from vertebra.decode.trace.pictures import MaskPicture, pictures
 from vertebra.sequence.batch import Batch
 
