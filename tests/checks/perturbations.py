@@ -18,7 +18,7 @@ from tokenizers import pre_tokenizers
 from transformers import DynamicCache
 
 from vertebra import compat
-from vertebra.backbone import vocabulary
+from vertebra.backbone import growth
 from vertebra.backbone.vocabulary import follow_pad
 from vertebra.prompt.formats import PurePromptBuilder
 
@@ -174,12 +174,12 @@ def documents_without_window(llm: Any, inputs: dict[str, Any]) -> None:
 
 
 def equal_new_rows(backbone: Any, monkeypatch: Any) -> None:
-    write = vocabulary.write_rows
+    write = growth.write_rows
 
     def faulty(parameter: Any, rows: Any, values: torch.Tensor) -> None:
         write(parameter, rows, values.mean(0, keepdim=True).expand_as(values))
 
-    monkeypatch.setattr(vocabulary, "write_rows", faulty)
+    monkeypatch.setattr(growth, "write_rows", faulty)
 
 
 def no_input_gradients(backbone: Any, monkeypatch: Any) -> None:

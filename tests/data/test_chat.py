@@ -101,7 +101,7 @@ def test_faults_are_found_one_by_one(llama, jsonl):
         prepare(path, ChatEncoder(llama, "llama2-chat"), cache=False)
     text = str(caught.value)
     assert "4 of 6 rows" in text
-    assert f"{path}:2: cannot be rendered: message 2 is from `user`" in text
+    assert f"{path}:2: cannot be rendered: message 1 is from `user`" in text
     assert f"{path}:3: no assistant turn" in text
     assert f"{path}:4: no supervised token" in text
     assert f"{path}:5: cannot be rendered" in text

@@ -22,12 +22,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vertebra import compat
+from vertebra.backbone.growth import KEEP, Growth, replay
 from vertebra.backbone.habits import check_fingerprint, fingerprint_record
 from vertebra.backbone.matrices import matrices, num_rows, resize
 from vertebra.backbone.source import RECORD, Source, find, read_json, weights_folder
 from vertebra.backbone.structure import converted_by_library
 from vertebra.backbone.tokenizers import save_tokenizer
-from vertebra.backbone.vocabulary import Growth, replay, restricted_parameters
+from vertebra.backbone.vocabulary import restricted_parameters
 from vertebra.backbone.weights import assign, mapped_tensors, missing_from, spelled_for
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.folders import require_free, write_whole
@@ -177,7 +178,8 @@ def _is_growth(growth: Growth) -> bool:
         all(type(count) is int and 0 <= count < 2**31 for count in counts)
         and all(isinstance(token, str) for token in growth.tokens)
         and len(growth.tokens) == len(growth.ids) == len(set(growth.ids)) > 0
-        and growth.rows_before <= growth.rows_after
+        # a pad that keeps its spare row may drop the spare rows behind it
+        and (growth.rows_before <= growth.rows_after or (growth.is_pad and growth.init == KEEP))
         and max(growth.ids) < growth.rows_after
     )
 

@@ -223,6 +223,9 @@ def _with_pad_rows(
             continue
         along = [i for i, (was, size) in enumerate(zip(tensor.shape, place.shape, strict=True)) if was != size]
         if len(along) == 1 and (tensor.shape[along[0]], place.shape[along[0]]) == (before, now):
+            if now < before:  # the pad dropped spare rows, which no token has
+                grown[name] = tensor.narrow(along[0], 0, now)
+                continue
             rest = place.narrow(along[0], before, now - before)
             rest = torch.zeros_like(rest) if _DELTA.search(name) else rest
             grown[name] = torch.cat([tensor, rest.detach().to("cpu", tensor.dtype)], along[0])
