@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.training.models import gradients, random_batch, tiny
+from vertebra.backbone.head_loss import LossRule
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.data.encode.masked_model import load_masked_lm
 from vertebra.errors import ConfigError, SequenceError
 from vertebra.sequence.loss import count_items, sequence_loss
-from vertebra.training.head import LossRule
 from vertebra.training.learner import Learner
 from vertebra.training.own_loss import loss_function
 from vertebra.training.recipes import read_recipe

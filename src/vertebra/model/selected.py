@@ -9,15 +9,13 @@ Legend: B rows, n positions of one forward, N chosen positions, V rows of the he
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
+from vertebra.backbone.head import entering_head
 from vertebra.errors import SequenceError
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.length import listed
@@ -64,27 +62,9 @@ def run_at(run: Callable[[], Any], llm: Any, groups: Sequence[Positions]) -> tup
     at = Positions(
         rows=torch.cat([group.rows for group in groups]), columns=torch.cat([group.columns for group in groups])
     )
-    with _head_only_at(llm, at):
+    with entering_head(llm, lambda hidden: hidden[at.rows, at.columns].unsqueeze(0)):
         out = run()
     return out, list(out.logits[0].split([len(group) for group in groups]))
-
-
-@contextmanager
-def _head_only_at(llm: Any, at: Positions) -> Iterator[None]:
-    head: nn.Module = llm.get_output_embeddings()
-    thread = threading.get_ident()
-
-    def choose(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-        if threading.get_ident() != thread:  # another thread runs the same model, for a batch of its own
-            return None
-        hidden, *others = arguments
-        return (hidden[at.rows, at.columns].unsqueeze(0), *others)
-
-    handle = head.register_forward_pre_hook(choose)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def head_outputs(

@@ -71,15 +71,12 @@ def _options(on_gpu: bool, backend: Any) -> dict[str, Any]:
 def _step_of(language: Language) -> Callable[..., torch.Tensor]:
     body, head = language.body, language.head
     assert head is not None
-    module, softcap, linear = head.module, head.softcap, torch.nn.functional.linear
 
     def step(
         tokens: torch.Tensor, mask: Any, positions: torch.Tensor, cache: Any, weight: Any, bias: Any
     ) -> torch.Tensor:
         out = body(input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
-        hidden = out.last_hidden_state[:, -1]
-        logits = module(hidden) if weight is None else linear(hidden, weight, bias)
-        return logits if softcap is None else torch.tanh(logits / softcap) * softcap
+        return head.logits(out.last_hidden_state[:, -1], weight, bias)
 
     return step
 

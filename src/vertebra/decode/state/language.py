@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from vertebra.backbone.head import HeadRows, head_behind_body
 from vertebra.decode.state import cache as caches
-from vertebra.decode.state.head import HeadRows, head_of
 from vertebra.errors import GenerationError
 
 
@@ -94,11 +94,13 @@ class Language:
         self.num_logits = int(self._last.weight.shape[0])
         self.limit: int | None = getattr(self.llm.config, "max_position_embeddings", None)
         with torch.inference_mode():
-            self.head = head_of(self.llm)
+            self.head = head_behind_body(self.llm)
         self.body = self.llm.base_model
 
     def is_of(self, backbone: Any) -> bool:
         """Whether the backbone is still what it was when this was made: moved, cast and grown models are others."""
+        if self._last is not self.llm.get_output_embeddings():  # an adapter came or went
+            return False
         weight = self._last.weight
         same = (weight.dtype, weight.device, weight.shape[0]) == (self.dtype, self.device, self.num_logits)
         return same and backbone.llm is self.llm and backbone.attn == self.facts.kernel
@@ -161,7 +163,7 @@ class Language:
 
     def head_rows(self, ids: torch.Tensor) -> HeadRows:
         """Rows of the head for `Want.rows`."""
-        return HeadRows(ids, None, None) if self.head is None else self.head.rows(ids)
+        return HeadRows(ids) if self.head is None else self.head.rows(ids)
 
 
 def language_of(backbone: Any) -> Language:
