@@ -1,9 +1,7 @@
 """The head of a language model: how logits come from the hidden states that enter it, in one place for everybody.
 
     hidden ──► h Wᵀ + b ──► × scale ──► cap · tanh(x / cap) ──► logits
-               │
-               └─ W: a matrix of its own or the tied embedding, with rows that an adapter trains put in; all rows,
-                  or a few allowed ones
+               └─ W: all rows or a few, those that an adapter trains put in
 
 Decoding, the compiled step, training, planning and chosen positions all come here. Whether the form describes a model
 is shown by one probe; a model that it does not describe runs its own forward everywhere. It knows neither how tokens
@@ -21,10 +19,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-
-# How far the form may be from the model's own logits, as a share of the largest: rounding differs, by the type.
-_ROUNDING = {torch.float16: 2e-2, torch.bfloat16: 2e-2}
-_EXACT = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +59,17 @@ class Head:
     def __init__(self, llm: Any) -> None:
         self.module: nn.Module = llm.get_output_embeddings()
         self.form = HeadForm.of(llm.config)
-        rows: Any = getattr(self.module, "token_adapter", None)
+        self._adapted: Any = getattr(self.module, "token_adapter", None)
+        self._base: Any = self.module if self._adapted is None else self._adapted.get_base_layer()
         # a LoRA, a quantized or a sharded head computes more than its matrix says
-        self.plain = type(self.module if rows is None else rows.get_base_layer()) is nn.Linear
+        self.plain = type(self._base) is nn.Linear
 
     def __call__(self, hidden: torch.Tensor, rows: HeadRows | None = None) -> torch.Tensor:
         """Logits of every row of the matrix, or of some."""
-        if rows is None or rows.weight is None:
-            logits = self.logits(hidden)
-            return logits if rows is None else logits[..., rows.ids]
-        return self.logits(hidden, rows.weight, rows.bias)
+        if rows is None:
+            return self.logits(hidden)
+        logits = self.logits(hidden, rows.weight, rows.bias)
+        return logits[..., rows.ids] if rows.weight is None else logits
 
     def logits(
         self, hidden: torch.Tensor, weight: torch.Tensor | None = None, bias: torch.Tensor | None = None
@@ -84,10 +79,10 @@ class Head:
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The matrix and the bias as they are now, with rows that an adapter trains put in."""
-        rows: Any = getattr(self.module, "token_adapter", None)
-        base: Any = self.module if rows is None else rows.get_base_layer()
-        adapted = rows is not None and not (rows.disable_adapters or rows.merged)
-        return rows.get_merged_weights(rows.active_adapters) if adapted else base.weight, getattr(base, "bias", None)
+        rows, bias = self._adapted, getattr(self._base, "bias", None)
+        if rows is None or rows.disable_adapters or rows.merged:
+            return self._base.weight, bias
+        return rows.get_merged_weights(rows.active_adapters), bias
 
     def rows(self, ids: torch.Tensor) -> HeadRows:
         """The rows of these ids, copied out of the matrix."""
@@ -141,7 +136,8 @@ def _probe(llm: Any) -> dict[str, torch.Tensor]:
 def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
     if found.shape != expected.shape:
         return False
-    found, expected, share = found.float(), expected.float(), _ROUNDING.get(found.dtype, _EXACT)
+    share = 2e-2 if found.dtype.itemsize < 4 else 1e-3  # of the largest: rounding differs
+    found, expected = found.float(), expected.float()
     return torch.allclose(found, expected, atol=share * float(expected.abs().max()), rtol=0)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from vertebra import log
-from vertebra.backbone.head import Head, head_held_back, head_of
+from vertebra.backbone.head import Head, entering_head, head_held_back, head_of
 from vertebra.backbone.head_loss import LossRule, head_loss
 from vertebra.errors import SequenceError
 from vertebra.model.encoding import serving
@@ -108,10 +108,8 @@ class Learner(nn.Module):
         return self.model(**{k: v for k, v in inputs.items() if k not in ("targets", "weights")})
 
     def _logits(self, batch: dict[str, Any], at: Supervised) -> torch.Tensor:
-        if isinstance(self.model, MultimodalModel) and len(at):
-            inputs = {k: batch[k] for k in KEYS if k in batch}
-            return self.model(**inputs, return_loss=False, positions=(at.rows, at.columns)).logits
-        return at.select(self._run(batch)["logits"])
+        with entering_head(self.lm, lambda hidden: at.select(hidden).unsqueeze(0)):
+            return self._run(batch)["logits"][0]
 
 
 def lm_of(model: Any) -> Any:

@@ -36,11 +36,10 @@ class CompiledStep:
 
     def run(self, inputs: dict[str, torch.Tensor], mask: Any, positions: torch.Tensor, cache: Any, want: Want) -> Seen:
         """The same pass; what wants to see more than logits is shown by the model as it is."""
-        if self._step is None or want.hidden or want.attentions or not want.logits:
-            return self._language.run(inputs, mask, positions, cache, want)
         rows = want.rows
         weight, bias = (None, None) if rows is None else (rows.weight, rows.bias)
-        if rows is not None and weight is None:
+        shown = want.hidden or want.attentions or not want.logits or (rows is not None and weight is None)
+        if self._step is None or shown:
             return self._language.run(inputs, mask, positions, cache, want)
         if self._on_gpu:
             torch.compiler.cudagraph_mark_step_begin()
