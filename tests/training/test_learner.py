@@ -84,11 +84,12 @@ def test_rows_that_an_adapter_trains_are_in_the_head():
         assert torch.allclose(gradient, theirs[name], atol=1e-5), name
 
 
-def test_masked_models_do_not_shift():
+@pytest.mark.parametrize("fused", [True, False])
+def test_masked_models_do_not_shift(fused: bool):
     model = load_masked_lm("tiny-bert").eval()
     batch = random_batch([9, 5], supervised=0.3)
-    learner = Learner(model, shift=False).eval()
-    assert learner.head is not None
+    learner = Learner(model, shift=False, fused=fused).eval()
+    assert (learner.head is not None) == fused
     assert torch.allclose(learner(**batch)["loss"], model(**batch)["loss"], atol=1e-5)
 
 
