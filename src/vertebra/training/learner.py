@@ -108,6 +108,8 @@ class Learner(nn.Module):
         return self.model(**{k: v for k, v in inputs.items() if k not in ("targets", "weights")})
 
     def _logits(self, batch: dict[str, Any], at: Supervised) -> torch.Tensor:
+        if self.lm.get_output_embeddings() is None:  # a classifier's logits are no rows of a vocabulary
+            return at.select(self._run(batch)["logits"])
         with entering_head(self.lm, lambda hidden: at.select(hidden).unsqueeze(0)):
             return self._run(batch)["logits"][0]
 
