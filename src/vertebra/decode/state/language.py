@@ -98,12 +98,10 @@ class Language:
         self.body = self.llm.base_model
 
     def is_of(self, backbone: Any) -> bool:
-        """Whether the backbone is still what it was when this was made: moved, cast and grown models are others."""
-        if self._last is not self.llm.get_output_embeddings():  # an adapter came or went
-            return False
-        weight = self._last.weight
+        """Whether the backbone is still what it was when this was made: moved, cast, grown and adapted models are others."""
+        weight, head = self._last.weight, self.llm.get_output_embeddings()
         same = (weight.dtype, weight.device, weight.shape[0]) == (self.dtype, self.device, self.num_logits)
-        return same and backbone.llm is self.llm and backbone.attn == self.facts.kernel
+        return same and head is self._last and backbone.llm is self.llm and backbone.attn == self.facts.kernel
 
     def run(
         self, inputs: dict[str, torch.Tensor], mask: Any, positions: torch.Tensor, cache: Any, want: Want = LAST
