@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vertebra.backbone.head import HeadRows, head_behind_body
+from vertebra.backbone.head import Head, HeadRows, head_behind_body
 from vertebra.decode.state import cache as caches
 from vertebra.errors import GenerationError
 
@@ -81,7 +81,7 @@ class Seen:
 class Language:
     """A backbone's language model and its head. Get it by `language_of`."""
 
-    def __init__(self, backbone: Any) -> None:
+    def __init__(self, backbone: Any, before: Language | None = None) -> None:
         self.backbone = weakref.proxy(backbone)
         self.llm = backbone.llm
         self.facts = backbone.attention_facts
@@ -93,8 +93,8 @@ class Language:
         self._last = self.llm.get_output_embeddings()
         self.num_logits = int(self._last.weight.shape[0])
         self.limit: int | None = getattr(self.llm.config, "max_position_embeddings", None)
-        with torch.inference_mode():
-            self.head = head_behind_body(self.llm)
+        same = before is not None and before._last is self._last  # another kernel or type has no other head
+        self.head: Head | None = before.head if before is not None and same else head_behind_body(self.llm)
         self.body = self.llm.base_model
 
     def is_of(self, backbone: Any) -> bool:
@@ -174,7 +174,7 @@ def language_of(backbone: Any) -> Language:
         )
     known = _known.get(backbone)
     if known is None or not known.is_of(backbone):
-        known = _known[backbone] = Language(backbone)
+        known = _known[backbone] = Language(backbone, known)
     return known
 
 
