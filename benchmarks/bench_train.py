@@ -19,6 +19,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import Trainer, TrainingArguments
 
+from vertebra.backbone.head_loss import head_loss
 from vertebra.backbone.registry import load_backbone
 from vertebra.config import build
 from vertebra.data.batches.collate import Collator
@@ -29,7 +30,6 @@ from vertebra.model.model import MultimodalModel
 from vertebra.sequence.loss import token_losses
 from vertebra.training.config import RunConfig
 from vertebra.training.feed import Feed
-from vertebra.training.head import head_loss
 from vertebra.training.learner import Learner
 from vertebra.training.model import fresh_weights
 from vertebra.training.planning.rehearsal import Alive

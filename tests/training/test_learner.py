@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.training.models import gradients, random_batch, tiny
+from vertebra.backbone.head_loss import LossRule
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.data.encode.masked_model import load_masked_lm
 from vertebra.errors import ConfigError, SequenceError
 from vertebra.sequence.loss import count_items, sequence_loss
-from vertebra.training.head import LossRule
 from vertebra.training.learner import Learner
 from vertebra.training.own_loss import loss_function
 from vertebra.training.recipes import read_recipe
@@ -84,11 +84,12 @@ def test_rows_that_an_adapter_trains_are_in_the_head():
         assert torch.allclose(gradient, theirs[name], atol=1e-5), name
 
 
-def test_masked_models_do_not_shift():
+@pytest.mark.parametrize("fused", [True, False])
+def test_masked_models_do_not_shift(fused: bool):
     model = load_masked_lm("tiny-bert").eval()
     batch = random_batch([9, 5], supervised=0.3)
-    learner = Learner(model, shift=False).eval()
-    assert learner.head is not None
+    learner = Learner(model, shift=False, fused=fused).eval()
+    assert (learner.head is not None) == fused
     assert torch.allclose(learner(**batch)["loss"], model(**batch)["loss"], atol=1e-5)
 
 

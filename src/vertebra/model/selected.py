@@ -9,15 +9,13 @@ Legend: B rows, n positions of one forward, N chosen positions, V rows of the he
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
+from vertebra.backbone.head import entering_head
 from vertebra.errors import SequenceError
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.length import listed
@@ -59,34 +57,6 @@ class Positions:
         return cls(rows=torch.arange(rows, device=device).repeat_interleave(len(index)), columns=index.repeat(rows))
 
 
-def run_at(run: Callable[[], Any], llm: Any, groups: Sequence[Positions]) -> tuple[Any, list[torch.Tensor]]:
-    """One forward (with `logits_to_keep=0`), and for each group its logits [N, V]; the head runs once, on all of them."""
-    at = Positions(
-        rows=torch.cat([group.rows for group in groups]), columns=torch.cat([group.columns for group in groups])
-    )
-    with _head_only_at(llm, at):
-        out = run()
-    return out, list(out.logits[0].split([len(group) for group in groups]))
-
-
-@contextmanager
-def _head_only_at(llm: Any, at: Positions) -> Iterator[None]:
-    head: nn.Module = llm.get_output_embeddings()
-    thread = threading.get_ident()
-
-    def choose(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-        if threading.get_ident() != thread:  # another thread runs the same model, for a batch of its own
-            return None
-        hidden, *others = arguments
-        return (hidden[at.rows, at.columns].unsqueeze(0), *others)
-
-    handle = head.register_forward_pre_hook(choose)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def head_outputs(
     run: Callable[..., Any],
     llm: Any,
@@ -112,7 +82,10 @@ def head_outputs(
     if asked is None and keep is not None:
         asked = Positions.last(keep, *shape, llm.device)
     groups = [group for group in (supervised, asked) if group is not None]
-    out, made = run_at(lambda: run(0), llm, groups)
+    rows, columns = (torch.cat([getattr(group, name) for group in groups]) for name in ("rows", "columns"))
+    with entering_head(llm, lambda hidden: hidden[rows, columns].unsqueeze(0)):
+        out = run(0)
+    made = list(out.logits[0].split([len(group) for group in groups]))
     losing = made.pop(0) if supervised is not None else None
     logits = made.pop() if made else None
     if logits is not None and keep is not None:

@@ -9,20 +9,20 @@ the supervised positions instead; which of the two holds is found by a probe, ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 from vertebra import log
+from vertebra.backbone.head import Head, entering_head, head_held_back, head_of
+from vertebra.backbone.head_loss import LossRule, head_loss
 from vertebra.errors import SequenceError
 from vertebra.model.encoding import serving
 from vertebra.model.model import MultimodalModel
 from vertebra.sequence.batch import KEYS
 from vertebra.sequence.loss import Supervised, supervised_positions
-from vertebra.training.head import HeadRule, LossRule, head_loss
 from vertebra.training.own_loss import LossFunction, loss_by, require_signature
 from vertebra.training.scale.start import late_of
 
@@ -48,7 +48,7 @@ class Learner(nn.Module):
         self.rule, self.shift, self.function = rule or LossRule(), shift, function
         self.to_show = late_of(model) is not None
         """Whether `head` is yet to be shown on the model, which can only run inside a forward of this."""
-        self.head = head_rule(model) if fused and function is None else None
+        self.head = fused_head(model) if fused and function is None else None
 
     @property
     def lm(self) -> Any:
@@ -63,7 +63,7 @@ class Learner(nn.Module):
         `call`: do this with the model instead, inside a forward: where shards are gathered, and all ranks together.
         """
         if self.to_show:
-            self.to_show, shown = False, head_rule(self.model, late=True)
+            self.to_show, shown = False, fused_head(self.model, late=True)
             self.head = None if self.head is None else shown
         if call is not None:
             return call(self.model)
@@ -76,13 +76,13 @@ class Learner(nn.Module):
             return {"loss": self._with_idle(loss, batch)}
         if num_items_in_batch is None and not len(at):
             raise SequenceError("no supervised position in this batch; check that answers are supervised (`weight`)")
-        weight, bias = head_tensors(self.lm.get_output_embeddings())
+        weight, bias = self.head.tensors()
         if at.highest >= len(weight):
             raise SequenceError(f"target {at.highest} is no row of the head, which has {len(weight)}")
         with head_held_back(self.lm) as seen:
             self._run(batch)
         chosen = at.select(seen[0])
-        summed = head_loss(chosen, weight, bias, at.targets, at.weights, rule=self.rule, head=self.head)
+        summed = head_loss(chosen, weight, bias, at.targets, at.weights, rule=self.rule, form=self.head.form)
         items = at.weights.sum() if num_items_in_batch is None else num_items_in_batch
         return {"loss": self._with_idle(summed / items, batch)}
 
@@ -108,35 +108,10 @@ class Learner(nn.Module):
         return self.model(**{k: v for k, v in inputs.items() if k not in ("targets", "weights")})
 
     def _logits(self, batch: dict[str, Any], at: Supervised) -> torch.Tensor:
-        if isinstance(self.model, MultimodalModel) and len(at):
-            inputs = {k: batch[k] for k in KEYS if k in batch}
-            return self.model(**inputs, return_loss=False, positions=(at.rows, at.columns)).logits
-        return at.select(self._run(batch)["logits"])
-
-
-@contextmanager
-def head_held_back(lm: Any) -> Iterator[list[torch.Tensor]]:
-    """Run the model without its head: what would have gone into it is kept, and nothing of it comes in."""
-    seen: list[torch.Tensor] = []
-
-    def hold(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden, *others = arguments
-        seen.append(hidden)
-        return (hidden[:, :0], *others)
-
-    handle = lm.get_output_embeddings().register_forward_pre_hook(hold)
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
-def head_tensors(head: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The head's matrix and bias, with rows that an adapter trains put in."""
-    rows = getattr(head, "token_adapter", None)
-    if rows is not None:
-        return rows.get_merged_weights(rows.active_adapters), getattr(rows.get_base_layer(), "bias", None)
-    return head.weight, getattr(head, "bias", None)
+        if self.lm.get_output_embeddings() is None:  # a classifier's logits are no rows of a vocabulary
+            return at.select(self._run(batch)["logits"])
+        with entering_head(self.lm, lambda hidden: at.select(hidden).unsqueeze(0)):
+            return self._run(batch)["logits"][0]
 
 
 def lm_of(model: Any) -> Any:
@@ -146,31 +121,16 @@ def lm_of(model: Any) -> Any:
     return model.encoder if hasattr(model, "encoder") else model
 
 
-@torch.no_grad()
-def head_rule(model: nn.Module, *, late: bool = False) -> HeadRule | None:
-    """How this model makes logits from what enters its head, shown on a few tokens; None where it does more.
+def fused_head(model: nn.Module, *, late: bool = False) -> Head | None:
+    """The head of a model whose matrix and form are all that makes its logits, so that head and loss can be one.
 
     `late`: the weights have come meanwhile.
     """
     lm = lm_of(model)
-    head, config = lm.get_output_embeddings(), lm.config
-    if head is None:
-        return None
-    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
-    rule = HeadRule(cap=getattr(config, "final_logit_softcapping", None), scale=scale)
     if not late and (late_of(model) is not None or any(p.is_meta for p in lm.parameters())):
-        return rule  # nothing to show it on yet
-    ids = torch.arange(3, 11, device=head.weight.device)[None] % len(head.weight)
-    was = lm.training
-    lm.eval()
-    expected = lm(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].float()
-    with head_held_back(lm) as seen:
-        lm(input_ids=ids, attention_mask=torch.ones_like(ids))
-    lm.train(was)
-    weight, bias = head_tensors(head)
-    made = nn.functional.linear(seen[0][0], weight, bias).float() * rule.scale
-    made = made if rule.cap is None else rule.cap * torch.tanh(made / rule.cap)
-    if torch.allclose(made, expected, atol=2e-2 * float(expected.abs().max()), rtol=0):
-        return rule
+        return Head(lm)  # nothing to show it on yet
+    head = head_of(lm)
+    if head is not None and head.plain:
+        return head
     log.warn_once(f"{type(lm).__name__} does more to its logits than is known here; its own head makes them")
     return None

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from vertebra import log
+from vertebra.backbone.head_loss import LossRule
 from vertebra.errors import ConfigError, MissingPartError, TrainingError
 from vertebra.folders import require_place, write_whole
 from vertebra.training import checkpoint
@@ -26,7 +27,6 @@ from vertebra.training.data import RunData, build_data, check_size
 from vertebra.training.evaluate import Evaluator
 from vertebra.training.feed import Feed, steps_of
 from vertebra.training.folder import check_claim, check_finished, claim
-from vertebra.training.head import LossRule
 from vertebra.training.learner import Learner
 from vertebra.training.lock import only_writer
 from vertebra.training.model import build_model

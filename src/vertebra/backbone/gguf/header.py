@@ -52,10 +52,6 @@ class GgufHeader:
     def architecture(self) -> str:
         return str(self.facts["general.architecture"])
 
-    @property
-    def num_parameters(self) -> int:
-        return sum(prod(tensor.shape) for tensor in self.tensors)
-
 
 class _Reader:
     """A position in the file; whatever would lead beyond the end is an error that names it."""

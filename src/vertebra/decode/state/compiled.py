@@ -36,11 +36,10 @@ class CompiledStep:
 
     def run(self, inputs: dict[str, torch.Tensor], mask: Any, positions: torch.Tensor, cache: Any, want: Want) -> Seen:
         """The same pass; what wants to see more than logits is shown by the model as it is."""
-        if self._step is None or want.hidden or want.attentions or not want.logits:
-            return self._language.run(inputs, mask, positions, cache, want)
         rows = want.rows
         weight, bias = (None, None) if rows is None else (rows.weight, rows.bias)
-        if rows is not None and weight is None:
+        shown = want.hidden or want.attentions or not want.logits or (rows is not None and weight is None)
+        if self._step is None or shown:
             return self._language.run(inputs, mask, positions, cache, want)
         if self._on_gpu:
             torch.compiler.cudagraph_mark_step_begin()
@@ -71,15 +70,12 @@ def _options(on_gpu: bool, backend: Any) -> dict[str, Any]:
 def _step_of(language: Language) -> Callable[..., torch.Tensor]:
     body, head = language.body, language.head
     assert head is not None
-    module, softcap, linear = head.module, head.softcap, torch.nn.functional.linear
 
     def step(
         tokens: torch.Tensor, mask: Any, positions: torch.Tensor, cache: Any, weight: Any, bias: Any
     ) -> torch.Tensor:
         out = body(input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
-        hidden = out.last_hidden_state[:, -1]
-        logits = module(hidden) if weight is None else linear(hidden, weight, bias)
-        return logits if softcap is None else torch.tanh(logits / softcap) * softcap
+        return head.logits(out.last_hidden_state[:, -1], weight, bias)
 
     return step
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from vertebra.backbone.head import Head, HeadRows, head_behind_body
 from vertebra.decode.state import cache as caches
-from vertebra.decode.state.head import HeadRows, head_of
 from vertebra.errors import GenerationError
 
 
@@ -81,7 +81,7 @@ class Seen:
 class Language:
     """A backbone's language model and its head. Get it by `language_of`."""
 
-    def __init__(self, backbone: Any) -> None:
+    def __init__(self, backbone: Any, before: Language | None = None) -> None:
         self.backbone = weakref.proxy(backbone)
         self.llm = backbone.llm
         self.facts = backbone.attention_facts
@@ -93,15 +93,15 @@ class Language:
         self._last = self.llm.get_output_embeddings()
         self.num_logits = int(self._last.weight.shape[0])
         self.limit: int | None = getattr(self.llm.config, "max_position_embeddings", None)
-        with torch.inference_mode():
-            self.head = head_of(self.llm)
+        same = before is not None and before._last is self._last  # another kernel or type has no other head
+        self.head: Head | None = before.head if before is not None and same else head_behind_body(self.llm)
         self.body = self.llm.base_model
 
     def is_of(self, backbone: Any) -> bool:
-        """Whether the backbone is still what it was when this was made: moved, cast and grown models are others."""
-        weight = self._last.weight
+        """Whether the backbone is still what it was when this was made: moved, cast, grown and adapted models are others."""
+        weight, head = self._last.weight, self.llm.get_output_embeddings()
         same = (weight.dtype, weight.device, weight.shape[0]) == (self.dtype, self.device, self.num_logits)
-        return same and backbone.llm is self.llm and backbone.attn == self.facts.kernel
+        return same and head is self._last and backbone.llm is self.llm and backbone.attn == self.facts.kernel
 
     def run(
         self, inputs: dict[str, torch.Tensor], mask: Any, positions: torch.Tensor, cache: Any, want: Want = LAST
@@ -161,7 +161,7 @@ class Language:
 
     def head_rows(self, ids: torch.Tensor) -> HeadRows:
         """Rows of the head for `Want.rows`."""
-        return HeadRows(ids, None, None) if self.head is None else self.head.rows(ids)
+        return HeadRows(ids) if self.head is None else self.head.rows(ids)
 
 
 def language_of(backbone: Any) -> Language:
@@ -174,7 +174,7 @@ def language_of(backbone: Any) -> Language:
         )
     known = _known.get(backbone)
     if known is None or not known.is_of(backbone):
-        known = _known[backbone] = Language(backbone)
+        known = _known[backbone] = Language(backbone, known)
     return known
 
 

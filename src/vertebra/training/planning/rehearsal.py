@@ -18,8 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from vertebra.training.head import LossRule, head_loss
-from vertebra.training.learner import head_held_back, head_rule, head_tensors
+from vertebra.backbone.head import Head, head_held_back
+from vertebra.backbone.head_loss import LossRule, head_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ def rehearse(
     """
     whole = model if whole is None else whole
     counted = _counted(whole, layers, parts)
-    head_of = head_rule(model)  # while it is on meta: there is nothing to show it on
+    output = Head(model)  # there are no values to show it on
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     autocast = torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext()
     with fake:
@@ -144,9 +144,9 @@ def rehearse(
             chosen = hidden.flatten(0, 1)[:count]
             del hidden
             activations = alive.now
-            matrix, bias = head_tensors(model.get_output_embeddings())
+            matrix, bias = output.tensors()
             alive.begin()
-            loss = head_loss(chosen, matrix, bias, targets, weight, rule=rule, head=head_of)
+            loss = head_loss(chosen, matrix, bias, targets, weight, rule=rule, form=output.form)
             head = alive.peaks[-1] - activations
             alive.begin()
             loss.backward()

@@ -17,21 +17,12 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from vertebra.backbone.head import HeadForm
 from vertebra.errors import SequenceError
 
 # Bytes of one chunk's fp32 logits: small enough to stay cheap, large enough that the products run at full speed.
 _CHUNK_BYTES = {"cpu": 24 << 20, "cuda": 256 << 20}
 _LEAST_ROWS = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadRule:
-    """What happens between the head's product and the logits."""
-
-    cap: float | None = None
-    """Logits are `cap * tanh(x / cap)` (Gemma-2)."""
-    scale: float = 1.0
-    """Logits are multiplied by this, before the cap (Cohere, Granite)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +41,7 @@ def head_loss(
     weights: torch.Tensor,
     *,
     rule: LossRule | None = None,
-    head: HeadRule | None = None,
+    form: HeadForm | None = None,
     chunk: int | None = None,
 ) -> torch.Tensor:
     """The sum over N positions of weight × loss, not yet divided by any number of items.
@@ -65,7 +56,7 @@ def head_loss(
     # a chunk in 16 bits ends with a pass over the whole d W in fp32: few chunks, then
     least = _LEAST_ROWS if dtype.itemsize > 2 or not weight.requires_grad else 4 * _LEAST_ROWS
     rows = chunk or max(least, _CHUNK_BYTES.get(device, 64 << 20) // (4 * weight.shape[0]))
-    options = _Options(rule or LossRule(), head or HeadRule(), rows, dtype)
+    options = _Options(rule or LossRule(), form or HeadForm(), rows, dtype)
     with torch.autocast(device, enabled=False):
         return _HeadLoss.apply(hidden, weight, bias, targets, weights, options)
 
@@ -73,7 +64,7 @@ def head_loss(
 @dataclass(frozen=True)
 class _Options:
     rule: LossRule
-    head: HeadRule
+    form: HeadForm
     rows: int
     dtype: torch.dtype
 
@@ -137,14 +128,14 @@ def _loss_and_gradient(
     logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, options: _Options, needed: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The chunk's summed loss, and d loss / d (h Wᵀ + b) in the logits' own memory."""
-    head, rule = options.head, options.rule
+    form, rule = options.form, options.rule
     slope = None
-    if head.scale != 1.0:
-        logits.mul_(head.scale)
-    if head.cap is not None:
-        logits.div_(head.cap).tanh_()
+    if form.scale != 1.0:
+        logits.mul_(form.scale)
+    if form.cap is not None:
+        logits.div_(form.cap).tanh_()
         slope = 1 - logits.square() if needed else None
-        logits.mul_(head.cap)
+        logits.mul_(form.cap)
     weights = weights.to(logits.dtype)
     picked = logits.gather(1, targets[:, None])[:, 0]
     mean = logits.mean(1) if rule.label_smoothing else None
@@ -166,6 +157,6 @@ def _loss_and_gradient(
     grad.scatter_add_(1, targets[:, None], (-(1 - rule.label_smoothing) * weights)[:, None])
     if slope is not None:
         grad.mul_(slope)
-    if head.scale != 1.0:
-        grad.mul_(head.scale)
+    if form.scale != 1.0:
+        grad.mul_(form.scale)
     return total, grad

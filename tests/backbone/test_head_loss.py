@@ -7,16 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vertebra.backbone.head import HeadForm
+from vertebra.backbone.head_loss import LossRule, head_loss
 from vertebra.errors import SequenceError
 from vertebra.sequence.loss import token_losses
-from vertebra.training.head import HeadRule, LossRule, head_loss
 
 
-def plain(hidden, weight, bias, targets, weights, rule: LossRule, head: HeadRule) -> torch.Tensor:
+def plain(hidden, weight, bias, targets, weights, rule: LossRule, form: HeadForm) -> torch.Tensor:
     """All logits at once, by autograd."""
-    logits = torch.nn.functional.linear(hidden, weight, bias) * head.scale
-    if head.cap is not None:
-        logits = head.cap * torch.tanh(logits / head.cap)
+    logits = torch.nn.functional.linear(hidden, weight, bias) * form.scale
+    if form.cap is not None:
+        logits = form.cap * torch.tanh(logits / form.cap)
     losses = token_losses(logits, targets, label_smoothing=rule.label_smoothing, z_loss=rule.z_loss)
     return (losses * weights).sum()
 
@@ -42,20 +43,20 @@ def test_equals_the_plain_loss(count, chunk, smoothing, z, cap, scale, with_bias
     hidden, weight, bias = draw(count, 6), draw(11, 6), draw(11) if with_bias else None
     targets = torch.randint(0, 11, (count,), generator=generator)
     weights = torch.rand(count, generator=generator, dtype=torch.float64)
-    rule, head = LossRule(label_smoothing=smoothing, z_loss=z), HeadRule(cap=cap, scale=scale)
+    rule, form = LossRule(label_smoothing=smoothing, z_loss=z), HeadForm(cap=cap, scale=scale)
     leaves = [hidden.requires_grad_()]
     leaves += [] if frozen else [weight.requires_grad_()]
     leaves += [] if frozen or bias is None else [bias.requires_grad_()]
-    expected = plain(hidden, weight, bias, targets, weights, rule, head)
+    expected = plain(hidden, weight, bias, targets, weights, rule, form)
     expected_grads = torch.autograd.grad(expected * 3, leaves)
-    found = head_loss(hidden, weight, bias, targets, weights, rule=rule, head=head, chunk=chunk)
+    found = head_loss(hidden, weight, bias, targets, weights, rule=rule, form=form, chunk=chunk)
     grads = torch.autograd.grad(found * 3, leaves)
     assert torch.allclose(found, expected, atol=1e-10)
     for a, b in zip(grads, expected_grads, strict=True):
         assert torch.allclose(a, b, atol=1e-10)
     with torch.no_grad():
         assert torch.allclose(
-            head_loss(hidden, weight, bias, targets, weights, rule=rule, head=head, chunk=chunk), expected
+            head_loss(hidden, weight, bias, targets, weights, rule=rule, form=form, chunk=chunk), expected
         )
 
 
@@ -66,11 +67,11 @@ def test_bf16_stays_near_the_plain_bf16_loss(autocast: bool):
     hidden, weight = torch.randn(200, 32).to(dtype).requires_grad_(), torch.randn(500, 32).to(dtype).requires_grad_()
     targets, weights = torch.randint(0, 500, (200,)), torch.ones(200)
     exact = plain(
-        hidden.detach().double(), weight.detach().double(), None, targets, weights.double(), LossRule(), HeadRule()
+        hidden.detach().double(), weight.detach().double(), None, targets, weights.double(), LossRule(), HeadForm()
     )
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         found = head_loss(hidden, weight, None, targets, weights, chunk=64)
-        full = plain(hidden, weight, None, targets, weights, LossRule(), HeadRule())
+        full = plain(hidden, weight, None, targets, weights, LossRule(), HeadForm())
     ours = torch.autograd.grad(found, [hidden, weight])
     theirs = torch.autograd.grad(full, [hidden, weight])
     assert found.dtype == torch.float32
