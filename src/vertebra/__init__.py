@@ -61,7 +61,7 @@ _HOME = {
     "RunConfig": "vertebra.training.config",
     "read_recipe": "vertebra.training.recipes",
     "consolidate": "vertebra.training.scale.shards",
-    "MultimodalModel": "vertebra.model.model",
+    "Model": "vertebra.model.model",
     "ModelFiles": "vertebra.model.folder",
     "new_part": "vertebra.model.fresh",
     "new_queries": "vertebra.model.fresh",

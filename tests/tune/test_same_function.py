@@ -14,7 +14,7 @@ import torch
 from tests.tune.models import backbone, some_ids, train_a_little
 from vertebra.backbone.tiny import TINY
 from vertebra.backbone.vocabulary import grow_vocabulary, new_row_ids
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.training.learner import head_rule
 from vertebra.tune.adapter import load_adapter, save_adapter
 from vertebra.tune.choose import TuneConfig, choose
@@ -66,7 +66,7 @@ def test_a_biased_head_keeps_its_bias(tied: bool):
     assert furthest(probe_logits(model.eval()), expected) < 1e-6
     with adapter.language.disable_adapter():
         assert furthest(probe_logits(model), expected) < 1e-6
-    assert head_rule(MultimodalModel(model)) is not None, "the trainer would run the head whole, and slowly"
+    assert head_rule(Model(model)) is not None, "the trainer would run the head whole, and slowly"
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert furthest(probe_logits(twin), expected) < 1e-6
 

@@ -57,9 +57,9 @@ def load(
     options: dict[str, Any] = {"inference_mode": True, "dtype": dtype, "device": device, "attn": attn}
     folder = Path(name)
     if folder.is_dir() and find(name).record.get("parts") is not None:
-        from vertebra.model.model import MultimodalModel
+        from vertebra.model.model import Model
 
-        return MultimodalModel.load(folder, **options).eval()
+        return Model.load(folder, **options).eval()
     return load_backbone(name, weights=True, family=family, hf_token=token, **options)
 
 

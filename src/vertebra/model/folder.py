@@ -54,7 +54,7 @@ def write_companions(model: Any, folder: Path) -> None:
     backbone = model.backbone
     config = {
         "model_type": MULTIMODAL,
-        "architectures": ["MultimodalModel"],
+        "architectures": ["VertebraModel"],
         "text_config": config_to_save(backbone.llm),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -86,7 +86,7 @@ def load_model(build: Callable[..., Any], where: str | Path, **options: Any) -> 
     described = source.record.get("parts")
     if described is None:
         what = "a backbone alone: use load_backbone" if source.record else "no model folder of ours (it has no record)"
-        raise CheckpointError(f"`{source.name}` is {what}; expected one that `MultimodalModel.save` wrote")
+        raise CheckpointError(f"`{source.name}` is {what}; expected one that `Model.save` wrote")
     if options.get("quantization") is not None:
         raise ConfigError("quantization packs weights while a plain checkpoint loads; save the backbone alone for that")
     runs = bool(options.get("inference_mode"))

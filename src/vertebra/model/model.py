@@ -1,4 +1,4 @@
-"""`MultimodalModel`: a backbone, and one part for each kind of outside embedding that enters its sequence.
+"""`Model`: a backbone, and one part for each kind of outside embedding that enters its sequence.
 
     batch ──► encode ──► Injection ─┐   encoders and projectors, once a prompt
       │                             ▼
@@ -41,7 +41,7 @@ from vertebra.sequence.masks import Attend, AttentionPlan, plan
 from vertebra.sequence.tokens import TokenSequence
 
 
-class MultimodalModel(nn.Module):
+class Model(nn.Module):
     """A backbone and its parts, by segment name; a part `image` also serves `image:wrist` unless that has its own."""
 
     accepts_loss_kwargs = True  # the Trainer then hands `num_items_in_batch` to `forward`
@@ -272,7 +272,7 @@ class MultimodalModel(nn.Module):
         return save_model(self, Path(folder), overwrite=True, state=state_dict)
 
     @classmethod
-    def load(cls, folder: str | Path, **options: Any) -> MultimodalModel:
+    def load(cls, folder: str | Path, **options: Any) -> Model:
         """A model from its folder, to train, or to run with `inference_mode=True`; options are `load_backbone`'s."""
         return load_model(cls, folder, **options)
 

@@ -34,7 +34,7 @@ from vertebra.errors import CheckpointError, ConfigError, VertebraError
 from vertebra.folders import require_free, write_whole
 from vertebra.model.describe import holds_parts
 from vertebra.model.encoders.kinds import part_from, part_record
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.reading import reading
 from vertebra.tune.choose import is_adapter
 from vertebra.tune.fingerprint import BasePrint, base_print, check_base
@@ -256,7 +256,7 @@ def _loaded(base: Any, options: Mapping[str, Any]) -> Any:
         if options:
             raise ConfigError(f"{', '.join(options)}: the base is loaded already; give these where it is loaded")
         return base
-    return MultimodalModel.load(base, **options) if holds_parts(base) else load_backbone(base, **options)
+    return Model.load(base, **options) if holds_parts(base) else load_backbone(base, **options)
 
 
 def _brought(model: Any) -> list[str]:
@@ -289,7 +289,7 @@ def _with_parts(model: Any, folder: Path, described: Mapping[str, Any], who: str
     if not described:
         return model, []
     if hasattr(model, "llm"):
-        model = MultimodalModel(model, {})
+        model = Model(model, {})
     for name, entry in described.items():
         if name not in model.parts:
             model.parts[name] = part_from(entry, where=f"part `{name}` of `{who}`").to(

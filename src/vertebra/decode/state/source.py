@@ -19,7 +19,7 @@ from vertebra.backbone.interface import LLMBackbone
 from vertebra.decode.state.columns import Piece
 from vertebra.errors import GenerationError, InjectionError
 from vertebra.model.inject import Injection
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch
 
 
@@ -62,7 +62,7 @@ class IdSource:
 class InjectedSource:
     """A multimodal model: embeddings where the columns have slots, ids where they have none."""
 
-    def __init__(self, model: MultimodalModel) -> None:
+    def __init__(self, model: Model) -> None:
         self.backbone = model.backbone
         self._model = model
 
@@ -114,9 +114,9 @@ def source_of(model: Any) -> Source:
     """The source behind a model that was given to be decoded."""
     if isinstance(model, LLMBackbone):
         return IdSource(model)
-    if isinstance(model, MultimodalModel):
+    if isinstance(model, Model):
         return InjectedSource(model)
     raise GenerationError(
         f"a {type(model).__name__} cannot be decoded; give a backbone (`load_backbone(…, inference_mode=True, "
-        "weights=True)`) or a MultimodalModel"
+        "weights=True)`) or a Model"
     )

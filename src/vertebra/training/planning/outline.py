@@ -28,7 +28,7 @@ from vertebra.tune.parts import parts_of
 
 
 class Outline(nn.Module):
-    """Stands for a `MultimodalModel`."""
+    """Stands for a `Model`."""
 
     def __init__(self, llm: Any, parts: Mapping[str, nn.Module]) -> None:
         super().__init__()
