@@ -13,18 +13,18 @@ from typing import Any
 _HOME = {
     "generate": "call",
     "stream": "call",
-    "prefill": "prefilling",
+    "prefill": "state.prefill",
     "fill": "parallel",
     "score": "scoring",
-    "trace": "tracing",
+    "trace": "trace.trace",
     "Settings": "settings",
-    "Capture": "capture",
-    "AllowedIds": "constraint",
-    "AllowedSteps": "constraint",
-    "regex": "grammar",
-    "one_of": "grammar",
-    "json_schema": "grammar",
-    "lark": "grammar",
+    "Capture": "state.capture",
+    "AllowedIds": "choose.constraint",
+    "AllowedSteps": "choose.constraint",
+    "regex": "choose.grammar",
+    "one_of": "choose.grammar",
+    "json_schema": "choose.grammar",
+    "lark": "choose.grammar",
 }
 
 __all__ = list(_HOME)

@@ -1,4 +1,4 @@
-"""`Model`: a backbone, and one part for each kind of outside embedding that enters its sequence.
+"""`Model`: a backbone, and one part for each kind of outside embedding that enters its sequence; it may have none.
 
     batch ──► encode ──► Injection ─┐   encoders and projectors, once a prompt
       │                             ▼
@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from vertebra.backbone.causal import HFCausalLLMBackbone
-from vertebra.errors import ConfigError, SequenceError, UnknownNameError
+from vertebra.backbone.interface import LLMBackbone
+from vertebra.errors import ConfigError, GenerationError, SequenceError, UnknownNameError
 from vertebra.model.encoders.part import Part
 from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.encoding import AnyPart, encode_items, serving
@@ -48,7 +48,7 @@ class Model(nn.Module):
 
     def __init__(
         self,
-        backbone: HFCausalLLMBackbone,
+        backbone: LLMBackbone,
         parts: Mapping[str, AnyPart] | None = None,
         *,
         record: Mapping[str, Any] | None = None,
@@ -66,6 +66,15 @@ class Model(nn.Module):
         """Where batches must be."""
         return self.backbone.llm.get_input_embeddings().weight.device
 
+    @property
+    def tokenizer(self) -> Any:
+        return self.backbone.tokenizer
+
+    @property
+    def context(self) -> int | None:
+        """Positions that a row may have; None: the model sets no limit."""
+        return getattr(self.backbone.llm.config, "max_position_embeddings", None)
+
     # From what people have to a batch
 
     @property
@@ -81,7 +90,9 @@ class Model(nn.Module):
     def render(self, conversation: Conversation, **options: Any) -> TokenSequence:
         """A conversation in this model's prompt format, with this model's slots; options are those of `render`."""
         options = {"anchored": self.anchored, "sizes": self.sizes, "anchor": self.backbone.anchor, **options}
-        return render(conversation, self.backbone.prompt_builder_fn, self.backbone.tokenizer, **options)
+        form: Any = self.backbone.prompt_builder_fn
+        builder = form.of(self.tokenizer) if form.follows_tokenizer else form
+        return render(conversation, builder, self.tokenizer, **options)
 
     def prepare(self, items: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
         """One row's items as people have them (image files, lists of numbers) as arrays for `collate`."""
@@ -107,7 +118,7 @@ class Model(nn.Module):
         packed row may be longer: its samples' positions begin anew, and it is they that the model has room for.
         """
         side = side or self.backbone.tokenizer.padding_side
-        limit = getattr(self.backbone.llm.config, "max_position_embeddings", None)
+        limit = self.context
         if limit is not None and all(int(sequence.position.max(initial=0)) < limit for sequence in sequences):
             limit = max([limit, *map(len, sequences)])
         options.setdefault("max_length", limit)
@@ -138,6 +149,24 @@ class Model(nn.Module):
         if injection is None and (_has_slots(batch, start, stop) or (start == 0 and batch["features"])):
             injection = self.encode(batch)
         return inject(self.backbone.embed_input_ids(ids), injection, start=start)
+
+    def inputs(
+        self, batch: Mapping[str, Any], start: int, stop: int, encoded: Injection | None
+    ) -> dict[str, torch.Tensor]:
+        """What the backbone is given for columns start:stop: embeddings where they have slots, else their ids."""
+        if encoded is None or not bool((encoded.where[:, start:stop] >= 0).any()):
+            return {"input_ids": batch["input_ids"][:, start:stop]}
+        return {"inputs_embeds": self.embed(batch, start=start, stop=stop, injection=encoded)}
+
+    def text(self, batch: Batch, encoded: Injection | None) -> torch.Tensor:
+        """[B, L]: where the token's own embedding stands, alone or with something added to it."""
+        own = batch["attention_mask"].bool()
+        if encoded is not None:
+            replaced = encoded.where[:, : batch.length] >= 0
+            if encoded.added is not None:
+                replaced = replaced & ~encoded.added[encoded.where[:, : batch.length]]
+            own[:, : replaced.shape[1]] &= ~replaced  # a new tensor: the mask's own is of whole numbers
+        return own
 
     # One forward
 
@@ -277,6 +306,18 @@ class Model(nn.Module):
         return load_model(cls, folder, **options)
 
 
+def model_of(given: Any) -> Model:
+    """A model as it is; a backbone, anybody's, as a model without parts. Wrapping one changes and copies nothing."""
+    if isinstance(given, Model):
+        return given
+    if isinstance(given, LLMBackbone):
+        return Model(given)
+    raise GenerationError(
+        f"a {type(given).__name__} cannot be decoded; give a backbone (`load_backbone(…, inference_mode=True, "
+        "weights=True)`) or a Model"
+    )
+
+
 def _has_slots(batch: Batch, start: int, stop: int | None) -> bool:
     return bool(batch["segments"]) and bool((batch["slot"][:, start:stop, 0] >= 0).any())
 
@@ -292,7 +333,7 @@ def _cached(past: Any, batch: Batch) -> int:
     return start
 
 
-def _check_widths(parts: Mapping[str, AnyPart], backbone: HFCausalLLMBackbone) -> None:
+def _check_widths(parts: Mapping[str, AnyPart], backbone: LLMBackbone) -> None:
     width = backbone.embedding_width
     faults = [f"`{name}` makes embeddings of width {part.width}" for name, part in parts.items() if part.width != width]
     if faults:
