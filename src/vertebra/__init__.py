@@ -34,6 +34,7 @@ _HOME = {
     "LLaMa2LLMBackbone": "vertebra.backbone.families.llama2",
     "MistralLLMBackbone": "vertebra.backbone.families.mistral",
     "PhiLLMBackbone": "vertebra.backbone.families.phi",
+    "load": "vertebra.interop.load",
     "load_backbone": "vertebra.backbone.registry",
     "get_llm_backbone_and_tokenizer": "vertebra.backbone.registry",
     "register_family": "vertebra.backbone.registry",
