@@ -24,10 +24,11 @@ import torch
 from transformers import AutoTokenizer, DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from timing import in_turn
+from vertebra import fill
 from vertebra.backbone.causal import HFCausalLLMBackbone
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.tiny import tiny_checkpoint
-from vertebra.decode import AllowedIds, fill, generate, prefill
+from vertebra.decode import AllowedIds, generate, prefill
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part, new_queries
 from vertebra.model.model import Model

@@ -24,9 +24,10 @@ import torch
 import transformers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from vertebra import fill
 from vertebra.backbone.causal import HFCausalLLMBackbone
 from vertebra.backbone.tiny import tiny_checkpoint
-from vertebra.decode import AllowedIds, fill, generate, prefill
+from vertebra.decode import AllowedIds, generate, prefill
 from vertebra.model.fresh import new_queries
 from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch, collate

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vertebra import Model, load_backbone, render
-from vertebra.decode import trace
+from vertebra import Model, load_backbone, render, trace
 from vertebra.decode.trace.html import page
 from vertebra.decode.trace.terminal import print_trace
 

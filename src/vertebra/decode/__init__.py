@@ -1,6 +1,7 @@
 """Decoding: right with the cache on, piece by piece (`prefill`, `step`, `fork`, `trim`) or in one call (`generate`).
 
-    from vertebra.decode import generate, stream, prefill, fill, score, trace
+    from vertebra.decode import generate, stream, prefill, score
+    from vertebra import fill, trace          # in here, these two are rooms
 
 It knows models and batches; it does not know how prompts are written. Names are resolved on first use.
 """
@@ -14,9 +15,7 @@ _HOME = {
     "generate": "call",
     "stream": "call",
     "prefill": "state.prefill",
-    "fill": "parallel",
     "score": "scoring",
-    "trace": "trace.trace",
     "Settings": "settings",
     "Capture": "state.capture",
     "AllowedIds": "choose.constraint",

@@ -194,13 +194,14 @@ def _add(layer: Any) -> bool:
 @torch.no_grad()
 def probe_logits(model: Any) -> list[torch.Tensor]:
     """The logits of fixed probe texts, in fp32; of a multimodal model also of items that its encoders sample."""
-    backbone: Any = parts_of(model).backbone
+    parts = parts_of(model)
+    backbone: Any = parts.backbone
     found = []
     for text in PROBES:
         ids = backbone.tokenizer(text).input_ids[:64]
         logits = backbone(input_ids=torch.tensor([ids], device=backbone.device), use_cache=False).logits
         found.append(logits[0].float())
-    if len(getattr(model, "parts", ())):
+    if parts.outside:
         found.append(model(**_sampled(model), return_loss=False, logits_to_keep=0).logits[0].float())
     return found
 

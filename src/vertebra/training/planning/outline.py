@@ -34,6 +34,7 @@ class Outline(nn.Module):
         super().__init__()
         self.backbone = _Bare(llm)
         self.parts = nn.ModuleDict(dict(parts))
+        self.record: dict[str, Any] = {}
 
     @property
     def encoded(self) -> list[Part]:
