@@ -16,7 +16,7 @@ from vertebra.errors import CheckpointError, ConfigError, FingerprintError
 from vertebra.model.describe import describe
 from vertebra.model.encoders.kinds import ENCODERS, register_encoder
 from vertebra.model.encoders.vector import VectorEncoder
-from vertebra.model.folder import ModelFiles, save_model
+from vertebra.model.folder import ModelFiles
 from vertebra.model.fresh import new_part
 from vertebra.model.model import Model
 
@@ -173,7 +173,7 @@ class TestWholeOrNot:
     def test_a_structure_without_weights_is_not_saved(self, saved, tmp_path):
         model = Model(load_backbone("tiny-llama2", inference_mode=True))
         with pytest.raises(CheckpointError, match=r"have no weights yet"):
-            save_model(model, tmp_path / "m", overwrite=False, state=None)
+            model.save(tmp_path / "m")
 
 
 def change(file, edit):

@@ -25,10 +25,11 @@ from torch import nn
 
 from vertebra.backbone.interface import LLMBackbone
 from vertebra.errors import ConfigError, GenerationError, SequenceError, UnknownNameError
+from vertebra.folders import require_free, write_whole
 from vertebra.model.encoders.part import Part
 from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.encoding import AnyPart, encode_items, serving
-from vertebra.model.folder import load_model, save_model, share_once
+from vertebra.model.folder import load_model, share_once, write_model
 from vertebra.model.inject import Injection, inject, place
 from vertebra.model.inputs import whole_batch
 from vertebra.model.selected import Positions, head_outputs
@@ -54,9 +55,8 @@ class Model(nn.Module):
         record: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        _check_widths(dict(parts or {}), backbone)
-        self.backbone = backbone
-        self.parts = nn.ModuleDict(dict(parts or {}))
+        self.backbone, self.parts = backbone, nn.ModuleDict(dict(parts or {}))
+        _check_widths(self.parts, backbone)  # type: ignore[arg-type]
         self.record = dict(record or {})
         """What else belongs to the model and is saved with it, as plain data (statistics of actions, say)."""
         share_once(self)
@@ -65,6 +65,11 @@ class Model(nn.Module):
     def device(self) -> torch.device:
         """Where batches must be."""
         return self.backbone.llm.get_input_embeddings().weight.device
+
+    @property
+    def identifier(self) -> str:
+        """The name of its backbone."""
+        return self.backbone.identifier
 
     @property
     def tokenizer(self) -> Any:
@@ -150,9 +155,7 @@ class Model(nn.Module):
             injection = self.encode(batch)
         return inject(self.backbone.embed_input_ids(ids), injection, start=start)
 
-    def inputs(
-        self, batch: Mapping[str, Any], start: int, stop: int, encoded: Injection | None
-    ) -> dict[str, torch.Tensor]:
+    def inputs(self, batch: Batch, start: int, stop: int, encoded: Injection | None) -> dict[str, torch.Tensor]:
         """What the backbone is given for columns start:stop: embeddings where they have slots, else their ids."""
         if encoded is None or not bool((encoded.where[:, start:stop] >= 0).any()):
             return {"input_ids": batch["input_ids"][:, start:stop]}
@@ -294,11 +297,16 @@ class Model(nn.Module):
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model as one folder, whole or not at all."""
-        return save_model(self, Path(folder), overwrite=overwrite, state=None)
+        require_free(Path(folder), overwrite=overwrite)
+        return write_whole(Path(folder), self.write, replace=True)
+
+    def write(self, folder: Path) -> None:
+        """The files of `save` into a folder that exists."""
+        write_model(self, folder)
 
     def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Any] | None = None) -> Path:
         """`save` by the name that training code calls; an older folder of the same name is replaced."""
-        return save_model(self, Path(folder), overwrite=True, state=state_dict)
+        return write_whole(Path(folder), lambda part: write_model(self, part, state=state_dict), replace=True)
 
     @classmethod
     def load(cls, folder: str | Path, **options: Any) -> Model:

@@ -240,10 +240,7 @@ def _cast(model: Any, dtype: torch.dtype) -> None:
 
 
 def _fill(part: Path, model: Any, base: str | Path, digest: str, loaded: Adapter) -> None:
-    inner = model.save(part / "model")
-    for path in inner.iterdir():
-        path.rename(part / path.name)
-    inner.rmdir()
+    model.write(part)
     about = read_json(part / RECORD)
     earlier = read_json(Path(base) / RECORD).get("merged", []) if (Path(base) / RECORD).is_file() else []
     about |= {name: value for name, value in loaded.about.items() if name not in about}
