@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vertebra.data.samples.causal import Blocks, Windows, fitted
-from vertebra.data.samples.samples import check_supervised
-from vertebra.errors import ConfigError, DataError, TooLongError, UnknownNameError
+from vertebra.errors import ConfigError, TooLongError, UnknownNameError
 from vertebra.sequence.tokens import Role
 
 from .tables import rows_strategy, table_of
@@ -140,13 +139,3 @@ def test_a_conversation_is_never_cut_in_its_answer():
     assert ids(fitted(table, 4, too_long="cut")) == [[1, 2, 3, 4]]
     with pytest.raises(TooLongError, match=r"sample 0 \(rows:1\)"):
         fitted(table, 3, too_long="cut")
-
-
-def test_samples_that_teach_nothing_stop_the_run():
-    table = table_of([[1, 2], [3, 4], [5]], weight=[[0, 1], [1, 0], [1]])
-    with pytest.raises(DataError) as caught:
-        check_supervised(table)
-    assert "2 of 3 samples have no supervised token" in str(caught.value)
-    assert "sample 1 (rows:2)" in str(caught.value)
-    assert "sample 2 (rows:3)" in str(caught.value)
-    check_supervised(table, shift=False)

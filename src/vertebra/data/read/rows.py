@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -134,14 +134,6 @@ class Faults:
         self.kinds[fault.message.split(":")[0]] += 1
         if len(self.kept) < 1000:
             self.kept.append(fault)
-
-    def only_rows(self, found: Iterable[Row | Fault]) -> Iterator[Row]:
-        """The rows of a walk; its faults are added here."""
-        for one in found:
-            if isinstance(one, Fault):
-                self.add(one)
-            else:
-                yield one
 
     def settle(self, name: str, *, good: int) -> None:
         """The end of the scan: fail with the list, or say how many rows were left out."""

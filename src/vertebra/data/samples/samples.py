@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.data.read.rows import digest
-from vertebra.errors import ConfigError, DataError
+from vertebra.errors import ConfigError
 from vertebra.sequence.tokens import TokenSequence
 
 Vectors = dict[str, Any]
@@ -64,18 +64,6 @@ def as_sequence(vectors: Vectors) -> TokenSequence:
     if "slot" in given and np.ndim(weight) == 0:
         weight = np.where(np.asarray(given["slot"])[:, 0] >= 0, 0.0, weight)
     return TokenSequence.of(vectors["ids"], weight=weight, **given)
-
-
-def check_supervised(samples: Samples, *, shift: bool = True, name: str = "the data") -> None:
-    """Stop on samples that teach nothing, naming each by its number and its place."""
-    found = [index for index in range(len(samples)) if not is_supervised(samples.vectors(index), shift=shift)]
-    if found:
-        listed = [f"  sample {index} ({samples.where(index)})" for index in found[:20]]
-        listed += [f"  … and {len(found) - 20} more"] if len(found) > 20 else []
-        raise DataError(
-            f"{name}: {len(found)} of {len(samples)} samples have no supervised token: nothing can be learnt from "
-            "them.\n" + "\n".join(listed) + "\nGive them an answer, or leave them out."
-        )
 
 
 def is_supervised(vectors: Vectors, *, shift: bool = True) -> bool:
