@@ -24,13 +24,14 @@ import torch
 from transformers import AutoTokenizer, DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from timing import in_turn
+from vertebra import fill
 from vertebra.backbone.causal import HFCausalLLMBackbone
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.tiny import tiny_checkpoint
-from vertebra.decode import AllowedIds, fill, generate, prefill
+from vertebra.decode import AllowedIds, generate, prefill
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part, new_queries
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.tokens import TokenSequence
 
@@ -130,7 +131,7 @@ def bare(llm: Any, tokens: int, **inputs: Any) -> Side:
 
 def multimodal(rounds: int) -> None:
     print("cached multimodal generation, 256 patches + 64 words, 10 M")
-    model = MultimodalModel(
+    model = Model(
         backbone("10 M"),
         {"image": new_part(backbone("10 M"), PatchEncoder(256, image_size=224, patch_size=14), "gelu2")},
     ).eval()
@@ -209,9 +210,9 @@ def set_up(rounds: int) -> None:
     )
 
 
-def policy(shape: str, rows: int) -> tuple[MultimodalModel, Batch, Batch]:
+def policy(shape: str, rows: int) -> tuple[Model, Batch, Batch]:
     """A model with 56 learned action queries; a prompt that ends in their slots, and the prompt alone."""
-    model = MultimodalModel(backbone(shape, 32000), {"action": new_queries(backbone(shape, 32000), 56)}).eval()
+    model = Model(backbone(shape, 32000), {"action": new_queries(backbone(shape, 32000), 56)}).eval()
     slots = TokenSequence.of([5] * 56, slot=[(0, i) for i in range(56)], segments=["action"], block=1)
     prompts = [text(320 - 56, seed) for seed in range(rows)]
     return (

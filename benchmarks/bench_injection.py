@@ -2,7 +2,7 @@
 
     place     from what the encoders made to the table of where it goes (with every check)
     inject    256 patches and 4 box slots into the token embeddings
-    model     `MultimodalModel.forward`, all of it but the encoders, beside the bare language model on ready embeddings
+    model     `Model.forward`, all of it but the encoders, beside the bare language model on ready embeddings
 
 Both sides are measured in turn, and the A/A line shows how steady the ratio is. The encoders are the model's own work,
 and are listed by themselves.
@@ -25,24 +25,24 @@ from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.encoding import encode_items
 from vertebra.model.fresh import new_part
 from vertebra.model.inject import inject, place
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.tokens import TokenSequence
 
 POSITIONS, PATCHES, BOXES = 320, 256, 4
 
 
-def ten_million(folder: str) -> MultimodalModel:
+def ten_million(folder: str) -> Model:
     shape = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 9}
     backbone = load_backbone(write_tiny("tiny-llama2", folder, overwrite=True, **shape), builder="pure")
     parts = {
         "image": new_part(backbone, PatchEncoder(256, image_size=224, patch_size=14), "gelu2"),
         "boxes": new_part(backbone, BoxTables(32), "linear"),
     }
-    return MultimodalModel(backbone, parts).eval()
+    return Model(backbone, parts).eval()
 
 
-def batch_of(model: MultimodalModel, rows: int, *, images: bool = True) -> Batch:
+def batch_of(model: Model, rows: int, *, images: bool = True) -> Batch:
     rng = np.random.default_rng(0)
     text = TokenSequence.of(rng.integers(10, 900, POSITIONS - images * (PATCHES + BOXES)))
     if not images:
@@ -57,7 +57,7 @@ def batch_of(model: MultimodalModel, rows: int, *, images: bool = True) -> Batch
 
 
 @torch.inference_mode()
-def shares(model: MultimodalModel, rows: int) -> None:
+def shares(model: Model, rows: int) -> None:
     batch = batch_of(model, rows)
     llm, width = model.backbone.llm, model.backbone.embedding_width
     encoded = encode_items(model.parts, batch, model.device)  # type: ignore[arg-type]
@@ -88,7 +88,7 @@ def shares(model: MultimodalModel, rows: int) -> None:
 
 
 @torch.inference_mode()
-def whole(model: MultimodalModel, rows: int, *, images: bool) -> None:
+def whole(model: Model, rows: int, *, images: bool) -> None:
     batch = batch_of(model, rows, images=images)
     injection = model.encode(batch)
     ready = model.embed(batch, injection=injection)

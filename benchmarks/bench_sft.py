@@ -36,7 +36,7 @@ from vertebra.data.batches.collate import Collator
 from vertebra.data.batches.loader import Loader
 from vertebra.data.batches.samplers import LengthGrouped, Packed, Sampler
 from vertebra.data.samples.table import ChunkBuilder, Table
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.training.config import RunConfig
 from vertebra.training.feed import Feed
 from vertebra.training.learner import Learner
@@ -61,9 +61,9 @@ def samples() -> list[np.ndarray]:
     return [rng.integers(5, 8000, length).astype(np.int32) for length in lengths()]
 
 
-def model() -> MultimodalModel:
+def model() -> Model:
     backbone = load_backbone("tiny-llama2", inference_mode=True, dtype="float32", config_overrides=SHAPE)
-    return MultimodalModel(fresh_weights(backbone)[0])
+    return Model(fresh_weights(backbone)[0])
 
 
 class Clock:
@@ -99,7 +99,7 @@ def timed(trainer: Any) -> float:
     return clock.rate
 
 
-def ours(made: MultimodalModel, folder: Path, sampler: Sampler, steps: int) -> Run:
+def ours(made: Model, folder: Path, sampler: Sampler, steps: int) -> Run:
     table = ChunkBuilder(("ids",))
     for ids in samples():
         table.place("made", 1)
@@ -124,7 +124,7 @@ def ours(made: MultimodalModel, folder: Path, sampler: Sampler, steps: int) -> R
     return run
 
 
-def trl(made: MultimodalModel, folder: Path, *, packed: bool, steps: int) -> Run:
+def trl(made: Model, folder: Path, *, packed: bool, steps: int) -> Run:
     from datasets import Dataset, disable_progress_bars
     from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer

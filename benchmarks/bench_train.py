@@ -26,7 +26,7 @@ from vertebra.data.batches.collate import Collator
 from vertebra.data.batches.loader import Loader
 from vertebra.data.batches.samplers import Shuffled
 from vertebra.data.samples.samples import Samples
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.sequence.loss import token_losses
 from vertebra.training.config import RunConfig
 from vertebra.training.feed import Feed
@@ -60,12 +60,12 @@ class Fixed(Samples):
         return "fixed"
 
 
-def model(**overrides: Any) -> MultimodalModel:
+def model(**overrides: Any) -> Model:
     backbone = load_backbone("tiny-llama2", inference_mode=True, dtype="float32", config_overrides=overrides)
-    return MultimodalModel(fresh_weights(backbone)[0])
+    return Model(fresh_weights(backbone)[0])
 
 
-def ours(made: MultimodalModel, folder: Path) -> Callable[[], object]:
+def ours(made: Model, folder: Path) -> Callable[[], object]:
     tree = {
         "name": "bench",
         "model": {"backbone": "tiny-llama2"},
@@ -85,7 +85,7 @@ def ours(made: MultimodalModel, folder: Path) -> Callable[[], object]:
     return run
 
 
-def theirs(made: MultimodalModel, folder: Path) -> Callable[[], object]:
+def theirs(made: Model, folder: Path) -> Callable[[], object]:
     rows = [{"input_ids": row, "labels": row} for row in torch.from_numpy(Fixed().ids)]
 
     def run() -> object:
@@ -102,7 +102,7 @@ def theirs(made: MultimodalModel, folder: Path) -> Callable[[], object]:
     return run
 
 
-def bare(made: MultimodalModel) -> Callable[[], object]:
+def bare(made: Model) -> Callable[[], object]:
     ids = torch.from_numpy(Fixed().ids)
     llm = made.backbone.llm
 
@@ -228,7 +228,7 @@ def _bench_one_head(rows: int, dtype: torch.dtype, count: int = 1024) -> None:
 
 
 def bench_merge() -> None:
-    def adapted() -> tuple[MultimodalModel, Any]:
+    def adapted() -> tuple[Model, Any]:
         made = model(**{**TEN_MILLION, "hidden_size": 768, "num_attention_heads": 12, "num_key_value_heads": 12})
         return made, add_lora(made, LoraSettings(r=32))
 

@@ -24,11 +24,12 @@ import torch
 import transformers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from vertebra import fill
 from vertebra.backbone.causal import HFCausalLLMBackbone
 from vertebra.backbone.tiny import tiny_checkpoint
-from vertebra.decode import AllowedIds, fill, generate, prefill
+from vertebra.decode import AllowedIds, generate, prefill
 from vertebra.model.fresh import new_queries
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.tokens import TokenSequence
 
@@ -146,7 +147,7 @@ def without_graphs(graph: Any, inputs: Any, **options: Any) -> Any:
 
 
 def slots(model: Any, shape: str, device: str, rounds: int) -> None:
-    policy = MultimodalModel(model, {"action": new_queries(model, SLOTS)}).to(device).eval()
+    policy = Model(model, {"action": new_queries(model, SLOTS)}).to(device).eval()
     policy.parts.to(torch.bfloat16)
     chunk = TokenSequence.of([5] * SLOTS, slot=[(0, i) for i in range(SLOTS)], segments=["action"], block=1)
     first = SHAPES[shape]["vocab_size"] - 256

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vertebra import MultimodalModel, load_backbone, render
-from vertebra.decode import trace
+from vertebra import Model, load_backbone, render, trace
 from vertebra.decode.trace.html import page
 from vertebra.decode.trace.terminal import print_trace
 
@@ -45,7 +44,7 @@ def traces() -> None:
         folder = Path(name)
         with contextlib.redirect_stdout(io.StringIO()):
             example["main"](folder / "model")
-        model = MultimodalModel.load(folder / "model", inference_mode=True)
+        model = Model.load(folder / "model", inference_mode=True)
         row, features = example["receipt"](model, 2)
         opened = row.cut(0, int((row.weight == 0).sum()))
         batch = model.collate([opened], [features], side="left")

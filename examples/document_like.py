@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from vertebra import BoxTables, MultimodalModel, PatchEncoder, load_backbone, new_part
+from vertebra import BoxTables, Model, PatchEncoder, load_backbone, new_part
 
 KEYS = ("Date", "Total", "Name")
 VALUES = (("3 May", "12.50", "Ann"), ("9 June", "7.00", "Leo"))
@@ -37,7 +37,7 @@ def main(folder):
     torch.manual_seed(0)
     backbone = load_backbone("tiny-llama2")
     patches = new_part(backbone, PatchEncoder(64), "linear", place="anchored")
-    model = MultimodalModel(backbone, {"image": patches, "boxes": new_part(backbone, BoxTables(16), "linear")})
+    model = Model(backbone, {"image": patches, "boxes": new_part(backbone, BoxTables(16), "linear")})
     rows, features = zip(*(receipt(model, seed) for seed in range(6)), strict=True)
     rows[0].show(backbone.tokenizer)
     batch = model.collate(rows, features)
@@ -49,7 +49,7 @@ def main(folder):
         optimizer.zero_grad()
         print(f"step {step:2d}  loss {loss.item():.3f}") if step % 7 == 0 else None
     model.eval().save(folder, overwrite=True)
-    again = MultimodalModel.load(folder).eval()
+    again = Model.load(folder).eval()
     same = torch.equal(model(**batch, logits_to_keep=0).logits, again(**batch, logits_to_keep=0).logits)
     print(f"loss {model(**batch).loss.item():.3f} after 50 steps; saved and reloaded to equal logits: {same}")
 

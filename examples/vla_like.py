@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from vertebra import FusedTowers, MultimodalModel, VisionTower, load_backbone, new_part
+from vertebra import FusedTowers, Model, VisionTower, load_backbone, new_part
 from vertebra.model.encoders.vision.tiny import tiny_vision_checkpoint
 
 QUESTION = "What action should the robot take to reach the bar?"
@@ -37,7 +37,7 @@ def main(folder):
     backbone = load_backbone("tiny-llama2")
     towers = FusedTowers([VisionTower.load(tiny_vision_checkpoint(name)) for name in ("tiny-dinov2", "tiny-siglip")])
     towers.requires_grad_(False)
-    model = MultimodalModel(backbone, {"image": new_part(backbone, towers, "gelu3", place="anchored")})
+    model = Model(backbone, {"image": new_part(backbone, towers, "gelu3", place="anchored")})
     rows, features = zip(*(episode(model, place) for place in range(8)), strict=True)
     rows[0].show(backbone.tokenizer)
     batch = model.collate(rows, features)
@@ -50,7 +50,7 @@ def main(folder):
         optimizer.zero_grad()
         print(f"step {step:2d}  loss {loss.item():.3f}") if step % 7 == 0 else None
     model.eval().save(folder, overwrite=True)
-    again = MultimodalModel.load(folder).eval()
+    again = Model.load(folder).eval()
     same = torch.equal(model(**batch, logits_to_keep=0).logits, again(**batch, logits_to_keep=0).logits)
     print(f"loss {model(**batch).loss.item():.3f} after 50 steps; saved and reloaded to equal logits: {same}")
 

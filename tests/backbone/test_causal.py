@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from vertebra import MultimodalModel
+from vertebra import Model
 from vertebra.backbone.causal import HFCausalLLMBackbone
 from vertebra.backbone.interface import LLMBackbone
 from vertebra.backbone.registry import load_backbone
@@ -156,7 +156,7 @@ def test_no_way_of_saving_writes_the_training_value(tmp_path, name, mode):
         "the library's": backbone.llm.save_pretrained,
         "a copy's": copied.llm.save_pretrained,
         "a pickle's": pickled.llm.save_pretrained,
-        "multimodal": MultimodalModel(backbone).save,
+        "multimodal": Model(backbone).save,
     }
     for way, save in ways.items():
         save(tmp_path / way)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests.backbone.foreign import ForeignBackbone
-from vertebra import LLMBackbone, MultimodalModel, load_backbone, tiny_checkpoint
+from vertebra import LLMBackbone, Model, load_backbone, tiny_checkpoint
 from vertebra.backbone.vocabulary import grow_vocabulary, undo_growth
 from vertebra.checks.run import check_backbone
 from vertebra.decode.call import generate
@@ -74,7 +74,7 @@ def test_it_passes_every_check_and_saves(foreign, tmp_path):
 
 def test_it_carries_a_multimodal_model(foreign, tmp_path):
     image = new_part(foreign, PatchEncoder(16, image_size=8, patch_size=4))
-    model = MultimodalModel(foreign, {"image": image})
+    model = Model(foreign, {"image": image})
     question = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}
     sequence = model.render([question, {"role": "assistant", "content": "A cup."}])
     pixels = np.zeros((1, 3, 8, 8), dtype=np.uint8)

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from tests.tune.models import backbone, train_a_little, with_parts
 from vertebra.backbone.tiny import tiny_checkpoint
 from vertebra.backbone.vocabulary import grow_vocabulary
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.tune.adapter import load_adapter, save_adapter
 from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.lora import LoraSettings
@@ -89,7 +89,7 @@ def test_trace_and_score_take_them_too(vertebra: Any, ours: Path):
 
 def test_an_adapter_on_a_model_folder(vertebra: Any, tmp_path: Path):
     base = with_parts("tiny-qwen2").save(tmp_path / "base")
-    model = MultimodalModel.load(base, dtype="float32")
+    model = Model.load(base, dtype="float32")
     adapter = choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=4, projector=True)))
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vertebra.decode.call import generate
 from vertebra.decode.choose.constraint import AllowedIds
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ASKED = "What action should the robot take to reach the bar?"
@@ -41,7 +41,7 @@ def receipts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("receipts")
     names = runpy.run_path(str(EXAMPLES / "document_like.py"))
     names["main"](folder / "model")
-    model, pages = MultimodalModel.load(folder / "model"), []
+    model, pages = Model.load(folder / "model"), []
     for seed, said in ((2, "Ann"), (5, "Leo"), (0, "3 May"), (3, "9 June")):
         _, features = names["receipt"](model, seed)
         texts = [*names["KEYS"], *(names["VALUES"][seed >> at & 1][at] for at in range(3))]
@@ -55,7 +55,7 @@ def receipts(tmp_path_factory):
 def test_the_robot_sees_its_bar(vertebra, robot):
     """Another frame, another action. The command says what the engine says after the same prompt."""
     folder, names, frames = robot
-    model = MultimodalModel.load(folder, inference_mode=True)
+    model = Model.load(folder, inference_mode=True)
     said = []
     for frame, place in zip(frames, (2, 5), strict=True):
         user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ASKED}]}

@@ -20,7 +20,7 @@ from vertebra.model.encoders.vision.fused import FusedTowers
 from vertebra.model.encoders.vision.tiny import tiny_vision_checkpoint
 from vertebra.model.encoders.vision.tower import VisionTower
 from vertebra.model.fresh import new_part
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.prompt.rendering import render
 
 ASKED = "What is on the table?"
@@ -33,13 +33,13 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     towers = FusedTowers([VisionTower.load(tiny_vision_checkpoint(name)) for name in ("tiny-dinov2", "tiny-siglip")])
     backbone = load_backbone("tiny-llama2")
-    MultimodalModel(backbone, {"image": new_part(backbone, towers, "gelu3", place="anchored")}).save(folder / "vla")
+    Model(backbone, {"image": new_part(backbone, towers, "gelu3", place="anchored")}).save(folder / "vla")
     backbone = load_backbone("tiny-llama2")
     parts = {
         "image": new_part(backbone, PatchEncoder(64), "linear", place="anchored"),
         "boxes": new_part(backbone, BoxTables(16), "linear"),
     }
-    MultimodalModel(backbone, parts).save(folder / "document")
+    Model(backbone, parts).save(folder / "document")
     Image.new("RGB", (64, 64), "blue").save(folder / "blue.png")
     Image.new("RGB", (64, 64), "red").save(folder / "red.png")
     (folder / "page.json").write_text(json.dumps(LINES))

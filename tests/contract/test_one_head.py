@@ -21,7 +21,7 @@ from vertebra.backbone.tiny import write_tiny
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.decode.call import generate
 from vertebra.decode.choose.constraint import AllowedIds
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.sequence.loss import sequence_loss
 from vertebra.sequence.tokens import TokenSequence
 from vertebra.training.learner import Learner
@@ -35,7 +35,7 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def scaled(folder: Path, cls: Any, config: Any, **options: Any) -> MultimodalModel:
+def scaled(folder: Path, cls: Any, config: Any, **options: Any) -> Model:
     """A model of a family that is in no table, beside the words of LLaMA-2."""
     write_tiny("tiny-llama2", folder)
     vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
@@ -43,23 +43,23 @@ def scaled(folder: Path, cls: Any, config: Any, **options: Any) -> MultimodalMod
         weights.unlink(missing_ok=True)
     torch.manual_seed(0)
     cls(config(**{**SIZES, "vocab_size": vocabulary, **options})).save_pretrained(folder)
-    model = MultimodalModel(load_backbone(folder, dtype="float32"))
+    model = Model(load_backbone(folder, dtype="float32"))
     model.backbone.llm.__class__ = cls
     return model
 
 
-def from_table(name: str) -> MultimodalModel:
-    return MultimodalModel(load_backbone(name, dtype="float32"))
+def from_table(name: str) -> Model:
+    return Model(load_backbone(name, dtype="float32"))
 
 
-def bias(folder: Path) -> MultimodalModel:
+def bias(folder: Path) -> Model:
     model = from_table("tiny-phi2")
     with torch.no_grad():
         torch.nn.init.normal_(model.backbone.llm.lm_head.bias, generator=torch.Generator().manual_seed(1))
     return model
 
 
-def new_rows(folder: Path) -> MultimodalModel:
+def new_rows(folder: Path) -> Model:
     """LoRA, and rows of new tokens that have learned something, on a head with a bias."""
     model = bias(folder)
     grow_vocabulary(model.backbone, ["<ACT>"])
@@ -71,7 +71,7 @@ def new_rows(folder: Path) -> MultimodalModel:
     return model
 
 
-def hooked(folder: Path) -> MultimodalModel:
+def hooked(folder: Path) -> Model:
     """The head's own module does more than its matrix."""
     model = from_table("tiny-llama2")
     model.backbone.llm.lm_head.register_forward_hook(lambda module, inputs, out: out.abs().sqrt() * out.sign())
@@ -87,7 +87,7 @@ class Louder(GraniteForCausalLM):
         return out
 
 
-HEADS: dict[str, Callable[[Path], MultimodalModel]] = {
+HEADS: dict[str, Callable[[Path], Model]] = {
     "cap": lambda folder: from_table("tiny-gemma2"),
     "cohere": lambda folder: scaled(folder, CohereForCausalLM, CohereConfig, logit_scale=0.0625),
     "granite": lambda folder: scaled(folder, GraniteForCausalLM, GraniteConfig, logits_scaling=6.0),
@@ -99,7 +99,7 @@ HEADS: dict[str, Callable[[Path], MultimodalModel]] = {
 
 
 @pytest.fixture(scope="module", params=HEADS)
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MultimodalModel:
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     made = HEADS[request.param](tmp_path_factory.mktemp("head") / "model").eval()
     made.head_name = request.param
     return made
@@ -110,7 +110,7 @@ def _compile_anew():
     torch._dynamo.reset()
 
 
-def stock(model: MultimodalModel, ids: list[int]) -> torch.Tensor:
+def stock(model: Model, ids: list[int]) -> torch.Tensor:
     """[L, V]: logits by the model's own forward, detached."""
     with torch.no_grad():
         return model.backbone.llm(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
@@ -211,7 +211,7 @@ def test_an_adapter_that_comes_after_the_first_answer():
     backbone.eval()
     after = generate(backbone, TokenSequence.of(IDS), **options).logits[0]
     assert not torch.equal(before, after)
-    assert same(after[0], stock(MultimodalModel(backbone), IDS)[-1])
+    assert same(after[0], stock(Model(backbone), IDS)[-1])
 
 
 def test_a_probe_leaves_every_module_in_its_mode():

@@ -14,7 +14,7 @@ from tests.training.models import config
 from vertebra.backbone.registry import load_backbone
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.training.learner import Learner
 from vertebra.training.model import build_model
 from vertebra.training.scale.sharding import shard
@@ -42,7 +42,7 @@ def prepare(folder: Path) -> None:
     """A backbone whose files are in bf16, and a multimodal folder to go on from."""
     backbone = load_backbone("tiny-llama2", dtype="bfloat16")
     backbone.save(folder / "bf16")
-    model = MultimodalModel(backbone, {"image": new_part(backbone, PatchEncoder(16, image_size=16, patch_size=8))})
+    model = Model(backbone, {"image": new_part(backbone, PatchEncoder(16, image_size=16, patch_size=8))})
     model.save(folder / "started")
 
 

@@ -22,7 +22,7 @@ from vertebra.data.batches.loader import Loader
 from vertebra.data.batches.samplers import Packed
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part, new_queries
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.sequence.batch import collate
 from vertebra.sequence.loss import count_items
 from vertebra.sequence.tokens import TokenSequence
@@ -157,7 +157,7 @@ def unlike(folder: Path) -> None:
         torch.manual_seed(0)  # ranks draw the same
         backbone = load_backbone("tiny-llama2", dtype="float32")
         encoder = PatchEncoder(8, image_size=8, patch_size=4)
-        model = MultimodalModel(backbone, {"image": new_part(backbone, encoder), "action": new_queries(backbone, 2)})
+        model = Model(backbone, {"image": new_part(backbone, encoder), "action": new_queries(backbone, 2)})
         choose(model, config(tune__stage="full-finetune").tune)
         alone = Learner(copy.deepcopy(model))
         slot = [(0, k) if k < 4 else (-1, -1) for k in range(12)]

@@ -75,7 +75,7 @@ def make(folder: Path) -> None:
 def use(folder: Path, kind: str, draw: random.Random) -> None:
     from vertebra.backbone.registry import load_backbone
     from vertebra.model.describe import describe, holds_parts
-    from vertebra.model.model import MultimodalModel
+    from vertebra.model.model import Model
     from vertebra.prompt.chat_template import TemplatePromptBuilder
     from vertebra.prompt.rendering import render
     from vertebra.tune.adapter import load_adapter
@@ -88,7 +88,7 @@ def use(folder: Path, kind: str, draw: random.Random) -> None:
     if kind == "parts" and draw.random() < 0.6:
         holds_parts(folder)
         describe(folder).draw()
-        MultimodalModel.load(folder, **modes[0])
+        Model.load(folder, **modes[0])
         return
     backbone = load_backbone(folder, **modes[0])
     render(TALK, backbone.prompt_builder_fn, backbone.tokenizer)

@@ -16,7 +16,7 @@ from vertebra.model.encoders.vector import VectorEncoder
 from vertebra.model.encoders.vision import FusedTowers, VisionTower
 from vertebra.model.encoders.vision.tiny import tiny_vision_checkpoint
 from vertebra.model.fresh import new_part, new_queries
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.tokens import Role, TokenSequence
 
@@ -25,7 +25,7 @@ PATCHES = 4
 """Slots of one image, for the patch encoder (28 pixels in patches of 14) and for the towers."""
 
 
-def build(name: str = "tiny-llama2", *, towers: bool = False, seed: int = 0, **options: Any) -> MultimodalModel:
+def build(name: str = "tiny-llama2", *, towers: bool = False, seed: int = 0, **options: Any) -> Model:
     """A model that nobody else holds."""
     backbone = load_backbone(name, dtype="float32", **options)
     torch.manual_seed(seed)
@@ -41,11 +41,11 @@ def build(name: str = "tiny-llama2", *, towers: bool = False, seed: int = 0, **o
         "proprio": new_part(backbone, VectorEncoder(7)),
         "action": new_queries(backbone, 6),
     }
-    return MultimodalModel(backbone, parts)
+    return Model(backbone, parts)
 
 
 @cache
-def shared(name: str = "tiny-llama2", **options: Any) -> MultimodalModel:
+def shared(name: str = "tiny-llama2", **options: Any) -> Model:
     """A model to be read and run, and left as it was; in evaluation mode."""
     return build(name, **options).eval()
 
@@ -93,9 +93,7 @@ def text_row(length: int = 6, seed: int = 3) -> tuple[TokenSequence, dict[str, A
     return TokenSequence.join([text(length - 2, seed), text(2, seed + 1, weight=1.0)]), {}
 
 
-def batch_of(
-    model: MultimodalModel, rows: Sequence[tuple[TokenSequence, dict[str, Any]]], *, side: str = "right"
-) -> Batch:
+def batch_of(model: Model, rows: Sequence[tuple[TokenSequence, dict[str, Any]]], *, side: str = "right") -> Batch:
     sequences, features = zip(*rows, strict=True)
     return model.collate(sequences, features, side=side)  # type: ignore[arg-type]
 
@@ -125,5 +123,5 @@ def close(got: torch.Tensor, expected: torch.Tensor, bound: float = 1e-5) -> Non
 
 
 @torch.no_grad()
-def all_logits(model: MultimodalModel, batch: Batch) -> torch.Tensor:
+def all_logits(model: Model, batch: Batch) -> torch.Tensor:
     return model(**batch, return_loss=False).logits

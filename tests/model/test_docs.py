@@ -49,5 +49,5 @@ def test_the_hook_of_the_cache_page_runs():
 
 
 def test_public_names():
-    for name in ("MultimodalModel", "ModelFiles", "new_part", "new_queries", "inject_at_prefill", "register_encoder"):
+    for name in ("Model", "ModelFiles", "new_part", "new_queries", "inject_at_prefill", "register_encoder"):
         assert getattr(vertebra, name).__doc__

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vertebra.model.describe import describe
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.sequence.tokens import Role
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -35,7 +35,7 @@ def test_short(name):
 
 def test_the_vla_like_model_looks_at_its_image(tmp_path, capsys):
     names = run("vla_like.py", tmp_path, capsys)
-    model = MultimodalModel.load(tmp_path).eval()
+    model = Model.load(tmp_path).eval()
     rows, features = zip(*(names["episode"](model, place) for place in range(8)), strict=True)
     row = rows[0]
     assert row.slot[:, 0].tolist()[:5] == [-1, 0, 0, 0, 0]
@@ -53,7 +53,7 @@ def test_the_vla_like_model_looks_at_its_image(tmp_path, capsys):
 
 def test_the_document_like_model_has_196_patches_and_a_box_a_line(tmp_path, capsys):
     names = run("document_like.py", tmp_path, capsys)
-    model = MultimodalModel.load(tmp_path, inference_mode=True)
+    model = Model.load(tmp_path, inference_mode=True)
     row, features = names["receipt"](model, 1)
     assert row.slot_count("image") == 196
     assert row.slot[1:197, 1].tolist() == list(range(196))

@@ -16,9 +16,9 @@ from vertebra.errors import CheckpointError, ConfigError, FingerprintError
 from vertebra.model.describe import describe
 from vertebra.model.encoders.kinds import ENCODERS, register_encoder
 from vertebra.model.encoders.vector import VectorEncoder
-from vertebra.model.folder import ModelFiles, save_model
+from vertebra.model.folder import ModelFiles
 from vertebra.model.fresh import new_part
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 
 
 def logits_of(model, batch=None):
@@ -50,7 +50,7 @@ class TestRoundTrip:
         model = build(name, towers=name == "tiny-llama2")
         model.record = {"statistics": {"bridge": {"q01": [0.0, -1.0]}}}
         model.eval().save(tmp_path / "m")
-        again = MultimodalModel.load(tmp_path / "m", inference_mode=inference_mode)
+        again = Model.load(tmp_path / "m", inference_mode=inference_mode)
         assert again.training is not inference_mode
         assert again.backbone.inference_mode is inference_mode
         assert again.backbone.identifier == name
@@ -64,7 +64,7 @@ class TestRoundTrip:
         model = build("tiny-qwen2.5").eval()
         grow_vocabulary(model.backbone, ["<ACT>", "<DONE>"])
         model.save(tmp_path / "m")
-        again = MultimodalModel.load(tmp_path / "m").eval()
+        again = Model.load(tmp_path / "m").eval()
         assert again.backbone.tokenizer.convert_tokens_to_ids(
             "<ACT>"
         ) == model.backbone.tokenizer.convert_tokens_to_ids("<ACT>")
@@ -82,7 +82,7 @@ class TestRoundTrip:
     def test_the_backbone_alone_is_a_plain_folder(self, saved, tmp_path):
         from transformers import AutoModelForCausalLM
 
-        MultimodalModel.load(saved).backbone.save(tmp_path / "lm")
+        Model.load(saved).backbone.save(tmp_path / "lm")
         plain = AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
         ids = torch.tensor([[1, 20, 30]])
         assert torch.equal(plain(ids).logits, shared("tiny-llama2", towers=True).backbone.llm(ids).logits)
@@ -104,14 +104,14 @@ class TestRoundTrip:
 
     def test_training_does_not_write_into_the_mapped_file(self, saved):
         before = (saved / "model.safetensors").read_bytes()
-        model = MultimodalModel.load(saved)
+        model = Model.load(saved)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(1)
         assert (saved / "model.safetensors").read_bytes() == before
 
     def test_another_type(self, saved):
-        model = MultimodalModel.load(saved, inference_mode=True, dtype="bfloat16")
+        model = Model.load(saved, inference_mode=True, dtype="bfloat16")
         assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
         bound = 0.05 * float(logits_of(shared("tiny-llama2", towers=True)).abs().max())
         got = logits_of(model)
@@ -122,7 +122,7 @@ class TestRoundTrip:
         model = build().eval()
         model.save(tmp_path / "m")
         assert len(list((tmp_path / "m").glob("model-*.safetensors"))) > 1
-        assert torch.equal(logits_of(MultimodalModel.load(tmp_path / "m").eval()), logits_of(model))
+        assert torch.equal(logits_of(Model.load(tmp_path / "m").eval()), logits_of(model))
 
     def test_from_gathered_tensors(self, tmp_path):
         """Sharded training gathers the tensors itself and hands them over."""
@@ -133,7 +133,7 @@ class TestRoundTrip:
             for parameter in model.parameters():
                 parameter.zero_()
         model.save_pretrained(tmp_path / "m", state_dict=state)
-        assert torch.equal(logits_of(MultimodalModel.load(tmp_path / "m").eval()), expected)
+        assert torch.equal(logits_of(Model.load(tmp_path / "m").eval()), expected)
 
 
 class TestStateDict:
@@ -171,9 +171,9 @@ class TestWholeOrNot:
         assert list(tmp_path.iterdir()) == []
 
     def test_a_structure_without_weights_is_not_saved(self, saved, tmp_path):
-        model = MultimodalModel(load_backbone("tiny-llama2", inference_mode=True))
+        model = Model(load_backbone("tiny-llama2", inference_mode=True))
         with pytest.raises(CheckpointError, match=r"have no weights yet"):
-            save_model(model, tmp_path / "m", overwrite=False, state=None)
+            model.save(tmp_path / "m")
 
 
 def change(file, edit):
@@ -188,24 +188,24 @@ class TestDamaged:
 
         load_backbone("tiny-llama2").save(tmp_path / "b")
         with pytest.raises(CheckpointError, match=r"is a backbone alone: use load_backbone"):
-            MultimodalModel.load(tmp_path / "b")
+            Model.load(tmp_path / "b")
         with pytest.raises(CheckpointError, match=r"is no model folder of ours"):
-            MultimodalModel.load(tiny_checkpoint("tiny-llama2"))
+            Model.load(tiny_checkpoint("tiny-llama2"))
         with pytest.raises(CheckpointError, match=r"has no record of parts"):
             describe(tmp_path / "b")
 
     def test_absent_and_cut_off(self, broken, tmp_path):
         with pytest.raises(CheckpointError, match=r"there is no folder"):
-            MultimodalModel.load(str(tmp_path / "none"))
+            Model.load(str(tmp_path / "none"))
         weights = broken / "model.safetensors"
         whole = weights.read_bytes()
         weights.write_bytes(whole[:-50])
-        for read in (MultimodalModel.load, describe):
+        for read in (Model.load, describe):
             with pytest.raises(CheckpointError, match=r"is truncated"):
                 read(broken)
         weights.unlink()
         with pytest.raises(CheckpointError, match=r"has no weights"):
-            MultimodalModel.load(broken)
+            Model.load(broken)
 
     def test_tensors_that_lack_or_do_not_fit(self, broken):
         file = broken / "model.safetensors"
@@ -215,7 +215,7 @@ class TestDamaged:
         tensors["parts.lidar.weight"] = torch.zeros(1)
         save_file(tensors, file, metadata={"format": "pt"})
         with pytest.raises(CheckpointError) as caught:
-            MultimodalModel.load(broken)
+            Model.load(broken)
         for said in (
             "`parts.proprio.projector.fc1.bias` is missing",
             "is (3, 3), expected",
@@ -229,33 +229,33 @@ class TestDamaged:
         tensors.pop("backbone.llm.model.norm.weight")
         save_file(tensors, file, metadata={"format": "pt"})
         with pytest.raises(CheckpointError, match=r"model\.norm\.weight"):
-            MultimodalModel.load(broken)
+            Model.load(broken)
 
     def test_records(self, broken):
         file = broken / "vertebra.json"
         whole = file.read_text()
         change(file, lambda data: data["parts"]["boxes"]["encoder"].update(kind="box table"))
         with pytest.raises(CheckpointError, match=r"part `boxes` .* kind `box table`.*Did you mean `box tables`"):
-            MultimodalModel.load(broken)
+            Model.load(broken)
         file.write_text(whole)
         change(file, lambda data: data["parts"]["boxes"].pop("projector"))
-        for read in (MultimodalModel.load, describe):
+        for read in (Model.load, describe):
             with pytest.raises(CheckpointError, match=r"projector"):
                 read(broken)
         file.write_text(whole[: len(whole) // 2])
         with pytest.raises(CheckpointError, match=r"not valid JSON"):
-            MultimodalModel.load(broken)
+            Model.load(broken)
 
     def test_another_tokenizer(self, broken):
         other = load_backbone("tiny-mistral").tokenizer
         other.add_tokens(["robot"])
         other.save_pretrained(broken)
         with pytest.raises(FingerprintError):
-            MultimodalModel.load(broken)
+            Model.load(broken)
 
     def test_quantization(self, saved):
         with pytest.raises(ConfigError, match=r"quantization packs weights"):
-            MultimodalModel.load(saved, quantization="int8")
+            Model.load(saved, quantization="int8")
 
 
 class TestOwnEncoder:
@@ -264,12 +264,12 @@ class TestOwnEncoder:
             kind = "gripper"
 
         backbone = load_backbone("tiny-llama2")
-        MultimodalModel(backbone, {"gripper": new_part(backbone, Gripper(2))}).save(tmp_path / "m")
+        Model(backbone, {"gripper": new_part(backbone, Gripper(2))}).save(tmp_path / "m")
         with pytest.raises(CheckpointError, match=r"made known with `register_encoder`"):
-            MultimodalModel.load(tmp_path / "m")
+            Model.load(tmp_path / "m")
         register_encoder(Gripper)
         try:
-            assert isinstance(MultimodalModel.load(tmp_path / "m").parts["gripper"].encoder, Gripper)
+            assert isinstance(Model.load(tmp_path / "m").parts["gripper"].encoder, Gripper)
             with pytest.raises(ConfigError, match=r"exists already"):
                 register_encoder(Gripper)
         finally:

@@ -20,7 +20,7 @@ from tests.model.models import (
 from vertebra.errors import ConfigError
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part, token_rms
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.model.projectors import rms
 from vertebra.sequence.tokens import TokenSequence
 
@@ -116,4 +116,4 @@ class TestSizes:
         narrow, wide = shared("tiny-opt-narrow").backbone, shared().backbone
         part = new_part(narrow, PatchEncoder(16, image_size=28, patch_size=14))
         with pytest.raises(ConfigError, match=r"`image` makes embeddings of width 32; .*`tiny-llama2` has 64 columns"):
-            MultimodalModel(wide, {"image": part})
+            Model(wide, {"image": part})

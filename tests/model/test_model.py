@@ -1,4 +1,4 @@
-"""`MultimodalModel.forward`: loss, logits where asked, and caches; against plain computations on the same tensors."""
+"""`Model.forward`: loss, logits where asked, and caches; against plain computations on the same tensors."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tests.model.models import (
 from vertebra.backbone.registry import load_backbone
 from vertebra.errors import InjectionError, SequenceError, TooLongError, UnknownNameError
 from vertebra.model.fresh import new_queries
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.masks import plan
 from vertebra.sequence.packing import pack_sequences
@@ -153,7 +153,7 @@ class TestQueriesAndMasks:
 
     def test_fixed_queries_are_no_parameters(self):
         backbone = load_backbone("tiny-llama2")
-        model = MultimodalModel(backbone, {"action": new_queries(backbone, 3, start="zeros", learned=False)})
+        model = Model(backbone, {"action": new_queries(backbone, 3, start="zeros", learned=False)})
         assert not list(model.parts.parameters())
         row = TokenSequence.join([text(2), slots("action", 3), text(1, weight=1.0)])
         embeds = model.embed(batch_of(model, [(row, {})]))

@@ -12,7 +12,7 @@ from transformers import Trainer, TrainingArguments
 
 from tests.model.models import batch_of, build, page_row, text_row
 from vertebra.model.folder import ModelFiles
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.sequence.loss import count_items
 
 
@@ -59,9 +59,9 @@ def test_trains_saves_and_reloads(name, tmp_path):
     after = logits_of(model)
     assert not torch.equal(after, before)
     checkpoint = tmp_path / "checkpoint-4"
-    assert torch.equal(logits_of(MultimodalModel.load(checkpoint)), after)
+    assert torch.equal(logits_of(Model.load(checkpoint)), after)
     trainer.save_model(str(tmp_path / "last"))
-    assert torch.equal(logits_of(MultimodalModel.load(tmp_path / "last", inference_mode=True)), after)
+    assert torch.equal(logits_of(Model.load(tmp_path / "last", inference_mode=True)), after)
     config = json.loads((checkpoint / "config.json").read_text())["text_config"]
     assert config.get("use_cache", True) is True  # training ran without a cache, and the folder does not say so
 

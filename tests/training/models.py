@@ -14,7 +14,7 @@ from vertebra.data.batches.collate import Collator
 from vertebra.data.batches.loader import Loader
 from vertebra.data.batches.samplers import Packed
 from vertebra.data.samples.samples import Samples
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.tokens import TokenSequence
 from vertebra.training.config import RunConfig
@@ -24,8 +24,8 @@ from vertebra.training.trainer import ExactTrainer
 from vertebra.tune.choose import choose
 
 
-def tiny(name: str = "tiny-llama2", **options: Any) -> MultimodalModel:
-    return MultimodalModel(load_backbone(name, **{"dtype": "float32", **options}))
+def tiny(name: str = "tiny-llama2", **options: Any) -> Model:
+    return Model(load_backbone(name, **{"dtype": "float32", **options}))
 
 
 def random_batch(rows: list[int], *, seed: int = 0, vocabulary: int = 200, supervised: float = 0.5) -> Batch:

@@ -13,11 +13,11 @@ from PIL import Image
 
 from tests.training.models import config
 from vertebra.backbone.registry import load_backbone
-from vertebra.data.look.setup import Model, set_up
+from vertebra.data.look import setup
 from vertebra.errors import ConfigError, DataError
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.training.data import build_data
 from vertebra.training.model import build_model
 from vertebra.training.output import answers, asked
@@ -53,13 +53,15 @@ def test_data_show_prints_what_training_reads(name: str, place: Any, tmp_path: P
     path.write_text(json.dumps([{"image": "red.png", "conversations": turns}] * 3))
     backbone = load_backbone(name)
     part = new_part(backbone, PatchEncoder(32, image_size=16, patch_size=8), place=place)
-    MultimodalModel(backbone, {"image": part}).save(tmp_path / "model")
+    Model(backbone, {"image": part}).save(tmp_path / "model")
     run = config(
         model={"backbone": name, "start": str(tmp_path / "model")},
         data={"kind": "chat", "path": str(path), "held_out": 0.0, "system": "Be brief.", "fold_system": True},
     )
     trained = build_data(run, build_model(run)).train
-    shown = set_up(str(path), Model.find(str(tmp_path / "model")), system="Be brief.", fold_system=True).samples
+    shown = setup.set_up(
+        str(path), setup.Model.find(str(tmp_path / "model")), system="Be brief.", fold_system=True
+    ).samples
     assert len(trained) == len(shown) == 3
     for index in range(3):
         same(trained.vectors(index), shown.vectors(index))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.test_run import RECIPES
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.training.recipes import read_recipe
 from vertebra.training.run import train
 from vertebra.training.squares import Squares
@@ -59,7 +59,7 @@ def test_it_solves_the_task_from_the_image(solved: Path):
 
 
 def test_it_fails_when_it_is_shown_other_images(solved: Path):
-    model = MultimodalModel.load(solved / "model", inference_mode=True)
+    model = Model.load(solved / "model", inference_mode=True)
     looking = success(model, Squares(model, 96, seed=7, parallel=True))
     misled = success(model, Squares(model, 96, seed=7, parallel=True, shuffled=True))
     assert looking > 0.85
@@ -69,5 +69,5 @@ def test_it_fails_when_it_is_shown_other_images(solved: Path):
 def test_it_says_its_action_one_token_after_the_other(folder: Path):
     made = run("squares", folder, f"model.start={folder}/squares-align/model", "steps=400")
     assert last_success(made) > 0.6
-    model = MultimodalModel.load(made / "model", inference_mode=True)
+    model = Model.load(made / "model", inference_mode=True)
     assert success(model, Squares(model, 96, seed=7, shuffled=True)) < 2.5 * CHANCE

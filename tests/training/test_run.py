@@ -15,7 +15,7 @@ from vertebra.backbone.registry import load_backbone
 from vertebra.cli.main import run as vertebra
 from vertebra.config import differences, read
 from vertebra.errors import CheckpointError, ConfigError, DataError, MissingPartError
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.training import checkpoint
 from vertebra.training.config import RunConfig
 from vertebra.training.data import RunData, check_size
@@ -121,7 +121,7 @@ def test_the_model_is_the_best_one(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run = tiny_config(read_recipe(next(p for p in RECIPES if p.stem == "chat-full")), tmp_path / "run")
     outcome = train(run)
     best = checkpoint.read_weights(tmp_path / "run" / "checkpoints" / checkpoint.name_of(2))
-    model = MultimodalModel(load_backbone(outcome.model, dtype="float32"))
+    model = Model(load_backbone(outcome.model, dtype="float32"))
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, best[name]), name
 

@@ -15,16 +15,16 @@ from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part, new_queries
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.training.squares import BINS, COLORS, SIDE, SIZE, TOKENS, Episode, Squares, slots_of
 
 
 @pytest.fixture(scope="module")
-def model() -> MultimodalModel:
+def model() -> Model:
     backbone = load_backbone("tiny-llama2", dtype="float32")
     grow_vocabulary(backbone, list(TOKENS))
     image = new_part(backbone, PatchEncoder(8, image_size=SIZE, patch_size=16))
-    return MultimodalModel(backbone, {"image": image, "action": new_queries(backbone, 2)})
+    return Model(backbone, {"image": image, "action": new_queries(backbone, 2)})
 
 
 def pixels(episode: Episode) -> Iterator[tuple[int, int]]:
@@ -48,7 +48,7 @@ def test_the_image_shows_where_the_right_action_goes(seed: int, number: int):
     assert (again.bins, again.color, again.ground) == (episode.bins, episode.color, episode.ground)
 
 
-def test_actions_are_supervised_and_prompts_are_their_beginnings(model: MultimodalModel):
+def test_actions_are_supervised_and_prompts_are_their_beginnings(model: Model):
     squares = Squares(model, 4)
     for number, episode in enumerate(squares.episodes):
         sequence = squares.sequence(number)
@@ -61,7 +61,7 @@ def test_actions_are_supervised_and_prompts_are_their_beginnings(model: Multimod
         assert len(slots_of(sequence, "action")) == 0
 
 
-def test_parallel_slots_have_the_bins_for_targets(model: MultimodalModel):
+def test_parallel_slots_have_the_bins_for_targets(model: Model):
     squares = Squares(model, 4, parallel=True)
     for number, episode in enumerate(squares.episodes):
         sequence = squares.sequence(number)
@@ -71,7 +71,7 @@ def test_parallel_slots_have_the_bins_for_targets(model: MultimodalModel):
         assert not set(sequence.ids[at].tolist()) & set(sequence.target[at].tolist()), "the answer is not in the input"
 
 
-def test_shuffled_images_are_another_episodes(model: MultimodalModel):
+def test_shuffled_images_are_another_episodes(model: Model):
     squares, shuffled = Squares(model, 4), Squares(model, 4, shuffled=True)
     for number in range(4):
         shown = Image.open(io.BytesIO(shuffled.extra(number)["images"][0]))

@@ -11,14 +11,14 @@ from PIL import Image
 
 from tests.training.test_squares import model as model  # the fixture
 from vertebra.data.encode.chat import ImageFeatures
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.sequence.batch import collate
 from vertebra.training.squares import Squares, slots_of
 from vertebra.training.success import shown, success
 
 
 @torch.no_grad()
-def plain_actions(model: MultimodalModel, squares: Squares) -> list[tuple[int, ...]]:
+def plain_actions(model: Model, squares: Squares) -> list[tuple[int, ...]]:
     """One row at a time, unpadded, and the logits of every position."""
     features = ImageFeatures(model.parts["image"].encoder.preparation)
     bins = squares.ids[1:]
@@ -39,7 +39,7 @@ def plain_actions(model: MultimodalModel, squares: Squares) -> list[tuple[int, .
 
 
 @pytest.mark.parametrize("parallel", [False, True])
-def test_success_counts_what_each_action_reaches(model: MultimodalModel, parallel: bool):
+def test_success_counts_what_each_action_reaches(model: Model, parallel: bool):
     model.eval()
     squares = Squares(model, 40, seed=3, parallel=parallel)
     actions = plain_actions(model, squares)

@@ -16,7 +16,7 @@ from vertebra.model.encoders.queries import Queries
 from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.encoders.vision.tiny import tiny_vision_checkpoint
 from vertebra.model.fresh import new_part, new_queries
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.model.projectors import Projector
 from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.tokens import TokenSequence
@@ -26,25 +26,25 @@ def backbone(name: str = "tiny-llama2", **options: Any) -> Any:
     return load_backbone(name, **{"dtype": "float32", **options})
 
 
-def with_parts(name: str = "tiny-llama2") -> MultimodalModel:
+def with_parts(name: str = "tiny-llama2") -> Model:
     """A backbone that sees images through an encoder and a projector, and fills action slots from learned queries."""
     torch.manual_seed(0)
     language = backbone(name)
     width = language.embedding_width
     image = Part(PatchEncoder(16, image_size=8, patch_size=4), Projector("gelu2", 16, width))
-    return MultimodalModel(language, {"image": image, "action": Queries(2, width)})
+    return Model(language, {"image": image, "action": Queries(2, width)})
 
 
-def with_all_kinds(name: str = "tiny-llama2") -> MultimodalModel:
+def with_all_kinds(name: str = "tiny-llama2") -> Model:
     """A pretrained vision tower, boxes that are made from scratch, and learned queries, before any family."""
     torch.manual_seed(0)
     language = backbone(name)
     tower = VisionTower.load(tiny_vision_checkpoint("tiny-siglip"))
     parts = {"image": new_part(language, tower), "box": new_part(language, BoxTables(4), "linear")}
-    return MultimodalModel(language, {**parts, "action": new_queries(language, 2)})
+    return Model(language, {**parts, "action": new_queries(language, 2)})
 
 
-def row_of_all_kinds(model: MultimodalModel) -> Batch:
+def row_of_all_kinds(model: Model) -> Batch:
     """One row with an item of every part, words, and a new token where there is one."""
     new = "".join(f" {token}" for growth in model.backbone.growths for token in growth.tokens if not growth.is_pad)
     words = model.backbone.tokenizer("Pick up the red block." + new).input_ids
@@ -59,7 +59,7 @@ def row_of_all_kinds(model: MultimodalModel) -> Batch:
     return collate([row], [items], pad_id=model.backbone.pad_token_id)
 
 
-def batch_for(model: MultimodalModel) -> Batch:
+def batch_for(model: Model) -> Batch:
     """One row: BOS, four image slots, words, two action slots."""
     words = model.backbone.tokenizer("Pick up the red block.").input_ids
     ids = [words[0], *[0] * 4, *words[1:], 0, 0]

@@ -11,7 +11,7 @@ import torch
 from tests.tune.models import backbone, batch_for, row_of_all_kinds, trained, with_all_kinds, with_parts
 from vertebra.backbone.tiny import TINY
 from vertebra.errors import ConfigError
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.tune.choose import STAGES, Stage, TuneConfig, choose
 from vertebra.tune.gradients import check_gradients
 from vertebra.tune.lora import LoraSettings
@@ -60,7 +60,7 @@ PARTS = {
 
 
 @cache
-def model_of(name: str) -> MultimodalModel:
+def model_of(name: str) -> Model:
     return with_all_kinds(name)
 
 
@@ -117,7 +117,7 @@ def test_finetuning_says_that_its_projector_is_random(caplog: pytest.LogCaptureF
     assert "starts from an aligned projector, and parts.image.projector, parts.box.projector is random" in caplog.text
     caplog.clear()
     model.save(tmp_path / "drawn")  # a folder does not make it trained
-    choose(MultimodalModel.load(tmp_path / "drawn"), TuneConfig(stage="last-layer-finetune"))
+    choose(Model.load(tmp_path / "drawn"), TuneConfig(stage="last-layer-finetune"))
     assert "look through noise" in caplog.text
     caplog.clear()
     choose(model, TuneConfig(stage="align"))
@@ -126,7 +126,7 @@ def test_finetuning_says_that_its_projector_is_random(caplog: pytest.LogCaptureF
     model(**row_of_all_kinds(model)).loss.backward()
     optimizer.step()
     model.save(tmp_path / "aligned")
-    for aligned in (model, MultimodalModel.load(tmp_path / "aligned")):
+    for aligned in (model, Model.load(tmp_path / "aligned")):
         for stage in ("finetune", "last-layer-finetune", "lora"):
             choose(aligned, TuneConfig(stage=stage))  # type: ignore[arg-type]
     assert caplog.text == ""

@@ -16,7 +16,7 @@ from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.decode.call import generate
 from vertebra.errors import CheckpointError
 from vertebra.model.fresh import new_queries
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.tune.adapter import load_adapter, save_adapter
 from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.lora import LoraSettings, has_adapter
@@ -44,7 +44,7 @@ def made(folder: Path, *, name: str = "tiny-llama2", aligned: bool = True, tune:
         choose(model, TuneConfig(stage="align"))
         fit(model)
         base = model.save(folder / "base")
-        model = MultimodalModel.load(base)
+        model = Model.load(base)
     grow_vocabulary(model.backbone, ["<ACT>"])
     model.record["statistics"] = {"q99": [1.0, 2.0]}
     adapter = choose(model, tune)
@@ -69,7 +69,7 @@ def test_an_adapter_comes_back_and_merges(tmp_path: Path, name: str, aligned: bo
     assert torch.equal(again.eval()(**batch, logits_to_keep=0).logits, expected)
     report = merge(base, folder, tmp_path / "merged", dtype="float32")
     assert report.good
-    merged = MultimodalModel.load(tmp_path / "merged", inference_mode=True)
+    merged = Model.load(tmp_path / "merged", inference_mode=True)
     assert not has_adapter(merged)
     assert merged.record["statistics"] == {"q99": [1.0, 2.0]}
     found = merged(**batch, logits_to_keep=0).logits
@@ -90,8 +90,8 @@ def test_queries_that_join_an_aligned_base_are_brought(tmp_path: Path):
     model = with_all_kinds()
     del model.parts["action"]
     base = model.save(tmp_path / "base")
-    model = MultimodalModel.load(base)
-    model = MultimodalModel(model.backbone, {**model.parts, "action": new_queries(model.backbone, 2)})
+    model = Model.load(base)
+    model = Model(model.backbone, {**model.parts, "action": new_queries(model.backbone, 2)})
     adapter = choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=2)))
     fit(model)
     folder = save_adapter(model, adapter, tmp_path / "adapter")
@@ -106,7 +106,7 @@ def test_merging_into_half_precision_keeps_its_type(tmp_path: Path):
     report = merge(base, folder, tmp_path / "merged", dtype="bfloat16")
     assert report.good
     assert 0 < report.exact < report.cast <= report.bound
-    merged = MultimodalModel.load(tmp_path / "merged", inference_mode=True)
+    merged = Model.load(tmp_path / "merged", inference_mode=True)
     assert {p.dtype for p in merged.parameters()} == {torch.bfloat16}
 
 
@@ -128,7 +128,7 @@ def test_bases_that_are_not_the_adapters(tmp_path: Path):
     base, folder, _ = made(tmp_path)
     with pytest.raises(CheckpointError, match=r"whose `image` and `box` and `action` part is another one; .* no parts"):
         merge("tiny-llama2", folder, tmp_path / "merged")
-    other = MultimodalModel.load(base)
+    other = Model.load(base)
     with torch.no_grad():
         other.parts["image"].projector.fc1.weight.mul_(1.5)
     with pytest.raises(CheckpointError, match="whose `image` part is another one"):

@@ -14,7 +14,7 @@ from vertebra.backbone.matrices import matrices
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.vocabulary import grow_vocabulary, new_row_ids, restricted_parameters, undo_growth
 from vertebra.errors import ConfigError
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.training import checkpoint
 from vertebra.training.config import RunConfig
 from vertebra.training.learner import Learner
@@ -55,7 +55,7 @@ def test_it_survives_saving_and_loading(name: str, tmp_path: Path):
 def test_a_multimodal_folder_remembers_it(tmp_path: Path):
     model = with_all_kinds()
     grow_vocabulary(model.backbone, ["<ACT>"], only_new_trainable=True)
-    again = MultimodalModel.load(model.save(tmp_path / "saved"), dtype="float32")
+    again = Model.load(model.save(tmp_path / "saved"), dtype="float32")
     assert all(found == set(new_row_ids(again.backbone)) for found in moved(again.backbone))
 
 
@@ -129,4 +129,4 @@ def test_shards_refuse_it_wherever_it_comes_from(tmp_path: Path):
     model = backbone()
     grow_vocabulary(model, ["<ACT>"], only_new_trainable=True)
     with pytest.raises(ConfigError, match=r"use parallel\.kind=ddp"):
-        shard(Learner(MultimodalModel(model)), run(tmp_path), torch.device("cpu"), 2)
+        shard(Learner(Model(model)), run(tmp_path), torch.device("cpu"), 2)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.tune.models import backbone, expected_logits, row_of_all_kinds, trained, with_all_kinds
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.errors import CheckpointError
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.tune.adapter import load_adapter, save_adapter
 from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.lora import LoraSettings
@@ -162,5 +162,5 @@ def test_what_was_trained_in_full_survives_a_frozen_round(everywhere: Path, tmp_
     assert files_of(again) == files_of(everywhere)
     batch = row_of_all_kinds(model)
     twin, _ = load_adapter(backbone(), again)
-    assert isinstance(twin, MultimodalModel)
+    assert isinstance(twin, Model)
     assert torch.equal(twin.eval()(**batch).loss, model.eval()(**batch).loss)

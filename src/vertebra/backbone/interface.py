@@ -22,9 +22,10 @@ from vertebra.backbone.facts import attention_facts, family_of, submodule
 from vertebra.backbone.families.table import Anchor, Family
 from vertebra.backbone.growth import Growth
 from vertebra.backbone.matrices import num_rows
-from vertebra.backbone.saving import save_backbone
+from vertebra.backbone.saving import write_backbone
 from vertebra.backbone.weights import left_on_meta, some
 from vertebra.errors import BackboneError, ConfigError
+from vertebra.folders import require_free, write_whole
 from vertebra.prompt.registry import prompt_builder, prompt_builder_names
 from vertebra.sequence.masks import AttentionFacts
 
@@ -173,7 +174,13 @@ class LLMBackbone(nn.Module, ABC):
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write model, tokenizer and record as one folder, whole or not at all."""
         self._require_weights()
-        return save_backbone(self, Path(folder), overwrite=overwrite)
+        folder = Path(folder).expanduser()
+        require_free(folder, overwrite=overwrite)
+        return write_whole(folder, self.write, replace=True)
+
+    def write(self, folder: Path) -> None:
+        """The files of `save` into a folder that exists."""
+        write_backbone(self, folder)
 
     @cached_property
     def llm_family(self) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from vertebra.backbone.families.table import FAMILIES, MODELS, Family, ModelRow, builder_name, row_named
 from vertebra.backbone.real import fetched
-from vertebra.backbone.source import RECORD, find, looks_like_a_path
+from vertebra.backbone.source import RECORD, find, left_by_run, looks_like_a_path
 from vertebra.backbone.tiny import TINY, tiny_checkpoint
 from vertebra.errors import ConfigError, UnknownNameError, VertebraError, shortened
 
@@ -83,8 +83,9 @@ def require_name(name: str | Path) -> None:
             raise UnknownNameError(
                 "model id", text, model_ids(), hint="Or give a folder, or a hub name like `org/name`."
             )
-        if (local and not _may_be_adapter(Path(text).expanduser())) or (not local and looks_like_a_path(text)):
-            find(text)
+        left = left_by_run(text)
+        if (local and not _may_be_adapter(Path(left).expanduser())) or (not local and looks_like_a_path(text)):
+            find(left)
     except VertebraError:
         raise
     except OSError as error:  # a name too long, or a folder that may not be looked into

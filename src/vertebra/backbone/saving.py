@@ -31,23 +31,18 @@ from vertebra.backbone.tokenizers import save_tokenizer
 from vertebra.backbone.vocabulary import restricted_parameters
 from vertebra.backbone.weights import assign, mapped_tensors, missing_from, spelled_for
 from vertebra.errors import CheckpointError, ConfigError
-from vertebra.folders import require_free, write_whole
 from vertebra.reading import reading
 
 FORMAT = 1
 DISPLACED = "displaced.safetensors"
 
 
-def save_backbone(backbone: Any, folder: Path, *, overwrite: bool) -> Path:
-    def write(part: Path) -> None:
-        with compat.bars_only_in_terminals():
-            backbone.llm.save_pretrained(part)
-        save_vocabulary(backbone, part)
-        (part / RECORD).write_text(json.dumps(record(backbone), indent=1, ensure_ascii=False), encoding="utf-8")
-
-    folder = folder.expanduser()
-    require_free(folder, overwrite=overwrite)
-    return write_whole(folder, write, replace=True)
+def write_backbone(backbone: Any, part: Path) -> None:
+    """The files of a backbone's folder into one that exists."""
+    with compat.bars_only_in_terminals():
+        backbone.llm.save_pretrained(part)
+    save_vocabulary(backbone, part)
+    (part / RECORD).write_text(json.dumps(record(backbone), indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def follow_mode(llm: Any, *, runs: bool) -> None:

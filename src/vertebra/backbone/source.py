@@ -17,6 +17,8 @@ from vertebra.errors import CheckpointError, ConfigError, NetworkError
 from vertebra.reading import as_object, inside, json_of, read_json, reading
 
 RECORD = "vertebra.json"
+RUN = "run.yaml"
+"""The resolved config of a run; what tells its folder from any other."""
 MULTIMODAL = "vertebra"
 """The model type in the config of a multimodal folder: a plain language model's would let others load half of it."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tiktoken.model", "tekken.json")
@@ -89,6 +91,20 @@ def find(name: str | Path, *, token: str | None = None) -> Source:
     source = Source(text, config.parent, _checked(text, read_json(config)), local=False)
     source.file(RECORD, token=token)  # into the same snapshot: a folder of ours that was put on the hub
     return source
+
+
+def left_by_run(name: str | Path) -> str | Path:
+    """The model or the adapter in the folder of a run; any other name as it is."""
+    folder = Path(name).expanduser()
+    if not (folder / RUN).is_file() or (folder / "config.json").is_file():
+        return name
+    for left in (folder / "model", folder / "adapter"):
+        if left.is_dir():
+            return left
+    raise CheckpointError(
+        f"`{name}` is a run that has left no model yet: neither `model/` nor `adapter/` is there. Finish it with "
+        "--resume, or write the model of a checkpoint with `vertebra export`"
+    )
 
 
 def fetch(repo: str, filename: str, *, token: str | None = None) -> Path:

@@ -45,8 +45,11 @@ Probe = tuple[str, ...]
 def files(subject: Subject) -> Measure | Skip:
     """How many texts get other ids than the checkpoint's own files say."""
     backbone, tokenizer = subject.backbone, subject.backbone.tokenizer
-    source = find(backbone.hf_hub_path, token=backbone._hf_token)
-    said, model = file_backend(source, backbone._hf_token), source.file(SENTENCEPIECE, token=backbone._hf_token)
+    where, token = getattr(backbone, "hf_hub_path", None), getattr(backbone, "_hf_token", None)
+    if where is None:
+        return Skip("the backbone is somebody's own, and names no files that its tokenizer came from")
+    source = find(where, token=token)
+    said, model = file_backend(source, token), source.file(SENTENCEPIECE, token=token)
     if model is not None and not is_sentencepiece(model):
         model = None
     if said is None and model is None:

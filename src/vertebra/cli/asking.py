@@ -6,13 +6,18 @@ What a person types is text and never becomes a control token. It knows how peop
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vertebra.cli.paths import PATH
 
-Model = Annotated[str, typer.Argument(help="An id, a folder (an adapter's too), or a hub name.")]
+if TYPE_CHECKING:
+    from vertebra.model.model import Model
+    from vertebra.sequence.batch import Batch
+    from vertebra.sequence.tokens import TokenSequence
+
+Name = Annotated[str, typer.Argument(help="An id, a folder (an adapter's or a run's too), or a hub name.")]
 Base = Annotated[str | None, typer.Option(help="For an adapter's folder: its base; by default the one that it names.")]
 System = Annotated[str | None, typer.Option(help="The system prompt.")]
 Image = Annotated[list[Path] | None, typer.Option(help="An image that stands in the question; repeatable.", **PATH)]
@@ -30,45 +35,23 @@ Family = Annotated[str | None, typer.Option(help="Whose rules a folder follows; 
 Token = Annotated[str | None, typer.Option(help="Token for private repositories.", envvar="HF_TOKEN")]
 
 
-def load(
-    name: str,
-    *,
-    dtype: str | None,
-    device: str | None,
-    attn: str | None,
-    token: str | None,
-    family: str | None = None,
-    base: str | None = None,
-) -> Any:
-    """A backbone, or the multimodal model of a folder that holds one, or either with an adapter on it; ready to run."""
-    if Path(name).is_dir():
-        from vertebra.tune.record import base_of, is_adapter_folder
+def load(name: str, *, token: str | None, base: str | None = None, **options: Any) -> Model:
+    """A model by its name, ready to run; options are those of `load_backbone`."""
+    from vertebra.backbone.source import left_by_run
+    from vertebra.interop.load import load as load_model
+    from vertebra.tune.record import is_adapter_folder
 
-        if is_adapter_folder(name):
-            from vertebra.tune.adapter import load_adapter
-
-            model = load(base or base_of(name), dtype=dtype, device=device, attn=attn, token=token, family=family)
-            return load_adapter(model, name)[0].eval()
-    if base is not None:
+    if base is not None and not is_adapter_folder(left_by_run(name)):
         raise typer.BadParameter(f"--base is the base of an adapter, and `{name}` is a model of its own; leave it out")
-    from vertebra.backbone.registry import load_backbone
-    from vertebra.backbone.source import find
-
-    options: dict[str, Any] = {"inference_mode": True, "dtype": dtype, "device": device, "attn": attn}
-    folder = Path(name)
-    if folder.is_dir() and find(name).record.get("parts") is not None:
-        from vertebra.model.model import MultimodalModel
-
-        return MultimodalModel.load(folder, **options).eval()
-    return load_backbone(name, weights=True, family=family, hf_token=token, **options)
+    return load_model(name, base=base, hf_token=token, **options)
 
 
 class Asker:
     """Turns questions into sequences for one model."""
 
-    def __init__(self, model: Any, *, system: str | None = None, raw: bool = False) -> None:
+    def __init__(self, model: Model, *, system: str | None = None, raw: bool = False) -> None:
         self.model = model
-        self.backbone = getattr(model, "backbone", model)
+        self.backbone = model.backbone
         self.system, self.raw = system, raw
         if raw and system is not None:
             raise typer.BadParameter("--raw has no prompt format, and so no place for --system")
@@ -81,7 +64,7 @@ class Asker:
         from vertebra.errors import ConfigError
 
         parts: list[dict[str, Any]] = []
-        has = set(getattr(self.model, "sizes", {}))
+        has = set(self.model.sizes)
         for given, segment in ((images, "image"), (page, "boxes")):
             if given and segment not in has:
                 known = f"its parts are {', '.join(sorted(has))}" if has else "it is a language model alone"
@@ -102,20 +85,14 @@ class Asker:
             given["boxes"] = [line["box"] for line in read_page(page)]
         return self.model.prepare(given) if given else {}
 
-    def sequence(self, conversation: list[dict[str, Any]], **options: Any) -> Any:
+    def sequence(self, conversation: list[dict[str, Any]], **options: Any) -> TokenSequence:
         """A conversation as this model reads it."""
         if self.raw:
             return self._as_it_stands("".join(turn["content"] for turn in conversation))
         turns = [*([] if self.system is None else [{"role": "system", "content": self.system}]), *conversation]
-        if self.model is not self.backbone:
-            return self.model.render(turns, **options)
-        from vertebra.prompt.rendering import render
+        return self.model.render(turns, **options)
 
-        cls = self.backbone.prompt_builder_fn
-        builder = cls.of(self.backbone.tokenizer) if cls.follows_tokenizer else cls
-        return render(turns, builder, self.backbone.tokenizer, anchor=self.backbone.anchor, **options)
-
-    def _as_it_stands(self, text: str) -> Any:
+    def _as_it_stands(self, text: str) -> TokenSequence:
         from vertebra.prompt.tokenizer import tokenizer_of
         from vertebra.sequence.roles import Role
         from vertebra.sequence.tokens import TokenSequence
@@ -126,7 +103,7 @@ class Asker:
 
     def prompt(
         self, text: str, images: list[Path] | None = None, page: Path | None = None, *, action: bool = False
-    ) -> Any:
+    ) -> Batch:
         """A question as a batch of one row; `action`: what precedes an answer is what precedes one in training."""
         if action and self.raw:
             raise typer.BadParameter("--raw has no answer that --action could open; leave one of them out")
@@ -136,12 +113,8 @@ class Asker:
             options["open_turn"] = True
         return self.batch(self.sequence(asked, **options), self.items(images, page))
 
-    def batch(self, sequence: Any, items: dict[str, Any]) -> Any:
-        if self.model is not self.backbone:
-            return self.model.collate([sequence], [items], side="left")
-        from vertebra.sequence.batch import collate
-
-        return collate([sequence], pad_id=self.backbone.pad_token_id, side="left")
+    def batch(self, sequence: TokenSequence, items: dict[str, Any]) -> Batch:
+        return self.model.collate([sequence], [items], side="left")
 
 
 def read_page(path: Path) -> list[dict[str, Any]]:

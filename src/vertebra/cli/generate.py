@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vertebra.cli.asking import Action, Attn, Base, Device, Dtype, Family, Image, Model, Page, Raw, System, Token
+from vertebra.cli.asking import Action, Attn, Base, Device, Dtype, Family, Image, Name, Page, Raw, System, Token
 from vertebra.cli.paths import PATH
 
 app = typer.Typer(add_completion=False)
@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def generate(
-    model: Model,
+    model: Name,
     prompt: Annotated[str | None, typer.Argument(help="The question; `-` reads it from standard input.")] = None,
     image: Image = None,
     page: Page = None,
@@ -148,7 +148,7 @@ def _say(model: Any, prompt: Any, options: dict[str, Any]) -> str:
     rate = (len(times) - 1) / sum(times[1:]) if len(times) > 1 else 0.0
     speed = f", {rate:.1f} a second after the first" if rate else ""
     # special tokens (an action's, say) are no text: an answer of them alone would look like none
-    names = getattr(model, "backbone", model).tokenizer.convert_ids_to_tokens(ids) if not "".join(said).strip() else []
+    names = model.tokenizer.convert_ids_to_tokens(ids) if not "".join(said).strip() else []
     unseen = f" without text: {' '.join(names[:16])}{' …' if len(names) > 16 else ''}" if names else ""
     sys.stderr.write(f"[{len(times)} tokens{unseen}{speed}; stopped: {REASONS[reason]}]\n")
     if reason in ("not a number", "nothing possible"):

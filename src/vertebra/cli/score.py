@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from vertebra.cli.asking import Attn, Base, Device, Dtype, Family, Image, Model, Page, Raw, System, Token
+from vertebra.cli.asking import Attn, Base, Device, Dtype, Family, Image, Name, Page, Raw, System, Token
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def score(
-    model: Model,
+    model: Name,
     prompt: Annotated[str, typer.Argument(help="The question.")],
     answer: Annotated[list[str], typer.Argument(help="Answers to compare.")],
     image: Image = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vertebra.cli.asking import Action, Attn, Base, Device, Dtype, Family, Image, Model, Page, Raw, System, Token
+from vertebra.cli.asking import Action, Attn, Base, Device, Dtype, Family, Image, Name, Page, Raw, System, Token
 from vertebra.cli.paths import PATH
 
 app = typer.Typer(add_completion=False)
@@ -15,7 +15,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def trace(
-    model: Model,
+    model: Name,
     prompt: Annotated[str, typer.Argument(help="The question.")],
     image: Image = None,
     page: Page = None,

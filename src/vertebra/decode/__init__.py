@@ -1,6 +1,7 @@
 """Decoding: right with the cache on, piece by piece (`prefill`, `step`, `fork`, `trim`) or in one call (`generate`).
 
-    from vertebra.decode import generate, stream, prefill, fill, score, trace
+    from vertebra.decode import generate, stream, prefill, score
+    from vertebra import fill, trace          # in here, these two are rooms
 
 It knows models and batches; it does not know how prompts are written. Names are resolved on first use.
 """
@@ -13,18 +14,16 @@ from typing import Any
 _HOME = {
     "generate": "call",
     "stream": "call",
-    "prefill": "prefilling",
-    "fill": "parallel",
+    "prefill": "state.prefill",
     "score": "scoring",
-    "trace": "tracing",
     "Settings": "settings",
-    "Capture": "capture",
-    "AllowedIds": "constraint",
-    "AllowedSteps": "constraint",
-    "regex": "grammar",
-    "one_of": "grammar",
-    "json_schema": "grammar",
-    "lark": "grammar",
+    "Capture": "state.capture",
+    "AllowedIds": "choose.constraint",
+    "AllowedSteps": "choose.constraint",
+    "regex": "choose.grammar",
+    "one_of": "choose.grammar",
+    "json_schema": "choose.grammar",
+    "lark": "choose.grammar",
 }
 
 __all__ = list(_HOME)

@@ -14,6 +14,7 @@ from vertebra.decode.result import Generation, Step, Timings
 from vertebra.decode.settings import Settings, settings_of
 from vertebra.decode.start import eval_mode, start
 from vertebra.errors import GenerationError, UnknownNameError
+from vertebra.model.model import model_of
 
 Engine = Literal["auto", "vertebra", "hf"]
 ENGINES = ("auto", "vertebra", "hf")
@@ -24,13 +25,14 @@ def generate(
 ) -> Generation:
     """Decode a batch to its end.
 
-    `model`: a backbone or a multimodal model. `prompt`: a `Batch`, a `TokenSequence`, a list of them, or a
+    `model`: a `Model` or a backbone. `prompt`: a `Batch`, a `TokenSequence`, a list of them, or a
     `DecodeState`, which is not changed. `options`: names of `Settings`, keys of transformers' `GenerationConfig`, or
     `generation_config=` a whole one. `engine`: `auto` takes Hugging Face's only for what ours does not do.
     """
     if engine not in ENGINES:
         raise UnknownNameError("engine", engine, ENGINES)
     wanted = settings_of(settings, **options)
+    model = model_of(model)
     with eval_mode(model):
         if engine == "hf" or (engine == "auto" and wanted.hf):
             from vertebra.decode.hf.engine import generate_hf
@@ -45,6 +47,7 @@ def stream(model: Any, prompt: Any, settings: Settings | None = None, **options:
     """The same token by token, with the text of each as it becomes certain; close it whenever you have enough."""
     wanted = settings_of(settings, **options)
     _refuse_theirs(wanted)
+    model = model_of(model)
     with eval_mode(model):
         yield from Run(start(model, prompt, wanted), wanted, text=True).go()
 

@@ -38,7 +38,7 @@ class Run:
         self._hidden = capture_of(settings.output_hidden_states)
         self._attentions = capture_of(settings.output_attentions)
         self.most, self._cut_short = begun.most, begun.cut_short
-        self.language, self.backbone = begun.language, begun.source.backbone
+        self.language, self.backbone = begun.language, begun.model.backbone
         self.total = begun.batch.rows * settings.num_return_sequences
         self.rows = list(range(self.total))
         """The rows that are still computed."""

@@ -36,9 +36,10 @@ from vertebra.decode.state.checks import check_prompt
 from vertebra.decode.state.column_facts import Layout
 from vertebra.decode.state.columns import given_batch
 from vertebra.decode.state.decoding import DecodeState, Pass
+from vertebra.decode.state.inputs import encoded
 from vertebra.decode.state.language import Want, language_of
-from vertebra.decode.state.source import source_of
 from vertebra.errors import GenerationError, UnknownNameError
+from vertebra.model.model import Model, model_of
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.masks import plan
 
@@ -76,19 +77,19 @@ def fill(
         if name not in known:
             raise UnknownNameError(f"value of `{kind}`", name, known)
     settings = Settings(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
+    if is_encoder(model):
+        if state is not None:
+            raise GenerationError(
+                "an encoder sees the whole row at once and has no prefix to continue; leave `state` out"
+            )
+        return _by_encoder(EncoderSide(model), prompt, at, see, read or "here", allowed, settings)
+    model, at = model_of(model), "action" if at is None else at
     with eval_mode(model), torch.inference_mode():
-        if is_encoder(model):
-            if state is not None:
-                raise GenerationError(
-                    "an encoder sees the whole row at once and has no prefix to continue; leave `state` out"
-                )
-            return _by_encoder(EncoderSide(model), prompt, at, see, read or "here", allowed, settings)
-        at = "action" if at is None else at
         return _by_decoder(model, prompt, at, see, read or "before", allowed, settings, state, features)
 
 
 def _by_decoder(
-    model: Any,
+    model: Model,
     prompt: Any,
     at: Any,
     see: str,
@@ -98,18 +99,17 @@ def _by_decoder(
     state: DecodeState | None,
     features: Any,
 ) -> Filled:
-    source = source_of(model)
-    language = language_of(source.backbone)
+    language = language_of(model.backbone)
     if state is not None:
         return _continued(state, prompt, features, at, see, read, allowed, settings)
-    batch = given_batch(prompt, source.backbone).to(language.device)  # padding may stand on either side
+    batch = given_batch(prompt, model.backbone).to(language.device)  # padding may stand on either side
     check_prompt(batch, Layout(batch), language)
     slots = slots_at(batch, at, read)
     batch = seen_as(batch, slots.here, see)
     begin = time.perf_counter()
     planned = plan(batch, language.facts, dtype=language.dtype)
-    inputs = source.inputs(batch, 0, batch.length, source.encode(batch))
-    choice = _Choice(slots, allowed, settings, language.num_logits, source.backbone.tokenizer)
+    inputs = model.inputs(batch, 0, batch.length, encoded(model, batch))
+    choice = _Choice(slots, allowed, settings, language.num_logits, model.backbone.tokenizer)
     want = Want(columns=slots.columns, rows=None if choice.ids is None else language.head_rows(choice.ids), states=True)
     seen = language.run(inputs, planned.attention_mask, planned.position_ids, None, want)
     one = Pass(kind="parallel", rows=batch.rows, columns=batch.length, cached=0, seconds=time.perf_counter() - begin)
@@ -134,7 +134,7 @@ def _continued(
     slots = slots_at(chunk, at, read)
     if see != "given":
         fork.see(seen_as(chunk, slots.here, see, above=int(state.batch["block"].max())))
-    choice = _Choice(slots, allowed, settings, language.num_logits, state.source.backbone.tokenizer)
+    choice = _Choice(slots, allowed, settings, language.num_logits, state.model.backbone.tokenizer)
     rows = None if choice.ids is None else language.head_rows(choice.ids)
     fork.advance(want=Want(columns=slots.columns, rows=rows, states=True))
     seen = fork.seen
@@ -142,6 +142,7 @@ def _continued(
     return choice.filled(seen.logits, seen.chosen, tuple(fork.passes))
 
 
+@torch.inference_mode()
 def _by_encoder(
     side: EncoderSide, prompt: Any, at: Any, see: str, read: str, allowed: Any, settings: Settings
 ) -> Filled:

@@ -21,8 +21,8 @@ from vertebra.decode.state.columns import as_batch
 from vertebra.decode.state.decoding import DecodeState, Pass
 from vertebra.decode.state.language import Want, language_of
 from vertebra.decode.state.prefill import prefill
-from vertebra.decode.state.source import source_of
 from vertebra.errors import GenerationError, SequenceError
+from vertebra.model.model import Model, model_of
 from vertebra.prompt.tokenizer import tokenizer_of
 from vertebra.sequence.roles import Role
 from vertebra.sequence.tokens import TokenSequence
@@ -77,21 +77,21 @@ def score(
     """
     if rows_at_once < 1:
         raise GenerationError(f"rows_at_once is {rows_at_once}; expected 1 or more")
+    model = model_of(model)
     with eval_mode(model):
         state = prompt if isinstance(prompt, DecodeState) else _computed(model, prompt, candidates, chunk)
         if state.logits is None:
             state = state.fork()
             state.refresh()
-        wanted = _read(candidates, state.rows, state.source.backbone, state.language.num_logits)
+        wanted = _read(candidates, state.rows, state.model.backbone, state.language.num_logits)
         return _scored(state, wanted, rows_at_once)
 
 
-def _computed(model: Any, prompt: Any, candidates: Any, chunk: int | None) -> DecodeState:
+def _computed(model: Model, prompt: Any, candidates: Any, chunk: int | None) -> DecodeState:
     """The prompt; what is wrong with the candidates is found out before it is computed."""
-    source = source_of(model)
-    language = language_of(source.backbone)
-    batch, _ = as_batch(prompt, source.backbone, language.device)
-    _read(candidates, batch.rows, source.backbone, language.num_logits)
+    language = language_of(model.backbone)
+    batch, _ = as_batch(prompt, model.backbone, language.device)
+    _read(candidates, batch.rows, model.backbone, language.num_logits)
     return prefill(model, batch, chunk=chunk)
 
 

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from vertebra import log
 from vertebra.decode.settings import Settings
 from vertebra.decode.state.checks import check_prompt
@@ -22,9 +20,9 @@ from vertebra.decode.state.compiled import compiled_step
 from vertebra.decode.state.decoding import DecodeState
 from vertebra.decode.state.language import Language, Want, language_of
 from vertebra.decode.state.prefill import begin
-from vertebra.decode.state.source import Source, source_of
 from vertebra.decode.state.uncached import UncachedState
 from vertebra.errors import GenerationError, TooLongError
+from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch
 
 AnyState = DecodeState | UncachedState
@@ -34,7 +32,7 @@ AnyState = DecodeState | UncachedState
 class Start:
     """A prompt that may be decoded."""
 
-    source: Source
+    model: Model
     language: Language
     batch: Batch
     layout: Layout
@@ -48,18 +46,17 @@ class Start:
     """When the call began."""
 
 
-def start(model: Any, prompt: Any, settings: Settings) -> Start:
+def start(model: Model, prompt: Any, settings: Settings) -> Start:
     """The prompt of a call, checked. `prompt`: a batch, sequences, or a `DecodeState`."""
     now = time.perf_counter()
     state = prompt if isinstance(prompt, DecodeState) else None
     if state is None:
-        source = source_of(model)
-        language = language_of(source.backbone)
-        batch, layout = as_batch(prompt, source.backbone, language.device)
+        language = language_of(model.backbone)
+        batch, layout = as_batch(prompt, model.backbone, language.device)
         check_prompt(batch, layout, language)
     else:
-        source, language, batch, layout = state.source, state.language, state.batch, state.layout
-        if source_of(model).backbone is not source.backbone:
+        language, batch, layout = state.language, state.batch, state.layout
+        if model.backbone is not state.model.backbone:
             raise GenerationError("the state was made with another model; give the model that it was made with")
         _check_state(settings)
     asked = settings.tokens_after(batch.length)
@@ -68,16 +65,16 @@ def start(model: Any, prompt: Any, settings: Settings) -> Start:
         most = min(asked, language.limit - layout.next)
         if most < 1:
             raise TooLongError(
-                f"the prompt fills all {language.limit} positions of `{source.backbone.identifier}`; shorten it, so that "
+                f"the prompt fills all {language.limit} positions of `{model.backbone.identifier}`; shorten it, so that "
                 "something can follow"
             )
     if most < asked and settings.max_new_tokens is not None:
         log.warn_once(
-            f"{asked} tokens were asked for, and `{source.backbone.identifier}` has positions for {most} after the prompt; "
+            f"{asked} tokens were asked for, and `{model.backbone.identifier}` has positions for {most} after the prompt; "
             "rows that get there end with the reason `context`"
         )
     return Start(
-        source=source,
+        model=model,
         language=language,
         batch=batch,
         layout=layout,
@@ -113,12 +110,12 @@ def compute(begun: Start, settings: Settings, want: Want) -> AnyState:
             state.refresh(want)  # type: ignore[union-attr]
     elif not settings.use_cache or _one_token(begun, settings):
         state = UncachedState(
-            begun.source, begun.language, begun.batch, layout=begun.layout, attend=settings.attend, want=want
+            begun.model, begun.language, begun.batch, layout=begun.layout, attend=settings.attend, want=want
         )
     else:
         length = settings.cache_length or begun.batch.length + begun.most
         state = begin(
-            begun.source,
+            begun.model,
             begun.language,
             begun.batch,
             begun.layout,
@@ -165,17 +162,14 @@ def narrowed(state: AnyState, rows: Sequence[int]) -> AnyState:
     return new
 
 
-def _trains(model: Any) -> bool:
+def _trains(model: Model) -> bool:
     """Whether anything that computes is in training mode: wrappers always say so, and compute nothing."""
-    if not isinstance(model, torch.nn.Module):
-        return False
-    llm = getattr(getattr(model, "backbone", model), "llm", None)
-    parts = getattr(model, "parts", None)
-    return getattr(llm, "training", False) or (parts is not None and any(module.training for module in parts.modules()))
+    parts = (module for part in model.parts.values() for module in part.modules())
+    return model.backbone.llm.training or any(module.training for module in parts)
 
 
 @contextmanager
-def eval_mode(model: Any) -> Iterator[None]:
+def eval_mode(model: Model) -> Iterator[None]:
     """Without dropout and checkpointing for as long as it lasts: for samples in the middle of a training run."""
     training = [module for module in model.modules() if module.training] if _trains(model) else []
     for module in training:

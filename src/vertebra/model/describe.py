@@ -86,7 +86,7 @@ def describe(folder: str | Path) -> ModelFacts:
     source = find(folder)
     described, backbone = source.record.get("parts"), source.record.get("backbone")
     if described is None or backbone is None:
-        raise CheckpointError(f"`{source.name}` has no record of parts; expected a folder of `MultimodalModel.save`")
+        raise CheckpointError(f"`{source.name}` has no record of parts; expected a folder of `Model.save`")
     headers: dict[str, Any] = {}
     for file in weight_files(source.folder):
         headers.update(read_header(file))

@@ -26,7 +26,6 @@ from vertebra.backbone.saving import record as backbone_record
 from vertebra.backbone.source import MULTIMODAL, RECORD, find
 from vertebra.backbone.weights import mapped_tensors, parameters_on_meta
 from vertebra.errors import CheckpointError, ConfigError
-from vertebra.folders import require_free, write_whole
 from vertebra.model.encoders.kinds import part_from, part_record
 from vertebra.sequence.length import listed
 
@@ -34,19 +33,15 @@ SHARD = "5GB"
 PARTS = "parts."
 
 
-def save_model(model: Any, folder: Path, *, overwrite: bool, state: Mapping[str, Any] | None) -> Path:
-    """Write a model folder. `state`: its tensors, where somebody gathered them (sharded training)."""
+def write_model(model: Any, folder: Path, *, state: Mapping[str, Any] | None = None) -> None:
+    """The files of a model folder into one that exists. `state`: its tensors, where somebody gathered them (sharded)."""
     lazy = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
     if lazy and state is None:
         raise CheckpointError(f"{len(lazy)} tensors have no weights yet ({listed(lazy)}); load them before saving")
 
-    def write(part: Path) -> None:
-        tensors = {name: tensor.contiguous() for name, tensor in (state or model.state_dict()).items()}
-        save_torch_state_dict(tensors, part, max_shard_size=SHARD, metadata={"format": "pt"})
-        write_companions(model, part)
-
-    require_free(folder, overwrite=overwrite)
-    return write_whole(folder, write, replace=True)
+    tensors = {name: tensor.contiguous() for name, tensor in (state or model.state_dict()).items()}
+    save_torch_state_dict(tensors, folder, max_shard_size=SHARD, metadata={"format": "pt"})
+    write_companions(model, folder)
 
 
 def write_companions(model: Any, folder: Path) -> None:
@@ -54,7 +49,7 @@ def write_companions(model: Any, folder: Path) -> None:
     backbone = model.backbone
     config = {
         "model_type": MULTIMODAL,
-        "architectures": ["MultimodalModel"],
+        "architectures": ["VertebraModel"],
         "text_config": config_to_save(backbone.llm),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -86,7 +81,7 @@ def load_model(build: Callable[..., Any], where: str | Path, **options: Any) -> 
     described = source.record.get("parts")
     if described is None:
         what = "a backbone alone: use load_backbone" if source.record else "no model folder of ours (it has no record)"
-        raise CheckpointError(f"`{source.name}` is {what}; expected one that `MultimodalModel.save` wrote")
+        raise CheckpointError(f"`{source.name}` is {what}; expected one that `Model.save` wrote")
     if options.get("quantization") is not None:
         raise ConfigError("quantization packs weights while a plain checkpoint loads; save the backbone alone for that")
     runs = bool(options.get("inference_mode"))

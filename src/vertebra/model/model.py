@@ -1,4 +1,4 @@
-"""`MultimodalModel`: a backbone, and one part for each kind of outside embedding that enters its sequence.
+"""`Model`: a backbone, and one part for each kind of outside embedding that enters its sequence; it may have none.
 
     batch ──► encode ──► Injection ─┐   encoders and projectors, once a prompt
       │                             ▼
@@ -23,12 +23,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from vertebra.backbone.causal import HFCausalLLMBackbone
-from vertebra.errors import ConfigError, SequenceError, UnknownNameError
+from vertebra.backbone.interface import LLMBackbone
+from vertebra.errors import ConfigError, GenerationError, SequenceError, UnknownNameError
+from vertebra.folders import require_free, write_whole
 from vertebra.model.encoders.part import Part
 from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.encoding import AnyPart, encode_items, serving
-from vertebra.model.folder import load_model, save_model, share_once
+from vertebra.model.folder import load_model, share_once, write_model
 from vertebra.model.inject import Injection, inject, place
 from vertebra.model.inputs import whole_batch
 from vertebra.model.selected import Positions, head_outputs
@@ -41,22 +42,21 @@ from vertebra.sequence.masks import Attend, AttentionPlan, plan
 from vertebra.sequence.tokens import TokenSequence
 
 
-class MultimodalModel(nn.Module):
+class Model(nn.Module):
     """A backbone and its parts, by segment name; a part `image` also serves `image:wrist` unless that has its own."""
 
     accepts_loss_kwargs = True  # the Trainer then hands `num_items_in_batch` to `forward`
 
     def __init__(
         self,
-        backbone: HFCausalLLMBackbone,
+        backbone: LLMBackbone,
         parts: Mapping[str, AnyPart] | None = None,
         *,
         record: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        _check_widths(dict(parts or {}), backbone)
-        self.backbone = backbone
-        self.parts = nn.ModuleDict(dict(parts or {}))
+        self.backbone, self.parts = backbone, nn.ModuleDict(dict(parts or {}))
+        _check_widths(self.parts, backbone)  # type: ignore[arg-type]
         self.record = dict(record or {})
         """What else belongs to the model and is saved with it, as plain data (statistics of actions, say)."""
         share_once(self)
@@ -65,6 +65,20 @@ class MultimodalModel(nn.Module):
     def device(self) -> torch.device:
         """Where batches must be."""
         return self.backbone.llm.get_input_embeddings().weight.device
+
+    @property
+    def identifier(self) -> str:
+        """The name of its backbone."""
+        return self.backbone.identifier
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.backbone.tokenizer
+
+    @property
+    def context(self) -> int | None:
+        """Positions that a row may have; None: the model sets no limit."""
+        return getattr(self.backbone.llm.config, "max_position_embeddings", None)
 
     # From what people have to a batch
 
@@ -81,7 +95,9 @@ class MultimodalModel(nn.Module):
     def render(self, conversation: Conversation, **options: Any) -> TokenSequence:
         """A conversation in this model's prompt format, with this model's slots; options are those of `render`."""
         options = {"anchored": self.anchored, "sizes": self.sizes, "anchor": self.backbone.anchor, **options}
-        return render(conversation, self.backbone.prompt_builder_fn, self.backbone.tokenizer, **options)
+        form: Any = self.backbone.prompt_builder_fn
+        builder = form.of(self.tokenizer) if form.follows_tokenizer else form
+        return render(conversation, builder, self.tokenizer, **options)
 
     def prepare(self, items: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
         """One row's items as people have them (image files, lists of numbers) as arrays for `collate`."""
@@ -107,7 +123,7 @@ class MultimodalModel(nn.Module):
         packed row may be longer: its samples' positions begin anew, and it is they that the model has room for.
         """
         side = side or self.backbone.tokenizer.padding_side
-        limit = getattr(self.backbone.llm.config, "max_position_embeddings", None)
+        limit = self.context
         if limit is not None and all(int(sequence.position.max(initial=0)) < limit for sequence in sequences):
             limit = max([limit, *map(len, sequences)])
         options.setdefault("max_length", limit)
@@ -138,6 +154,22 @@ class MultimodalModel(nn.Module):
         if injection is None and (_has_slots(batch, start, stop) or (start == 0 and batch["features"])):
             injection = self.encode(batch)
         return inject(self.backbone.embed_input_ids(ids), injection, start=start)
+
+    def inputs(self, batch: Batch, start: int, stop: int, encoded: Injection | None) -> dict[str, torch.Tensor]:
+        """What the backbone is given for columns start:stop: embeddings where they have slots, else their ids."""
+        if encoded is None or not bool((encoded.where[:, start:stop] >= 0).any()):
+            return {"input_ids": batch["input_ids"][:, start:stop]}
+        return {"inputs_embeds": self.embed(batch, start=start, stop=stop, injection=encoded)}
+
+    def text(self, batch: Batch, encoded: Injection | None) -> torch.Tensor:
+        """[B, L]: where the token's own embedding stands, alone or with something added to it."""
+        own = batch["attention_mask"].bool()
+        if encoded is not None:
+            replaced = encoded.where[:, : batch.length] >= 0
+            if encoded.added is not None:
+                replaced = replaced & ~encoded.added[encoded.where[:, : batch.length]]
+            own[:, : replaced.shape[1]] &= ~replaced  # a new tensor: the mask's own is of whole numbers
+        return own
 
     # One forward
 
@@ -265,16 +297,33 @@ class MultimodalModel(nn.Module):
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model as one folder, whole or not at all."""
-        return save_model(self, Path(folder), overwrite=overwrite, state=None)
+        require_free(Path(folder), overwrite=overwrite)
+        return write_whole(Path(folder), self.write, replace=True)
+
+    def write(self, folder: Path) -> None:
+        """The files of `save` into a folder that exists."""
+        write_model(self, folder)
 
     def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Any] | None = None) -> Path:
         """`save` by the name that training code calls; an older folder of the same name is replaced."""
-        return save_model(self, Path(folder), overwrite=True, state=state_dict)
+        return write_whole(Path(folder), lambda part: write_model(self, part, state=state_dict), replace=True)
 
     @classmethod
-    def load(cls, folder: str | Path, **options: Any) -> MultimodalModel:
+    def load(cls, folder: str | Path, **options: Any) -> Model:
         """A model from its folder, to train, or to run with `inference_mode=True`; options are `load_backbone`'s."""
         return load_model(cls, folder, **options)
+
+
+def model_of(given: Any) -> Model:
+    """A model as it is; a backbone, anybody's, as a model without parts. Wrapping one changes and copies nothing."""
+    if isinstance(given, Model):
+        return given
+    if isinstance(given, LLMBackbone):
+        return Model(given)
+    raise GenerationError(
+        f"a {type(given).__name__} cannot be decoded; give a backbone (`load_backbone(…, inference_mode=True, "
+        "weights=True)`) or a Model"
+    )
 
 
 def _has_slots(batch: Batch, start: int, stop: int | None) -> bool:
@@ -292,7 +341,7 @@ def _cached(past: Any, batch: Batch) -> int:
     return start
 
 
-def _check_widths(parts: Mapping[str, AnyPart], backbone: HFCausalLLMBackbone) -> None:
+def _check_widths(parts: Mapping[str, AnyPart], backbone: LLMBackbone) -> None:
     width = backbone.embedding_width
     faults = [f"`{name}` makes embeddings of width {part.width}" for name, part in parts.items() if part.width != width]
     if faults:

@@ -58,30 +58,21 @@ def build_data(config: RunConfig, model: Any) -> RunData:
     if limit is not None and len(train) > limit:
         train = Picked(train, np.arange(limit))
         held_out = held_out and Picked(held_out, np.arange(min(len(held_out), limit)))
-    tokenizer = _tokenizer(model)
-    image = getattr(model, "parts", {})
-    features = ImageFeatures(image["image"].encoder.preparation) if "image" in image else None
+    features = ImageFeatures(model.parts["image"].encoder.preparation) if "image" in model.parts else None
     return RunData(
         train=train,
         held_out=held_out,
-        collator=Collator(int(tokenizer.pad_token_id), features=features),
+        collator=Collator(int(model.tokenizer.pad_token_id), features=features),
         shift=not config.data.for_encoder,
         capacity=_block(config, model),
     )
 
 
-def _tokenizer(model: Any) -> Any:
-    return model.backbone.tokenizer if hasattr(model, "backbone") else model.tokenizer
-
-
 def _block(config: RunConfig, model: Any) -> int:
     """Positions in a row: what is asked for, at most the model's context."""
-    if hasattr(model, "backbone"):
-        context = getattr(model.backbone.llm.config, "max_position_embeddings", None)
-        limit = min(config.model.max_length, context or config.model.max_length)
-    else:
-        limit = model.context
-    return block_size(_tokenizer(model), limit, config.data.block)
+    longest, context = config.model.max_length, model.context
+    limit = context if config.data.for_encoder else min(longest, context or longest)
+    return block_size(model.tokenizer, limit, config.data.block)
 
 
 def _tables(config: RunConfig, encoder: Any) -> tuple[Any, Any | None]:
@@ -115,7 +106,7 @@ def _apart(samples: Samples, held_out: float) -> tuple[Samples, Samples | None]:
 
 
 def _text(config: RunConfig, model: Any) -> tuple[Samples, Samples | None]:
-    tokenizer, size = _tokenizer(model), _block(config, model)
+    tokenizer, size = model.tokenizer, _block(config, model)
     table, other = _tables(config, TextEncoder(tokenizer))
     train: Samples = Blocks(table, size)
     held_out: Samples | None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vertebra import config as configs
 from vertebra import log
+from vertebra.backbone.source import RUN
 from vertebra.errors import ConfigError
 from vertebra.folders import PART
 from vertebra.training import checkpoint
@@ -20,8 +21,6 @@ from vertebra.training.lock import LOCK
 from vertebra.training.watching.metrics import METRICS
 from vertebra.training.watching.samples import SAMPLES
 
-RUN = "run.yaml"
-"""The resolved config; what tells a run's folder from any other."""
 _FREE = ("out:", "watch.", "save.", "data.workers:", "data.path:")
 """Settings that change nothing of what was trained; that the data is the same, its fingerprint says."""
 _LEFT = (".adapter.", ".model.", ".overwritten.")

@@ -20,7 +20,7 @@ from vertebra.backbone.head import Head, entering_head, head_held_back, head_of
 from vertebra.backbone.head_loss import LossRule, head_loss
 from vertebra.errors import SequenceError
 from vertebra.model.encoding import serving
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.sequence.batch import KEYS
 from vertebra.sequence.loss import Supervised, supervised_positions
 from vertebra.training.own_loss import LossFunction, loss_by, require_signature
@@ -90,7 +90,7 @@ class Learner(nn.Module):
         """Where several ranks train, parts that this batch has no items for take part with a zero: ranks that send
         gradients of different tensors would wait for each other, or add up what does not belong together."""
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if not (several and self.training and torch.is_grad_enabled() and isinstance(self.model, MultimodalModel)):
+        if not (several and self.training and torch.is_grad_enabled() and isinstance(self.model, Model)):
             return loss
         features = batch.get("features") or {}
         parts: Any = self.model.parts
@@ -103,7 +103,7 @@ class Learner(nn.Module):
 
     def _run(self, batch: dict[str, Any]) -> Any:
         inputs = {k: batch[k] for k in KEYS if k in batch}
-        if isinstance(self.model, MultimodalModel):
+        if isinstance(self.model, Model):
             return self.model(**inputs, return_loss=False, logits_to_keep=0)
         return self.model(**{k: v for k, v in inputs.items() if k not in ("targets", "weights")})
 
@@ -116,7 +116,7 @@ class Learner(nn.Module):
 
 def lm_of(model: Any) -> Any:
     """The Hugging Face model of a backbone, a multimodal model or a masked model."""
-    if isinstance(model, MultimodalModel):
+    if isinstance(model, Model):
         return model.backbone.llm
     return model.encoder if hasattr(model, "encoder") else model
 

@@ -23,7 +23,7 @@ from vertebra.errors import ConfigError
 from vertebra.model.encoders.part import Encoder
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part, new_queries
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model
 from vertebra.training.config import ImageConfig, RunConfig
 from vertebra.training.pairs import classes_of
 from vertebra.training.scale.start import Late, remember, scratch
@@ -66,13 +66,13 @@ def build_model(config: RunConfig, *, late: bool = False) -> nn.Module:
         parts["image"] = new_part(backbone, image_encoder(model.image), model.image.projector)
     if config.data.kind == "squares" and config.data.parallel:
         parts["action"] = new_queries(backbone, 2)
-    made = MultimodalModel(backbone, parts)
+    made = Model(backbone, parts)
     if waiting is not None:
         remember(made, waiting)
     return made
 
 
-def _started(config: RunConfig, *, late: bool) -> MultimodalModel:
+def _started(config: RunConfig, *, late: bool) -> Model:
     """A model folder to go on from; action slots join it where it has none yet."""
     model = config.model
     if not Path(str(model.start)).is_dir():
@@ -82,16 +82,16 @@ def _started(config: RunConfig, *, late: bool) -> MultimodalModel:
         )
     options: dict[str, Any] = {"attn": model.attn, "llm_max_length": model.max_length}
     if late:
-        started = MultimodalModel.load(str(model.start), inference_mode=True, **options)
+        started = Model.load(str(model.start), inference_mode=True, **options)
         waiting = _as_wanted(started, as_dtype(model.dtype))
         _cast_under_adapters(started, waiting, config)
         _made_to_train(started.backbone)
         started.train()
     else:
-        started = MultimodalModel.load(str(model.start), dtype=model.dtype, **options)
+        started = Model.load(str(model.start), dtype=model.dtype, **options)
     if config.data.kind == "squares" and config.data.parallel and "action" not in started.parts:
         parts: dict[str, Any] = {**started.parts, "action": new_queries(started.backbone, 2)}
-        started = MultimodalModel(started.backbone, parts, record=started.record)
+        started = Model(started.backbone, parts, record=started.record)
     if late:
         remember(started, waiting)
     return started
@@ -144,7 +144,7 @@ def mapped_weights(backbone: Any) -> tuple[Any, Late]:
     return _made_to_train(backbone), waiting
 
 
-def _as_wanted(model: MultimodalModel, dtype: torch.dtype) -> Late:
+def _as_wanted(model: Model, dtype: torch.dtype) -> Late:
     """A mapped model whose tables have the type that is wanted, and the rest of it later."""
     for matrix in matrices(model.backbone.llm):
         matrix.parameter.data = matrix.parameter.data.to(dtype)

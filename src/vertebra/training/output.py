@@ -76,14 +76,10 @@ def write_model(
 ) -> None:
     """The files of a model folder, or of an adapter's, with what is known of its training."""
     if adapter is not None:
-        write_adapter(model, adapter, part, extra={"record": getattr(model, "record", {})})
-    elif hasattr(model, "backbone"):
-        inner = (model if len(model.parts) else model.backbone).save(part / "inner")
-        for path in inner.iterdir():
-            path.rename(part / path.name)
-        inner.rmdir()
+        write_adapter(model, adapter, part)
     else:
-        model.save_pretrained(part)
+        alone = not model.parts and not config.data.for_encoder  # a backbone's plain folder, which others load too
+        (model.backbone if alone else model).write(part)
     training = part / "training"
     training.mkdir()
     configs.write(config, training / "run.yaml")
@@ -99,7 +95,7 @@ def answers(model: Any, config: RunConfig) -> list[dict[str, str]]:
         data = config.data
         held_out = Squares(model, 4, seed=config.seed + 1, parallel=data.parallel, shuffled=data.shuffled_images)
         return shown(model, held_out, 4)
-    if not config.watch.samples or not hasattr(model, "backbone"):
+    if not config.watch.samples or config.data.for_encoder:
         return []
     from vertebra.decode.call import generate
 

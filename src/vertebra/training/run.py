@@ -176,12 +176,12 @@ class Prepared:
     @classmethod
     def of(cls, config: RunConfig) -> Prepared:
         rank, world = _rank(), int(os.environ.get("WORLD_SIZE", "1"))
-        model = build_model(config, late=config.parallel.kind == "fsdp" and world > 1)
+        model: Any = build_model(config, late=config.parallel.kind == "fsdp" and world > 1)
         data = build_data(config, model)
         check_size(data, config, world)
         adapter = choose(model, config.tune, seed=config.seed)
         if config.optim.checkpointing:
-            _checkpointing(model)
+            model.enable_gradient_checkpointing()
         loader = data.loader(config, rank=rank, world=world)
         steps = steps_of(loader, steps=config.steps, epochs=config.epochs, accumulate=config.optim.accumulate)
         log.info(as_text(what_trains(model)))
@@ -269,18 +269,7 @@ def signature_of(model: Any) -> str:
     shapes = hashlib.sha256()
     for name, parameter in model.named_parameters():
         shapes.update(f"{name} {tuple(parameter.shape)} {parameter.requires_grad};".encode())
-    backbone = getattr(model, "backbone", None)
-    name = backbone.identifier if backbone is not None else type(getattr(model, "encoder", model)).__name__
-    return f"{name}/{shapes.hexdigest()[:16]}"
-
-
-def _checkpointing(model: Any) -> None:
-    from vertebra.compat import enable_checkpointing
-
-    if hasattr(model, "enable_gradient_checkpointing"):
-        model.enable_gradient_checkpointing()
-    else:
-        enable_checkpointing(model.encoder)
+    return f"{model.identifier}/{shapes.hexdigest()[:16]}"
 
 
 def _dry(config: RunConfig, loss: LossFunction | None = None) -> Outcome:

@@ -34,7 +34,7 @@ from vertebra.errors import CheckpointError, ConfigError, VertebraError
 from vertebra.folders import require_free, write_whole
 from vertebra.model.describe import holds_parts
 from vertebra.model.encoders.kinds import part_from, part_record
-from vertebra.model.model import MultimodalModel
+from vertebra.model.model import Model, model_of
 from vertebra.reading import reading
 from vertebra.tune.choose import is_adapter
 from vertebra.tune.fingerprint import BasePrint, base_print, check_base
@@ -72,12 +72,12 @@ def write_adapter(model: Any, adapter: Adapter, folder: Path, *, extra: Mapping[
             config.base_model_name_or_path = parts.backbone.hf_hub_path
         config.save_pretrained(inside)
         config.inference_mode, config.base_model_name_or_path = was
-    brought = _brought(model)
+    brought = _brought(parts)
     trains = {n for n, p in model.named_parameters() if p.requires_grad} | set(adapter.trained)
     trained = [n for n, _ in model.named_parameters() if n in trains and not is_adapter(n)]
     _save({n: p for n, p in model.named_parameters() if n in trained and _part_of(n) not in brought}, folder / TRAINED)
-    _save(_whole_parts(model, brought), folder / PARTS)
-    about: dict[str, Any] = {"record": getattr(model, "record", {}), **(extra or {})}
+    _save(_whole_parts(parts, brought), folder / PARTS)
+    about: dict[str, Any] = {"record": parts.record, **(extra or {})}
     if parts.backbone is not None:
         about |= record(parts.backbone)
         save_tokenizer(parts.backbone.tokenizer, folder)
@@ -87,7 +87,7 @@ def write_adapter(model: Any, adapter: Adapter, folder: Path, *, extra: Mapping[
         "roots": list(adapter.roots),
         "head_bias": not forgets_bias(parts.lm),
         "trained": trained,
-        "parts": {name: part_record(model.parts[name]) for name in brought},
+        "parts": {name: part_record(parts.outside[name]) for name in brought},
     }
     (folder / RECORD).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
 
@@ -122,9 +122,9 @@ def load_adapter(
         prepared = _prepared(parts, found, brought, who)
         rows = None if found.about else rows_without_pads(parts.backbone)
         roots = {root: _put_on(parts, root, inside, trainable, rows) for root, inside in found.roots.items()}
-        full = _spelled(model, found.told.get("trained", ())) if found.about else _trained_by_peft(model, parts.lm)
+        full = _spelled(parts, found.told.get("trained", ())) if found.about else _trained_by_peft(model, parts.lm)
         if found.about:
-            _load_trained(model, found.folder, [n for n in full if _part_of(n) not in brought], who=who)
+            _load_trained(parts, found.folder, [n for n in full if _part_of(n) not in brought], who=who)
     _with_bias(parts.lm, found.told, who)
     for parameter_name, parameter in model.named_parameters():
         parameter.requires_grad_(trainable and (is_adapter(parameter_name) or parameter_name in full))
@@ -132,8 +132,7 @@ def load_adapter(
         root.eval()
     if parts.backbone is not None:
         parts.backbone.name = who
-    if hasattr(model, "record"):
-        model.record.update(found.about.get("record", {}))
+    parts.record.update(found.about.get("record", {}))
     known = ("format", "backbone", "versions", "adapter")
     about = {k: v for k, v in found.about.items() if k not in known}
     return model, Adapter(roots=roots, base=prepared, trained=tuple(full), about=about)
@@ -222,11 +221,11 @@ def _with_bias(lm: Any, about: Mapping[str, Any], who: str) -> None:
         )
 
 
-def _load_trained(model: Any, folder: Path, names: Collection[str], *, who: str) -> None:
+def _load_trained(parts: Parts, folder: Path, names: Collection[str], *, who: str) -> None:
     """Fill what was trained in full; the record names it, so that nothing can be missing or left over."""
     tensors = _read(folder / TRAINED)
-    tensors = dict(zip(_spelled(model, tensors), tensors.values(), strict=True))
-    named = dict(model.named_parameters())
+    tensors = dict(zip(_spelled(parts, tensors), tensors.values(), strict=True))
+    named = dict(parts.model.named_parameters())
     faults = [f"`{name}` is missing" for name in sorted(names) if name not in tensors]
     for name, tensor in tensors.items():
         if name not in named or name not in names:
@@ -243,12 +242,10 @@ def _load_trained(model: Any, folder: Path, names: Collection[str], *, who: str)
             named[name].copy_(tensor)
 
 
-def _spelled(model: Any, names: Iterable[str]) -> list[str]:
+def _spelled(parts: Parts, names: Iterable[str]) -> list[str]:
     """Names of a backbone's tensors as this model has them: it may stand alone, or be part of a model."""
-    alone = hasattr(model, "llm")
-    if alone:
-        return [name.removeprefix("backbone.") for name in names]
-    return [f"backbone.{name}" if name.startswith("llm.") else name for name in names]
+    plain = [name.removeprefix("backbone.") for name in names]
+    return [parts.prefix + name if name.startswith("llm.") else name for name in plain]
 
 
 def _loaded(base: Any, options: Mapping[str, Any]) -> Any:
@@ -256,16 +253,16 @@ def _loaded(base: Any, options: Mapping[str, Any]) -> Any:
         if options:
             raise ConfigError(f"{', '.join(options)}: the base is loaded already; give these where it is loaded")
         return base
-    return MultimodalModel.load(base, **options) if holds_parts(base) else load_backbone(base, **options)
+    return Model.load(base, **options) if holds_parts(base) else load_backbone(base, **options)
 
 
-def _brought(model: Any) -> list[str]:
-    """The parts of a model that the folder of its base does not hold, so that the adapter's must."""
-    if not len(getattr(model, "parts", ())):
+def _brought(parts: Parts) -> list[str]:
+    """What fills slots and the folder of the base does not hold, so that the adapter's must."""
+    if not parts.outside:
         return []
-    where = Path(getattr(model.backbone, "hf_hub_path", "")) / RECORD
+    where = Path(getattr(parts.backbone, "hf_hub_path", "")) / RECORD
     held = read_json(where).get("parts", {}) if where.is_file() else {}
-    return [name for name in model.parts if name not in held]
+    return [name for name in parts.outside if name not in held]
 
 
 def _part_of(name: str) -> str:
@@ -274,12 +271,12 @@ def _part_of(name: str) -> str:
     return rest.partition(".")[0] if first == "parts" else ""
 
 
-def _whole_parts(model: Any, brought: Collection[str]) -> dict[str, torch.Tensor]:
+def _whole_parts(parts: Parts, brought: Collection[str]) -> dict[str, torch.Tensor]:
     """Every tensor of these parts by its name without an adapter."""
     return {
         f"parts.{name}.{key.replace('.base_layer.', '.')}": tensor
         for name in brought
-        for key, tensor in model.parts[name].state_dict().items()
+        for key, tensor in parts.outside[name].state_dict().items()
         if not is_adapter(f".{key}")
     }
 
@@ -288,8 +285,7 @@ def _with_parts(model: Any, folder: Path, described: Mapping[str, Any], who: str
     """The base with the parts that the adapter's folder brings, filled; and their names."""
     if not described:
         return model, []
-    if hasattr(model, "llm"):
-        model = MultimodalModel(model, {})
+    model = model_of(model)
     for name, entry in described.items():
         if name not in model.parts:
             model.parts[name] = part_from(entry, where=f"part `{name}` of `{who}`").to(

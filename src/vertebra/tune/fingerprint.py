@@ -50,7 +50,7 @@ def base_print(parts: Any, *, rows: int | None = None) -> BasePrint:
         name=str(getattr(parts.backbone, "identifier", type(lm).__name__)),
         light=_digest([*light, *_shapes(lm)]),
         quantized=any(not (p.is_floating_point() or p.is_complex()) for _, p in named),
-        parts={name: _digest(part.state_dict().items()) for name, part in getattr(parts.model, "parts", {}).items()},
+        parts={name: _digest(part.state_dict().items()) for name, part in parts.outside.items()},
     )
 
 

@@ -194,13 +194,14 @@ def _add(layer: Any) -> bool:
 @torch.no_grad()
 def probe_logits(model: Any) -> list[torch.Tensor]:
     """The logits of fixed probe texts, in fp32; of a multimodal model also of items that its encoders sample."""
-    backbone: Any = parts_of(model).backbone
+    parts = parts_of(model)
+    backbone: Any = parts.backbone
     found = []
     for text in PROBES:
         ids = backbone.tokenizer(text).input_ids[:64]
         logits = backbone(input_ids=torch.tensor([ids], device=backbone.device), use_cache=False).logits
         found.append(logits[0].float())
-    if len(getattr(model, "parts", ())):
+    if parts.outside:
         found.append(model(**_sampled(model), return_loss=False, logits_to_keep=0).logits[0].float())
     return found
 
@@ -239,10 +240,7 @@ def _cast(model: Any, dtype: torch.dtype) -> None:
 
 
 def _fill(part: Path, model: Any, base: str | Path, digest: str, loaded: Adapter) -> None:
-    inner = model.save(part / "model")
-    for path in inner.iterdir():
-        path.rename(part / path.name)
-    inner.rmdir()
+    model.write(part)
     about = read_json(part / RECORD)
     earlier = read_json(Path(base) / RECORD).get("merged", []) if (Path(base) / RECORD).is_file() else []
     about |= {name: value for name, value in loaded.about.items() if name not in about}

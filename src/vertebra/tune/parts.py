@@ -1,12 +1,14 @@
 """The parts of a model that can be trained apart: language model, encoders ("vision"), projectors, heads.
 
-A backbone alone has one part; a multimodal model has an encoder and a projector for each kind of outside embedding,
-and learned queries, which count as heads. An encoder that comes without knowledge (boxes, patches) is kept apart from
-those that are pretrained: it trains wherever its projector does. Any other module is a language model of its own.
+A backbone alone has one part; a `Model` has an encoder and a projector for each kind of outside embedding, and learned
+queries, which count as heads. An encoder that comes without knowledge (boxes, patches) is kept apart from
+those that are pretrained: it trains wherever its projector does. Any other module is a language model of its own. Which kind
+of model it is, is asked here and nowhere else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +26,12 @@ class Parts:
     """The backbone with its tokenizer; None for a module that is none of ours."""
     lm: Any
     """The Hugging Face model itself, head included."""
+    outside: Mapping[str, Any] = field(default_factory=dict)
+    """What fills slots, by segment; nothing for a language model alone."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """What else belongs to the model, as plain data."""
+    prefix: str = ""
+    """What the names of the backbone's tensors begin with in the model."""
     vision: dict[str, nn.Module] = field(default_factory=dict)
     """Pretrained encoders."""
     scratch: dict[str, nn.Module] = field(default_factory=dict)
@@ -61,18 +69,25 @@ class Parts:
     @property
     def untrained(self) -> list[str]:
         """Projectors that are bit for bit as they were drawn: nothing has trained them yet."""
-        parts = getattr(self.model, "parts", {})
-        return [name for name in self.projector if parts[name.split(".")[1]].untrained]
+        return [name for name in self.projector if self.outside[name.split(".")[1]].untrained]
 
 
 def parts_of(model: Any) -> Parts:
-    """The parts of a backbone, of a multimodal model, or of any other module."""
+    """The parts of a backbone, of a `Model` (or its outline), or of any other module."""
     if hasattr(model, "llm"):
         return Parts(model=model, backbone=model, lm=model.llm)
-    backbone = getattr(model, "backbone", None)
-    plain = model if hasattr(model, "get_input_embeddings") else getattr(model, "encoder", model)
-    found = Parts(model=model, backbone=backbone, lm=plain if backbone is None else backbone.llm)
-    for name, part in getattr(model, "parts", {}).items():
+    if not hasattr(model, "backbone"):
+        lm = model if hasattr(model, "get_input_embeddings") else getattr(model, "encoder", model)
+        return Parts(model=model, backbone=None, lm=lm)
+    found = Parts(
+        model=model,
+        backbone=model.backbone,
+        lm=model.backbone.llm,
+        outside=model.parts,
+        record=model.record,
+        prefix="backbone.",
+    )
+    for name, part in model.parts.items():
         if isinstance(getattr(part, "encoder", None), nn.Module):
             kind = found.vision if getattr(part.encoder, "pretrained", True) else found.scratch
             _keep(kind, f"parts.{name}.encoder", part.encoder)

@@ -12,31 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from vertebra.compat import bars_only_in_terminals
-from vertebra.data.encode.masked_model import context_of, encoder_tokenizer
+from vertebra.data.encode.masked_model import EncoderModel, encoder_tokenizer
 from vertebra.data.read.labels import Labels
 from vertebra.errors import BackboneError, ConfigError, DataError
 from vertebra.sequence.loss import sequence_loss
 
 
-class PairClassifier(nn.Module):
-    """An encoder with a head of classes, and its tokenizer."""
-
-    accepts_loss_kwargs = True  # `num_items_in_batch` is honored: the trainer need not scale the loss again
+class PairClassifier(EncoderModel):
+    """An encoder with a head of classes."""
 
     def __init__(self, encoder: Any, tokenizer: Any, labels: Labels) -> None:
-        super().__init__()
-        self.encoder, self.tokenizer, self.labels = encoder, tokenizer, labels
-        self.config = encoder.config
-        self._uses_types = "token_type_ids" in tokenizer.model_input_names
-
-    @property
-    def context(self) -> int:
-        """The longest sequence that it can read."""
-        return context_of(self.config)
+        super().__init__(encoder, tokenizer)
+        self.labels = labels
 
     def forward(
         self,
@@ -75,12 +65,6 @@ class PairClassifier(nn.Module):
             found.append((names[int(best.indices)], float(best.values)))
         self.train(was)
         return found
-
-    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
-        """A plain Hugging Face folder that any other code loads."""
-        with bars_only_in_terminals():
-            self.encoder.save_pretrained(folder, **options)
-            self.tokenizer.save_pretrained(folder)
 
 
 def load_classifier(

@@ -6,9 +6,10 @@ without shift, and saves a plain Hugging Face folder. It decodes nothing: every 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
 from vertebra.backbone.source import find
 from vertebra.backbone.tiny import TINY_ENCODERS, tiny_checkpoint
-from vertebra.compat import bars_only_in_terminals
+from vertebra.compat import bars_only_in_terminals, enable_checkpointing
 from vertebra.data.encode.masks import mask_id
 from vertebra.errors import BackboneError, DataError, TooLongError
 from vertebra.sequence.loss import sequence_loss
@@ -35,22 +36,50 @@ class Filled:
     """For each mask the likeliest tokens, with their probabilities."""
 
 
-class MaskedLM(nn.Module):
-    """An encoder with its masked-language head, and its tokenizer."""
+class EncoderModel(nn.Module):
+    """An encoder with a head of its own, and its tokenizer: what training asks of any model, a `Model` too."""
 
     accepts_loss_kwargs = True  # `num_items_in_batch` is honored: the trainer need not scale the loss again
+    parts: Mapping[str, Any] = MappingProxyType({})
+    """Nothing enters from outside."""
 
     def __init__(self, encoder: Any, tokenizer: Any) -> None:
         super().__init__()
         self.encoder, self.tokenizer = encoder, tokenizer
         self.config = encoder.config
-        self.mask_id = mask_id(tokenizer)
         self._uses_types = "token_type_ids" in tokenizer.model_input_names
+
+    @property
+    def identifier(self) -> str:
+        """What checkpoints call it."""
+        return type(self.encoder).__name__
 
     @property
     def context(self) -> int:
         """The longest sequence that it can read."""
         return context_of(self.config)
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in the backward pass."""
+        enable_checkpointing(self.encoder)
+
+    def write(self, folder: Path) -> None:
+        """The files of a plain Hugging Face folder that any other code loads."""
+        self.save_pretrained(folder)
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
+        """The same by the name that training code calls."""
+        with bars_only_in_terminals():
+            self.encoder.save_pretrained(folder, **options)
+            self.tokenizer.save_pretrained(folder)
+
+
+class MaskedLM(EncoderModel):
+    """An encoder with its masked-language head."""
+
+    def __init__(self, encoder: Any, tokenizer: Any) -> None:
+        super().__init__(encoder, tokenizer)
+        self.mask_id = mask_id(tokenizer)
 
     def forward(
         self,
@@ -114,12 +143,6 @@ class MaskedLM(nn.Module):
         ]
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return Filled(text, ids.tolist(), at.tolist(), guesses)
-
-    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
-        """A plain Hugging Face folder that any other code loads."""
-        with bars_only_in_terminals():
-            self.encoder.save_pretrained(folder, **options)
-            self.tokenizer.save_pretrained(folder)
 
 
 def context_of(config: Any) -> int:

@@ -82,7 +82,7 @@ def answer(
 ) -> Generation:
     """The library's output in our words."""
     new = out.sequences[:, prompt_in_it:]
-    tokenizer = begun.source.backbone.tokenizer
+    tokenizer = begun.model.backbone.tokenizer
     rows = [_row(ids, eos, pad_id, settings, tokenizer, cut_short=begun.cut_short) for ids in new.tolist()]
     return Generation(
         tokens=[ids for ids, _ in rows],

@@ -24,15 +24,17 @@ from vertebra.decode.settings import Settings
 from vertebra.decode.start import Start, start
 from vertebra.decode.state import cache as caches
 from vertebra.decode.state.decoding import DecodeState
+from vertebra.decode.state.inputs import encoded
 from vertebra.decode.state.prefill import prefill
 from vertebra.errors import GenerationError
+from vertebra.model.model import Model
 
 _OURS_ALONE = ("stop", "attend", "compile", "keep_state")
 # What our rules do before the library shapes and draws; the rest of the settings has the library's own names.
 _THEIRS = ("do_sample", "temperature", "top_k", "top_p", "min_p", "renormalize_logits", "max_time")
 
 
-def generate_hf(model: Any, prompt: Any, settings: Settings) -> Generation:
+def generate_hf(model: Model, prompt: Any, settings: Settings) -> Generation:
     """One call of Hugging Face's engine."""
     _refuse(settings)
     begun = start(model, prompt, settings)
@@ -48,7 +50,7 @@ def generate_hf(model: Any, prompt: Any, settings: Settings) -> Generation:
         stack.enter_context(_seeded(settings))
         stack.enter_context(log.watching(llm))
         if settings.output_attentions and begun.language.facts.kernel != "eager":
-            stack.enter_context(begun.source.backbone.kernel("eager"))
+            stack.enter_context(begun.model.backbone.kernel("eager"))
         try:
             out = llm.generate(**inputs, **call.arguments)
         except (ValueError, TypeError, NotImplementedError, ImportError) as error:
@@ -98,13 +100,13 @@ def _refuse_here(settings: Settings, begun: Start) -> None:
         )
 
 
-def _inputs(model: Any, begun: Start, settings: Settings) -> dict[str, Any]:
+def _inputs(model: Model, begun: Start, settings: Settings) -> dict[str, Any]:
     """Ids or embeddings, the mask, and a cache where there is one."""
     state, batch = begun.state, begun.batch
     if state is None and (begun.layout.plain or _says_it_all(begun)):
-        encoded = begun.source.encode(batch)
+        kept = encoded(begun.model, batch)
         with torch.inference_mode():
-            inputs: dict[str, Any] = dict(begun.source.inputs(batch, 0, batch.length, encoded))
+            inputs: dict[str, Any] = dict(begun.model.inputs(batch, 0, batch.length, kept))
         cache = _cache(begun, settings)
         if cache is not None:
             inputs["past_key_values"] = cache
@@ -178,7 +180,7 @@ class _Call:
 
     @classmethod
     def of(cls, begun: Start, settings: Settings) -> _Call:
-        backbone, vocabulary = begun.source.backbone, begun.language.num_logits
+        backbone, vocabulary = begun.model.backbone, begun.language.num_logits
         eos = backbone.eos_token_ids if settings.eos_token_id is None else settings.eos_token_id
         eos = check_ids(eos, vocabulary, "eos_token_id")
         pad_id = backbone.pad_token_id if settings.pad_token_id is None else settings.pad_token_id

@@ -17,6 +17,7 @@ from vertebra.decode.choose.history import History
 from vertebra.decode.choose.sampling import NEVER, Context, Rule, Space, needs_history, rules_of
 from vertebra.decode.settings import Settings
 from vertebra.decode.start import Start
+from vertebra.decode.state.inputs import encoded
 from vertebra.errors import GenerationError
 
 
@@ -25,10 +26,10 @@ class OurRules(LogitsProcessor):
 
     def __init__(self, begun: Start, rules: list[Rule], follower: Follower | None, *, reads: bool) -> None:
         self._rules, self._follower, self._reads = rules, follower, reads
-        self._vocabulary, self._pad = begun.language.num_logits, begun.source.backbone.pad_token_id
+        self._vocabulary, self._pad = begun.language.num_logits, begun.model.backbone.pad_token_id
         self._ids = begun.batch["input_ids"]
         state = begun.state
-        self._text = begun.source.text(begun.batch, begun.source.encode(begun.batch)) if state is None else state.text
+        self._text = begun.model.text(begun.batch, encoded(begun.model, begun.batch)) if state is None else state.text
         self._columns: int | None = None
 
     @classmethod
@@ -51,7 +52,7 @@ class OurRules(LogitsProcessor):
         if settings.constraint is not None:
             follower = settings.constraint.follow(
                 begun.batch.rows,
-                tokenizer=begun.source.backbone.tokenizer,
+                tokenizer=begun.model.backbone.tokenizer,
                 vocabulary=vocabulary,
                 ends=eos,
                 steps=begun.most,

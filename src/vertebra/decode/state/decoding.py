@@ -23,10 +23,11 @@ from vertebra.decode.state.checks import check_prompt
 from vertebra.decode.state.column_facts import Layout
 from vertebra.decode.state.columns import Piece, cut_columns, joined, with_steps
 from vertebra.decode.state.compiled import CompiledStep
+from vertebra.decode.state.inputs import encoded, inputs_of
 from vertebra.decode.state.language import LAST, Language, Seen, Want
-from vertebra.decode.state.source import Source, inputs_of
 from vertebra.decode.state.step_masks import StepMasks
 from vertebra.errors import GenerationError, TooLongError
+from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.masks import SLIDING, Attend, plan
 
@@ -51,7 +52,7 @@ class DecodeState:
 
     def __init__(
         self,
-        source: Source,
+        model: Model,
         language: Language,
         batch: Batch,
         cache: Any,
@@ -62,7 +63,7 @@ class DecodeState:
         attend: Attend | None = None,
         pieces: list[Piece] | None = None,
     ) -> None:
-        self.source, self.language, self.cache, self.attend = source, language, cache, attend
+        self.model, self.language, self.cache, self.attend = model, language, cache, attend
         self.length = length
         """Columns in the cache."""
         self.seen: Seen | None = None
@@ -73,7 +74,7 @@ class DecodeState:
         """What runs the steps, where they are compiled."""
         self._given = batch
         self._layout = layout
-        self._pieces = pieces if pieces is not None else [Piece(0, batch, source.encode(batch))]
+        self._pieces = pieces if pieces is not None else [Piece(0, batch, encoded(model, batch))]
         self._tail: list[tuple[torch.Tensor, torch.Tensor | None]] = []  # the steps since, not yet joined to the given
         self._whole: Batch | None = None  # both together, where somebody has asked
         self._masks: StepMasks | None = None
@@ -119,7 +120,7 @@ class DecodeState:
     def text(self) -> torch.Tensor:
         """[B, L]: which columns hold a token of their own, as opposed to padding and slots."""
         batch = self.batch
-        parts = [self.source.text(piece.batch, piece.encoded) for piece in self.pieces]
+        parts = [self.model.text(piece.batch, piece.encoded) for piece in self.pieces]
         return torch.cat(parts, 1)[:, : batch.length] & batch["attention_mask"].bool()
 
     def note(self, tokens: torch.Tensor, *, live: torch.Tensor | None = None) -> None:
@@ -178,11 +179,11 @@ class DecodeState:
     def give(self, sequences: Any, features: Any = None) -> Batch:
         """The same without computing them yet, which `advance` does; the new columns."""
         batch = self._join()
-        whole, chunk = joined(batch, self.layout, sequences, features, pad_id=self.source.backbone.pad_token_id)
+        whole, chunk = joined(batch, self.layout, sequences, features, pad_id=self.model.backbone.pad_token_id)
         layout = Layout(whole)
         check_prompt(whole, layout, self.language)
         self._match_windows(layout.counts_by_column)
-        piece = Piece(batch.length, chunk, self.source.encode(chunk))
+        piece = Piece(batch.length, chunk, self.model.encode(chunk))
         self._given = whole
         self._pieces.append(piece)
         self._changed()
@@ -205,7 +206,7 @@ class DecodeState:
         with torch.inference_mode():
             cache = caches.fork(self.cache, index)
         new = DecodeState(
-            self.source,
+            self.model,
             self.language,
             batch,
             cache,
@@ -273,7 +274,7 @@ class DecodeState:
 
     def inputs(self, start: int, stop: int) -> dict[str, torch.Tensor]:
         """Inputs of columns start:stop."""
-        return inputs_of(self.source, self.pieces, start, stop)
+        return inputs_of(self.model, self.pieces, start, stop)
 
     def _key_sizes(self, queries: int) -> dict[str, tuple[int, int]]:
         """Which keys the cache will hand to attention, by layer type."""

@@ -15,8 +15,8 @@ from vertebra.decode.state.column_facts import Layout
 from vertebra.decode.state.columns import as_batch
 from vertebra.decode.state.decoding import DecodeState
 from vertebra.decode.state.language import LAST, Language, Seen, Want, language_of
-from vertebra.decode.state.source import Source, source_of
 from vertebra.errors import ConfigError, GenerationError, UnknownNameError
+from vertebra.model.model import Model, model_of
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.masks import Attend
 
@@ -42,14 +42,14 @@ def prefill(
     all), or a transformers cache that holds the first columns. `trimmable`: keep what windowed layers would drop.
     `chunk`: at most so many columns in a pass. `upto`: only the first columns; `advance()` computes the rest.
     """
-    source = source_of(model)
-    language = language_of(source.backbone)
-    batch, layout = as_batch(batch, source.backbone, language.device)
+    model = model_of(model)
+    language = language_of(model.backbone)
+    batch, layout = as_batch(batch, model.backbone, language.device)
     check_prompt(batch, layout, language)
     if chunk is not None and chunk < 1:
         raise ConfigError(f"chunk is {chunk}; expected 1 or more columns in a pass")
     return begin(
-        source,
+        model,
         language,
         batch,
         layout,
@@ -64,7 +64,7 @@ def prefill(
 
 
 def begin(
-    source: Source,
+    model: Model,
     language: Language,
     batch: Batch,
     layout: Layout,
@@ -83,7 +83,7 @@ def begin(
         raise GenerationError(f"upto is {upto}; expected 1 to {batch.length}, the columns of the batch")
     if want.attentions and chunk is not None and chunk < stop:
         raise ConfigError("attentions of a prompt in chunks have no common shape; leave `chunk` out, or the attentions")
-    state = _empty(source, language, batch, layout, cache, max_length=max_length, trimmable=trimmable, attend=attend)
+    state = _empty(model, language, batch, layout, cache, max_length=max_length, trimmable=trimmable, attend=attend)
     shown: list[Seen] = []
     while state.length < stop:
         last = stop if chunk is None else min(stop, state.length + chunk)
@@ -96,7 +96,7 @@ def begin(
 
 
 def _empty(
-    source: Source,
+    model: Model,
     language: Language,
     batch: Batch,
     layout: Layout,
@@ -121,7 +121,7 @@ def _empty(
         else:
             room = max(max_length or 0, batch.length + caches.ROOM)
             made = caches.growing(language.layers, config, trimmable=trimmable, room=room)
-        return DecodeState(source, language, batch, made, layout=layout, static_length=static_length, attend=attend)
+        return DecodeState(model, language, batch, made, layout=layout, static_length=static_length, attend=attend)
     check_cache(cache, batch, language)
     made = caches.adopt(cache, trimmable=trimmable)
     length = int(made.get_seq_length())
@@ -132,5 +132,5 @@ def _empty(
             caches.trim(made, length - 1)
         length -= 1
     return DecodeState(
-        source, language, batch, made, layout=layout, length=length, static_length=static_length, attend=attend
+        model, language, batch, made, layout=layout, length=length, static_length=static_length, attend=attend
     )

@@ -13,8 +13,9 @@ import torch
 
 from vertebra.decode.state.column_facts import Layout
 from vertebra.decode.state.decoding import Pass
+from vertebra.decode.state.inputs import encoded
 from vertebra.decode.state.language import LAST, Language, Seen, Want
-from vertebra.decode.state.source import Source
+from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.masks import Attend, plan
 
@@ -26,7 +27,7 @@ class UncachedState:
 
     def __init__(
         self,
-        source: Source,
+        model: Model,
         language: Language,
         batch: Batch,
         *,
@@ -34,11 +35,11 @@ class UncachedState:
         attend: Attend | None = None,
         want: Want = LAST,
     ) -> None:
-        self.source, self.language, self.batch, self.attend = source, language, batch, attend
+        self.model, self.language, self.batch, self.attend = model, language, batch, attend
         self.passes: list[Pass] = []
         # rows that are plain stay so: what is appended goes on as they do
         self._plain = (Layout(batch) if layout is None else layout).plain
-        self._encoded = source.encode(batch)
+        self._encoded = encoded(model, batch)
         self._compute("prefill", want)
 
     @property
@@ -51,7 +52,7 @@ class UncachedState:
 
     @property
     def text(self) -> torch.Tensor:
-        return self.source.text(self.batch, self._encoded)
+        return self.model.text(self.batch, self._encoded)
 
     @torch.inference_mode()
     def step(self, tokens: torch.Tensor, *, live: torch.Tensor | None = None, want: Want = LAST) -> torch.Tensor:
@@ -60,7 +61,7 @@ class UncachedState:
         return self.seen.logits  # type: ignore[return-value]
 
     def fork(self, rows: Sequence[int]) -> UncachedState:
-        return UncachedState(self.source, self.language, self.batch.select(list(rows)), attend=self.attend)
+        return UncachedState(self.model, self.language, self.batch.select(list(rows)), attend=self.attend)
 
     @torch.inference_mode()
     def _compute(self, kind: str, want: Want) -> None:
@@ -71,7 +72,7 @@ class UncachedState:
         if self.attend is not None or not self._plain:
             planned = plan(batch, language.facts, dtype=language.dtype, attend=self.attend)
             mask, positions, cache = planned.attention_mask, planned.position_ids, None
-        inputs = self.source.inputs(batch, 0, batch.length, self._encoded)
+        inputs = self.model.inputs(batch, 0, batch.length, self._encoded)
         self.seen: Seen = language.run(inputs, mask, positions, cache, want)
         seconds = time.perf_counter() - begin
         self.passes.append(Pass(kind=kind, rows=batch.rows, columns=batch.length, cached=0, seconds=seconds))

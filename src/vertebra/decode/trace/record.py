@@ -1,6 +1,6 @@
 """What really happens in a call of decoding, noted while it happens: passes, the modules they run, the inputs they got.
 
-A `Recorder` looks over the shoulder of the engine's own objects: it stands in for the source and the language model of
+A `Recorder` looks over the shoulder of the engine's own objects: it stands in for the model and the language model of
 one call and hands everything on, and hooks tell it which modules run and for how long. It decides nothing.
 """
 
@@ -78,8 +78,8 @@ class Recorder:
 
     def watched(self, begun: Start) -> Start:
         """The same start, with this recorder in between."""
-        source = _WatchedSource(begun.source, self)
-        return replace(begun, source=source, language=_WatchedLanguage(begun.language, self))
+        model: Any = _WatchedModel(begun.model, self)
+        return replace(begun, model=model, language=_WatchedLanguage(begun.language, self))
 
     @contextmanager
     def hooks(self, backbone: Any) -> Iterator[None]:
@@ -124,11 +124,12 @@ class Recorder:
             self._layers = []
 
 
-class _WatchedSource:
-    """A source that is looked at."""
+class _WatchedModel:
+    """A model that is looked at."""
 
     def __init__(self, real: Any, recorder: Recorder) -> None:
-        self._real, self._recorder, self.backbone = real, recorder, real.backbone
+        self._real, self._recorder = real, recorder
+        self.backbone, self.parts = real.backbone, real.parts
 
     def encode(self, batch: Batch) -> Any:
         began = time.perf_counter()

@@ -21,6 +21,7 @@ from vertebra.decode.settings import Settings, settings_of
 from vertebra.decode.start import Start, eval_mode, start
 from vertebra.decode.trace.record import Event, PassRecord, Recorder
 from vertebra.errors import GenerationError
+from vertebra.model.model import model_of
 from vertebra.sequence.roles import Role
 
 TOP = 8
@@ -94,18 +95,19 @@ def trace(model: Any, prompt: Any, settings: Settings | None = None, *, row: int
     if wanted.hf or wanted.compile:
         what = ", ".join(wanted.hf) or "compile"
         raise GenerationError(f"{what}: a trace shows our own engine, uncompiled; leave it out")
+    model = model_of(model)
     with eval_mode(model):
         begun = start(model, prompt, wanted)
         if not 0 <= row < begun.batch.rows:
             raise GenerationError(f"row {row} of a batch of {begun.batch.rows} rows")
         recorder = Recorder(row)
         told: list[StepTrace] = []
-        with recorder.hooks(begun.source.backbone):
+        with recorder.hooks(begun.model.backbone):
             run = _Traced(recorder.watched(begun), wanted, recorder)
             result = collect(run, run.told(told))
     reason = result.stop_reason[row]
     return Trace(
-        model=begun.source.backbone.name,
+        model=begun.model.backbone.name,
         facts=_facts(begun),
         prompt=_prompt(begun, row),
         settings=_settings(wanted),
@@ -229,7 +231,7 @@ def shown(tokenizer: Any, token: int) -> str:
 
 
 def _prompt(begun: Start, row: int) -> list[PromptToken]:
-    batch, tokenizer = begun.batch, begun.source.backbone.tokenizer
+    batch, tokenizer = begun.batch, begun.model.backbone.tokenizer
     told = []
     real = batch["attention_mask"][row].bool()
     for id_, role, (segment, _) in zip(

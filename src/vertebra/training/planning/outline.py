@@ -28,12 +28,13 @@ from vertebra.tune.parts import parts_of
 
 
 class Outline(nn.Module):
-    """Stands for a `MultimodalModel`."""
+    """Stands for a `Model`."""
 
     def __init__(self, llm: Any, parts: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.backbone = _Bare(llm)
         self.parts = nn.ModuleDict(dict(parts))
+        self.record: dict[str, Any] = {}
 
     @property
     def encoded(self) -> list[Part]:

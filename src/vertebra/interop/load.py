@@ -1,0 +1,45 @@
+"""`load`: whatever a name means, as one type, ready to run.
+
+    an id, a hub name, a GGUF file, a folder of a backbone    a model without parts
+    a folder of `Model.save`                                  a model with its parts
+    an adapter's folder                                       either of them with the adapter on it
+    a run's folder                                            what the run left: its model, or its adapter
+
+It knows every kind of folder that we write; it knows nothing of what is done with a model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vertebra.backbone.registry import load_backbone, require_name, row_of
+from vertebra.backbone.source import left_by_run
+from vertebra.errors import ConfigError
+from vertebra.model.describe import holds_parts
+from vertebra.model.model import Model, model_of
+from vertebra.tune.adapter import load_adapter
+from vertebra.tune.record import base_of, is_adapter_folder
+
+
+def load(name: str | Path, *, base: str | Path | None = None, **options: Any) -> Model:
+    """The model of a name, with its weights and in inference mode unless `options` (`load_backbone`'s) differ.
+
+    `base`: for an adapter, the base that it goes on; by default the one that it names. To train, say
+    `inference_mode=False`.
+    """
+    require_name(name)
+    options = {"inference_mode": True, **options}
+    runs = bool(options["inference_mode"])
+    known = row_of(str(name)) is not None
+    where = name if known else left_by_run(name)
+    here = None if known or not Path(where).expanduser().is_dir() else where
+    if here is not None and is_adapter_folder(here):
+        model = load(base or base_of(here), **options)
+        load_adapter(model, here, trainable=not runs, name=str(here))
+        return model.eval() if runs else model
+    if base is not None:
+        raise ConfigError(f"`base` is the base of an adapter, and `{name}` is a model of its own; leave it out")
+    if here is not None and holds_parts(here):
+        return Model.load(here, **options)
+    return model_of(load_backbone(where, **{"weights": runs, **options}))
