@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # The tests and the demo never touch a network or a user's cache of models.
 QUIET  := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
-.PHONY: help setup demo test test-browser fuzz check bench format clean
+.PHONY: help setup demo test test-real test-browser fuzz check bench format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,8 +24,12 @@ demo: $(STAMP)  ## the main job, start to end
 test: $(STAMP)  ## all tests, on two processes
 	$(QUIET) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
 
+test-real: $(STAMP)  ## fetch the real models, and run the tests that need them
+	$(BIN)/vertebra get smollm2-135m-instruct dinov2-small
+	$(QUIET) $(BIN)/python -m pytest -m real tests/real
+
 test-browser: $(STAMP)  ## the trace's page in an installed Chromium (apt-get install chromium); keeps a screenshot
-	VERTEBRA_SCREENSHOTS=build/screenshots $(QUIET) $(BIN)/python -m pytest -m browser tests/generate
+	VERTEBRA_SCREENSHOTS=build/screenshots $(QUIET) $(BIN)/python -m pytest -m browser tests/decode
 
 # SECONDS of each kind, from case FIRST on; `python -m tests.fuzz.models --only N` repeats one case.
 FIRST ?= 0

@@ -10,6 +10,9 @@ from pathlib import Path
 
 # Kept between runs, so that tiny checkpoints are made once; their names hold a hash of all that makes them.
 _CACHE = Path(tempfile.gettempdir()) / f"vertebra-tests-{getpass.getuser()}"
+# Real models are looked for where the user keeps them.
+_USER = os.environ.get("VERTEBRA_CACHE") or str(Path.home() / ".cache" / "vertebra")
+os.environ.setdefault("VERTEBRA_USER_CACHE", _USER)
 os.environ["VERTEBRA_CACHE"] = str(_CACHE / "tiny")
 os.environ["HF_HUB_CACHE"] = str(_CACHE / f"hub-{os.getpid()}")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

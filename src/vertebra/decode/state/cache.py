@@ -61,6 +61,11 @@ def static(config: Any, max_length: int) -> Cache:
     return StaticCache(config=config, max_cache_len=max_length)
 
 
+def grows(cache: Any) -> bool:
+    """Whether every layer is one of ours, which a step writes in place."""
+    return all(isinstance(layer, RoomLayer) for layer in cache.layers)
+
+
 def is_static(cache: Any) -> bool:
     return isinstance(cache, StaticCache)
 

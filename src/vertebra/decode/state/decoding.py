@@ -161,8 +161,10 @@ class DecodeState:
         self._check_positions()
         begin = time.perf_counter()
         mask, positions = self._masks.at(self.length), self._next_positions()
-        run = self.language.run if self.compiled is None else self.compiled.run
-        self.seen = run({"input_ids": tokens[:, None]}, mask, positions, self.cache, want)
+        if self.compiled is not None:
+            self.seen = self.compiled.run({"input_ids": tokens[:, None]}, mask, positions, self.cache, want)
+        else:
+            self.seen = self.language.step(tokens[:, None], mask, positions, self.cache, want)
         self._tail.append((tokens, live))
         self._note("step", 1, begin)
         return self.seen.logits  # type: ignore[return-value]

@@ -15,6 +15,7 @@ import torch
 
 from vertebra.backbone.head import Head, HeadRows, head_behind_body
 from vertebra.decode.state import cache as caches
+from vertebra.decode.state.fused import FusedStep, fused_step
 from vertebra.errors import GenerationError
 
 
@@ -96,12 +97,37 @@ class Language:
         same = before is not None and before._last is self._last  # another kernel or type has no other head
         self.head: Head | None = before.head if before is not None and same else head_behind_body(self.llm)
         self.body = self.llm.base_model
+        self._fused: FusedStep | None = None
+        self._fused_tried = not self.backbone.inference_mode or self.head is None
 
     def is_of(self, backbone: Any) -> bool:
         """Whether the backbone is still what it was when this was made: moved, cast, grown and adapted models are others."""
         weight, head = self._last.weight, self.llm.get_output_embeddings()
         same = (weight.dtype, weight.device, weight.shape[0]) == (self.dtype, self.device, self.num_logits)
-        return same and head is self._last and backbone.llm is self.llm and backbone.attn == self.facts.kernel
+        same = same and head is self._last and backbone.llm is self.llm and backbone.attn == self.facts.kernel
+        return same and (self._fused is None or self._fused.holds())
+
+    @property
+    def fused(self) -> FusedStep | None:
+        """The model's step in few operations; found at the first step, since a prompt alone has no use for it."""
+        if not self._fused_tried:
+            types = self.facts.layer_types or self.facts.types * len(self.layers or ())
+            self._fused_tried, self._fused = True, fused_step(self.llm, tuple(types))
+        return self._fused
+
+    def step(self, tokens: torch.Tensor, mask: Any, positions: torch.Tensor, cache: Any, want: Want) -> Seen:
+        """`run` for one new token a row."""
+        plain = want.logits and not (want.hidden or want.attentions or want.columns is not None)
+        fused = self.fused if plain and caches.grows(cache) else None
+        if fused is None or self.head is None or not fused.free():
+            return self.run({"input_ids": tokens}, mask, positions, cache, want)
+        hidden = fused.run(tokens, mask, positions, cache)
+        return Seen(
+            logits=self.head(hidden, want.rows),
+            chosen=hidden if want.states else None,
+            ids=None if want.rows is None else want.rows.ids,
+            hidden=hidden[:, None],
+        )
 
     def run(
         self, inputs: dict[str, torch.Tensor], mask: Any, positions: torch.Tensor, cache: Any, want: Want = LAST

@@ -1,0 +1,159 @@
+"""The fused step beside the stock modules: the same numbers on every LLaMA-like family, and none of it anywhere else."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from vertebra import LoraSettings, TokenSequence, TuneConfig, choose, load_backbone
+from vertebra.backbone.tiny import TINY
+from vertebra.decode.call import generate
+from vertebra.decode.state.language import Language, language_of
+from vertebra.decode.state.prefill import prefill
+
+LLAMA_LIKE = [
+    "tiny-llama2", "tiny-llama3", "tiny-mistral", "tiny-qwen2", "tiny-qwen2.5", "tiny-qwen3", "tiny-smollm2",
+    "tiny-smollm3",
+]  # fmt: skip
+LENGTHS = (9, 3, 14)
+
+
+def load(name: str, **options):
+    return load_backbone(name, inference_mode=True, weights=True, **options)
+
+
+def prompts() -> list[TokenSequence]:
+    draw = torch.Generator().manual_seed(5)
+    return [TokenSequence.of(torch.randint(5, 250, (length,), generator=draw).tolist()) for length in LENGTHS]
+
+
+@pytest.fixture
+def stock(monkeypatch):
+    """Let every step run by the model's own modules, from here on."""
+
+    def off() -> None:
+        monkeypatch.setattr(Language, "fused", property(lambda self: None))
+
+    return off
+
+
+def steps(backbone, count: int, prompt=None) -> list[torch.Tensor]:
+    """Logits of `count` steps, fed with tokens that do not depend on them."""
+    state = prefill(backbone, prompts() if prompt is None else prompt)
+    tokens = torch.randint(5, 250, (count, state.rows), generator=torch.Generator().manual_seed(9))
+    return [state.step(row).clone() for row in tokens]
+
+
+@pytest.mark.parametrize("attn", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", LLAMA_LIKE)
+def test_every_step_has_the_logits_of_the_stock_modules(name, attn, stock):
+    backbone = load(name, attn=attn)
+    fused = steps(backbone, 70)  # beyond the windows of the tiny checkpoints, and beyond the first buffer of the cache
+    assert language_of(backbone).fused is not None
+    stock()
+    for number, (ours, theirs) in enumerate(zip(fused, steps(backbone, 70), strict=True)):
+        bound = 1e-5 * float(theirs.abs().max())
+        assert float((ours - theirs).abs().max()) <= bound, number
+
+
+@pytest.mark.parametrize("name", sorted(set(TINY) - set(LLAMA_LIKE)))
+def test_other_models_keep_their_modules(name):
+    assert language_of(load(name)).fused is None
+
+
+@pytest.mark.parametrize("name", LLAMA_LIKE)
+def test_answers_are_the_same_tokens(name, stock):
+    backbone = load(name)
+    ours = generate(backbone, prompts(), max_new_tokens=40)
+    stock()
+    theirs = generate(backbone, prompts(), max_new_tokens=40)
+    assert ours.tokens == theirs.tokens
+
+
+def test_allowed_rows_and_states_are_those_of_the_stock_step(stock):
+    from vertebra import AllowedIds
+
+    backbone = load("tiny-qwen2.5")
+    ours = generate(backbone, prompts(), max_new_tokens=20, constraint=AllowedIds(range(40, 90)))
+    stock()
+    theirs = generate(backbone, prompts(), max_new_tokens=20, constraint=AllowedIds(range(40, 90)))
+    assert ours.tokens == theirs.tokens
+
+
+def test_in_16_bits_it_is_within_their_rounding(stock):
+    backbone = load("tiny-llama2", dtype="bfloat16")
+    fused = steps(backbone, 20)
+    assert language_of(backbone).fused is not None
+    stock()
+    for ours, theirs in zip(fused, steps(backbone, 20), strict=True):
+        assert float((ours - theirs).abs().max()) <= 4e-2 * float(theirs.abs().max())
+
+
+def test_whoever_hangs_on_a_module_is_not_passed_by():
+    backbone = load("tiny-llama2")
+    plain = steps(backbone, 3)
+    seen = []
+    layer = backbone.llm.model.layers[1].mlp
+    handle = layer.register_forward_hook(lambda module, inputs, output: seen.append(1))
+    hooked = steps(backbone, 3)
+    handle.remove()
+    assert len(seen) == 4  # the prompt, and each step
+    for ours, theirs in zip(plain, hooked, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    steps(backbone, 1)
+    assert len(seen) == 4
+
+
+def test_changed_weights_count_at_once():
+    """In place, as an optimizer writes them, and replaced, as a loader does."""
+    backbone = load("tiny-llama2")
+    before = steps(backbone, 2)[-1]
+    with torch.no_grad():
+        backbone.llm.model.layers[0].self_attn.k_proj.weight.mul_(1.5)
+    changed = steps(backbone, 2)[-1]
+    assert not torch.allclose(before, changed)
+    weight = backbone.llm.model.layers[0].self_attn.k_proj.weight
+    weight.data = weight.data / 1.5
+    torch.testing.assert_close(steps(backbone, 2)[-1], before, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_saved_is_what_was_loaded(tmp_path):
+    backbone = load("tiny-qwen3")
+    kept = {name: tensor.clone() for name, tensor in backbone.llm.state_dict().items()}
+    steps(backbone, 2)
+    assert language_of(backbone).fused is not None
+    again = AutoModelForCausalLM.from_pretrained(backbone.save(tmp_path / "saved"))
+    for name, tensor in kept.items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    twin = copy.deepcopy(backbone.llm)
+    assert all(torch.equal(twin.state_dict()[name], tensor) for name, tensor in kept.items())
+
+
+def test_the_model_can_be_trained_afterwards():
+    backbone = load("tiny-smollm2")
+    steps(backbone, 2)
+    ids = torch.arange(5, 25)[None]
+    backbone.llm(input_ids=ids, labels=ids).loss.backward()
+    projections = [layer.self_attn.q_proj.weight for layer in backbone.llm.model.layers]
+    assert all(weight.grad is not None and bool(weight.grad.any()) for weight in projections)
+
+
+def test_a_model_with_an_adapter_keeps_its_modules():
+    backbone = load("tiny-llama2")
+    choose(backbone, TuneConfig(stage="lora", lora=LoraSettings(r=2)))
+    backbone.eval()
+    assert language_of(backbone).fused is None
+
+
+def test_one_row_and_many_forks(stock):
+    backbone = load("tiny-llama3")
+    ours = prefill(backbone, prompts()[:1]).fork([0, 0, 0])
+    tokens = torch.tensor([7, 11, 13])
+    fused = [ours.step(tokens + number).clone() for number in range(10)]
+    stock()
+    theirs = prefill(backbone, prompts()[:1]).fork([0, 0, 0])
+    for number, logits in enumerate(fused):
+        torch.testing.assert_close(logits, theirs.step(tokens + number), rtol=1e-5, atol=1e-5)
