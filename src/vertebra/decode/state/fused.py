@@ -152,7 +152,7 @@ def _attended(
 
 
 def _normed(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    return F.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)  # type: ignore[arg-type, union-attr]
+    return F.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)  # type: ignore[arg-type]
 
 
 def _turns(pair: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
