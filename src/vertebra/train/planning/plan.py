@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from vertebra.compat import enable_checkpointing
+from vertebra.data.masked.model import context_of
 from vertebra.errors import ConfigError, MissingPartError
 from vertebra.train.config import RunConfig
 from vertebra.train.planning.outline import depths, outline
@@ -95,7 +96,7 @@ def plan(
     """
     if gpus < 1 or memory <= 0 or not 0 < mfu <= 1 or flops <= 0 or images < 0:
         raise ConfigError("a plan needs gpus >= 1, memory > 0, 0 < mfu <= 1, flops > 0 and images >= 0")
-    length = config.data.block or min(config.model.max_length, 2048)
+    length = config.data.block or min(config.model.max_length, _context(config))
     slots = outline(config, depth=_shallow(config)).slots
     images = images if slots else 0
     if slots * images > length:
@@ -222,6 +223,13 @@ def _layout(name: str, whole: Rehearsal, step: Rehearsal, shards: int, several: 
         peak=(highest + gathered + sent) * (1 + FRAGMENTS if context else 1) + fixed,
         checkpointing="checkpointing" in name,
     )
+
+
+def _context(config: RunConfig) -> int:
+    """Positions of a row that no setting limits: an encoder has a table of them and cannot read beyond it."""
+    if not config.data.for_encoder:
+        return 2048
+    return context_of(shape_of(config.model.backbone, config.model.overrides, masked=True)[1])
 
 
 def flops_a_token(
