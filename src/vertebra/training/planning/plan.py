@@ -20,6 +20,7 @@ import torch
 
 from vertebra.compat import enable_checkpointing
 from vertebra.config import Bound
+from vertebra.data.encode.masked_model import context_of
 from vertebra.errors import ConfigError, MissingPartError, UnknownNameError, VertebraError, shortened
 from vertebra.training.config import RunConfig
 from vertebra.training.planning.outline import depths, outline
@@ -106,7 +107,7 @@ def plan(
     `context=False` leaves out what a GPU's own libraries take.
     """
     _require(gpus=gpus, memory=memory, mfu=mfu, flops=flops, tokens=tokens, price=price, images=images)
-    length = config.data.block or min(config.model.max_length, 2048)
+    length = config.data.block or min(config.model.max_length, _context(config))
     with _impossible(config, length):
         slots = outline(config, depth=_shallow(config)).slots
     images = images if slots else 0
@@ -263,6 +264,13 @@ def _layout(name: str, whole: Rehearsal, step: Rehearsal, shards: int, several: 
         peak=(highest + gathered + sent) * (1 + FRAGMENTS if context else 1) + fixed,
         checkpointing="checkpointing" in name,
     )
+
+
+def _context(config: RunConfig) -> int:
+    """Positions of a row that no setting limits: an encoder has a table of them and cannot read beyond it."""
+    if not config.data.for_encoder:
+        return 2048
+    return context_of(shape_of(config.model.backbone, config.model.overrides, masked=True)[1])
 
 
 def flops_a_token(
