@@ -177,11 +177,7 @@ def test_more_gpus_take_less_of_each_and_less_time():
 
 def test_bad_plans():
     run = recipe("chat-full", model__backbone="tiny-llama2", data__block=64)
-<<<<<<< HEAD:tests/training/planning/test_plan.py
     with pytest.raises(ConfigError, match="gpus is 0; expected at least 1"):
-=======
-    with pytest.raises(ConfigError, match="gpus is 0; expected"):
->>>>>>> h/cli:tests/train/planning/test_plan.py
         plan(run, gpus=0)
     with pytest.raises(ConfigError, match="has no `layers`"):
         plan(replace(run, model=replace(run.model, overrides={"layers": 3})))
