@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from vertebra import collate, render
+from vertebra import collate, load_backbone, render
 from vertebra.decode.call import generate
 from vertebra.decode.state.language import language_of
 from vertebra.sequence.roles import Role
@@ -38,7 +38,7 @@ def teacher_forced(backbone, prompt: TokenSequence, answer: list[int]) -> torch.
     ids = torch.tensor([[*prompt.ids.tolist(), *answer]])
     with torch.inference_mode():
         logits = backbone(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
-    return logits[len(prompt) - 1 : -1]
+    return logits[len(prompt) - 1 : -1].clone()  # one that may be written to
 
 
 def assert_greedy(backbone, prompt: TokenSequence, answer: list[int]) -> None:
@@ -121,15 +121,8 @@ def test_a_dialog_of_20_turns_goes_on_from_its_cache(smollm2):
     assert len(prompt) > 500
 
 
-@pytest.mark.parametrize("dtype", ["float32"])
-def test_every_check_passes(smollm2_folder, dtype):
+def test_every_check_passes(smollm2_folder):
     from vertebra.checks.run import check_backbone
 
-    report = check_backbone(load(smollm2_folder, dtype))
-    assert report.passed, report.text()
-
-
-def load(folder, dtype):
-    from vertebra import load_backbone
-
-    return load_backbone(folder, inference_mode=True, weights=True, dtype=dtype)
+    report = check_backbone(load_backbone(smollm2_folder, inference_mode=True, weights=True, dtype="float32"))
+    assert report.failed == ()
