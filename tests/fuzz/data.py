@@ -60,7 +60,7 @@ def damage(folder: Path, draw: random.Random, outside: Path) -> str:
     path = draw.choice(sorted(file for file in folder.iterdir() if file.is_file()))
     if path.suffix not in (".jsonl", ".json") or draw.random() < 0.3:
         return in_bytes(path, draw)
-    data = path.read_text("utf-8", "surrogatepass")
+    data = path.read_bytes().decode("utf-8", "surrogateescape")  # it may be damaged already
     try:
         if path.suffix == ".json":
             tree, what = damaged_tree(json.loads(data), draw)

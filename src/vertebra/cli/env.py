@@ -48,6 +48,7 @@ PARTS = (
     Part("datasets", "data sets of the hub", _extra("train")),
     Part("matplotlib", "plots", _extra("train")),
     Part("llguidance", "constrained decoding", _extra("constrain")),
+    Part("gguf", "models in GGUF files", _extra("gguf")),
     Part("flash-attn", "flash-attention 2 on CUDA", "pip install flash-attn --no-build-isolation"),
     Part("bitsandbytes", "int8 and nf4 weights", "pip install bitsandbytes"),
     Part("torchao", "int8 weights", "pip install torchao"),

@@ -24,9 +24,6 @@ from vertebra.data.samples.table import Chunk, ChunkBuilder
 from vertebra.errors import DataError, VocabularyError
 from vertebra.sequence.tokens import NO_TARGET
 
-MOST_CLASSES = 100_000
-"""Labels beyond are no classes: a damaged or foreign column of numbers, and a head of that size would fill the memory."""
-
 QUESTION = "{first}\n{second}\nDo these two agree?"
 """How a pair is put to a language model; its class's name is the answer."""
 
