@@ -224,7 +224,8 @@ def test_a_probe_leaves_every_module_in_its_mode():
 
 def test_a_lora_on_the_head_is_more_than_its_matrix():
     """Its start is the matrix alone, so that no probe could tell the two apart."""
-    peft = pytest.importorskip("peft")
+    import peft
+
     model = from_table("tiny-llama2")
     config = peft.LoraConfig(r=2, target_modules=["lm_head"], task_type="CAUSAL_LM")
     with peft_quiet():

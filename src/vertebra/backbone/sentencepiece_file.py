@@ -187,14 +187,14 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """(number, value) of each field of a protobuf message: an int, or bytes where a length or a float is written."""
     at = 0
     while at < len(data):
-        key, at = _varint(data, at)
+        key, at = varint(data, at)
         kind = key & 7
         if kind == 0:
-            value, at = _varint(data, at)
+            value, at = varint(data, at)
             yield key >> 3, value
             continue
         if kind == 2:
-            length, at = _varint(data, at)
+            length, at = varint(data, at)
         elif kind in (1, 5):
             length = 8 if kind == 1 else 4
         else:
@@ -205,7 +205,8 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
         at += length
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """A number as protobuf writes it at `at`, and where the next field begins."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -214,6 +215,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
 
 
 def _signed(value: int) -> int:

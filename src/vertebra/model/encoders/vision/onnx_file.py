@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vertebra.backbone.sentencepiece_file import varint
 from vertebra.errors import CheckpointError
 
 # Field numbers of the messages that matter, as onnx.proto gives them.
@@ -67,32 +68,19 @@ def read_onnx(file: Path) -> OnnxFile:
     return OnnxFile(tuple(nodes), tensors)
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number of more than 64 bits")
-
-
 def _fields(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
     """(field, wire type, value) one after the other: a number, or the bytes of a text or message."""
     at = 0
     while at < len(data):
-        key, at = _varint(data, at)
+        key, at = varint(data, at)
         number, kind = key >> 3, key & 7
         if kind == _VARINT:
-            value, at = _varint(data, at)
+            value, at = varint(data, at)
             yield number, kind, value
             continue
         length = {_FIXED64: 8, _FIXED32: 4}.get(kind, -1)
         if kind == _BYTES:
-            length, at = _varint(data, at)
+            length, at = varint(data, at)
         if length < 0 or at + length > len(data):
             raise ValueError(f"field {number} at byte {at} is of wire type {kind} and length {length}")
         yield number, kind, data[at : at + length]
@@ -137,6 +125,6 @@ def _tensor(data: memoryview) -> dict[str, np.ndarray]:
 def _packed(value: memoryview) -> list[int]:
     numbers, at = [], 0
     while at < len(value):
-        number, at = _varint(value, at)
+        number, at = varint(value, at)
         numbers.append(number)
     return numbers
