@@ -150,3 +150,7 @@ def test_a_link_to_a_file_stays_a_link(tmp_path: Path):
     write_file(tmp_path / "link", b"new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_bytes() == b"new"
+
+
+def test_half_a_surrogate_pair_is_written_as_json_escapes_it(tmp_path: Path):
+    assert write_file(tmp_path / "row.json", '{"a": "\ud800ü"}').read_bytes() == '{"a": "\\ud800ü"}'.encode()

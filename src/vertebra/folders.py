@@ -74,7 +74,8 @@ def write_file(path: Path, content: str | bytes) -> Path:
     try:
         try:
             with open(part, "xb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+                # half a surrogate pair, which JSON can hold and UTF-8 cannot, is written as JSON escapes it
+                file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, whole)

@@ -137,6 +137,23 @@ def test_a_vocabulary_that_is_empty(tmp_path):
         load_backbone(tmp_path / "m", inference_mode=True)
 
 
+@pytest.mark.parametrize(("name", "file"), [("tiny-qwen2", "tokenizer.json"), ("tiny-gpt2", "vocab.json")])
+def test_an_id_that_no_vocabulary_has(name, file, tmp_path):
+    """The library keeps a place for every id below the highest; for this one it would end the process."""
+    folder = Path(shutil.copytree(tiny_checkpoint(name), tmp_path / "far"))
+    tree = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"] | {"far": 2**32 - 1}
+    if file == "vocab.json":
+        (folder / "tokenizer.json").unlink()
+        (folder / "merges.txt").write_text("#version: 0.2\n")
+        content = tree
+    else:
+        content = json.loads((folder / file).read_text())
+        content["model"]["vocab"] = tree
+    (folder / file).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="the id 4294967295; expected ids that count on from 0"):
+        load_backbone(folder)
+
+
 def test_saving_keeps_the_model_file(like_llama2, tmp_path):
     backbone = load_backbone(like_llama2)
     backbone.save(tmp_path / "one")

@@ -36,9 +36,9 @@ LONG = (*TINY, *MIXED)
 
 
 @cache
-def long_model(name: str):
+def long_model(name: str, positions: int = POSITIONS):
     """A family with positions for long answers, in fp32."""
-    overrides = {"max_position_embeddings": POSITIONS, "num_hidden_layers": 1 + (name in _TWO_KINDS)}
+    overrides = {"max_position_embeddings": positions, "num_hidden_layers": 1 + (name in _TWO_KINDS)}
     with tempfile.TemporaryDirectory() as folder:
         made = write_tiny(name.partition("+")[0], Path(folder) / name, **{**overrides, **_TWO_KINDS.get(name, {})})
         return load_backbone(str(made), inference_mode=True, weights=True, dtype="float32")

@@ -68,6 +68,8 @@ def test_llava_images(tmp_path):
     text_only = {"conversations": row["conversations"]}
     assert read(text_only, reader).messages[0]["content"] == "<image>\nWhat is it?"
     assert "missing image: b.png" in read({**row, "image": "b.png"}, reader).message
+    assert "missing image: xxx" in read({**row, "image": "x" * 70_000}, reader).message
+    assert len(read({**row, "image": "x" * 70_000}, reader).message) < 1000
     assert "images=FOLDER" in read({**row, "image": "b.png"}).message
     assert "2 images for 1" in read({**row, "image": ["a.png", "a.png"]}, reader).message
     question = [{"type": "image", "path": "a.png"}]

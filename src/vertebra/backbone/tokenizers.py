@@ -8,6 +8,7 @@ rules stand. It does not know models.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -32,6 +33,9 @@ _NAMED = "special_tokens_map.json"
 _BESIDE = (_SETTINGS, _NAMED, "added_tokens.json", "chat_template.jinja")
 _WORDS = ("a", "the", "Go left.", "0")  # at least two of them differ in any vocabulary
 _INPUTS = ("input_ids", "attention_mask")
+MOST_IDS = 2**26
+"""The library keeps a place for every id up to the highest, used or not: one of four thousand million ends the process."""
+_LONG_NUMBER = re.compile(rb":\s*\d{8,}")
 
 
 def load_tokenizer(source: Source, config: Any, most: int, *, side: str, token: str | None) -> Any:
@@ -65,7 +69,25 @@ def _require_words(tokenizer: Any, source: Source) -> None:
         )
 
 
+def _require_ids(source: Source, token: str | None) -> None:
+    """No id of the vocabulary is beyond what any vocabulary has; the files are parsed only where a number is long."""
+    for name in (FILE, "vocab.json"):
+        file = source.file(name, token=token)
+        if file is None or not _LONG_NUMBER.search(file.read_bytes()):
+            continue
+        tree = read_json(file)
+        model = tree.get("model") if name == FILE else {"vocab": tree}
+        vocabulary = model.get("vocab") if isinstance(model, dict) else None
+        for word, number in vocabulary.items() if isinstance(vocabulary, dict) else ():
+            if isinstance(number, int) and number >= MOST_IDS:
+                raise CheckpointError(
+                    f"`{file}` gives {word!r:.40} the id {number}; expected ids that count on from 0, below {MOST_IDS}. "
+                    "Copy or save it again"
+                )
+
+
 def _read(source: Source, settings: Mapping[str, Any], token: str | None) -> Any:
+    _require_ids(source, token)
     where = str(source.folder) if source.local else source.name
     model = source.file(SENTENCEPIECE, token=token)
     is_pieces = model is not None and is_sentencepiece(model)

@@ -60,9 +60,9 @@ class Conversation:
                 found.append(image)
                 continue
             path = folder / image
-            if not path.is_file():
+            if not os.path.isfile(path):  # unlike `is_file`, it takes names that no file system takes
                 hint = "" if given else "; say where the images lie: images=FOLDER (--images)"
-                raise BadRow(f"{MISSING_IMAGE}: {image} is not in {folder}{hint}")
+                raise BadRow(f"{MISSING_IMAGE}: {image:.200} is not in {folder}{hint}")
             found.append(os.path.abspath(path))
         return replace(self, images=tuple(found))
 
