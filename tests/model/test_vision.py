@@ -114,6 +114,25 @@ class TestTower:
         with pytest.raises(ConfigError, match=r"images of 30 pixels do not divide"):
             VisionTower.load(tiny_vision_checkpoint(name), image_size=30)
 
+    def test_pooled(self, name):
+        """Each slot holds the features of a square of patches, row by row; a plain loop says which."""
+        images = torch.as_tensor(pixels(3))
+        whole = VisionTower.load(tiny_vision_checkpoint(name)).eval()
+        across = round(whole.slots**0.5)
+        pool = 2
+        tower = VisionTower.load(tiny_vision_checkpoint(name), pool=pool).eval()
+        assert (tower.slots, tower.width) == (whole.slots // 4, whole.width * 4)
+        patches, made = whole(images), tower(images)
+        assert made.shape == (3, tower.slots, tower.width)
+        for slot in range(tower.slots):
+            row, column = divmod(slot, across // pool)
+            own = [patches[:, (pool * row + i) * across + pool * column + j] for i in range(pool) for j in range(pool)]
+            assert torch.equal(made[:, slot], torch.cat(own, -1))
+        assert "2 × 2 patches a slot" in tower.about()
+        assert torch.equal(VisionTower(**tower.settings()).eval().load_state_dict(tower.state_dict()) and made, made)
+        with pytest.raises(ConfigError, match=f"pool={across + 1}"):
+            VisionTower.load(tiny_vision_checkpoint(name), pool=across + 1)
+
     def test_half_precision(self, name):
         tower = VisionTower.load(tiny_vision_checkpoint(name)).to(torch.bfloat16)
         assert tower(torch.as_tensor(pixels(1))).dtype == torch.bfloat16

@@ -82,7 +82,7 @@ def _check_items(by_part: Mapping[Part, Sequence[str]], features: Mapping[str, A
                 raise InjectionError(
                     f"`{name}` is on {values.device} and the model on {device}; move the whole batch: batch.to(model.device)"
                 )
-            for item, said in part.encoder.faults(values):
+            for item, said in part.faults(values):
                 faults.append(f"`{name}`: {said}" if item is None else f"{_whose(item, rows)} of `{name}` {said}")
     if faults:
         raise InjectionError(listed(faults))

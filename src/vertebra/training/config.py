@@ -18,7 +18,7 @@ STDLIB = "stdlib"
 """The data that every Python has: the sources of its own standard library."""
 
 Trusted = Literal["assistant", "system", "tool", "all"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
 # What settings may be: said here once, so that a recipe is refused for all of them together.
 Count = Annotated[int, Bound(least=0)]
 Some = Annotated[int, Bound(least=1)]
@@ -34,9 +34,16 @@ class ImageConfig:
     encoder: Literal["patches", "vision"] = "patches"
     name: Place | None = None
     """For `vision`: a pretrained vision model, by id or folder."""
+    block: int = -2
+    """For `vision`: the block whose features are taken: 1, 2 … from the first, -1, -2 … from the last."""
+    pool: Some = 1
+    """For `vision`: squares of so many patches across share a slot."""
     width: Some = 64
-    image_size: Some = 32
+    """For `patches`."""
+    image_size: Some | None = None
+    """The side of the square that images are made into; for `patches` 32, for `vision` what the model ships."""
     patch_size: Some = 8
+    """For `patches`."""
     projector: Literal["linear", "gelu2", "gelu3"] = "gelu2"
 
     def __post_init__(self) -> None:
@@ -150,12 +157,22 @@ class OptimConfig:
     """Rows of one micro-batch on one rank."""
     accumulate: Some = 1
     precision: Precision = "fp32"
-    """Autocast; weights stay what `model.dtype` says."""
+    """Autocast; weights stay what `model.dtype` says. `auto`: bf16 where this machine multiplies faster in it."""
     checkpointing: bool = False
     """Recompute activations in the backward pass."""
 
     def __post_init__(self) -> None:
         require_bounds(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """What a frozen part computes, computed once and kept in the user's cache."""
+
+    tower: bool = False
+    """The features of a frozen image encoder, once an image."""
+    layers: bool = False
+    """The hidden states behind the frozen lower layers, once a sample: a step then costs the layers that train."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +266,7 @@ class RunConfig:
     data: DataConfig
     tune: TuneConfig = field(default_factory=TuneConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     save: SaveConfig = field(default_factory=SaveConfig)
@@ -288,6 +306,8 @@ def _contradictions(run: RunConfig) -> Sequence[str]:
         found.append("weights kept in float16 cannot be trained; keep them in float32 with optim.precision=fp16")
     if run.tune.only_new_rows and run.parallel.kind == "fsdp":
         found.append("fsdp shards a table's rows, and `tune.only_new_rows` cannot tell them; use ddp, or stage `lora`")
+    if (run.cache.tower or run.cache.layers) and (run.parallel.kind == "fsdp" or run.data.for_encoder):
+        found.append("`cache` is for language models that every rank holds whole; leave it out with fsdp and encoders")
     if run.data.for_encoder and run.tune.stage == "lora":
         found.append("encoders are trained in full or by patterns; stage `lora` is for language models")
     if run.data.kind == "squares" and run.model.image is None and run.model.start is None:

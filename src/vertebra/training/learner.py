@@ -23,6 +23,8 @@ from vertebra.model.encoding import serving
 from vertebra.model.model import Model
 from vertebra.sequence.batch import KEYS
 from vertebra.sequence.loss import Supervised, supervised_positions
+from vertebra.training.cached.layers import SEGMENT as LOWER
+from vertebra.training.cached.layers import UpperLayers
 from vertebra.training.own_loss import LossFunction, loss_by, require_signature
 from vertebra.training.scale.start import late_of
 
@@ -40,12 +42,15 @@ class Learner(nn.Module):
         fused: bool = True,
         shift: bool = True,
         function: LossFunction | None = None,
+        upper: UpperLayers | None = None,
     ) -> None:
         super().__init__()
         if function is not None:
             require_signature(function)
         self.model = model
         self.rule, self.shift, self.function = rule or LossRule(), shift, function
+        self.upper = upper
+        """What runs batches that bring the hidden states of frozen lower layers; no module, for it shares the model's."""
         self.to_show = late_of(model) is not None
         """Whether `head` is yet to be shown on the model, which can only run inside a forward of this."""
         self.head = fused_head(model) if fused and function is None else None
@@ -103,6 +108,8 @@ class Learner(nn.Module):
 
     def _run(self, batch: dict[str, Any]) -> Any:
         inputs = {k: batch[k] for k in KEYS if k in batch}
+        if self.upper is not None and LOWER in inputs["segments"]:
+            return self.upper(**inputs, return_loss=False, logits_to_keep=0)
         if isinstance(self.model, Model):
             return self.model(**inputs, return_loss=False, logits_to_keep=0)
         return self.model(**{k: v for k, v in inputs.items() if k not in ("targets", "weights")})

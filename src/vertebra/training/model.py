@@ -110,12 +110,12 @@ def _encoder(config: RunConfig) -> nn.Module:
 def image_encoder(image: ImageConfig) -> Encoder:
     """A patch encoder of one's own, or a pretrained vision tower."""
     if image.encoder == "patches":
-        return PatchEncoder(image.width, image_size=image.image_size, patch_size=image.patch_size)
+        return PatchEncoder(image.width, image_size=image.image_size or 32, patch_size=image.patch_size)
     if image.name is None:
         raise ConfigError("model.image.name: the `vision` encoder needs the id or folder of a vision model")
     from vertebra.model.encoders.vision.tower import VisionTower
 
-    return VisionTower.load(image.name)
+    return VisionTower.load(image.name, block=image.block, pool=image.pool, image_size=image.image_size)
 
 
 def fresh_weights(backbone: Any, *, seed: int = 0, late: bool = False) -> tuple[Any, Late | None]:

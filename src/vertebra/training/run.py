@@ -22,17 +22,20 @@ from vertebra.backbone.head_loss import LossRule
 from vertebra.errors import ConfigError, MissingPartError, TrainingError
 from vertebra.folders import require_place, write_whole
 from vertebra.training import checkpoint
+from vertebra.training.cached.apply import with_cache
+from vertebra.training.cached.layers import UpperLayers
 from vertebra.training.config import ImageConfig, RunConfig
 from vertebra.training.data import RunData, build_data, check_size
 from vertebra.training.evaluate import Evaluator
 from vertebra.training.feed import Feed, steps_of
-from vertebra.training.folder import check_claim, check_finished, claim
+from vertebra.training.folder import RUN, check_claim, check_finished, claim
 from vertebra.training.learner import Learner
 from vertebra.training.lock import only_writer
 from vertebra.training.model import build_model
 from vertebra.training.output import answers, best_place, finish, write_output
 from vertebra.training.own_loss import LossFunction, loss_function
 from vertebra.training.planning.budget import tell_budget
+from vertebra.training.precision import resolved
 from vertebra.training.scale.export import model_at
 from vertebra.training.scale.sharding import check_hybrid
 from vertebra.training.stop import Stopper
@@ -73,6 +76,7 @@ def train(
     """Train as the config says. `dry_run` does everything once, in a folder that is removed again. `loss`: a function
     `(outputs, batch, num_items) -> loss` in place of the loss; a recipe names one in `loss.function`."""
     check_machine(config)
+    config = resolved(config, recorded=Path(config.folder) / RUN if resume else None)
     if dry_run:
         return _dry(config, loss)
     folder = Path(config.folder)
@@ -172,6 +176,8 @@ class Prepared:
     adapter: Adapter | None
     data: RunData
     feed: Feed
+    upper: UpperLayers | None = None
+    """The layers that are run, where what the others compute is kept."""
 
     @classmethod
     def of(cls, config: RunConfig) -> Prepared:
@@ -180,13 +186,14 @@ class Prepared:
         data = build_data(config, model)
         check_size(data, config, world)
         adapter = choose(model, config.tune, seed=config.seed)
+        data, upper = with_cache(model, data, config)
         if config.optim.checkpointing:
             model.enable_gradient_checkpointing()
         loader = data.loader(config, rank=rank, world=world)
         steps = steps_of(loader, steps=config.steps, epochs=config.epochs, accumulate=config.optim.accumulate)
         log.info(as_text(what_trains(model)))
         feed = Feed(loader, steps=steps, accumulate=config.optim.accumulate)
-        return cls(config=config, model=model, adapter=adapter, data=data, feed=feed)
+        return cls(config=config, model=model, adapter=adapter, data=data, feed=feed, upper=upper)
 
     def trainer(self, folder: Path, own: LossFunction | None = None, **options: Any) -> Any:
         from vertebra.training.trainer import ExactTrainer  # needs accelerate
@@ -198,6 +205,7 @@ class Prepared:
             fused=loss.fused,
             shift=self.data.shift,
             function=own or (loss_function(loss.function) if loss.function else None),
+            upper=self.upper,
         )
         evaluator = Evaluator.of(self.config, self.data)
         signature = {"model": signature_of(self.model)}

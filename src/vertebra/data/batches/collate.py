@@ -8,6 +8,7 @@ way. Padding is known by the mask, never by the pad id.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, Literal
 
 import numpy as np
@@ -54,6 +55,12 @@ class Collator:
                 raise SequenceError(f"{len(labels)} labels for {len(rows)} rows; labelled samples are not packed")
             batch["labels"] = torch.tensor(labels)
         return batch
+
+    def with_features(self, features: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Collator:
+        """The same collator, whose samples' items are made in another way."""
+        made = copy(self)
+        made.features = features
+        return made
 
     def _general(self, rows: Rows, extras: Sequence[Sequence[Mapping[str, Any]]] | None) -> Batch:
         joined = [_joined([as_sequence(vectors) for vectors in row]) for row in rows]

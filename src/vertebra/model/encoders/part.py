@@ -67,6 +67,11 @@ class Encoder(nn.Module, ABC):
         return None
 
 
+def are_features(values: torch.Tensor) -> bool:
+    """Whether a batch brings what an encoder made earlier, [M, slots, width], and not what it reads."""
+    return values.ndim == 3 and values.is_floating_point()
+
+
 class Part(nn.Module):
     """One segment of a model: encoder, projector, and how its embeddings enter."""
 
@@ -99,9 +104,19 @@ class Part(nn.Module):
         """Whether the projector is still as it was drawn, so that nothing has aligned it yet."""
         return self.drawn is not None and self.drawn == mark(self.projector)
 
+    def faults(self, values: torch.Tensor) -> list[Fault]:
+        """What is wrong with items of a batch: raw ones, or features that the encoder made earlier."""
+        if not are_features(values):
+            return self.encoder.faults(values)
+        expected = (self.slots, self.encoder.width)
+        if tuple(values.shape[1:]) == expected:
+            return []
+        return [(None, f"features have the shape {tuple(values.shape[1:])}; this encoder makes {expected}")]
+
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """[M, …] raw items -> [M, slots, D] embeddings."""
-        embeds = self.projector(self.encoder(values))
-        absent = self.encoder.absent(values) if self.added else None
+        """[M, …] raw items, or [M, slots, width] features of them -> [M, slots, D] embeddings."""
+        earlier = are_features(values)
+        embeds = self.projector(values if earlier else self.encoder(values))
+        absent = self.encoder.absent(values) if self.added and not earlier else None
         # Nothing is added to a token without a box; a slot without one holds the encoder's own "no box".
         return embeds if absent is None else embeds.masked_fill(absent[..., None], 0)

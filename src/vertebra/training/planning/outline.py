@@ -132,7 +132,8 @@ def _recorded(start: str) -> dict[str, nn.Module]:
 
 def _encoder(image: ImageConfig) -> Any:
     if image.encoder == "patches":
-        return PatchEncoder(image.width, image_size=image.image_size, patch_size=image.patch_size)
+        return PatchEncoder(image.width, image_size=image.image_size or 32, patch_size=image.patch_size)
     if image.name is None:
         raise ConfigError("model.image.name: the `vision` encoder needs the id or folder of a vision model")
-    return VisionTower(**tower_shape(image.name))
+    size = {} if image.image_size is None else {"image_size": image.image_size, "preparation": None}
+    return VisionTower(**{**tower_shape(image.name), "block": image.block, "pool": image.pool, **size})

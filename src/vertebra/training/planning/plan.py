@@ -195,7 +195,7 @@ def rehearsal_of(
 def _rehearsed(
     config: RunConfig, length: int, depth: int | None, *, checkpointing: bool, sharded: bool, images: int
 ) -> Rehearsal:
-    bf16 = config.optim.precision == "bf16"
+    bf16 = config.optim.precision in ("bf16", "auto")  # a GPU of today
     model = outline(config, depth=depth)
     if sharded and bf16:
         model.to(torch.bfloat16)

@@ -43,6 +43,7 @@ class VisionTower(PixelEncoder):
         config: dict[str, Any],
         *,
         block: int = -2,
+        pool: int = 1,
         image_size: int | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
@@ -56,12 +57,17 @@ class VisionTower(PixelEncoder):
             raise ConfigError(
                 f"images of {size} pixels do not divide into the patches of {full.patch_size} of `{name}`"
             )
-        self.config, self.block, self.name = full.to_dict(), block, name
+        across = size // full.patch_size
+        if pool < 1 or across % pool:
+            raise ConfigError(
+                f"pool={pool}: an image of {across} × {across} patches has no {pool} × {pool} squares of them"
+            )
+        self.config, self.block, self.pool, self.name = full.to_dict(), block, pool, name
         self.recompute = False
         """Run the blocks again in the backward pass, instead of keeping what they computed."""
         self.blocks = kept_blocks(full.num_hidden_layers, block)
         self.preparation = Preparation.of(preparation, size)
-        self.width, self.slots = full.hidden_size, (size // full.patch_size) ** 2
+        self.width, self.slots = full.hidden_size * pool**2, (across // pool) ** 2
         family = family_of(full)
         self.resized = {family.interpolate: True} if family.interpolate and size != full.image_size else {}
         self.mean, self.std = _statistics(mean, std, IMAGENET if family.class_tokens else HALF)
@@ -84,17 +90,20 @@ class VisionTower(PixelEncoder):
         where: str | Path,
         *,
         block: int = -2,
+        pool: int = 1,
         image_size: int | None = None,
         preparation: Preparation | None = None,
         token: str | None = None,
     ) -> VisionTower:
         """A pretrained tower from a folder or hub name, with the preparation and statistics that it ships.
 
-        `image_size`: None takes the size that its processor makes (224 for DINOv2, whose positions are of 518).
+        `pool`: squares of so many patches across share a slot, their features one after the other, so that a prompt is
+        shorter and loses nothing. `image_size`: None takes the size that its processor makes (224 for DINOv2, whose
+        positions are of 518).
         """
         told = cls.described(where, image_size=image_size, token=token)
         with parameters_on_meta():
-            tower = cls(**{**told, "block": block, "preparation": preparation or told["preparation"]})
+            tower = cls(**{**told, "block": block, "pool": pool, "preparation": preparation or told["preparation"]})
         source = find(where, token=token)
         tower._take(_pretrained(source, vision_config(source.config, source.name), token))
         return tower
@@ -123,25 +132,37 @@ class VisionTower(PixelEncoder):
             hidden = checkpoint(self._through, hidden, use_reentrant=False)
         else:
             hidden = self._through(hidden)
-        return hidden[:, self.skipped :]
+        return pooled(hidden[:, self.skipped :], self.pool)
 
     def _through(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.encoder(hidden).last_hidden_state
 
     def about(self) -> str:
         total, size = self.config["num_hidden_layers"], self.image_size
-        return f"{self.config['model_type']}, block {self.blocks} of {total}, from {size} × {size} pixels"
+        pool = f", {self.pool} × {self.pool} patches a slot" if self.pool > 1 else ""
+        return f"{self.config['model_type']}, block {self.blocks} of {total}, from {size} × {size} pixels{pool}"
 
     def settings(self) -> dict[str, Any]:
         return {
             "config": self.config,
             "block": self.block,
+            "pool": self.pool,
             "image_size": self.image_size,
             "mean": list(self.mean),
             "std": list(self.std),
             "preparation": self.preparation.settings(),
             "name": self.name,
         }
+
+
+def pooled(patches: torch.Tensor, pool: int) -> torch.Tensor:
+    """[M, n², W] patches -> [M, (n / pool)², W · pool²]: the features of each square of patches, row by row."""
+    if pool == 1:
+        return patches
+    count, number, width = patches.shape
+    across = round(number**0.5) // pool
+    squares = patches.view(count, across, pool, across, pool, width).transpose(2, 3)
+    return squares.reshape(count, across**2, pool**2 * width)
 
 
 def kept_blocks(total: int, block: int) -> int:
