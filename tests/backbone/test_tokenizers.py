@@ -154,6 +154,16 @@ def test_an_id_that_no_vocabulary_has(name, file, tmp_path):
         load_backbone(folder)
 
 
+@pytest.mark.parametrize("at", [10, -10])
+def test_bytes_that_are_no_text(at, tmp_path):
+    folder = Path(shutil.copytree(tiny_checkpoint("tiny-qwen2"), tmp_path / "bytes"))
+    content = bytearray((folder / "tokenizer.json").read_bytes())
+    content[at] = 0x96
+    (folder / "tokenizer.json").write_bytes(bytes(content))
+    with pytest.raises(CheckpointError, match="is damaged: it is not UTF-8 text"):
+        load_backbone(folder)
+
+
 def test_saving_keeps_the_model_file(like_llama2, tmp_path):
     backbone = load_backbone(like_llama2)
     backbone.save(tmp_path / "one")

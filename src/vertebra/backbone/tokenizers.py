@@ -23,7 +23,7 @@ from vertebra import compat, log
 from vertebra.backbone.sentencepiece_file import Pieces, fast_tokenizer, is_sentencepiece, read_pieces
 from vertebra.backbone.source import TOKENIZER_FILES, Source, read_json
 from vertebra.errors import CheckpointError
-from vertebra.reading import reading
+from vertebra.reading import reading, why_no_json
 
 FILE = "tokenizer.json"
 SENTENCEPIECE = "tokenizer.model"
@@ -69,11 +69,19 @@ def _require_words(tokenizer: Any, source: Source) -> None:
         )
 
 
-def _require_ids(source: Source, token: str | None) -> None:
-    """No id of the vocabulary is beyond what any vocabulary has; the files are parsed only where a number is long."""
+def _require_readable(source: Source, token: str | None) -> None:
+    """What ends the whole process in the library is refused before it: text that is no UTF-8, and ids beyond what any
+    vocabulary has. The files are parsed only where a number is long."""
     for name in (FILE, "vocab.json"):
         file = source.file(name, token=token)
-        if file is None or not _LONG_NUMBER.search(file.read_bytes()):
+        if file is None:
+            continue
+        content = file.read_bytes()
+        try:
+            content.decode()
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"`{file}` is damaged: {why_no_json(error)}. Copy or save it again") from None
+        if not _LONG_NUMBER.search(content):
             continue
         tree = read_json(file)
         model = tree.get("model") if name == FILE else {"vocab": tree}
@@ -87,7 +95,7 @@ def _require_ids(source: Source, token: str | None) -> None:
 
 
 def _read(source: Source, settings: Mapping[str, Any], token: str | None) -> Any:
-    _require_ids(source, token)
+    _require_readable(source, token)
     where = str(source.folder) if source.local else source.name
     model = source.file(SENTENCEPIECE, token=token)
     is_pieces = model is not None and is_sentencepiece(model)
