@@ -164,6 +164,16 @@ def test_bytes_that_are_no_text(at, tmp_path):
         load_backbone(folder)
 
 
+def test_merges_without_their_prefix(tmp_path):
+    """The library cuts the prefix off by bytes, in the middle of a letter too, and ends the process."""
+    folder = Path(shutil.copytree(tiny_checkpoint("tiny-llama2"), tmp_path / "prefix"))
+    tree = json.loads((folder / "tokenizer.json").read_text())
+    tree["model"]["continuing_subword_prefix"] = "0"
+    (folder / "tokenizer.json").write_text(json.dumps(tree))
+    with pytest.raises(CheckpointError, match="what continues a word begins with '0', and its merge"):
+        load_backbone(folder)
+
+
 def test_saving_keeps_the_model_file(like_llama2, tmp_path):
     backbone = load_backbone(like_llama2)
     backbone.save(tmp_path / "one")

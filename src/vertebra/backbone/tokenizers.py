@@ -35,7 +35,8 @@ _WORDS = ("a", "the", "Go left.", "0")  # at least two of them differ in any voc
 _INPUTS = ("input_ids", "attention_mask")
 MOST_IDS = 2**26
 """The library keeps a place for every id up to the highest, used or not: one of four thousand million ends the process."""
-_LONG_NUMBER = re.compile(rb":\s*\d{8,}")
+_SUSPICIOUS = re.compile(rb':\s*\d{8,}|"continuing_subword_prefix":\s*"[^"]')
+"""A long number, or a prefix that merges may lack: what is worth parsing the file for."""
 
 
 def load_tokenizer(source: Source, config: Any, most: int, *, side: str, token: str | None) -> Any:
@@ -70,8 +71,8 @@ def _require_words(tokenizer: Any, source: Source) -> None:
 
 
 def _require_readable(source: Source, token: str | None) -> None:
-    """What ends the whole process in the library is refused before it: text that is no UTF-8, and ids beyond what any
-    vocabulary has. The files are parsed only where a number is long."""
+    """What ends the whole process in the library is refused before it: text that is no UTF-8, ids beyond what any
+    vocabulary has, and merges without the prefix that the library cuts off them, be it in the middle of a letter."""
     for name in (FILE, "vocab.json"):
         file = source.file(name, token=token)
         if file is None:
@@ -81,10 +82,11 @@ def _require_readable(source: Source, token: str | None) -> None:
             content.decode()
         except UnicodeDecodeError as error:
             raise CheckpointError(f"`{file}` is damaged: {why_no_json(error)}. Copy or save it again") from None
-        if not _LONG_NUMBER.search(content):
+        if not _SUSPICIOUS.search(content):
             continue
         tree = read_json(file)
         model = tree.get("model") if name == FILE else {"vocab": tree}
+        _require_prefix(file, model)
         vocabulary = model.get("vocab") if isinstance(model, dict) else None
         for word, number in vocabulary.items() if isinstance(vocabulary, dict) else ():
             if isinstance(number, int) and number >= MOST_IDS:
@@ -92,6 +94,25 @@ def _require_readable(source: Source, token: str | None) -> None:
                     f"`{file}` gives {word!r:.40} the id {number}; expected ids that count on from 0, below {MOST_IDS}. "
                     "Copy or save it again"
                 )
+
+
+def _require_prefix(file: Path, model: Any) -> None:
+    if not isinstance(model, dict) or not isinstance(model.get("merges"), list):
+        return
+    prefix = model.get("continuing_subword_prefix")
+    for merge in model["merges"] if isinstance(prefix, str) else ():
+        second = (
+            merge.partition(" ")[2]
+            if isinstance(merge, str)
+            else merge[-1]
+            if isinstance(merge, list) and merge
+            else ""
+        )
+        if not isinstance(second, str) or not second.startswith(prefix):
+            raise CheckpointError(
+                f"`{file}` says that what continues a word begins with {prefix!r:.40}, and its merge {merge!r:.60} does not. "
+                "Copy or save it again"
+            )
 
 
 def _read(source: Source, settings: Mapping[str, Any], token: str | None) -> Any:
