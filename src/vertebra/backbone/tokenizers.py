@@ -97,18 +97,13 @@ def _require_readable(source: Source, token: str | None) -> None:
 
 
 def _require_prefix(file: Path, model: Any) -> None:
-    if not isinstance(model, dict) or not isinstance(model.get("merges"), list):
+    merges = model.get("merges") if isinstance(model, dict) else None
+    prefix = model.get("continuing_subword_prefix") if isinstance(merges, list) else None
+    if not isinstance(merges, list) or not isinstance(prefix, str):
         return
-    prefix = model.get("continuing_subword_prefix")
-    for merge in model["merges"] if isinstance(prefix, str) else ():
-        second = (
-            merge.partition(" ")[2]
-            if isinstance(merge, str)
-            else merge[-1]
-            if isinstance(merge, list) and merge
-            else ""
-        )
-        if not isinstance(second, str) or not second.startswith(prefix):
+    for merge in merges:
+        pair = merge.split(" ", 1) if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or not str(pair[-1] if pair else "").startswith(prefix):
             raise CheckpointError(
                 f"`{file}` says that what continues a word begins with {prefix!r:.40}, and its merge {merge!r:.60} does not. "
                 "Copy or save it again"
