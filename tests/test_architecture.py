@@ -41,7 +41,7 @@ TRANSFORMERS_DOORS = (
 
 # The same inside a package: its rooms and files from the ground up. Those of one set do not know each other.
 ROOMS: dict[str, list[set[str]]] = {
-    "data": [{"read"}, {"samples"}, {"encode"}, {"batches"}, {"look"}],
+    "data": [{"read"}, {"samples"}, {"encode"}, {"loaders"}, {"look"}],
     "decode": [
         {"keys", "state"},
         {"settings"},

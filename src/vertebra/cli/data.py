@@ -66,7 +66,7 @@ def show(
     token: Token = None,
 ) -> None:
     """Show a batch as the model will see it: every token by role, its target, weight, block, slot and document."""
-    from vertebra.data.batches.samplers import InOrder, Packed
+    from vertebra.data.loaders.samplers import InOrder, Packed
     from vertebra.data.samples.samples import Picked
 
     made = _set_up(
@@ -206,8 +206,8 @@ def _columns(given: list[str] | None) -> dict[str, str]:
 
 def _batch(made: Any, samples: Any, sampler: Any) -> Any:
     """One batch of these samples. Pixels are not read: a slot says where they would go."""
-    from vertebra.data.batches.collate import Collator
-    from vertebra.data.batches.loader import Loader
+    from vertebra.data.loaders.collate import Collator
+    from vertebra.data.loaders.loader import Loader
 
     collator = Collator(made.model.pad_id, multiple_of=1)
     return next(iter(Loader(samples, sampler, collator, pin_memory=False, rank=0, world=1, shift=made.shift)))

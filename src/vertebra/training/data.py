@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.loader import Loader
-from vertebra.data.batches.samplers import InOrder, LengthGrouped, Packed, Sampler, Shuffled
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Loader
+from vertebra.data.loaders.samplers import InOrder, LengthGrouped, Packed, Sampler, Shuffled
 from vertebra.data.encode.added import tell_unused
 from vertebra.data.encode.chat import ChatEncoder, ImageFeatures
 from vertebra.data.encode.encoders import TextEncoder, WordEncoder

@@ -217,7 +217,7 @@ def check_packing(setup: Setup, backbone: Any) -> Finding:
     """Samples of this data packed in one row have the logits that each has alone, on this model."""
     import torch
 
-    from vertebra.data.batches.collate import Collator
+    from vertebra.data.loaders.collate import Collator
     from vertebra.sequence.masks import plan
 
     shortest = np.argsort(setup.table.lengths, kind="stable")[:3].tolist()
