@@ -34,13 +34,13 @@ from data_made import corpus_words, cpu, log_normal, scaled, table_of, texts_of,
 from data_training import bench_training
 from timing import in_turn
 from vertebra.backbone.registry import load_backbone
-from vertebra.data.loaders.collate import Collator
-from vertebra.data.loaders.loader import Loader
-from vertebra.data.loaders.samplers import LengthGrouped, Packed, Shuffled, slots_per_token
 from vertebra.data.encode.chat import ChatEncoder
 from vertebra.data.encode.encoders import TextEncoder
 from vertebra.data.encode.prepare import prepare
 from vertebra.data.encode.tokens import TextTokenizer
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Loader
+from vertebra.data.loaders.samplers import LengthGrouped, Packed, Shuffled, slots_per_token
 from vertebra.data.samples.causal import Blocks, fitted
 
 

@@ -18,12 +18,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vertebra.data.encode.pairs import PairEncoder
+from vertebra.data.encode.prepare import prepare
 from vertebra.data.loaders.collate import Collator
 from vertebra.data.loaders.ranks import exchange_among, filler, weightless
 from vertebra.data.loaders.samplers import InOrder, Packed
 from vertebra.data.loaders.stream import StreamLoader
-from vertebra.data.encode.pairs import PairEncoder
-from vertebra.data.encode.prepare import prepare
 from vertebra.data.read.labels import Labels
 from vertebra.errors import DataError, VertebraError
 

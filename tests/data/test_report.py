@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from vertebra.backbone.registry import load_backbone
+from vertebra.data.encode.chat import ChatEncoder
+from vertebra.data.encode.prepare import prepare
 from vertebra.data.loaders.collate import Collator
 from vertebra.data.loaders.loader import Loader
 from vertebra.data.loaders.samplers import InOrder
-from vertebra.data.encode.chat import ChatEncoder
-from vertebra.data.encode.prepare import prepare
 from vertebra.data.look.report import check_data, check_packing, histogram
 from vertebra.data.look.setup import Model, set_up
 from vertebra.data.look.stats import padding_of, write_picture

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vertebra.data.encode.encoders import TextEncoder
 from vertebra.data.loaders.collate import Collator
 from vertebra.data.loaders.samplers import InOrder, Packed, Shuffled
 from vertebra.data.loaders.stream import StreamLoader
-from vertebra.data.encode.encoders import TextEncoder
 from vertebra.data.read.formats import Reader
 from vertebra.data.samples.causal import Blocks
 from vertebra.data.samples.mixture import Mixture

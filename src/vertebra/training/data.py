@@ -7,9 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.data.loaders.collate import Collator
-from vertebra.data.loaders.loader import Loader
-from vertebra.data.loaders.samplers import InOrder, LengthGrouped, Packed, Sampler, Shuffled
 from vertebra.data.encode.added import tell_unused
 from vertebra.data.encode.chat import ChatEncoder, ImageFeatures
 from vertebra.data.encode.encoders import TextEncoder, WordEncoder
@@ -18,6 +15,9 @@ from vertebra.data.encode.masks import Masking, masked_blocks
 from vertebra.data.encode.pairs import Classified, PairEncoder
 from vertebra.data.encode.prepare import prepare
 from vertebra.data.encode.tokens import block_size
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Loader
+from vertebra.data.loaders.samplers import InOrder, LengthGrouped, Packed, Sampler, Shuffled
 from vertebra.data.read.corpus import corpus_split
 from vertebra.data.samples.causal import Blocks, fitted
 from vertebra.data.samples.samples import Picked, Samples
