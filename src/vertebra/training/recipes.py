@@ -18,8 +18,9 @@ from typing import Any
 
 from vertebra import config as configs
 from vertebra.data.read.open import looks_like_path
+from vertebra.data.reading import CORPUS
 from vertebra.errors import CheckpointError, ConfigError, did_you_mean, shortened
-from vertebra.training.config import STDLIB, RunConfig
+from vertebra.training.config import RunConfig
 
 FOLDERS = (
     Path("recipes"),
@@ -101,4 +102,4 @@ def _is_there(path: str) -> bool:
 
 def _is_name(value: str) -> bool:
     """What is no path whatever lies where: the corpus of Python, or a name of the hub called so."""
-    return value == STDLIB or value.startswith("hub:")
+    return value in CORPUS or value.startswith("hub:")

@@ -66,7 +66,7 @@ class _Bare(nn.Module):
 
 def outline(config: RunConfig, *, depth: int | None = None) -> Outline:
     """The model of a recipe, what trains chosen; with `depth`, of so many decoder layers."""
-    model_cls, shape = shape_of(config.model.backbone, config.model.overrides, masked=config.data.for_encoder)
+    model_cls, shape = shape_of(config.model.backbone, config.model.overrides, masked=config.task.for_encoder)
     if depth is not None:
         shape = of_depth(shape, depth)
     dtype = getattr(torch, config.model.dtype, None)
@@ -95,7 +95,7 @@ def of_depth(shape: Any, depth: int) -> Any:
 
 def depths(config: RunConfig) -> tuple[int, int, int] | None:
     """Two small depths and the real one, where what a deep model takes follows from shallow ones; else None."""
-    shape = shape_of(config.model.backbone, config.model.overrides, masked=config.data.for_encoder)[1]
+    shape = shape_of(config.model.backbone, config.model.overrides, masked=config.task.for_encoder)[1]
     total = int(shape.num_hidden_layers)
     tune = config.tune
     if tune.train or tune.freeze or tune.lora.layers:  # may name single layers
@@ -115,9 +115,8 @@ def _parts(config: RunConfig, width: int) -> dict[str, nn.Module]:
         parts["image"] = Part(encoder, Projector(model.image.projector, encoder.width, width))
     elif model.start is not None:
         parts = _recorded(model.start)
-    if config.data.kind == "squares" and config.data.parallel:
-        parts["action"] = Queries(2, width)
-    return parts
+    wanted = config.task.queries(config.data)
+    return parts | {name: Queries(count, width) for name, count in wanted.items() if name not in parts}
 
 
 def _recorded(start: str) -> dict[str, nn.Module]:
