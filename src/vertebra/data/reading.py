@@ -128,6 +128,12 @@ class Reading:
         first = next(iter(self.mix.values()), self)
         return Reader(first.format or format, columns=first.columns, images=first.images)
 
+    def settled(self, source: Source | None = None, format: str | None = None) -> Reader:
+        """The same, of which the first rows have told what they are."""
+        reader = self.reader(format)
+        reader.settle(source or self.source())
+        return reader
+
 
 OF_ONE = ("path", "format", "columns", "images", "split", "subset", "pattern", "text_unit", "weight")
 """Settings of a single reading; the others are of all readings of a mixture together."""

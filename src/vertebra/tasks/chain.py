@@ -6,12 +6,14 @@ One road for all of them: the first batch that `vertebra data show` draws is the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vertebra import config as configs
 from vertebra.data.encode.added import tell_unused
 from vertebra.data.encode.encoders import Encoder
 from vertebra.data.encode.prepare import prepare
@@ -27,6 +29,7 @@ from vertebra.data.samples.mixture import Stop, TableMixture
 from vertebra.data.samples.samples import Picked, Samples
 from vertebra.data.samples.table import Table
 from vertebra.errors import ConfigError
+from vertebra.tasks.config import DataConfig
 from vertebra.tasks.table import kinds_for, task_of
 from vertebra.tasks.task import Job, Task
 
@@ -83,6 +86,59 @@ def read_data(job: Job, *, tokens: tuple[str, ...] = ()) -> TaskData:
         held_out=held_out,
         collator=Collator(job.model.pad_id, features=task.features(job)),
     )
+
+
+def batches(
+    model: Any,
+    data: Any,
+    *,
+    batch: int = 8,
+    seed: int = 0,
+    rank: int | None = None,
+    world: int | None = None,
+    **settings: Any,
+) -> Loader | StreamLoader:
+    """The usual chain in one call: the batches that training would see.
+
+    model: one that is there, or its name; no weights are loaded for a name. data: a `Reading`, a `DataConfig`, or
+    whatever `open_source` takes; `settings` are those of a recipe's `data` (`kind="chat"`, `block=512`). Nothing is held
+    out unless asked for.
+    """
+    facts = model if isinstance(model, ModelFacts) else _facts(model)
+    if not isinstance(data, DataConfig):
+        settings = {"held_out": 0.0} | settings
+    job = Job(data=data_config(data, facts, **settings), model=facts, seed=seed)
+    return read_data(job).loader(batch, rank=rank, world=world)
+
+
+def _facts(model: Any) -> ModelFacts:
+    return ModelFacts.find(str(model)) if isinstance(model, str | Path) else ModelFacts.of(model)
+
+
+def data_config(data: Any, model: ModelFacts, **settings: Any) -> DataConfig:
+    """The config of these settings. `data`: a `DataConfig`, a `Reading`, or whatever `open_source` takes. Without a kind
+    it is the first that reads the data's format for a model of this sort."""
+    if isinstance(data, DataConfig):
+        return replace(data, **settings)
+    if isinstance(data, Reading):
+        settings = {name: getattr(data, name) for name in configs.given(data)} | settings
+    else:
+        settings["path"] = data
+    if settings.get("kind") is None:
+        known = {name: value for name, value in settings.items() if name in Reading.__dataclass_fields__}
+        settings["kind"] = fitting_kind(Reading(**known), model)
+    return DataConfig(**settings)
+
+
+def fitting_kind(reading: Reading, model: ModelFacts) -> str:
+    """What a model of this sort learns from rows like these."""
+    found = next(iter(reading.single().values())).settled().format
+    kinds = kinds_for(is_encoder=model.is_encoder, format=found and found.name)
+    if not kinds:
+        sort = "an encoder" if model.is_encoder else "a language model"
+        able = ", ".join(kinds_for(is_encoder=model.is_encoder))
+        raise ConfigError(f"`{model.name}` is {sort}, and none of its kinds ({able}) reads `{found and found.name}`")
+    return kinds[0]
 
 
 def require_fit(task: Task, model: ModelFacts) -> None:

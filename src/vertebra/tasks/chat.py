@@ -10,13 +10,9 @@ from typing import ClassVar
 from vertebra.data.encode.added import trusted_roles
 from vertebra.data.encode.chat import ChatEncoder, speaker
 from vertebra.data.encode.encoders import Encoder
-from vertebra.data.samples.causal import fitted
-from vertebra.data.samples.samples import Samples
-from vertebra.data.samples.table import Table
 from vertebra.prompt.rendering import render
 from vertebra.sequence.tokens import TokenSequence
 from vertebra.tasks.classes import classes_of
-from vertebra.tasks.config import DataConfig
 from vertebra.tasks.task import Job, Task
 
 
@@ -39,12 +35,6 @@ class Chat(Task):
             trusted=data.trusted,
             labels=model.labels or classes_of(data),
         )
-
-    def samples(self, table: Table, job: Job) -> Samples:
-        return fitted(table, job.size, too_long=job.data.too_long)
-
-    def packs(self, data: DataConfig) -> bool:
-        return True
 
     def prompt(self, text: str, job: Job) -> TokenSequence:
         backbone, data = job.model.backbone, job.data

@@ -33,7 +33,7 @@ def classes_of(data: DataConfig, format: str | None = None) -> Labels | None:
 
 def labels_of(data: DataConfig, format: str | None = None) -> Labels | None:
     """The labels as they are, slips too. `format`: what all rows are taken for."""
-    pairs = [part for part in data.single().values() if (format or format_of(part)) == "pairs"]
+    pairs = [part for part in data.single().values() if _spells_pairs(part, format)]
     if not pairs:
         if data.labels:
             raise ConfigError("labels are of pairs, and none are read here; leave data.labels out")
@@ -45,8 +45,6 @@ def labels_of(data: DataConfig, format: str | None = None) -> Labels | None:
     return Labels.of(pairs[0].source(), Reader("pairs", columns=pairs[0].columns))
 
 
-def format_of(part: Reading) -> str:
-    """What the rows of a single reading are."""
-    reader = part.reader()
-    reader.settle(part.source())
-    return "unknown" if reader.format is None else reader.format.name
+def _spells_pairs(part: Reading, format: str | None) -> bool:
+    found = part.settled(format=format).format
+    return found is not None and found.name == "pairs"

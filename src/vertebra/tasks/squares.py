@@ -39,7 +39,7 @@ class Reach(Task):
     """A policy that must look at its image."""
 
     name: ClassVar[str] = "squares"
-    settings: ClassVar[tuple[str, ...]] = ("count", "parallel", "shuffled_images", "block")
+    settings: ClassVar[tuple[str, ...]] = ("count", "parallel", "shuffled_images")
     needs: ClassVar[tuple[str, ...]] = ("image",)
 
     def tokens(self, data: DataConfig) -> tuple[str, ...]:
@@ -47,6 +47,9 @@ class Reach(Task):
 
     def queries(self, data: DataConfig) -> Mapping[str, int]:
         return {"action": 2} if data.parallel else {}
+
+    def packs(self, data: DataConfig) -> bool:
+        return False  # all are of one length
 
     def drawn(self, job: Job) -> tuple[Samples, Samples | None]:
         data = job.data

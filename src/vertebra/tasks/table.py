@@ -51,7 +51,7 @@ def task_named(name: str) -> Task:
 def task_of(data: DataConfig) -> Task:
     """The kind that a config asks for. A setting that would have no effect is refused, with the kinds that have it."""
     task = task_named(data.kind)
-    faults = list(_faults(task, data))
+    faults = list(faults_of(task, data))
     if faults:
         raise ConfigError("; ".join(faults))
     return task
@@ -67,7 +67,8 @@ def kinds_for(*, is_encoder: bool, format: str | None = None) -> list[str]:
     ]
 
 
-def _faults(task: Task, data: DataConfig) -> Iterator[str]:
+def faults_of(task: Task, data: DataConfig) -> Iterator[str]:
+    """What a kind cannot do with these settings."""
     if task.reads and data.path is None and not data.mix:
         yield f"kind `{data.kind}` needs a path, or a mix of several"
     own = {*_EVERY, *task.settings, *(_READING if task.reads else ())}
@@ -80,7 +81,7 @@ def _faults(task: Task, data: DataConfig) -> Iterator[str]:
         yield f"{', '.join(names)}: of {whose} alone; kind `{data.kind}` has no use for it"
     if data.too_long != "error" and "too_long" in task.settings and not task.packs(data):
         yield "too_long: blocks that are cut from all text are never too long; with data.rows=true rows may be"
-    if data.stream and "held_out" in given(data):
+    if data.stream and data.held_out and "held_out" in given(data):
         yield "held_out: a stream's samples are not known before; name others for evaluation (eval_path)"
     if data.options:
         try:

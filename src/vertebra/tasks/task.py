@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from vertebra import config as configs
 from vertebra.data.encode.encoders import Encoder
 from vertebra.data.model_facts import ModelFacts
+from vertebra.data.samples.causal import fitted
 from vertebra.data.samples.samples import Samples
 from vertebra.data.samples.table import Table
 from vertebra.errors import ConfigError
@@ -59,7 +60,7 @@ class Task(ABC):
     """Formats of the rows that it takes; none: it makes its own samples (`drawn`)."""
     format: ClassVar[str | None] = None
     """What all rows are taken for, where their columns could mean something else; None: what they spell."""
-    settings: ClassVar[tuple[str, ...]] = ()
+    settings: ClassVar[tuple[str, ...]] = ("block", "too_long")
     """Settings of `data` that not every kind has, and this one has; any other that is given is refused."""
     Options: ClassVar[type | None] = None
     """A frozen dataclass of further settings, given as `data.options`."""
@@ -93,8 +94,8 @@ class Task(ABC):
         raise NotImplementedError(f"kind `{self.name}` reads no rows")
 
     def samples(self, table: Table, job: Job) -> Samples:
-        """What is evaluated, and what training starts from: the rows, or a view of them of at most `job.size` positions."""
-        return table
+        """What is evaluated, and what training starts from: the rows, or a view of them, of at most `job.size` positions."""
+        return fitted(table, job.size, too_long=job.data.too_long)
 
     def trained(self, samples: Samples, job: Job) -> Samples:
         """The same samples as training sees them: otherwise weighed, otherwise masked in every epoch."""
@@ -106,7 +107,7 @@ class Task(ABC):
 
     def packs(self, data: DataConfig) -> bool:
         """Whether samples are of any length: several may share a row of a batch, and some may be too long."""
-        return False
+        return not self.for_encoder
 
     def features(self, job: Job) -> Features | None:
         """How the raw items of slots are made: here, the pixels of images."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from vertebra.data.encode.encoders import Encoder, TextEncoder
 from vertebra.data.encode.keytokens import KeyTokens, Weighted
-from vertebra.data.samples.causal import Blocks, fitted
+from vertebra.data.samples.causal import Blocks
 from vertebra.data.samples.samples import Samples
 from vertebra.data.samples.table import Table
 from vertebra.tasks.config import DataConfig
@@ -24,9 +24,7 @@ class PlainText(Task):
         return TextEncoder(job.model.tokenizer)
 
     def samples(self, table: Table, job: Job) -> Samples:
-        if job.data.rows:
-            return fitted(table, job.size, too_long=job.data.too_long)
-        return Blocks(table, job.size)
+        return super().samples(table, job) if job.data.rows else Blocks(table, job.size)
 
     def trained(self, samples: Samples, job: Job) -> Samples:
         if not job.data.keys:

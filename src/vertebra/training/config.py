@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from vertebra.config import Amount, Bound, Count, Filled, Place, Share, Some, require_bounds
 from vertebra.errors import ConfigError
 from vertebra.tasks.config import DataConfig
-from vertebra.tasks.table import task_of
+from vertebra.tasks.table import faults_of, task_named, task_of
 from vertebra.tasks.task import Task
 from vertebra.tune.settings import TuneConfig
 
@@ -244,11 +244,11 @@ def _contradictions(run: RunConfig) -> Sequence[str]:
     if run.tune.only_new_rows and run.parallel.kind == "fsdp":
         found.append("fsdp shards a table's rows, and `tune.only_new_rows` cannot tell them; use ddp, or stage `lora`")
     try:
-        task = run.task
+        task = task_named(run.data.kind)
     except ConfigError as error:
         found.append(f"data: {error}")
     else:
-        found += _unfit(task, run)
+        found += [*(f"data: {fault}" for fault in faults_of(task, run.data)), *_unfit(task, run)]
     if run.model.start and run.model.scratch:
         found.append("`model.start` and `model.scratch` contradict each other")
     return found

@@ -185,7 +185,7 @@ class Prepared:
         rank, world = _rank(), int(os.environ.get("WORLD_SIZE", "1"))
         model: Any = build_model(config, late=config.parallel.kind == "fsdp" and world > 1)
         data = build_data(config, model)
-        check_size(data, world)
+        check_size(data.train, world)
         adapter = choose(model, config.tune, seed=config.seed)
         data, upper = with_cache(model, data, config)
         if config.optim.checkpointing:
