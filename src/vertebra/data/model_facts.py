@@ -66,7 +66,7 @@ class ModelFacts:
                 is_encoder=True,
                 labels=model.labels,
             )
-        return cls.of_backbone(model.identifier, model.backbone, model.parts)
+        return cls.of_backbone(model.identifier, model.backbone, dict(model.parts.items()))
 
     @classmethod
     def of_backbone(cls, name: str, backbone: Any, parts: Mapping[str, Any]) -> ModelFacts:

@@ -133,7 +133,7 @@ def data_config(data: Any, model: ModelFacts, **settings: Any) -> DataConfig:
 def fitting_kind(reading: Reading, model: ModelFacts) -> str:
     """What a model of this sort learns from rows like these."""
     found = next(iter(reading.single().values())).settled().format
-    kinds = kinds_for(is_encoder=model.is_encoder, format=found and found.name)
+    kinds = kinds_for(is_encoder=model.is_encoder, format=None if found is None else found.name)
     if not kinds:
         sort = "an encoder" if model.is_encoder else "a language model"
         able = ", ".join(kinds_for(is_encoder=model.is_encoder))

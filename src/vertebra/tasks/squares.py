@@ -39,7 +39,7 @@ class Reach(Task):
     """A policy that must look at its image."""
 
     name: ClassVar[str] = "squares"
-    settings: ClassVar[tuple[str, ...]] = ("count", "parallel", "shuffled_images")
+    settings: ClassVar[tuple[str, ...]] = ("count", "parallel", "shuffled_images", "block")
     needs: ClassVar[tuple[str, ...]] = ("image",)
 
     def tokens(self, data: DataConfig) -> tuple[str, ...]:

@@ -29,6 +29,10 @@ FOLDERS = (
 )
 
 
+PATHS = ("path", "eval_path", "images")
+"""Settings of a reading that name files or folders."""
+
+
 def read_recipe(name: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     """The config of a recipe, overrides applied."""
     path = find_recipe(name)
@@ -75,12 +79,24 @@ def _started_here(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _each_path(tree: dict[str, Any], made: Callable[[str, str], str]) -> dict[str, Any]:
+    """The tree with every path of its data made anew; those of its mixture too."""
     data = tree.get("data")
     if not isinstance(data, dict):
         return tree
-    found = {key: data[key] for key in ("path", "eval_path") if isinstance(data.get(key), str)}
-    whole = {key: made(key, value) for key, value in found.items() if not _is_name(value)}
-    return {**tree, "data": {**data, **whole}}
+
+    def whole(key: str, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [whole(key, one) for one in value]
+        return made(key, value) if isinstance(value, str) and not _is_name(value) else value
+
+    def reading(given: dict[str, Any], within: str = "") -> dict[str, Any]:
+        found = {key: whole(within + key, value) if key in PATHS else value for key, value in given.items()}
+        if isinstance(found.get("mix"), dict):
+            parts = found["mix"].items()
+            found["mix"] = {name: reading(p, f"mix.{name}.") if isinstance(p, dict) else p for name, p in parts}
+        return found
+
+    return {**tree, "data": reading(data)}
 
 
 def _beside(recipe: Path, key: str, value: str) -> str:
