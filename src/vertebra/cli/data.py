@@ -112,8 +112,9 @@ def _of_recipe(path: str, settings: dict[str, Any], overrides: list[str]) -> Ask
     from vertebra.training.recipes import read_recipe
 
     config = read_recipe(path, overrides)
-    # what is cached tells the places of the file that it was made from, wherever that lay
-    config = replace(config, data=replace(config.data, cache=False, **settings))
+    config = replace(config, data=replace(config.data, **settings))
+    if config.task.reads:  # what is cached tells the places of the file that it was made from, wherever that lay
+        config = replace(config, data=replace(config.data, cache=False))
     return Asked(outlined_job(config), config.model.tokens, config.optim.batch, {})
 
 
@@ -158,14 +159,19 @@ def show(
     html: Annotated[Path | None, typer.Option(help="Write a page of HTML there.")] = None,
 ) -> None:
     """Show the first batch that training would see: every token by role, its target, weight, block, slot and document."""
-    from vertebra.tasks.chain import read_data
-
-    made = read_data(asked.job, tokens=asked.tokens)
-    batch = next(iter(made.loader(count or asked.batch or 3, rank=0, world=1)))
+    made, batch = first_batch(asked, count)
     facts = _facts(asked, made, batch)
     _print_batch(asked, batch, facts)
     if html is not None:
         _write(html, _page(asked, batch, facts))
+
+
+def first_batch(asked: Asked, rows: int | None = None) -> tuple[Any, Any]:
+    """The data as its kind makes it, and the batch that a training would see first."""
+    from vertebra.tasks.chain import read_data
+
+    made = read_data(asked.job, tokens=asked.tokens)
+    return made, next(iter(made.loader(rows or asked.batch or 3, rank=0, world=1)))
 
 
 @app.command()

@@ -45,7 +45,6 @@ class Pairs(Task):
 
     def measure(self, learner: Any, held_out: HeldOut) -> dict[str, float]:
         import torch
-        import torch.distributed as dist
 
         from vertebra.sequence.loss import supervised_positions
 
@@ -58,9 +57,7 @@ class Pairs(Task):
             guessed = at.select(logits).argmax(-1).cpu()
             ones = torch.ones(len(at), dtype=torch.float64)
             confusion.index_put_((at.targets.cpu(), guessed), ones, accumulate=True)
-        if held_out.world > 1:
-            dist.all_reduce(confusion)
-        return scores(confusion)
+        return scores(held_out.over_ranks(confusion))
 
     def shown(self, model: Any, job: Job, prompts: Sequence[str], length: int) -> list[dict[str, str]]:
         """The likeliest class of each prompt, read as a lone sentence."""

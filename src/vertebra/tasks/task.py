@@ -9,14 +9,19 @@ not know the trainer.
 
 from __future__ import annotations
 
+import inspect
+import sys
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from vertebra import config as configs
-from vertebra.data.encode.encoders import Encoder
+from vertebra.data.encode.encoders import Encoder, SequenceEncoder
 from vertebra.data.model_facts import ModelFacts
+from vertebra.data.read.formats import FORMATS
+from vertebra.data.read.rows import digest
 from vertebra.data.samples.causal import fitted
 from vertebra.data.samples.samples import Samples
 from vertebra.data.samples.table import Table
@@ -50,6 +55,14 @@ class HeldOut:
     batches: Callable[[], Iterable[Any]]
     """The batches of this rank, from the first."""
     world: int = 1
+
+    def over_ranks(self, numbers: Any) -> Any:
+        """A tensor of counts, added up over all ranks."""
+        import torch.distributed as dist
+
+        if self.world > 1:
+            dist.all_reduce(numbers)
+        return numbers
 
 
 class Task(ABC):
@@ -89,9 +102,19 @@ class Task(ABC):
 
     # What a sample is
 
+    def sequence(self, sample: Any, job: Job) -> TokenSequence:
+        """One row (a `Text`, `Conversation`, `Pair`) as the model reads it, with what is learned of it in `weight`."""
+        raise NotImplementedError(f"kind `{self.name}` says neither what a sequence is nor what encodes its rows")
+
     def encoder(self, job: Job) -> Encoder:
-        """What makes vectors of a row."""
-        raise NotImplementedError(f"kind `{self.name}` reads no rows")
+        """What makes vectors of many rows at once."""
+        return SequenceEncoder(
+            job.model.tokenizer,
+            partial(self.sequence, job=job),
+            takes=tuple(FORMATS[name].makes for name in self.reads),
+            key=_source_of(type(self)),
+            slots=bool(job.model.sizes),
+        )
 
     def samples(self, table: Table, job: Job) -> Samples:
         """What is evaluated, and what training starts from: the rows, or a view of them, of at most `job.size` positions."""
@@ -135,6 +158,16 @@ class Task(ABC):
         if self.Options is None:
             raise ConfigError(f"data.options: kind `{self.name}` declares none")
         return configs.build(self.Options, data.options, where="data.options")
+
+
+def _source_of(kind: type) -> str:
+    """The code of a kind, so that a change of it meets no old cache."""
+    module = sys.modules.get(kind.__module__)
+    try:
+        code = inspect.getsource(module or kind)
+    except (OSError, TypeError):  # typed at a prompt
+        code = repr((kind.sequence.__code__.co_code, kind.sequence.__code__.co_consts))  # type: ignore[attr-defined]
+    return digest(kind.__qualname__, code)
 
 
 def answered(model: Any, prompt: TokenSequence, length: int) -> str:

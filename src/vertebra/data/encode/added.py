@@ -96,8 +96,7 @@ def _texts(sample: Sample) -> Iterator[tuple[str, str]]:
         yield "text", sample.text
     elif isinstance(sample, Pair):
         yield "text", f"{sample.first}\n{sample.second or ''}"
-    else:
-        assert isinstance(sample, Conversation)
+    elif isinstance(sample, Conversation):
         for message in sample.messages:
             content = message["content"]
             parts = [content] if isinstance(content, str) else [part.get("text") for part in content]
