@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from vertebra.data.batches.samplers import Packed
 
 from tests.training.models import Words, config, tiny, trainer
 from vertebra.backbone.tiny import TINY
+from vertebra.data.loaders.samplers import Packed
 from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.tokens import TokenSequence
 from vertebra.training import checkpoint

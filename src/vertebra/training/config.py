@@ -258,6 +258,8 @@ def _unfit(task: Task, run: RunConfig) -> Iterator[str]:
     """What a kind of work and a model cannot do together."""
     if (run.cache.tower or run.cache.layers) and (run.parallel.kind == "fsdp" or task.for_encoder):
         yield "`cache` is for language models that every rank holds whole; leave it out with fsdp and encoders"
+    if (run.cache.tower or run.cache.layers) and run.data.stream:
+        yield "`cache` computes every sample once before the training, and a stream's are not known then"
     if task.for_encoder and run.tune.stage == "lora":
         yield "encoders are trained in full or by patterns; stage `lora` is for language models"
     if task.for_encoder and run.model.overrides:
