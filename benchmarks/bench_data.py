@@ -34,13 +34,13 @@ from data_made import corpus_words, cpu, log_normal, scaled, table_of, texts_of,
 from data_training import bench_training
 from timing import in_turn
 from vertebra.backbone.registry import load_backbone
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.loader import Loader
-from vertebra.data.batches.samplers import LengthGrouped, Packed, Shuffled, slots_per_token
 from vertebra.data.encode.chat import ChatEncoder
 from vertebra.data.encode.encoders import TextEncoder
 from vertebra.data.encode.prepare import prepare
 from vertebra.data.encode.tokens import TextTokenizer
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Loader
+from vertebra.data.loaders.samplers import LengthGrouped, Packed, Shuffled, slots_per_token
 from vertebra.data.samples.causal import Blocks, fitted
 
 
@@ -219,10 +219,10 @@ STREAM = """
 import resource, sys, time
 from transformers import AutoTokenizer
 from vertebra.backbone.tiny import tiny_checkpoint
-from vertebra.data.batches.collate import Collator
+from vertebra.data.loaders.collate import Collator
 from vertebra.data.encode.encoders import TextEncoder
-from vertebra.data.batches.samplers import Packed
-from vertebra.data.batches.stream import StreamLoader
+from vertebra.data.loaders.samplers import Packed
+from vertebra.data.loaders.stream import StreamLoader
 tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint("tiny-gpt2"))
 # One rank of a hundred: it reads every line, and encodes a hundredth of them.
 loader = StreamLoader(sys.argv[1], TextEncoder(tokenizer), Packed(8, 4096), Collator(0), block=32, rank=0, world=100)

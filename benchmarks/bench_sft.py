@@ -32,9 +32,9 @@ import torch
 
 from vertebra.backbone.registry import load_backbone
 from vertebra.config import build
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.loader import Loader
-from vertebra.data.batches.samplers import LengthGrouped, Packed, Sampler
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Loader
+from vertebra.data.loaders.samplers import LengthGrouped, Packed, Sampler
 from vertebra.data.samples.table import ChunkBuilder, Table
 from vertebra.model.model import Model
 from vertebra.training.config import RunConfig

@@ -22,9 +22,9 @@ from transformers import Trainer, TrainingArguments
 from vertebra.backbone.head_loss import head_loss
 from vertebra.backbone.registry import load_backbone
 from vertebra.config import build
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.loader import Loader
-from vertebra.data.batches.samplers import Shuffled
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Loader
+from vertebra.data.loaders.samplers import Shuffled
 from vertebra.data.samples.samples import Samples
 from vertebra.model.model import Model
 from vertebra.sequence.loss import token_losses

@@ -6,9 +6,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from data_made import cpu, log_normal, scaled, table_of
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.loader import Loader
-from vertebra.data.batches.samplers import LengthGrouped, Packed, Sampler, Shuffled, slots_per_token
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Loader
+from vertebra.data.loaders.samplers import LengthGrouped, Packed, Sampler, Shuffled, slots_per_token
 from vertebra.data.samples.table import Table
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.loss import sequence_loss

@@ -21,6 +21,7 @@ FLOORS: list[set[str]] = [
     {"backbone"},
     {"model"},
     {"decode", "tune", "data"},
+    {"tasks"},
     {"training", "interop", "serve"},
     {"evaluate", "checks"},
     {"cli"},
@@ -41,7 +42,7 @@ TRANSFORMERS_DOORS = (
 
 # The same inside a package: its rooms and files from the ground up. Those of one set do not know each other.
 ROOMS: dict[str, list[set[str]]] = {
-    "data": [{"read"}, {"samples"}, {"encode"}, {"batches"}, {"look"}],
+    "data": [{"read"}, {"samples"}, {"encode"}, {"reading", "model_facts"}, {"loaders"}, {"look"}],
     "decode": [
         {"keys", "state"},
         {"settings"},

@@ -30,11 +30,11 @@ def data():
 
 @pytest.mark.parametrize("name", FILES)
 def test_all_three_commands_on_every_format(name, data, tmp_path):
-    write, model, format, objective = FILES[name]
+    write, model, format, kind = FILES[name]
     path = write(tmp_path)
     shown = data("show", path, "--model", model, "-n", 2)
     assert shown.exit_code == 0, shown.output
-    assert f"{format}, {objective}" in shown.output
+    assert f"{format}, {kind}" in shown.output
     assert "row 0:" in shown.output
     checked = data("check", path, "--model", model, "--json", *([] if name == "messages" else ["--no-packing"]))
     assert checked.exit_code == 0, checked.output
@@ -68,11 +68,12 @@ def test_show_tells_every_vector(data, tmp_path):
         data("show", path, "--model", CHAT, "--html", tmp_path / "none" / "page.html")
 
 
-def test_show_packs_on_request(data, tmp_path):
+def test_show_packs_as_training_does(data, tmp_path):
     path = FILES["messages"][0](tmp_path)
-    shown = data("show", path, "--model", CHAT, "--pack")
+    shown = data("show", path, "--model", CHAT)
     assert "1 rows of" in shown.output
     assert "document" in shown.output
+    assert "document" not in data("show", path, "--model", CHAT, "--set", "data.batching=shuffled").output
 
 
 def test_check_says_what_must_be_mended(data, tmp_path):
@@ -89,7 +90,7 @@ def test_check_says_what_must_be_mended(data, tmp_path):
 
 
 def test_packing_and_the_corpus(data, monkeypatch):
-    monkeypatch.setattr("vertebra.data.look.setup.CORPUS_SIZE", 0.1)
+    monkeypatch.setattr("vertebra.data.reading.CORPUS_SIZE", 0.1)
     done = data("check", "stdlib:docstrings", "--model", "tiny-mistral", "--size", 64)
     assert done.exit_code == 0, done.output
     assert "packed = unpacked  pass" in done.output
@@ -125,7 +126,7 @@ def test_what_a_recipe_says_can_be_said_here(data, tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "<ACT>" in shown.output
     assert "brief" in shown.output
-    with pytest.raises(VertebraError, match="user's text cannot be trusted"):
+    with pytest.raises(VertebraError, match=r"trusted\.0: str 'user'; expected one of assistant"):
         data("show", path, "--model", CHAT, "--trusted", "user")
     pairs = data("check", FILES["pairs"][0](tmp_path), "--model", ENCODER, "--label", "different", "--label", "same")
     assert "different 3, same 3" in pairs.output

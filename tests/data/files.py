@@ -108,11 +108,11 @@ def _saved(folder: Path) -> Path:
 
 
 FILES: dict[str, tuple[Callable[[Path], Path], str, str, str]] = {
-    "text": (_text, TEXT, "text", "causal"),
-    "gzip": (_text_gz, TEXT, "text", "causal"),
-    "zstd": (_text_zst, TEXT, "text", "causal"),
-    "parquet": (_parquet, TEXT, "text", "causal"),
-    "folder": (_folder, TEXT, "text", "causal"),
+    "text": (_text, TEXT, "text", "text"),
+    "gzip": (_text_gz, TEXT, "text", "text"),
+    "zstd": (_text_zst, TEXT, "text", "text"),
+    "parquet": (_parquet, TEXT, "text", "text"),
+    "folder": (_folder, TEXT, "text", "text"),
     "masked": (_text, ENCODER, "text", "masked"),
     "messages": (_messages, CHAT, "messages", "chat"),
     "sharegpt": (_sharegpt, CHAT, "sharegpt", "chat"),
@@ -123,4 +123,4 @@ FILES: dict[str, tuple[Callable[[Path], Path], str, str, str]] = {
     "saved": (_saved, ENCODER, "pairs", "pairs"),
     "pairs asked": (_pairs, CHAT, "pairs", "chat"),
 }
-"""name → (how it is written, the model, the format, the objective that follows)."""
+"""name → (how it is written, the model, the format, the kind that follows)."""

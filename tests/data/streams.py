@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.samplers import InOrder, LengthGrouped, Packed, Shuffled
-from vertebra.data.batches.stream import StreamLoader
 from vertebra.data.encode.encoders import Encoder, Placed
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.samplers import InOrder, LengthGrouped, Packed, Shuffled
+from vertebra.data.loaders.stream import StreamLoader
 from vertebra.data.read.formats import Text
 from vertebra.data.read.rows import Fault
 from vertebra.data.samples.table import ChunkBuilder

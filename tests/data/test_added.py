@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 
 from vertebra.backbone.registry import load_backbone
-from vertebra.data.encode.added import grow_to, tell_unused, trusted_roles, uses
+from vertebra.backbone.vocabulary import grow_to
+from vertebra.data.encode.added import tell_unused, trusted_roles, uses
 from vertebra.data.encode.chat import ChatEncoder
 from vertebra.data.encode.encoders import TextEncoder
 from vertebra.data.encode.prepare import prepare
 from vertebra.data.look.report import check_data
-from vertebra.data.look.setup import Model, set_up
+from vertebra.data.model_facts import ModelFacts
 from vertebra.errors import ConfigError, PromptError, UnknownNameError
+from vertebra.tasks.chain import data_config
+from vertebra.tasks.inspection import set_up
+from vertebra.tasks.task import Job
 
 ACT = "<ACT>"
 ROWS = [
@@ -60,7 +64,8 @@ def test_who_can_be_trusted():
 
 
 def found(rows, *, tokens=(ACT,), **options):
-    return check_data(set_up(rows, Model.find("tiny-llama2", tokens=tokens), **options))
+    model = ModelFacts.find("tiny-llama2", tokens=tokens)
+    return check_data(set_up(Job(data=data_config(rows, model, cache=False, **options), model=model)))
 
 
 def test_the_check_counts_tokens_that_were_never_used():
@@ -99,7 +104,7 @@ def test_a_run_is_told_of_tokens_that_nothing_uses(caplog):
 
 
 def test_what_has_no_speakers():
-    with pytest.raises(ConfigError, match="`causal` has no speakers"):
-        set_up(["some text"], Model.find("tiny-gpt2"), trusted=("assistant",))
+    with pytest.raises(ConfigError, match="trusted: of kind `chat` alone"):
+        found([{"text": "some text"}], trusted=("assistant",))
     with pytest.raises(ConfigError, match="is an encoder"):
-        Model.find("tiny-bert", tokens=(ACT,))
+        ModelFacts.find("tiny-bert", tokens=(ACT,))

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.loader import Loader
-from vertebra.data.batches.samplers import InOrder, Packed
 from vertebra.data.encode.chat import ChatEncoder, ImageFeatures
 from vertebra.data.encode.prepare import prepare
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Loader
+from vertebra.data.loaders.samplers import InOrder, Packed
 from vertebra.data.read.labels import Labels
 from vertebra.data.samples.causal import fitted
 from vertebra.errors import DataError, TooLongError, UnknownNameError

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vertebra.data.batches.collate import Collator
+from vertebra.data.loaders.collate import Collator
 from vertebra.data.samples.samples import as_sequence
 from vertebra.errors import SequenceError, TooLongError
 from vertebra.sequence.batch import collate

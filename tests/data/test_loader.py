@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.loader import Loader, whole_again
-from vertebra.data.batches.samplers import InOrder, LengthGrouped, Packed, Shuffled, slots_per_token
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Loader, whole_again
+from vertebra.data.loaders.samplers import InOrder, LengthGrouped, Packed, Shuffled, slots_per_token
 from vertebra.data.samples.causal import Blocks
 from vertebra.data.samples.mixture import TableMixture
 from vertebra.errors import ConfigError, DataError, TooLongError

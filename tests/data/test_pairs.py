@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification
 
 from vertebra.backbone.tiny import tiny_checkpoint
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.loader import Loader
-from vertebra.data.batches.samplers import Shuffled
 from vertebra.data.encode.classifier import load_classifier
 from vertebra.data.encode.pairs import Classified, PairEncoder
 from vertebra.data.encode.prepare import prepare
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Loader
+from vertebra.data.loaders.samplers import Shuffled
 from vertebra.data.read.formats import Pair
 from vertebra.data.read.labels import Labels
 from vertebra.data.read.open import open_source

@@ -18,12 +18,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.ranks import exchange_among, filler, weightless
-from vertebra.data.batches.samplers import InOrder, Packed
-from vertebra.data.batches.stream import StreamLoader
 from vertebra.data.encode.pairs import PairEncoder
 from vertebra.data.encode.prepare import prepare
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.ranks import exchange_among, filler, weightless
+from vertebra.data.loaders.samplers import InOrder, Packed
+from vertebra.data.loaders.stream import StreamLoader
 from vertebra.data.read.labels import Labels
 from vertebra.errors import DataError, VertebraError
 
@@ -186,8 +186,8 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from tests.data.streams import loader, ragged
 from vertebra import log
-from vertebra.data.batches.ranks import exchange_among
-from vertebra.data.batches.samplers import Packed
+from vertebra.data.loaders.ranks import exchange_among
+from vertebra.data.loaders.samplers import Packed
 
 folder, rank = sys.argv[1], int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)

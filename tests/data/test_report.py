@@ -4,39 +4,48 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from vertebra.backbone.registry import load_backbone
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.loader import Loader
-from vertebra.data.batches.samplers import InOrder
 from vertebra.data.encode.chat import ChatEncoder
 from vertebra.data.encode.prepare import prepare
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Loader
+from vertebra.data.loaders.samplers import InOrder
 from vertebra.data.look.report import check_data, check_packing, histogram
-from vertebra.data.look.setup import Model, set_up
+from vertebra.data.look.setup import Setup
 from vertebra.data.look.stats import padding_of, write_picture
+from vertebra.data.model_facts import ModelFacts
 from vertebra.errors import ConfigError, DataError, UnknownNameError
+from vertebra.tasks.chain import data_config
+from vertebra.tasks.inspection import set_up as set_up_job
+from vertebra.tasks.task import Job
 
 from .files import CHAT, ENCODER, FILES, TEXT, TURNS
 from .tables import table_of
 
 
 @pytest.fixture(scope="module")
-def models() -> dict[str, Model]:
-    return {name: Model.find(name) for name in (CHAT, TEXT, ENCODER)}
+def models() -> dict[str, ModelFacts]:
+    found = {name: ModelFacts.find(name) for name in (CHAT, TEXT, ENCODER)}
+    return found | {CHAT: replace(found[CHAT], sizes={"image": 4})}
+
+
+def set_up(data: Any, model: ModelFacts, **settings: Any) -> Setup:
+    return set_up_job(Job(data=data_config(data, model, **{"cache": False} | settings), model=model))
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_format_is_set_up(name, tmp_path, models):
-    write, model, format, objective = FILES[name]
+    write, model, format, kind = FILES[name]
     made = set_up(str(write(tmp_path)), models[model])
-    assert (made.reader.name, made.objective) == (format, objective)
-    assert made.shift == (model != ENCODER)
+    assert (made.format, made.kind) == (format, kind)
     batch = next(
-        iter(Loader(made.samples, InOrder(2), Collator(made.model.pad_id), pin_memory=False, shift=made.shift))
+        iter(Loader(made.samples, InOrder(2), Collator(made.model.pad_id), pin_memory=False, shift=model != ENCODER))
     )
     assert batch.rows >= 1
     report = check_data(made)
@@ -113,7 +122,7 @@ def test_labels_that_are_slips_are_named(jsonl, models):
     assert (declared.passed, declared.finding("labels").said) == (True, "0 20, 1 20, 2 1")
     lone = found([{**row, "label": "0"} for row in rows], models[ENCODER], jsonl).finding("labels")
     assert lone.status == "fail"
-    with pytest.raises(ConfigError, match="labels are of pairs"):
+    with pytest.raises(ConfigError, match="labels: of kinds `chat`, `pairs` alone"):
         found([{"text": "a"}], models[ENCODER], jsonl, labels=["x"])
 
 
@@ -122,7 +131,7 @@ def test_broken_images(jsonl, models, tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-900])
     turns = [{"from": "human", "value": "<image> What?"}, {"from": "gpt", "value": "Noise."}]
     rows = [{"image": f"{name}.png", "conversations": turns} for name in ("whole", "cut")]
-    finding = found(rows, models[CHAT], jsonl, images=tmp_path).finding("images")
+    finding = found(rows, models[CHAT], jsonl, images=str(tmp_path)).finding("images")
     assert (finding.status, finding.value) == ("fail", "1 of 2")
     assert "cut.png" in finding.places[0]
 
@@ -157,7 +166,7 @@ def test_faults_in_an_array_are_of_their_items(indent, models, tmp_path):
 
 def test_a_doubled_bos_is_found(models):
     """Text that carries the template's own BOS, tokenized by a tokenizer that adds one."""
-    made = set_up(["a"], models[CHAT], objective="rows")
+    made = set_up(["a"], models[CHAT], rows=True)
     doubled = replace(made, table=table_of([[1, 1, 5, 2], [1, 5, 2]]))
     assert check_data(doubled).finding("BOS").status == "fail"
     beyond = replace(made, table=table_of([[1, 5000, 2]]))
@@ -181,15 +190,17 @@ def test_packing_is_held_against_the_model(models, monkeypatch):
 
 
 def test_combinations_that_cannot_work(models, jsonl, monkeypatch):
-    monkeypatch.setattr("vertebra.data.look.setup.CORPUS_SIZE", 0.1)
+    monkeypatch.setattr("vertebra.data.reading.CORPUS_SIZE", 0.1)
     path = str(jsonl([{"text": "a"}]))
-    with pytest.raises(ConfigError, match="cannot do `masked` on text"):
-        set_up(path, models[TEXT], objective="masked")
+    with pytest.raises(ConfigError, match="a language model, which cannot do `masked`; it can do text, chat"):
+        set_up(path, models[TEXT], kind="masked")
+    with pytest.raises(ConfigError, match=r"an encoder, and none of its kinds \(masked, pairs\) reads `messages`"):
+        set_up([{"messages": TURNS}], models[ENCODER])
     with pytest.raises(UnknownNameError, match="Did you mean `chat`"):
-        set_up(path, models[TEXT], objective="chatt")
+        set_up(path, models[TEXT], kind="chatt")
     with pytest.raises(DataError, match="takes conversation, this row is a text"):
-        set_up(path, models[CHAT], objective="chat")
-    assert set_up("stdlib:docstrings", models[TEXT], size=64).limit == 64
+        set_up(path, models[CHAT], kind="chat")
+    assert set_up("stdlib:docstrings", models[TEXT], block=64).limit == 64
 
 
 def test_a_backbone_makes_its_own_encoder():

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.samplers import InOrder, Packed, Shuffled
-from vertebra.data.batches.stream import StreamLoader
 from vertebra.data.encode.encoders import TextEncoder
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.samplers import InOrder, Packed, Shuffled
+from vertebra.data.loaders.stream import StreamLoader
 from vertebra.data.read.formats import Reader
 from vertebra.data.samples.causal import Blocks
 from vertebra.data.samples.mixture import Mixture
@@ -222,9 +222,9 @@ def test_formats_are_read(jsonl):
 FLAT = """
 import resource, sys
 from tests.data.streams import Numbers
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.samplers import Packed
-from vertebra.data.batches.stream import StreamLoader
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.samplers import Packed
+from vertebra.data.loaders.stream import StreamLoader
 loader = StreamLoader(sys.argv[1], Numbers(), Packed(8, 64), Collator(0), block=64, rank=0, world=40, pin_memory=False)
 peaks = []
 for number, batch in enumerate(loader):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from vertebra.data.batches.workers import begin, only_parent_ends
+from vertebra.data.loaders.workers import begin, only_parent_ends
 
 
 class Slow(Dataset[int]):

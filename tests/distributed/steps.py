@@ -17,9 +17,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from tests.training.models import Words, config, tiny, trainer
 from vertebra.backbone.registry import load_backbone
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.loader import Loader
-from vertebra.data.batches.samplers import Packed
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Loader
+from vertebra.data.loaders.samplers import Packed
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part, new_queries
 from vertebra.model.model import Model

@@ -10,9 +10,9 @@ import torch
 
 from vertebra.backbone.registry import load_backbone
 from vertebra.config import build
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.loader import Loader
-from vertebra.data.batches.samplers import Packed
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Loader
+from vertebra.data.loaders.samplers import Packed
 from vertebra.data.samples.samples import Samples
 from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch, collate

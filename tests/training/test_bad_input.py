@@ -66,7 +66,7 @@ def mine(done: Path, tmp_path: Path) -> Path:
         ("optim: {learning_rate: 1}", "unknown setting `optim.learning_rate`"),
         ("optim: {bach: 4}", "Did you mean `batch`"),
         ("optimm: {}", "unknown setting `optimm`. Did you mean `optim`"),
-        ("data: {kind: chatt, path: x}", "expected one of text, masked, chat, pairs, squares"),
+        ("data: {kind: chatt, path: x}", "unknown kind of data `chatt`. Did you mean `chat`"),
         ("optim: {batch: four}", "optim.batch: str 'four'; expected an integer"),
         ("tune: {stage: last-layer}", "Did you mean `last-layer-finetune`"),
     ],

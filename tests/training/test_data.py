@@ -13,14 +13,17 @@ from PIL import Image
 
 from tests.training.models import config
 from vertebra.backbone.registry import load_backbone
-from vertebra.data.look import setup
+from vertebra.data.model_facts import ModelFacts
 from vertebra.errors import ConfigError, DataError
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part
 from vertebra.model.model import Model
-from vertebra.training.data import build_data
+from vertebra.tasks.chain import data_config
+from vertebra.tasks.inspection import set_up
+from vertebra.tasks.task import Job
+from vertebra.training.data import build_data, job_of
 from vertebra.training.model import build_model
-from vertebra.training.output import answers, asked
+from vertebra.training.output import answers
 from vertebra.training.run import train
 
 TURNS = [("Turn left.", "left"), ("Turn right.", "right"), ("Go back.", "back"), ("Stop here.", "here")]
@@ -59,9 +62,9 @@ def test_data_show_prints_what_training_reads(name: str, place: Any, tmp_path: P
         data={"kind": "chat", "path": str(path), "held_out": 0.0, "system": "Be brief.", "fold_system": True},
     )
     trained = build_data(run, build_model(run)).train
-    shown = setup.set_up(
-        str(path), setup.Model.find(str(tmp_path / "model")), system="Be brief.", fold_system=True
-    ).samples
+    model = ModelFacts.find(str(tmp_path / "model"))
+    asked_for = data_config(str(path), model, system="Be brief.", fold_system=True)
+    shown = set_up(Job(data=asked_for, model=model)).samples
     assert len(trained) == len(shown) == 3
     for index in range(3):
         same(trained.vectors(index), shown.vectors(index))
@@ -79,7 +82,7 @@ def test_the_reports_prompts_are_those_of_training(name: str, settings: dict[str
     model = build_model(run)
     samples = build_data(run, model).train
     for index, (question, _) in enumerate(TURNS):
-        prompt, whole = asked(model, run, question), samples.sequence(index)
+        prompt, whole = run.task.prompt(question, job_of(run, model)), samples.sequence(index)
         assert whole.ids[: len(prompt)].tolist() == prompt.ids.tolist()
         assert not (whole.weight[: len(prompt)] > 0).any()
     act = model.backbone.tokenizer.convert_tokens_to_ids("<ACT>")
@@ -120,7 +123,7 @@ def test_a_recipe_trains_a_token_of_its_own(tmp_path: Path, caplog: pytest.LogCa
 def test_where_a_system_prompt_stands(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"where it stands: for fold give data\.fold_system=true"):
         config(data={"kind": "chat", "path": "x", "system": "fold"})
-    with pytest.raises(ConfigError, match="system, trusted: of kind `chat` alone"):
+    with pytest.raises(ConfigError, match="data: system, trusted: of kind `chat` alone"):
         config(data={"kind": "text", "path": "x", "system": "Be brief.", "trusted": ["assistant"]})
     with pytest.raises(ConfigError, match="expected one of assistant, system, tool, all"):
         config(data={"kind": "chat", "path": "x", "trusted": ["user"]})

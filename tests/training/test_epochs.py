@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from tests.training.models import Words, config, tiny, trainer
 from vertebra.backbone.tiny import TINY
-from vertebra.data.batches.samplers import Packed
+from vertebra.data.loaders.samplers import Packed
 from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.tokens import TokenSequence
 from vertebra.training import checkpoint

@@ -11,10 +11,9 @@ import pytest
 
 from tests.training.test_run import RECIPES
 from vertebra.model.model import Model
+from vertebra.tasks.squares import Squares, success
 from vertebra.training.recipes import read_recipe
 from vertebra.training.run import train
-from vertebra.training.squares import Squares
-from vertebra.training.success import success
 from vertebra.training.watching.metrics import METRICS, read
 
 BY_NAME = {path.stem: path for path in RECIPES}

@@ -18,7 +18,7 @@ from vertebra.errors import CheckpointError, ConfigError, DataError, MissingPart
 from vertebra.model.model import Model
 from vertebra.training import checkpoint
 from vertebra.training.config import RunConfig
-from vertebra.training.data import RunData, check_size
+from vertebra.training.data import check_size
 from vertebra.training.folder import check_claim
 from vertebra.training.recipes import read_recipe
 from vertebra.training.run import tiny_config, train
@@ -134,7 +134,7 @@ def test_the_model_is_the_best_one(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ({"epochs": 1.0}, "both is given"),
         ({"model__quantization": "int8", "parallel__kind": "fsdp", "tune__stage": "lora"}, "cannot shard a quantized"),
         ({"model__quantization": "int8"}, "adapters alone"),
-        ({"data__kind": "squares"}, "kind `squares` shows images"),
+        ({"data__kind": "squares"}, "kind `squares` needs a model with a part `image`"),
         ({"steps": 0}, "steps is 0"),
     ],
 )
@@ -170,9 +170,8 @@ def test_data_that_is_not_there(tmp_path: Path):
 
 
 def test_fewer_samples_than_ranks():
-    data = RunData(train=Words(2), held_out=None, collator=None, shift=True, capacity=8)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="2 samples for 4 ranks"):
-        check_size(data, config(), 4)
+        check_size(Words(2), 4)
 
 
 def test_a_report_of_nothing(tmp_path: Path):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -66,6 +66,14 @@ def grow_vocabulary(
     if only_new_trainable:
         train_only_new_rows(backbone)
     return growth
+
+
+def grow_to(backbone: Any, tokens: Iterable[str], *, seed: int = 0) -> None:
+    """Add those of these tokens that the vocabulary does not have."""
+    known = backbone.tokenizer.get_vocab()
+    new = [token for token in dict.fromkeys(tokens) if token not in known]
+    if new:
+        grow_vocabulary(backbone, new, seed=seed)
 
 
 def _padded(rows: int, multiple_of: int) -> int:

@@ -15,6 +15,7 @@ from vertebra.checks.subject import Subject
 from vertebra.errors import ConfigError, VocabularyError
 from vertebra.prompt.builders import PromptBuilder
 from vertebra.prompt.chat_template import TemplatePromptBuilder
+from vertebra.prompt.conversation import turns_of
 from vertebra.prompt.rendering import render
 
 _TURNS = (
@@ -167,10 +168,8 @@ def builder_of(backbone: Any) -> type[PromptBuilder] | None:
 
 
 def _conversation(turns: int, system: str | None = None) -> list[dict[str, str]]:
-    said = [{"role": "system", "content": system}] if system else []
-    for question, answer in _TURNS[:turns]:
-        said += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return said
+    questions, answers = zip(*_TURNS[:turns], strict=True)
+    return turns_of(questions, answers, system=system)
 
 
 def _conversations(backbone: Any, builder: type[PromptBuilder]) -> Sequence[list[dict[str, str]]]:

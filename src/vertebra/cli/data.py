@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,122 +13,187 @@ import typer
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at data as a model will see it.")
 
-Data = Annotated[
-    str, typer.Argument(help="A file, a folder, a pattern, a hub name, or `stdlib`: the sources of this Python.")
-]
-ModelName = Annotated[str, typer.Option("--model", help="An id, a folder, or a hub name: whose tokenizer and format.")]
-Objective = Annotated[str, typer.Option(help="auto, causal, rows, chat, masked or pairs.")]
-Size = Annotated[int | None, typer.Option(help="Positions of a block, or of the longest sample.")]
-Format = Annotated[str | None, typer.Option(help="What a row is, where it is not recognised: text, alpaca, pairs …")]
-Columns = Annotated[list[str] | None, typer.Option("--column", help="Our name=theirs, as text=body; repeatable.")]
-Images = Annotated[Path | None, typer.Option(help="The folder that image paths are relative to.")]
-ImageSlots = Annotated[int | None, typer.Option(help="How many slots an image takes.")]
-Builder = Annotated[str | None, typer.Option(help="A prompt builder, where the id names none.")]
-System = Annotated[str | None, typer.Option(help="The system prompt of every conversation.")]
-FoldSystem = Annotated[bool, typer.Option("--fold-system", help="Put system prompts before the first question.")]
-Trusted = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Whose text may hold added tokens: assistant, system, tool, or all of them, never the user; repeatable."
-    ),
-]
-AddToken = Annotated[
-    list[str] | None, typer.Option("--add-token", help="A token to add, as model.tokens does; repeatable.")
-]
-Label = Annotated[
-    list[str] | None, typer.Option("--label", help="A class of the pairs, in order; repeatable. Else inferred.")
-]
-Split = Annotated[str | None, typer.Option(help="Which split of a dataset.")]
-Pattern = Annotated[str | None, typer.Option(help="Which files of a folder, as **/*.jsonl.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unusable rows out instead of failing.")]
-Token = Annotated[str | None, typer.Option(help="Token for private repositories.", envvar="HF_TOKEN")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+IMAGE_SLOTS = 16
+"""Slots of an image where the model does not say how many."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the shared options ask for."""
+
+    job: Any
+    tokens: tuple[str, ...]
+    batch: int | None
+    """Rows of a batch, where a recipe says."""
+    finding: dict[str, Any]
+    """How the model is found beside its name."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.job.data.named} on {self.job.model.name}"
+
+    def set_up(self, **changes: Any) -> Any:
+        """All rows, for a report; `changes` to the data's settings."""
+        from vertebra.tasks.inspection import set_up
+
+        return set_up(replace(self.job, data=replace(self.job.data, **changes)))
+
+
+def _asked(
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="A file, a folder, a pattern, a hub name, `stdlib` (the sources of this Python); or a recipe (.yaml)."
+        ),
+    ],
+    model: Annotated[
+        str | None, typer.Option("--model", help="An id, a folder, or a hub name; by default the recipe's.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="What is trained: text, masked, chat, pairs …; else what fits data and model.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Positions of a block, or of the longest sample.")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="What a row is, where it is not recognised: text, alpaca, pairs …")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option("--column", help="Our name=theirs, as text=body; repeatable.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="The folder that image paths are relative to.")] = None,
+    image_slots: Annotated[int | None, typer.Option(help="How many slots an image takes.")] = None,
+    builder: Annotated[str | None, typer.Option(help="A prompt builder, where the id names none.")] = None,
+    system: Annotated[str | None, typer.Option(help="The system prompt of every conversation.")] = None,
+    fold_system: Annotated[
+        bool, typer.Option("--fold-system", help="Put system prompts before the first question.")
+    ] = False,
+    trusted: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Whose text may hold added tokens: assistant, system, tool, or all of them, never the user; repeatable."
+        ),
+    ] = None,
+    add_token: Annotated[
+        list[str] | None, typer.Option("--add-token", help="A token to add, as model.tokens does; repeatable.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="A class of the pairs, in order; repeatable. Else inferred.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Which split of a dataset.")] = None,
+    pattern: Annotated[str | None, typer.Option(help="Which files of a folder, as **/*.jsonl.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unusable rows out instead of failing.")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting as a recipe has it: data.held_out=0.1. Repeatable.")
+    ] = None,
+    token: Annotated[str | None, typer.Option(help="Token for private repositories.", envvar="HF_TOKEN")] = None,
+) -> Asked:
+    """The options that all three commands share, as what they ask for."""
+    given = {
+        "kind": kind, "block": size, "format": format, "columns": _columns(column), "images": images and str(images),
+        "system": system, "fold_system": fold_system, "trusted": tuple(trusted or ()), "labels": tuple(label or ()),
+        "split": split, "pattern": pattern, "on_bad": "skip" if skip_bad else None,
+    }  # fmt: skip
+    settings = {name: value for name, value in given.items() if value}
+    if data.endswith((".yaml", ".yml")):
+        asked = _of_recipe(data, settings, set_ or [])
+    elif model is None:
+        raise typer.BadParameter("--model is missing: whose tokenizer and prompt format? (A recipe names its own.)")
+    else:
+        asked = _of_path(data, model, settings, set_ or [], builder=builder, token=token, tokens=tuple(add_token or ()))
+    return asked if image_slots is None else replace(asked, job=_with_slots(asked.job, image_slots))
+
+
+def _with_slots(job: Any, count: int) -> Any:
+    return replace(job, model=replace(job.model, sizes={**job.model.sizes, "image": count}))
+
+
+def _of_recipe(path: str, settings: dict[str, Any], overrides: list[str]) -> Asked:
+    from vertebra.training.data import outlined_job
+    from vertebra.training.recipes import read_recipe
+
+    config = read_recipe(path, overrides)
+    config = replace(config, data=replace(config.data, **settings))
+    if config.task.reads:  # what is cached tells the places of the file that it was made from, wherever that lay
+        config = replace(config, data=replace(config.data, cache=False))
+    return Asked(outlined_job(config), config.model.tokens, config.optim.batch, {})
+
+
+def _of_path(
+    path: str, model: str, settings: dict[str, Any], overrides: list[str], *, tokens: tuple[str, ...], **finding: Any
+) -> Asked:
+    from vertebra import config as configs
+    from vertebra.data.model_facts import ModelFacts
+    from vertebra.tasks.chain import data_config
+    from vertebra.tasks.config import DataConfig
+    from vertebra.tasks.task import Job
+
+    facts = ModelFacts.find(model, tokens=tokens, **finding)
+    chosen = data_config(path, facts, held_out=0.0, cache=False, **settings)
+    tree = configs.apply(DataConfig, configs.plain(chosen), [text.removeprefix("data.") for text in overrides])
+    chosen = configs.build(DataConfig, tree, where="what is asked for")
+    job = Job(data=chosen, model=facts)
+    # a language model alone has no slots for images, and their rows can be looked at all the same
+    job = job if facts.sizes or facts.is_encoder else _with_slots(job, IMAGE_SLOTS)
+    return Asked(job, tokens, None, {"builder": finding["builder"], "hf_token": finding["token"]})
+
+
+def on_data(command: Callable[..., None]) -> Callable[..., None]:
+    """A command of `Asked` and options of its own, called by the shared options and these."""
+    shared = inspect.signature(_asked, eval_str=True).parameters
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+
+    @functools.wraps(command)
+    def call(**given: Any) -> None:
+        command(_asked(**{name: given.pop(name) for name in shared}), **given)
+
+    call.__signature__ = inspect.Signature([*shared.values(), *own])  # type: ignore[attr-defined]
+    call.__annotations__ = {one.name: one.annotation for one in (*shared.values(), *own)}
+    return call
 
 
 @app.command()
+@on_data
 def show(
-    data: Data,
-    model: ModelName,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many samples.")] = 3,
-    objective: Objective = "auto",
-    size: Size = None,
-    pack: Annotated[bool, typer.Option("--pack", help="Pack the samples into as few rows as they fit.")] = False,
-    format: Format = None,
-    column: Columns = None,
-    images: Images = None,
-    image_slots: ImageSlots = None,
-    builder: Builder = None,
-    system: System = None,
-    fold_system: FoldSystem = False,
-    trusted: Trusted = None,
-    add_token: AddToken = None,
-    label: Label = None,
-    split: Split = None,
-    pattern: Pattern = None,
-    skip_bad: SkipBad = False,
+    asked: Asked,
+    count: Annotated[int | None, typer.Option("-n", "--count", min=1, help="Rows of the batch.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page of HTML there.")] = None,
-    token: Token = None,
 ) -> None:
-    """Show a batch as the model will see it: every token by role, its target, weight, block, slot and document."""
-    from vertebra.data.batches.samplers import InOrder, Packed
-    from vertebra.data.samples.samples import Picked
-
-    made = _set_up(
-        data, model, builder, token, add_token,
-        system=system, fold_system=fold_system, trusted=trusted or (), labels=label or (),
-        objective=objective, size=size, format=format, columns=_columns(column), images=images,
-        image_slots=image_slots, split=split, pattern=pattern, on_bad="skip" if skip_bad else "fail",
-    )  # fmt: skip
-    first = Picked(made.samples, range(min(count, len(made.samples))))
-    batch = _batch(made, first, Packed(count, made.limit) if pack else InOrder(count))
-    _print_batch(made, batch)
+    """Show the first batch that training would see: every token by role, its target, weight, block, slot and document."""
+    made, batch = first_batch(asked, count)
+    facts = _facts(asked, made, batch)
+    _print_batch(asked, batch, facts)
     if html is not None:
-        _write(html, _page(made, batch))
+        _write(html, _page(asked, batch, facts))
+
+
+def first_batch(asked: Asked, rows: int | None = None) -> tuple[Any, Any]:
+    """The data as its kind makes it, and the batch that a training would see first."""
+    from vertebra.tasks.chain import read_data
+
+    made = read_data(asked.job, tokens=asked.tokens)
+    return made, next(iter(made.loader(rows or asked.batch or 3, rank=0, world=1)))
 
 
 @app.command()
+@on_data
 def check(
-    data: Data,
-    model: ModelName,
-    objective: Objective = "auto",
-    size: Size = None,
-    format: Format = None,
-    column: Columns = None,
-    images: Images = None,
-    image_slots: ImageSlots = None,
-    builder: Builder = None,
-    system: System = None,
-    fold_system: FoldSystem = False,
-    trusted: Trusted = None,
-    add_token: AddToken = None,
-    label: Label = None,
-    split: Split = None,
-    pattern: Pattern = None,
+    asked: Asked,
     packing: Annotated[
         bool, typer.Option("--packing/--no-packing", help="Load the weights, and hold packed against unpacked.")
     ] = True,
-    token: Token = None,
-    json: Json = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Hold a data set against a model. Exit code 0: nothing would stop or spoil a run; 1: something would."""
-    from dataclasses import replace
-
     from vertebra.data.look.report import check_data, check_packing
 
-    made = _set_up(
-        data, model, builder, token, add_token,
-        system=system, fold_system=fold_system, trusted=trusted or (), labels=label or (),
-        objective=objective, size=size, format=format, columns=_columns(column), images=images,
-        image_slots=image_slots, split=split, pattern=pattern, on_bad="skip",
-    )  # fmt: skip
+    made = asked.set_up(on_bad="skip")
     report = check_data(made)
     if packing and not made.model.is_encoder:
         from vertebra.backbone.registry import load_backbone
-        from vertebra.data.encode.added import grow_to
+        from vertebra.backbone.vocabulary import grow_to
 
-        backbone = load_backbone(model, builder=builder, hf_token=token)
-        if add_token:
-            grow_to(backbone, add_token)
+        backbone = load_backbone(made.model.name, **asked.finding)
+        grow_to(backbone, asked.tokens)
         report = replace(report, findings=(*report.findings, check_packing(made, backbone)))
     if json:
         from vertebra.cli.output import print_json
@@ -137,46 +206,24 @@ def check(
 
 
 @app.command()
+@on_data
 def stats(
-    data: Data,
-    model: ModelName,
+    asked: Asked,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("lengths.png"),
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 8,
     capacity: Annotated[
         int | None, typer.Option(help="Positions of a packed row; the model's limit by default.")
     ] = None,
-    objective: Objective = "auto",
-    size: Size = None,
-    format: Format = None,
-    column: Columns = None,
-    images: Images = None,
-    image_slots: ImageSlots = None,
-    builder: Builder = None,
-    system: System = None,
-    fold_system: FoldSystem = False,
-    trusted: Trusted = None,
-    add_token: AddToken = None,
-    label: Label = None,
-    split: Split = None,
-    pattern: Pattern = None,
-    skip_bad: SkipBad = False,
-    token: Token = None,
-    json: Json = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Draw the lengths, and the padding before and after grouping and packing."""
     from vertebra.data.look.stats import padding_of, write_picture
     from vertebra.data.samples.causal import Windows
 
-    made = _set_up(
-        data, model, builder, token, add_token,
-        system=system, fold_system=fold_system, trusted=trusted or (), labels=label or (),
-        objective=objective, size=size, format=format, columns=_columns(column), images=images,
-        image_slots=image_slots, split=split, pattern=pattern, on_bad="skip" if skip_bad else "fail",
-    )  # fmt: skip
+    made = asked.set_up()
     samples = Windows(made.table, made.limit)  # what is longer than the model reads comes in pieces
     padding = padding_of(samples, batch_size=batch_size, capacity=capacity or made.limit)
-    title = f"{made.source.name} on {made.model.name}"
-    written = write_picture(out, made.table.lengths, padding, title=title, limit=made.limit)
+    written = write_picture(out, made.table.lengths, padding, title=asked.title, limit=made.limit)
     if json:
         from vertebra.cli.output import print_json
 
@@ -184,16 +231,6 @@ def stats(
         return
     _print_padding(padding)
     _out().print(f"written to {written}", soft_wrap=True)
-
-
-def _set_up(
-    data: str, model: str, builder: str | None, token: str | None, tokens: list[str] | None, **options: Any
-) -> Any:
-    from vertebra.data.look.setup import Model, set_up
-
-    opening = {name: options.pop(name) for name in ("split", "pattern") if options.get(name)}
-    options = {name: value for name, value in options.items() if name not in ("split", "pattern")}
-    return set_up(data, Model.find(model, builder=builder, token=token, tokens=tokens or ()), **options, **opening)
 
 
 def _columns(given: list[str] | None) -> dict[str, str]:
@@ -204,26 +241,17 @@ def _columns(given: list[str] | None) -> dict[str, str]:
     return {ours: theirs for ours, _, theirs in pairs}
 
 
-def _batch(made: Any, samples: Any, sampler: Any) -> Any:
-    """One batch of these samples. Pixels are not read: a slot says where they would go."""
-    from vertebra.data.batches.collate import Collator
-    from vertebra.data.batches.loader import Loader
-
-    collator = Collator(made.model.pad_id, multiple_of=1)
-    return next(iter(Loader(samples, sampler, collator, pin_memory=False, rank=0, world=1, shift=made.shift)))
-
-
-def _print_batch(made: Any, batch: Any) -> None:
+def _print_batch(asked: Asked, batch: Any, facts: str) -> None:
     from rich.text import Text
 
     from vertebra.sequence.batch import uncollate
 
     out = _out()
-    out.print(Text.assemble((f"{made.source.name} on {made.model.name}", "bold"), f"  {_facts(made, batch)}"))
+    out.print(Text.assemble((asked.title, "bold"), f"  {facts}"))
     for number, sequence in enumerate(uncollate(batch)):
         out.print()
         out.print(Text(_called(batch, number, sequence), "bold"))
-        sequence.show(made.model.tokenizer, console=out)
+        sequence.show(asked.job.model.tokenizer, console=out)
 
 
 def _called(batch: Any, number: int, sequence: Any) -> str:
@@ -231,27 +259,30 @@ def _called(batch: Any, number: int, sequence: Any) -> str:
     return f"row {number}: {len(sequence)} positions, {batch.length - len(sequence)} padding{label}"
 
 
-def _page(made: Any, batch: Any) -> str:
+def _page(asked: Asked, batch: Any, facts: str) -> str:
     """The rows' pages as one: the head of the first, the bodies of all, each under the name of its row."""
     from html import escape
 
     from vertebra.sequence.batch import uncollate
 
-    title = escape(f"{made.source.name} on {made.model.name}")
+    title = escape(asked.title)
     head, bodies = "", []
     for number, sequence in enumerate(uncollate(batch)):
-        page = str(sequence.show(made.model.tokenizer, html=True))
+        page = str(sequence.show(asked.job.model.tokenizer, html=True))
         head, _, body = page.partition("<body>")
         _, _, body = body.rpartition("</body>")[0].partition("</h1>")
         bodies.append(f"<h2>{escape(_called(batch, number, sequence))}</h2>{body}")
     head = head.replace("<title>Token sequence</title>", f"<title>{title}</title>")
-    return f"{head}<body><h1>{title}</h1><p>{escape(_facts(made, batch))}</p>{'<hr>'.join(bodies)}</body></html>\n"
+    return f"{head}<body><h1>{title}</h1><p>{escape(facts)}</p>{'<hr>'.join(bodies)}</body></html>\n"
 
 
-def _facts(made: Any, batch: Any) -> str:
+def _facts(asked: Asked, made: Any, batch: Any) -> str:
+    data, reads = asked.job.data, made.task.reads
+    formats = [part.settled(format=made.task.format).name for part in data.single().values()] if reads else []
     padding = int((batch["attention_mask"] == 0).sum())
     counted = f"{int((batch['weights'] > 0).sum())} supervised, {padding} padding"
-    return f"{made.reader.name}, {made.objective}, {batch.rows} rows of {batch.length} positions, {counted}"
+    what = ", ".join([*dict.fromkeys(formats), made.task.name])
+    return f"{what}, {batch.rows} rows of {batch.length} positions, {counted}"
 
 
 def _print_report(report: Any) -> None:
@@ -261,7 +292,7 @@ def _print_report(report: Any) -> None:
 
     out = _out()
     styles = STYLES | {"note": "yellow"}
-    facts = f"{report.format}, {report.objective}"
+    facts = f"{report.format}, {report.kind}"
     out.print(Text.assemble((f"{report.source} on {report.model}", "bold"), f"  {facts}"))
     shown = table("what", "", "number", "what it is", right=("number",))
     for finding in report.findings:

@@ -109,10 +109,11 @@ def _prompt(out: Path) -> Path:
     """A conversation in color, and the same as a page."""
     from vertebra.backbone.registry import load_backbone
     from vertebra.cli.prompt import said, show
+    from vertebra.prompt.conversation import turns_of
 
     backbone = load_backbone("tiny-qwen2.5", inference_mode=True)
     speaker = backbone.prompt_builder_fn(backbone.llm_family, "You are a robot.")
-    turns = [{"role": "user", "content": "Where is the cup?"}, {"role": "assistant", "content": "On the left."}]
+    turns = turns_of(["Where is the cup?"], ["On the left."])
     text, sequence = said(backbone, speaker, turns)
     show(backbone, speaker, text, sequence)
     page = out / "prompt.html"
@@ -125,13 +126,14 @@ def _train(printer: Any) -> tuple[list[float], list[str], Any]:
     import torch
 
     from vertebra.backbone.registry import load_backbone
+    from vertebra.prompt.conversation import turns_of
     from vertebra.prompt.rendering import render_many
     from vertebra.sequence.batch import collate
     from vertebra.sequence.loss import sequence_loss
     from vertebra.sequence.masks import plan
 
     backbone = load_backbone("tiny-llama2")
-    talks = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in ANSWERS.items()]
+    talks = [turns_of([question], [answer]) for question, answer in ANSWERS.items()]
     rendered = render_many(talks, backbone.prompt_builder_fn, backbone.tokenizer, anchor=backbone.anchor)
     batch = collate(rendered, pad_id=backbone.pad_token_id)
     attention = plan(batch, backbone.attention_facts, dtype=backbone.dtype)

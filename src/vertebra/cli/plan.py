@@ -34,7 +34,7 @@ def plan(
     from vertebra.training.recipes import read_recipe
 
     config = read_recipe(recipe, set_ or [])
-    if config.data.kind != "masked":
+    if not config.task.for_encoder:
         require_name(config.model.backbone)  # a wrong name is no reason to import torch
     from vertebra.training.planning.plan import picture as draw
     from vertebra.training.planning.plan import plan as run

@@ -57,12 +57,9 @@ def conversation_of(user: list[str], assistant: list[str]) -> list[dict[str, str
         raise typer.BadParameter(
             f"{len(user)} --user and {len(assistant)} --assistant: each question but the last needs its answer"
         )
-    turns: list[dict[str, str]] = []
-    for number, question in enumerate(user):
-        turns.append({"role": "user", "content": question})
-        if number < len(assistant):
-            turns.append({"role": "assistant", "content": assistant[number]})
-    return turns
+    from vertebra.prompt.conversation import turns_of
+
+    return turns_of(user, assistant)
 
 
 def said(backbone: Any, speaker: Any, conversation: list[dict[str, str]]) -> tuple[str, Any]:

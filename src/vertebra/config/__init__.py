@@ -16,15 +16,21 @@ from typing import Any, TypeVar
 
 from vertebra.config.files import differences, plain, read_mapping, write
 from vertebra.config.overrides import applied
-from vertebra.config.values import Bound, Filled, checked, require_bounds
+from vertebra.config.values import Amount, Bound, Count, Filled, Place, Share, Some, checked, given, require_bounds
 from vertebra.errors import ConfigError
 
 __all__ = [
+    "Amount",
     "Bound",
+    "Count",
     "Filled",
+    "Place",
+    "Share",
+    "Some",
     "apply",
     "build",
     "differences",
+    "given",
     "plain",
     "read",
     "read_mapping",

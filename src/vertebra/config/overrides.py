@@ -95,5 +95,7 @@ def _parsed(kind: Any, text: str, name: str) -> Any:
         return text
     listed = any(typing.get_origin(option) in (list, tuple, Sequence) for option in options)
     if listed and not text.startswith("["):
+        if str in options:
+            return text
         text = f"[{text}]"
     return parse(text, f"override `{name}={shortened(text)}`")

@@ -69,6 +69,14 @@ class Filled:
         return f"{what}, not empty" + ("" if self.most is None else f", of at most {self.most} bytes")
 
 
+# What settings may be: named here once, so that a recipe is refused for all of them together.
+Count = Annotated[int, Bound(least=0)]
+Some = Annotated[int, Bound(least=1)]
+Amount = Annotated[float, Bound(least=0)]
+Share = Annotated[float, Bound(least=0, below=1)]
+Place = Annotated[str, Filled()]
+
+
 def require_bounds(config: Any) -> None:
     """Hold a config that was made in Python against the bounds of its fields; for its `__post_init__`."""
     cls: Any = type(config)
@@ -76,6 +84,17 @@ def require_bounds(config: Any) -> None:
     faults = [fault for name, kind in kinds.items() for fault in _out_of_bounds(kind, getattr(config, name), name)]
     if faults:
         raise ConfigError("; ".join(faults))
+
+
+def given(config: Any) -> list[str]:
+    """The settings that are not as they are by default."""
+    found = []
+    for field in dataclasses.fields(config):
+        factory = field.default_factory
+        default = factory() if factory is not dataclasses.MISSING else field.default
+        if default is not dataclasses.MISSING and getattr(config, field.name) != default:
+            found.append(field.name)
+    return found
 
 
 def checked(cls: type[T], tree: Any, faults: list[str]) -> T:
@@ -187,7 +206,7 @@ def _out_of_bounds(kind: Any, value: Any, name: str) -> list[str]:
     """Every number in a value that lies outside of the bound beside it."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated and isinstance(value, (int, float, str)):
-        bounds = [extra for extra in arguments[1:] if isinstance(extra, (Bound, Filled))]
+        bounds = [extra for extra in arguments[1:] if isinstance(extra, Filled if isinstance(value, str) else Bound)]
         return [
             f"{name} is {shortened(repr(value))}; expected {bound}"
             for bound in bounds

@@ -23,7 +23,7 @@ from torch import nn
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.saving import config_to_save, save_vocabulary
 from vertebra.backbone.saving import record as backbone_record
-from vertebra.backbone.source import MULTIMODAL, RECORD, find
+from vertebra.backbone.source import MULTIMODAL, RECORD, Source, find
 from vertebra.backbone.weights import mapped_tensors, parameters_on_meta
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.model.encoders.kinds import part_from, part_record
@@ -88,8 +88,7 @@ def load_model(build: Callable[..., Any], where: str | Path, **options: Any) -> 
     if runs:
         options.setdefault("weights", source.folder)
     backbone = load_backbone(source.folder, **options)
-    with parameters_on_meta():
-        parts = {name: part_from(entry, where=f"part `{name}` of `{source.name}`") for name, entry in described.items()}
+    parts = recorded_parts(source)
     model = build(backbone, parts, record=source.record.get("record"))
     _fill(model.parts, mapped_tensors(source.folder), source.name)
     if options.get("dtype") is not None:
@@ -101,6 +100,13 @@ def load_model(build: Callable[..., Any], where: str | Path, **options: Any) -> 
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()
     return model.train()
+
+
+def recorded_parts(source: Source) -> dict[str, Any]:
+    """The parts that a folder's record describes, without weights."""
+    described = source.record.get("parts") or {}
+    with parameters_on_meta():
+        return {name: part_from(entry, where=f"part `{name}` of `{source.name}`") for name, entry in described.items()}
 
 
 def _fill(parts: nn.ModuleDict, tensors: Mapping[str, torch.Tensor], where: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +21,14 @@ from vertebra.sequence.roles import Role
 ROLES: Mapping[str, Role] = MappingProxyType(
     {"system": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT, "tool": Role.TOOL}
 )
-_ALIASES = {"human": "user", "gpt": "assistant", **{name: name for name in ROLES}}
+_SPEAKERS = {
+    **{name: name for name in ROLES},
+    "developer": "system",
+    "human": "user",
+    **dict.fromkeys(("gpt", "chatgpt", "bot", "model"), "assistant"),
+    **dict.fromkeys(("function", "observation"), "tool"),
+}
+"""The names that people and data sets use for who speaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +113,22 @@ class Message:
 
 
 def role_name(name: object) -> str:
-    """`user` for `user` and `human`, `assistant` for `assistant` and `gpt`."""
-    known = _ALIASES.get(name) if isinstance(name, str) else None
+    """`user` for `user` and `human`, `assistant` for `assistant` and `gpt` …"""
+    known = _SPEAKERS.get(name.strip().lower()) if isinstance(name, str) else None
     if known is None:
-        near = did_you_mean(str(name), _ALIASES)
-        raise PromptError(f"unknown role `{name}`.{near} Roles are {', '.join(sorted(_ALIASES))}.")
+        near = did_you_mean(str(name), _SPEAKERS)
+        raise PromptError(f"unknown role `{name}`.{near} Roles are {', '.join(ROLES)}.")
     return known
+
+
+def turns_of(questions: Sequence[str], answers: Sequence[str], *, system: str | None = None) -> list[dict[str, Any]]:
+    """Questions and their answers as a conversation; the last question may lack its answer."""
+    turns = [] if system is None else [{"role": "system", "content": system}]
+    for question, answer in zip_longest(questions, answers):
+        turns.append({"role": "user", "content": question})
+        if answer is not None:
+            turns.append({"role": "assistant", "content": answer})
+    return turns
 
 
 def check_order(messages: Sequence[Message], *, tools: bool = False) -> None:

@@ -5,26 +5,18 @@ Combinations that cannot work are refused here, before anything loads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from vertebra.config import Bound, Filled, require_bounds
+from vertebra.config import Amount, Bound, Count, Filled, Place, Share, Some, require_bounds
 from vertebra.errors import ConfigError
+from vertebra.tasks.config import DataConfig
+from vertebra.tasks.table import faults_of, task_named, task_of
+from vertebra.tasks.task import Task
 from vertebra.tune.settings import TuneConfig
 
-Kind = Literal["text", "masked", "chat", "pairs", "squares"]
-STDLIB = "stdlib"
-"""The data that every Python has: the sources of its own standard library."""
-
-Trusted = Literal["assistant", "system", "tool", "all"]
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
-# What settings may be: said here once, so that a recipe is refused for all of them together.
-Count = Annotated[int, Bound(least=0)]
-Some = Annotated[int, Bound(least=1)]
-Amount = Annotated[float, Bound(least=0)]
-Share = Annotated[float, Bound(least=0, below=1)]
-Place = Annotated[str, Filled()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,66 +67,6 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require_bounds(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """What it is trained on."""
-
-    kind: Kind
-    path: Place | None = None
-    """A file, a folder or a hub name; `stdlib`: Python's own standard library; None: made by the kind itself."""
-    held_out: Share = 0.05
-    """The share of samples that evaluation gets, where `eval_path` names none."""
-    eval_path: Place | None = None
-    format: str | None = None
-    on_bad: Literal["fail", "skip"] = "fail"
-    """Rows that cannot be used stop the run with their list, or are left out with a warning."""
-    block: Some | None = None
-    """Positions in a row; the model's context by default."""
-    batching: Literal["packed", "grouped", "shuffled"] = "packed"
-    too_long: Literal["error", "drop", "cut", "windows"] = "error"
-    labels: tuple[str | int, ...] = ()
-    """For `pairs`: the classes, in order; as the data names them, or as most of its rows spell them, where not given."""
-    keys: tuple[str, ...] = ()
-    """Words that weigh more than others (`plt`, `fit` …)."""
-    key_weight: Amount = 2.0
-    system: str | None = None
-    """For `chat`: the system prompt of every conversation; one that has another of its own is a fault."""
-    fold_system: bool = False
-    """For `chat`: put system prompts before the first question, for formats without a place of their own for them."""
-    trusted: tuple[Trusted, ...] = ()
-    """For `chat`: whose text may hold added tokens, as `<ACT>` of `model.tokens`. Nobody's by default; `all` is every
-    role but the user, who types text."""
-    workers: Count = 0
-    limit: Some | None = None
-    """Only so many samples."""
-    count: Some = 512
-    """For `squares`: how many episodes are drawn."""
-    parallel: bool = False
-    """For `squares`: action slots filled in one pass, in place of one token after the other."""
-    shuffled_images: bool = False
-    """For `squares`: give every episode another one's image; a policy that looks must then fail."""
-
-    def __post_init__(self) -> None:
-        require_bounds(self)
-        if self.kind != "squares" and self.path is None:
-            raise ConfigError(f"kind `{self.kind}` needs a path")
-        if self.system in ("fold", "native"):
-            raise ConfigError(
-                f"system is the text of the system prompt, and `{self.system}` is where it stands: for "
-                f"{'fold give data.fold_system=true' if self.system == 'fold' else 'native leave it out'}"
-            )
-        without = [name for name in ("system", "fold_system", "trusted") if getattr(self, name)]
-        if without and self.kind != "chat":
-            raise ConfigError(f"{', '.join(without)}: of kind `chat` alone; `{self.kind}` data has no speakers")
-        if self.labels and self.kind != "pairs":
-            raise ConfigError(f"labels: of kind `pairs` alone; `{self.kind}` data has no classes")
-
-    @property
-    def for_encoder(self) -> bool:
-        """Whether this kind trains an encoder, and no language model."""
-        return self.kind in ("masked", "pairs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,6 +224,11 @@ class RunConfig:
     def folder(self) -> str:
         return self.out or f"runs/{self.name}"
 
+    @property
+    def task(self) -> Task:
+        """The kind of work that `data.kind` names."""
+        return task_of(self.data)
+
 
 def _contradictions(run: RunConfig) -> Sequence[str]:
     found = []
@@ -306,12 +243,27 @@ def _contradictions(run: RunConfig) -> Sequence[str]:
         found.append("weights kept in float16 cannot be trained; keep them in float32 with optim.precision=fp16")
     if run.tune.only_new_rows and run.parallel.kind == "fsdp":
         found.append("fsdp shards a table's rows, and `tune.only_new_rows` cannot tell them; use ddp, or stage `lora`")
-    if (run.cache.tower or run.cache.layers) and (run.parallel.kind == "fsdp" or run.data.for_encoder):
-        found.append("`cache` is for language models that every rank holds whole; leave it out with fsdp and encoders")
-    if run.data.for_encoder and run.tune.stage == "lora":
-        found.append("encoders are trained in full or by patterns; stage `lora` is for language models")
-    if run.data.kind == "squares" and run.model.image is None and run.model.start is None:
-        found.append("kind `squares` shows images; give the model `image` settings")
+    try:
+        task = task_named(run.data.kind)
+    except ConfigError as error:
+        found.append(f"data: {error}")
+    else:
+        found += [*(f"data: {fault}" for fault in faults_of(task, run.data)), *_unfit(task, run)]
     if run.model.start and run.model.scratch:
         found.append("`model.start` and `model.scratch` contradict each other")
     return found
+
+
+def _unfit(task: Task, run: RunConfig) -> Iterator[str]:
+    """What a kind of work and a model cannot do together."""
+    if (run.cache.tower or run.cache.layers) and (run.parallel.kind == "fsdp" or task.for_encoder):
+        yield "`cache` is for language models that every rank holds whole; leave it out with fsdp and encoders"
+    if (run.cache.tower or run.cache.layers) and run.data.stream:
+        yield "`cache` computes every sample once before the training, and a stream's are not known then"
+    if task.for_encoder and run.tune.stage == "lora":
+        yield "encoders are trained in full or by patterns; stage `lora` is for language models"
+    if task.for_encoder and run.model.overrides:
+        yield f"`model.overrides` is for language models; name another encoder for {run.data.kind} data"
+    for part in task.needs:
+        if run.model.start is None and getattr(run.model, part, None) is None:
+            yield f"kind `{run.data.kind}` needs a model with a part `{part}`; give the model `{part}` settings"

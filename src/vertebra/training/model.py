@@ -16,26 +16,24 @@ from vertebra.backbone.kernels import as_dtype
 from vertebra.backbone.matrices import matrices
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.saving import load_weights
-from vertebra.backbone.vocabulary import grow_vocabulary
-from vertebra.data.encode.classifier import load_classifier
-from vertebra.data.encode.masked_model import load_masked_lm
+from vertebra.backbone.vocabulary import grow_to
 from vertebra.errors import ConfigError
 from vertebra.model.encoders.part import Encoder
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part, new_queries
 from vertebra.model.model import Model
 from vertebra.training.config import ImageConfig, RunConfig
-from vertebra.training.pairs import classes_of
 from vertebra.training.scale.start import Late, remember, scratch
-from vertebra.training.squares import TOKENS
 
 
 def build_model(config: RunConfig, *, late: bool = False) -> nn.Module:
     """The model of a run, its weights a function of the recipe and its seed."""
     torch.manual_seed(config.seed)
     model = config.model
-    if config.data.for_encoder:
-        return _encoder(config)
+    task = config.task
+    if task.for_encoder:
+        encoder: nn.Module = task.load_encoder(model.backbone, config.data, pretrained=not model.scratch)
+        return encoder
     if model.start is not None:
         return _started(config, late=late)
     options: dict[str, Any] = {
@@ -56,17 +54,11 @@ def build_model(config: RunConfig, *, late: bool = False) -> nn.Module:
         _cast_under_adapters(backbone, waiting, config)
     else:
         backbone = load_backbone(model.backbone, quantization=model.quantization, **options)
-    known = backbone.tokenizer.get_vocab()
-    wanted = (*model.tokens, *(TOKENS if config.data.kind == "squares" else ()))
-    new = [token for token in dict.fromkeys(wanted) if token not in known]
-    if new:
-        grow_vocabulary(backbone, new, seed=config.seed)
+    grow_to(backbone, (*model.tokens, *task.tokens(config.data)), seed=config.seed)
     parts: dict[str, Any] = {}
     if model.image is not None:
         parts["image"] = new_part(backbone, image_encoder(model.image), model.image.projector)
-    if config.data.kind == "squares" and config.data.parallel:
-        parts["action"] = new_queries(backbone, 2)
-    made = Model(backbone, parts)
+    made = Model(backbone, parts | _queries(config, backbone, parts))
     if waiting is not None:
         remember(made, waiting)
     return made
@@ -89,22 +81,18 @@ def _started(config: RunConfig, *, late: bool) -> Model:
         started.train()
     else:
         started = Model.load(str(model.start), dtype=model.dtype, **options)
-    if config.data.kind == "squares" and config.data.parallel and "action" not in started.parts:
-        parts: dict[str, Any] = {**started.parts, "action": new_queries(started.backbone, 2)}
-        started = Model(started.backbone, parts, record=started.record)
+    new = _queries(config, started.backbone, started.parts)
+    if new:
+        started = Model(started.backbone, {**started.parts, **new}, record=started.record)  # type: ignore[dict-item]
     if late:
         remember(started, waiting)
     return started
 
 
-def _encoder(config: RunConfig) -> nn.Module:
-    model = config.model
-    if model.overrides:
-        raise ConfigError(f"`model.overrides` is for language models; name another encoder for {config.data.kind} data")
-    if config.data.kind == "pairs":
-        labels = classes_of(config)
-        return load_classifier(model.backbone, labels, pretrained=not model.scratch).train()
-    return load_masked_lm(model.backbone, pretrained=not model.scratch)
+def _queries(config: RunConfig, backbone: Any, parts: Any) -> dict[str, Any]:
+    """Embeddings for the slots that the task has and that the model has none for yet."""
+    wanted = config.task.queries(config.data)
+    return {name: new_queries(backbone, count) for name, count in wanted.items() if name not in parts}
 
 
 def image_encoder(image: ImageConfig) -> Encoder:

@@ -10,18 +10,12 @@ from safetensors import SafetensorError
 
 from vertebra import config as configs
 from vertebra import log
-from vertebra.backbone.vocabulary import new_row_ids
-from vertebra.data.encode.added import trusted_roles
-from vertebra.data.encode.chat import speaker
 from vertebra.errors import CheckpointError, VertebraError
 from vertebra.folders import write_whole
-from vertebra.prompt.rendering import render
-from vertebra.sequence.tokens import TokenSequence
 from vertebra.training import checkpoint
 from vertebra.training.config import RunConfig
+from vertebra.training.data import job_of
 from vertebra.training.scale.shards import changing
-from vertebra.training.squares import Squares
-from vertebra.training.success import shown
 from vertebra.training.watching.card import model_card
 from vertebra.training.watching.metrics import METRICS, read
 from vertebra.training.watching.samples import read_samples, write_samples
@@ -78,7 +72,7 @@ def write_model(
     if adapter is not None:
         write_adapter(model, adapter, part)
     else:
-        alone = not model.parts and not config.data.for_encoder  # a backbone's plain folder, which others load too
+        alone = not model.parts and not config.task.for_encoder  # a backbone's plain folder, which others load too
         (model.backbone if alone else model).write(part)
     training = part / "training"
     training.mkdir()
@@ -90,45 +84,8 @@ def write_model(
 
 
 def answers(model: Any, config: RunConfig) -> list[dict[str, str]]:
-    """What the model says to the recipe's prompts, greedily; what a policy does in episodes that were held out."""
-    if config.data.kind == "squares":
-        data = config.data
-        held_out = Squares(model, 4, seed=config.seed + 1, parallel=data.parallel, shuffled=data.shuffled_images)
-        return shown(model, held_out, 4)
-    if not config.watch.samples or config.data.for_encoder:
-        return []
-    from vertebra.decode.call import generate
-
-    found = []
-    for text in config.watch.samples:
-        with torch.random.fork_rng(devices=[]):
-            made = generate(model, asked(model, config, text), max_new_tokens=config.watch.sample_tokens)
-        found.append({"prompt": text, "answer": _said(model.backbone, made)})
-    return found
-
-
-def asked(model: Any, config: RunConfig, text: str) -> TokenSequence:
-    """A prompt of the recipe as the model reads it: what stands before an answer is what stood there in training."""
-    backbone, data = model.backbone, config.data
-    if data.kind != "chat":
-        return TokenSequence.of(backbone.tokenizer(text).input_ids)
-    return render(
-        [{"role": "user", "content": text}],
-        speaker(backbone, data.system, fold=data.fold_system),
-        backbone.tokenizer,
-        anchor=backbone.anchor,
-        trusted=trusted_roles(data.trusted),
-    )
-
-
-def _said(backbone: Any, made: Any) -> str:
-    """An answer, in which tokens that were added for the training are seen: they are special, and left out of texts."""
-    added = set(new_row_ids(backbone))
-    if not added.intersection(made.tokens[0]):
-        return str(made.text[0])
-    special = set(backbone.tokenizer.all_special_ids) - added
-    kept = [token for token in made.tokens[0] if token not in special]
-    return str(backbone.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    """What the report shows of the model: what it answers to the recipe's prompts, or what the task shows of its own."""
+    return config.task.shown(model, job_of(config, model), config.watch.samples, config.watch.sample_tokens)
 
 
 def _take(model: Any, weights: dict[str, torch.Tensor]) -> None:

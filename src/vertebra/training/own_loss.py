@@ -3,18 +3,14 @@ and its value held against what a loss is at every step. It knows functions, not
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
-import sys
-import traceback
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import torch
 
-from vertebra.errors import ConfigError, TrainingError, VertebraError, did_you_mean
+from vertebra.config.objects import as_text, object_named
+from vertebra.errors import ConfigError, TrainingError, VertebraError
 
 LossFunction = Callable[[Any, dict[str, Any], Any], torch.Tensor]
 """`(outputs, batch, num_items) -> loss`, where outputs hold the logits of every position."""
@@ -27,39 +23,11 @@ _FORM = (
 
 def loss_function(name: str) -> LossFunction:
     """A function by `package.module:name`, taken from the current folder or from what is installed."""
-    module, _, attribute = name.partition(":")
-    if not all(part.isidentifier() for part in (*module.split("."), attribute)):
-        raise ConfigError(f"loss.function is `{name}`; expected `package.module:function`")
-    found = getattr(_imported(module, name), attribute, None)
-    if found is None:
-        known = [known for known, value in vars(sys.modules[module]).items() if callable(value)]
-        where = getattr(sys.modules[module], "__file__", None) or "a folder without code of its own"
-        raise ConfigError(
-            f"loss.function `{name}`: `{module}` ({where}) has no `{attribute}`.{did_you_mean(attribute, known)}"
-        )
+    found = object_named(name, setting="loss.function")
     if not callable(found):
         raise ConfigError(f"loss.function `{name}` is a {type(found).__name__}; expected a function {_FORM}")
     require_signature(found, name)
     return found
-
-
-def _imported(module: str, name: str) -> ModuleType:
-    # `python -m` looks into the current folder; a console script looks into its own instead
-    here = os.getcwd()
-    if not {"", here} & set(sys.path):
-        sys.path.insert(0, here)
-        importlib.invalidate_caches()
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
-            raise ConfigError(
-                f"loss.function `{name}`: there is no module `{error.name}`, neither in the current folder ({here}) nor "
-                "installed"
-            ) from error
-        raise ConfigError(f"loss.function `{name}`: `{module}` imports `{error.name}`, which is not there") from error
-    except Exception as error:  # whatever a module of the user's does when it is imported
-        raise ConfigError(f"loss.function `{name}` cannot be imported: {_as_text(error)}") from error
 
 
 def require_signature(function: Any, name: str | None = None) -> None:
@@ -84,7 +52,7 @@ def loss_by(function: LossFunction, outputs: Any, batch: dict[str, Any], items: 
         raise
     except Exception as error:
         raise TrainingError(
-            f"the loss function `{called}` failed: {_as_text(error)}. VERTEBRA_DEBUG=1 shows the whole traceback"
+            f"the loss function `{called}` failed: {as_text(error)}. VERTEBRA_DEBUG=1 shows the whole traceback"
         ) from error
     if not isinstance(loss, torch.Tensor):
         raise TrainingError(
@@ -101,11 +69,3 @@ def loss_by(function: LossFunction, outputs: Any, batch: dict[str, Any], items: 
             "`.item()` or `no_grad` may stand on its way"
         )
     return loss.reshape(())
-
-
-def _as_text(error: BaseException) -> str:
-    """The error, and the last line on its way that is the user's own (what is installed, the user cannot mend)."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename != __file__ and "site-packages" not in frame.filename]
-    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {error}{where}"

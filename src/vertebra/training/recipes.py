@@ -18,14 +18,19 @@ from typing import Any
 
 from vertebra import config as configs
 from vertebra.data.read.open import looks_like_path
+from vertebra.data.reading import CORPUS
 from vertebra.errors import CheckpointError, ConfigError, did_you_mean, shortened
-from vertebra.training.config import STDLIB, RunConfig
+from vertebra.training.config import RunConfig
 
 FOLDERS = (
     Path("recipes"),
     Path(__file__).parents[3] / "recipes",  # of a checkout
     Path(sys.prefix) / "share" / "vertebra" / "recipes",  # of an installed wheel
 )
+
+
+PATHS = ("path", "eval_path", "images")
+"""Settings of a reading that name files or folders."""
 
 
 def read_recipe(name: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -74,12 +79,24 @@ def _started_here(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _each_path(tree: dict[str, Any], made: Callable[[str, str], str]) -> dict[str, Any]:
+    """The tree with every path of its data made anew; those of its mixture too."""
     data = tree.get("data")
     if not isinstance(data, dict):
         return tree
-    found = {key: data[key] for key in ("path", "eval_path") if isinstance(data.get(key), str)}
-    whole = {key: made(key, value) for key, value in found.items() if not _is_name(value)}
-    return {**tree, "data": {**data, **whole}}
+
+    def whole(key: str, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [whole(key, one) for one in value]
+        return made(key, value) if isinstance(value, str) and not _is_name(value) else value
+
+    def reading(given: dict[str, Any], within: str = "") -> dict[str, Any]:
+        found = {key: whole(within + key, value) if key in PATHS else value for key, value in given.items()}
+        if isinstance(found.get("mix"), dict):
+            parts = found["mix"].items()
+            found["mix"] = {name: reading(p, f"mix.{name}.") if isinstance(p, dict) else p for name, p in parts}
+        return found
+
+    return {**tree, "data": reading(data)}
 
 
 def _beside(recipe: Path, key: str, value: str) -> str:
@@ -101,4 +118,4 @@ def _is_there(path: str) -> bool:
 
 def _is_name(value: str) -> bool:
     """What is no path whatever lies where: the corpus of Python, or a name of the hub called so."""
-    return value == STDLIB or value.startswith("hub:")
+    return value in CORPUS or value.startswith("hub:")

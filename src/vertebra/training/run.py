@@ -21,11 +21,12 @@ from vertebra import log
 from vertebra.backbone.head_loss import LossRule
 from vertebra.errors import ConfigError, MissingPartError, TrainingError
 from vertebra.folders import require_place, write_whole
+from vertebra.tasks.chain import TaskData
 from vertebra.training import checkpoint
 from vertebra.training.cached.apply import with_cache
 from vertebra.training.cached.layers import UpperLayers
 from vertebra.training.config import ImageConfig, RunConfig
-from vertebra.training.data import RunData, build_data, check_size
+from vertebra.training.data import build_data, check_size
 from vertebra.training.evaluate import Evaluator
 from vertebra.training.feed import Feed, steps_of
 from vertebra.training.folder import RUN, check_claim, check_finished, claim
@@ -174,7 +175,7 @@ class Prepared:
     config: RunConfig
     model: Any
     adapter: Adapter | None
-    data: RunData
+    data: TaskData
     feed: Feed
     upper: UpperLayers | None = None
     """The layers that are run, where what the others compute is kept."""
@@ -184,12 +185,12 @@ class Prepared:
         rank, world = _rank(), int(os.environ.get("WORLD_SIZE", "1"))
         model: Any = build_model(config, late=config.parallel.kind == "fsdp" and world > 1)
         data = build_data(config, model)
-        check_size(data, config, world)
+        check_size(data.train, world)
         adapter = choose(model, config.tune, seed=config.seed)
         data, upper = with_cache(model, data, config)
         if config.optim.checkpointing:
             model.enable_gradient_checkpointing()
-        loader = data.loader(config, rank=rank, world=world)
+        loader = data.loader(config.optim.batch, rank=rank, world=world)
         steps = steps_of(loader, steps=config.steps, epochs=config.epochs, accumulate=config.optim.accumulate)
         log.info(as_text(what_trains(model)))
         feed = Feed(loader, steps=steps, accumulate=config.optim.accumulate)
@@ -203,7 +204,7 @@ class Prepared:
             self.model,
             rule=LossRule(label_smoothing=loss.label_smoothing, z_loss=loss.z_loss),
             fused=loss.fused,
-            shift=self.data.shift,
+            shift=self.data.task.shift,
             function=own or (loss_function(loss.function) if loss.function else None),
             upper=self.upper,
         )
@@ -229,10 +230,12 @@ def tiny_config(config: RunConfig, folder: Path | None = None) -> RunConfig:
         model = replace(model, image=ImageConfig())
     if model.image is not None and model.image.encoder == "vision":
         model = replace(model, image=ImageConfig())
-    data = replace(config.data, block=min(config.data.block or 128, 128), limit=min(config.data.limit or 64, 64))
-    data = replace(
-        data, workers=0, count=min(data.count, 32), too_long="drop" if data.too_long == "error" else data.too_long
-    )
+    data = config.data
+    small: dict[str, Any] = {"block": min(data.block or 128, 128), "count": min(data.count, 32)}
+    if config.task.packs(data) and data.too_long == "error":
+        small["too_long"] = "drop"
+    own = {name: value for name, value in small.items() if name in config.task.settings}
+    data = replace(data, workers=0, limit=min(data.limit or 64, 64), **own)
     optim = replace(config.optim, batch=min(config.optim.batch, 2), accumulate=min(config.optim.accumulate, 2))
     lora = replace(config.tune.lora, r=min(config.tune.lora.r, 4))
     return replace(
@@ -298,7 +301,7 @@ def _dry(config: RunConfig, loss: LossFunction | None = None) -> Outcome:
         if wrong:
             raise TrainingError(f"the checkpoint could not be read back: {'; '.join(wrong)}")
         found.update(_last_eval(part))
-        found["samples"] = len(made.data.train)
+        found["samples"] = "streamed" if made.data.train is None else len(made.data.train)
         raise _Done
 
     target = Path(config.folder).absolute().parent / f"{config.name}-dry-run"

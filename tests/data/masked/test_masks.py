@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.loader import Loader
-from vertebra.data.batches.samplers import Shuffled
 from vertebra.data.encode.encoders import TextEncoder, WordEncoder
 from vertebra.data.encode.masks import Masked, Masking, choose, mask_id, masked_blocks
 from vertebra.data.encode.prepare import prepare
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Loader
+from vertebra.data.loaders.samplers import Shuffled
 from vertebra.errors import ConfigError, DataError, VocabularyError
 
 from ..tokenizers import tokenizer_of

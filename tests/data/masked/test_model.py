@@ -7,13 +7,13 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from vertebra.backbone.tiny import tiny_checkpoint
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.loader import Loader
-from vertebra.data.batches.samplers import InOrder, LengthGrouped
 from vertebra.data.encode.encoders import WordEncoder
 from vertebra.data.encode.masked_model import load_masked_lm
 from vertebra.data.encode.masks import Masked, Masking
 from vertebra.data.encode.prepare import prepare
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Loader
+from vertebra.data.loaders.samplers import InOrder, LengthGrouped
 from vertebra.errors import BackboneError, CheckpointError, DataError, TooLongError
 
 COLORS = {"red": "stones", "green": "table", "blue": "lamp", "white": "plate"}

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from vertebra import log
-from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.data.read.conversations import Conversation
 from vertebra.data.read.formats import Pair, Sample, Text
 from vertebra.data.samples.table import Table
@@ -40,14 +39,6 @@ def trusted_roles(names: Collection[str]) -> tuple[str, ...]:
             raise UnknownNameError("role", str(unknown), TRUSTED)
         names = {*(name for name in names if name != EVERYBODY), *TRUSTED[:-1]}
     return tuple(sorted(ConversationReader(trusted=names).trusted))
-
-
-def grow_to(backbone: Any, tokens: Iterable[str]) -> None:
-    """Add those of these tokens that the vocabulary does not have."""
-    known = backbone.tokenizer.get_vocab()
-    new = [token for token in dict.fromkeys(tokens) if token not in known]
-    if new:
-        grow_vocabulary(backbone, new)
 
 
 def uses(table: Table, ids: Sequence[int]) -> Counter[int]:
@@ -105,8 +96,7 @@ def _texts(sample: Sample) -> Iterator[tuple[str, str]]:
         yield "text", sample.text
     elif isinstance(sample, Pair):
         yield "text", f"{sample.first}\n{sample.second or ''}"
-    else:
-        assert isinstance(sample, Conversation)
+    elif isinstance(sample, Conversation):
         for message in sample.messages:
             content = message["content"]
             parts = [content] if isinstance(content, str) else [part.get("text") for part in content]

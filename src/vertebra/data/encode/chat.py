@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.data.encode.added import trusted_roles
-from vertebra.data.encode.encoders import Encoder, Placed
+from vertebra.data.encode.encoders import Encoder, Placed, place_sequence
 from vertebra.data.encode.pairs import QUESTION, as_conversation
 from vertebra.data.read.conversations import Conversation
 from vertebra.data.read.formats import Pair
@@ -108,7 +108,7 @@ class ChatEncoder(Encoder):
             if isinstance(sequence, str):
                 made.fault(one.fault(sequence))
             else:
-                self._place(made, one, sequence)
+                place_sequence(made, one, sequence)
         return made.built()
 
     def _checked(self, placed: Placed) -> Placed | Fault:
@@ -160,19 +160,6 @@ class ChatEncoder(Encoder):
         except (PromptError, SequenceError) as error:
             folds = " (--fold-system; in a recipe data.fold_system=true)" if 'system="fold"' in str(error) else ""
             return f"cannot be rendered: {error}{folds}"
-
-    def _place(self, made: ChunkBuilder, one: Placed, sequence: TokenSequence) -> None:
-        conversation = one.sample
-        assert isinstance(conversation, Conversation)
-        if not (sequence.weight[1:] > 0).any():
-            message = f"no supervised token: nothing is said by {' or '.join(self.roles)}, or it weighs nothing"
-            made.fault(one.fault(message))
-            return
-        extra = {"segments": sequence.segments} if sequence.segments else {}
-        if conversation.images:
-            extra["images"] = conversation.images
-        made.place(one.file, one.line, item=one.item, scale=conversation.weight, extra=extra)
-        made.vectors({name: np.asarray(getattr(sequence, name)) for name in self.columns})
 
 
 def speaker(backbone: Any, system: str | None = None, *, fold: bool = False) -> PromptBuilder | type[PromptBuilder]:

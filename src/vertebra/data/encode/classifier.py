@@ -24,6 +24,8 @@ from vertebra.sequence.loss import sequence_loss
 class PairClassifier(EncoderModel):
     """An encoder with a head of classes."""
 
+    labels: Labels
+
     def __init__(self, encoder: Any, tokenizer: Any, labels: Labels) -> None:
         super().__init__(encoder, tokenizer)
         self.labels = labels

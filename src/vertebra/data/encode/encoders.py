@@ -7,13 +7,17 @@ samples with their places and gives a chunk of a table. A sample that it cannot 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
 
 from vertebra.data.encode.tokens import TextTokenizer, framed, stop_id
 from vertebra.data.read.formats import Pair, Sample, Text
 from vertebra.data.read.rows import Fault
 from vertebra.data.samples.table import Chunk, ChunkBuilder
+from vertebra.errors import VertebraError
+from vertebra.sequence.tokens import TokenSequence
 
 
 class Placed(NamedTuple):
@@ -119,6 +123,66 @@ class WordEncoder(Encoder):
         made, texts = place_texts(self, batch)
         flat, words = self.tokens.with_words(texts)
         return made.built(flat.lengths, {"ids": flat.values, "word": words})
+
+
+class SequenceEncoder(Encoder):
+    """Samples that a function writes as token sequences, one by one. Where it raises one of our errors, that is the fault
+    of its row.
+
+    key: what a cache knows the function by; its own source, say. slots: whether its sequences may have some.
+    """
+
+    name = "sequences"
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        write: Callable[[Any], TokenSequence],
+        *,
+        takes: tuple[type, ...],
+        key: str,
+        slots: bool = False,
+    ) -> None:
+        super().__init__(tokenizer)
+        self.write, self.key, self.slots, self._takes = write, key, slots, takes
+
+    @property
+    def takes(self) -> tuple[type, ...]:
+        return self._takes
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        plain = ("ids", "target", "weight", "role", "type", "block")
+        return (*plain, "slot") if self.slots else plain
+
+    def options(self) -> Mapping[str, Any]:
+        return {"key": self.key, "slots": self.slots}
+
+    def encode(self, batch: Sequence[Placed | Fault]) -> Chunk:
+        made = ChunkBuilder(self.columns)
+        for one in batch:
+            fault = one if isinstance(one, Fault) else self.refuse(one)
+            if fault is not None:
+                made.fault(fault)
+                continue
+            assert isinstance(one, Placed)
+            try:
+                place_sequence(made, one, self.write(one.sample))
+            except VertebraError as error:
+                made.fault(one.fault(str(error)))
+        return made.built()
+
+
+def place_sequence(made: ChunkBuilder, one: Placed, sequence: TokenSequence) -> None:
+    """A row's sequence, with its images where it has some; one that teaches nothing is a fault."""
+    if not (sequence.weight[1:] > 0).any():
+        made.fault(one.fault("no supervised token: nothing of it weighs anything in the loss"))
+        return
+    extra: dict[str, Any] = {"segments": sequence.segments} if sequence.segments else {}
+    if getattr(one.sample, "images", ()):
+        extra["images"] = one.sample.images  # type: ignore[union-attr]
+    made.place(one.file, one.line, item=one.item, scale=getattr(one.sample, "weight", 1.0), extra=extra)
+    made.vectors({name: np.asarray(getattr(sequence, name)) for name in made.columns})
 
 
 def place_texts(encoder: Encoder, batch: Sequence[Placed | Fault]) -> tuple[ChunkBuilder, list[str]]:

@@ -20,6 +20,7 @@ from vertebra.backbone.source import find
 from vertebra.backbone.tiny import TINY_ENCODERS, tiny_checkpoint
 from vertebra.compat import bars_only_in_terminals, enable_checkpointing
 from vertebra.data.encode.masks import mask_id
+from vertebra.data.read.labels import Labels
 from vertebra.errors import BackboneError, DataError, TooLongError
 from vertebra.sequence.loss import sequence_loss
 
@@ -42,6 +43,8 @@ class EncoderModel(nn.Module):
     accepts_loss_kwargs = True  # `num_items_in_batch` is honored: the trainer need not scale the loss again
     parts: Mapping[str, Any] = MappingProxyType({})
     """Nothing enters from outside."""
+    labels: Labels | None = None
+    """The classes of a classifier."""
 
     def __init__(self, encoder: Any, tokenizer: Any) -> None:
         super().__init__()

@@ -22,6 +22,7 @@ from vertebra.data.read.rows import Fault, digest
 from vertebra.data.samples.samples import Samples, Vectors
 from vertebra.data.samples.table import Chunk, ChunkBuilder
 from vertebra.errors import DataError, VocabularyError
+from vertebra.prompt.conversation import turns_of
 from vertebra.sequence.tokens import NO_TARGET
 
 QUESTION = "{first}\n{second}\nDo these two agree?"
@@ -180,4 +181,4 @@ def as_conversation(sample: Sample, labels: Labels, question: str = QUESTION) ->
         raise DataError(label)
     answer = str(label) if labels.names is None else labels.names[int(label)]
     asked = question.format(first=sample.first, second=sample.second or "").strip()
-    return Conversation(({"role": "user", "content": asked}, {"role": "assistant", "content": answer}))
+    return Conversation(tuple(turns_of([asked], [answer])))

@@ -21,7 +21,7 @@ from vertebra.backbone.tiny.write import cache_folder
 from vertebra.data.encode.cache import PIPELINE, Cache, mapped, read_entry
 from vertebra.data.encode.encoders import Encoder, Placed
 from vertebra.data.read.conversations import MISSING_IMAGE, Conversation
-from vertebra.data.read.formats import Reader, Text
+from vertebra.data.read.formats import Pair, Reader, Text
 from vertebra.data.read.open import open_source
 from vertebra.data.read.progress import on_terminal, progress
 from vertebra.data.read.rows import Fault, Faults, OnBad, Raw, Row, Source, digest
@@ -265,4 +265,6 @@ def _size(one: Placed | Fault) -> int:
         return len(sample.text)
     if isinstance(sample, Conversation):
         return sum(len(str(message["content"])) for message in sample.messages)
-    return len(sample.first) + len(sample.second or "")
+    if isinstance(sample, Pair):
+        return len(sample.first) + len(sample.second or "")
+    return len(str(sample))

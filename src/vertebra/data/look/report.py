@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from vertebra.data.encode.added import Spelled
+from vertebra.data.encode.pairs import PairEncoder
 from vertebra.data.look.findings import SHOWN, Finding, counted, of_added, of_ids, of_labels
 from vertebra.data.look.setup import Setup
 from vertebra.data.read.conversations import Conversation
 from vertebra.data.read.formats import Pair, Sample, Text
-from vertebra.data.read.labels import spelled
+from vertebra.data.read.labels import Labels, spelled
 from vertebra.data.read.progress import progress
 from vertebra.data.read.rows import Fault, Row, digest
 from vertebra.data.samples.samples import Samples
@@ -33,7 +34,7 @@ class DataReport:
     source: str
     model: str
     format: str
-    objective: str
+    kind: str
     findings: tuple[Finding, ...]
     histogram: tuple[tuple[int, int, int], ...]
     """(from, to, samples) of the lengths."""
@@ -50,7 +51,7 @@ class DataReport:
             "source": self.source,
             "model": self.model,
             "format": self.format,
-            "objective": self.objective,
+            "kind": self.kind,
             "passed": self.passed,
             "findings": [
                 {"name": f.name, "status": f.status, "value": f.value, "said": f.said, "places": list(f.places)}
@@ -74,6 +75,26 @@ class _Rows:
     """The places of each label."""
     blank: list[str] = field(default_factory=list)
     spelled: Spelled = field(default_factory=lambda: Spelled(()))
+    _seen: dict[str, str] = field(default_factory=dict)
+
+    def see(self, place: str, sample: Sample, labels: Labels | None) -> None:
+        """A row that can be used."""
+        self.good += 1
+        self.spelled.see(sample)
+        first = self._seen.setdefault(digest(sample), place)
+        if first != place:
+            self.doubles.append(f"{place} is {first} again")
+        self.empty += [place for answer in _answers(sample) if not answer.strip()]
+        if isinstance(sample, Pair):
+            if labels is not None:
+                number = labels.number(sample.label)
+                name = spelled(sample.label) if labels.names is None else labels.names[int(number)]
+                self.labels.setdefault(name, []).append(place)
+            if not all(text is None or text.strip() for text in (sample.first, sample.second)):
+                self.blank.append(place)
+        if isinstance(sample, Conversation):
+            self.images += len(sample.images)
+            self.broken += [f"{place}: {why}" for image in sample.images if (why := _unreadable(image))]
 
 
 def check_data(setup: Setup) -> DataReport:
@@ -99,10 +120,10 @@ def check_data(setup: Setup) -> DataReport:
         findings.append(counted("empty sentences", rows.blank, rows.good, "say nothing", "note", rows.blank))
         findings.append(of_labels(setup.labels, rows.labels))
     return DataReport(
-        source=setup.source.name,
+        source=setup.name,
         model=setup.model.name,
-        format=setup.reader.name,
-        objective=setup.objective,
+        format=setup.format,
+        kind=setup.kind,
         findings=tuple(findings),
         histogram=histogram(lengths),
     )
@@ -120,36 +141,16 @@ def histogram(lengths: np.ndarray) -> tuple[tuple[int, int, int], ...]:
 def _scanned(setup: Setup) -> _Rows:
     """One walk over the rows: faults (those of reading and those of encoding), doubles, empty answers, images."""
     found = _Rows(spelled=Spelled(guarded_tokens(setup.model.tokenizer.get_added_vocab())))
-    seen: dict[str, str] = {}
     unusable = {fault.where: fault for fault in setup.table.faults}
-    with progress(f"checking {setup.source.name}", setup.source.units()) as advance:
-        for row in setup.source.rows():
-            advance(1)
-            place = row.where
-            sample = setup.reader(row) if isinstance(row, Row) else row
-            if isinstance(sample, Fault) or place in unusable:
-                found.faults.append(unusable.get(place) or sample)  # type: ignore[arg-type]
-                continue
-            if sample is None:
-                continue
-            found.good += 1
-            found.spelled.see(sample)
-            key = digest(sample)
-            if key in seen:
-                found.doubles.append(f"{place} is {seen[key]} again")
-            seen.setdefault(key, place)
-            found.empty += [place for answer in _answers(sample) if not answer.strip()]
-            if isinstance(sample, Pair) and setup.labels is not None:
-                number = setup.labels.number(sample.label)
-                name = spelled(sample.label) if setup.labels.names is None else setup.labels.names[int(number)]
-                found.labels.setdefault(name, []).append(place)
-            if isinstance(sample, Pair) and not all(
-                text is None or text.strip() for text in (sample.first, sample.second)
-            ):
-                found.blank.append(place)
-            if isinstance(sample, Conversation):
-                found.images += len(sample.images)
-                found.broken += [f"{place}: {why}" for image in sample.images if (why := _unreadable(image))]
+    for source, reader in setup.sources:
+        with progress(f"checking {source.name}", source.units()) as advance:
+            for row in source.rows():
+                advance(1)
+                sample = reader(row) if isinstance(row, Row) else row
+                if isinstance(sample, Fault) or row.where in unusable:
+                    found.faults.append(unusable.get(row.where) or sample)  # type: ignore[arg-type]
+                elif sample is not None:
+                    found.see(row.where, sample, setup.labels)
     return found
 
 
@@ -184,8 +185,8 @@ def _lengths(lengths: np.ndarray) -> Finding:
 
 def _too_long(setup: Setup) -> Finding:
     """Text is cut into blocks and pairs are cut to fit; only whole samples can be too long."""
-    if setup.objective not in ("chat", "rows"):
-        if setup.objective != "pairs":
+    if not setup.whole:
+        if not isinstance(setup.encoder, PairEncoder):
             return Finding("too long", "pass", "0", f"cut into blocks of {setup.limit} positions, nothing is lost")
         full = int((setup.table.lengths >= setup.limit).sum())
         said = f"fill the {setup.limit} positions that the model reads: the longer sentence of each was cut to fit"
@@ -202,7 +203,7 @@ def _supervised(setup: Setup) -> Finding:
         weight = samples.vectors(index).get("weight", 1.0)
         total += int(samples.lengths[index])
         taught += float((np.broadcast_to(weight, samples.lengths[index]) > 0).sum())
-    if setup.objective == "pairs":
+    if isinstance(setup.encoder, PairEncoder):
         return Finding("supervised", "pass", "labels", "each sample has one label, no token is predicted")
     share = taught / max(total, 1)
     return Finding("supervised", "pass" if share else "fail", f"{share:.1%}", "of the positions count in the loss")
@@ -217,7 +218,7 @@ def check_packing(setup: Setup, backbone: Any) -> Finding:
     """Samples of this data packed in one row have the logits that each has alone, on this model."""
     import torch
 
-    from vertebra.data.batches.collate import Collator
+    from vertebra.data.loaders.collate import Collator
     from vertebra.sequence.masks import plan
 
     shortest = np.argsort(setup.table.lengths, kind="stable")[:3].tolist()
@@ -234,7 +235,7 @@ def check_packing(setup: Setup, backbone: Any) -> Finding:
         ).logits[0]
         worst, at = 0.0, 0
         for vectors in cut:
-            ids = torch.as_tensor(vectors["ids"], dtype=torch.long, device=backbone.device)[None]
+            ids = torch.as_tensor(vectors["ids"].astype(np.int64), device=backbone.device)[None]
             alone = backbone(input_ids=ids, use_cache=False).logits[0]
             worst = max(worst, float((together[at : at + len(alone)] - alone).abs().max()))
             at += len(alone)

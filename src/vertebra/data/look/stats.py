@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.data.batches.samplers import LengthGrouped, Packed, Shuffled, slots_per_token
+from vertebra.data.loaders.samplers import LengthGrouped, Packed, Shuffled, slots_per_token
 from vertebra.data.samples.samples import Samples
 from vertebra.errors import DataError, MissingPartError
 

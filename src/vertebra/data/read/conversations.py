@@ -13,29 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vertebra.errors import did_you_mean
+from vertebra.errors import PromptError, did_you_mean
+from vertebra.prompt.conversation import role_name, turns_of
 
 IMAGE_MARK = "<image>"
 MISSING_IMAGE = "missing image"
 """How the fault begins that a later scan may not find again."""
 
 _HALF = re.compile("[\ud800-\udfff]")
-
-# The names that data sets use for who speaks.
-SPEAKERS = {
-    "system": "system",
-    "developer": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-}
 
 
 class BadRow(Exception):
@@ -98,7 +83,7 @@ def sharegpt(fields: Mapping[str, Any], columns: tuple[str, ...]) -> Conversatio
     given = _listed(fields, columns[0])
     image = fields.get("image")
     images = [] if image is None or image == "" else list(image) if isinstance(image, list) else [image]
-    turns = [_system(fields)] if fields.get("system") else []
+    turns = turns_of([], [], system=_system(fields))
     for number, message in enumerate(given):
         role = _speaker(message, "from", number)
         value = message.get("value")
@@ -117,8 +102,7 @@ def alpaca(fields: Mapping[str, Any], columns: tuple[str, ...]) -> Conversation:
     if more is not None and not isinstance(more, str):
         raise BadRow(f"bad column: `input` is {_kind(more)}, expected text")
     asked = f"{instruction}\n\n{more}" if more and more.strip() else instruction
-    turns = [_system(fields)] if fields.get("system") else []
-    return _checked([*turns, *_asked_and_answered(asked, output)], [], fields)
+    return _checked(turns_of([asked], [output], system=_system(fields)), [], fields)
 
 
 def prompt_completion(fields: Mapping[str, Any], columns: tuple[str, ...]) -> Conversation:
@@ -126,9 +110,8 @@ def prompt_completion(fields: Mapping[str, Any], columns: tuple[str, ...]) -> Co
     if isinstance(fields[columns[0]], list):
         both = [*_listed(fields, columns[0]), *_listed(fields, columns[1])]
         return messages({**fields, "messages": both}, ("messages",))
-    turns = [_system(fields)] if fields.get("system") else []
     prompt, completion = (text_of(fields, name) for name in columns)
-    return _checked([*turns, *_asked_and_answered(prompt, completion)], [], fields)
+    return _checked(turns_of([prompt], [completion], system=_system(fields)), [], fields)
 
 
 def text_of(fields: Mapping[str, Any], name: str) -> str:
@@ -161,12 +144,8 @@ def _is_text(part: Mapping[str, Any]) -> bool:
     return part["type"] == "text"
 
 
-def _asked_and_answered(asked: str, answer: str) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
-
-
-def _system(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {"role": "system", "content": text_of(fields, "system")}
+def _system(fields: Mapping[str, Any]) -> str | None:
+    return text_of(fields, "system") if fields.get("system") else None
 
 
 def _listed(fields: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
@@ -181,10 +160,10 @@ def _speaker(message: Mapping[str, Any], key: str, number: int) -> str:
     if not isinstance(said, str):
         near = did_you_mean(key, message, count=1)
         raise BadRow(f"bad message: message {number + 1} has no `{key}`; it has {list(message)}.{near}")
-    role = SPEAKERS.get(said.strip().lower())
-    if role is None:
-        raise BadRow(f"unknown role: `{said}` in message {number + 1}.{did_you_mean(said, SPEAKERS, count=1)}")
-    return role
+    try:
+        return role_name(said)
+    except PromptError as error:
+        raise BadRow(f"bad message: message {number + 1} has an {error}") from None
 
 
 def _part(part: Any, number: int, images: list[Any]) -> dict[str, Any]:

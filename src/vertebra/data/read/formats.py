@@ -30,7 +30,7 @@ from vertebra.data.read.conversations import (
     weight_of,
 )
 from vertebra.data.read.rows import Fault, Row, Source
-from vertebra.errors import DataError, UnknownNameError, did_you_mean
+from vertebra.errors import ConfigError, DataError, UnknownNameError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,10 @@ class Format:
     name: str
     columns: tuple[tuple[str, ...], ...]
     """Alternatives; each is a set of columns that must all be there."""
-    read: Callable[[Mapping[str, Any], tuple[str, ...]], Sample]
+    read: Callable[[Mapping[str, Any], tuple[str, ...]], Any]
     optional: tuple[str, ...] = ()
+    makes: type = Conversation
+    """What a row becomes."""
 
     def fits(self, columns: Iterable[str]) -> tuple[str, ...] | None:
         """The first alternative whose columns are all there."""
@@ -106,11 +108,19 @@ FORMATS: dict[str, Format] = {
         Format("sharegpt", (("conversations",),), sharegpt, ("image", "system", "weight")),
         Format("alpaca", (("instruction", "output"),), alpaca, ("input", "system", "weight")),
         Format("prompt_completion", (("prompt", "completion"),), prompt_completion, ("system", "weight")),
-        Format("text", (("text",), ("content",)), _text, ("weight",)),
-        Format("pairs", PAIR_COLUMNS, _pair, ("label", "Quality")),
+        Format("text", (("text",), ("content",)), _text, ("weight",), Text),
+        Format("pairs", PAIR_COLUMNS, _pair, ("label", "Quality"), Pair),
     )
 }
 ALIASES = {"llava": "sharegpt", "chat": "messages", "plain": "text"}
+
+
+def register_format(format: Format) -> Format:
+    """Let rows be read that have columns of your own; its name must be new. It is recognised after those that are here."""
+    if format.name in FORMATS or format.name in ALIASES:
+        raise ConfigError(f"a format `{format.name}` exists already. Formats: {', '.join([*FORMATS, *ALIASES])}")
+    FORMATS[format.name] = format
+    return format
 
 
 def detect(columns: Iterable[str]) -> Format | None:

@@ -9,19 +9,19 @@ from typing import Any
 
 import torch
 
+from vertebra.tasks.chain import TaskData
 from vertebra.training.cached.layers import UpperLayers, cached_layers, lower_features
 from vertebra.training.cached.tower import cached_images
 from vertebra.training.config import RunConfig
-from vertebra.training.data import RunData
 
 
-def with_cache(model: Any, data: RunData, config: RunConfig) -> tuple[RunData, UpperLayers | None]:
+def with_cache(model: Any, data: TaskData, config: RunConfig) -> tuple[TaskData, UpperLayers | None]:
     """The data with what is kept in place of what makes it, and the layers that are left to run."""
     precision = config.optim.precision
     autocast = partial(_autocast, model.device.type, precision) if config.cache.tower or config.cache.layers else None
     upper = None
     if config.cache.tower and autocast is not None:
-        samples = [data.train, *([data.held_out] if data.held_out is not None else [])]
+        samples = [some for some in (data.train, data.held_out) if some is not None]
         images = cached_images(model, samples, autocast, precision=precision)
         data = replace(data, collator=data.collator.with_features(images))
     if config.cache.layers and autocast is not None:
@@ -29,7 +29,7 @@ def with_cache(model: Any, data: RunData, config: RunConfig) -> tuple[RunData, U
         lowered = partial(cached_layers, model, upper, collate=data.collator, autocast=autocast, precision=precision)
         data = replace(
             data,
-            train=lowered(data.train),
+            train=None if data.train is None else lowered(data.train),
             held_out=None if data.held_out is None else lowered(data.held_out),
             collator=data.collator.with_features(lower_features),
         )

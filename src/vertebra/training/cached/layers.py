@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vertebra.data.batches.collate import Collator
+from vertebra.data.loaders.collate import Collator
 from vertebra.data.read.rows import digest
 from vertebra.data.samples.samples import Samples, Vectors
 from vertebra.errors import ConfigError

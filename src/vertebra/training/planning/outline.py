@@ -15,11 +15,11 @@ from torch import nn
 from vertebra.backbone.source import find
 from vertebra.backbone.weights import parameters_on_meta
 from vertebra.errors import ConfigError
-from vertebra.model.encoders.kinds import part_from
 from vertebra.model.encoders.part import Part
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.encoders.queries import Queries
 from vertebra.model.encoders.vision import VisionTower
+from vertebra.model.folder import recorded_parts
 from vertebra.model.projectors import Projector
 from vertebra.training.config import ImageConfig, RunConfig
 from vertebra.training.planning.shapes import shape_of, tower_shape
@@ -66,7 +66,7 @@ class _Bare(nn.Module):
 
 def outline(config: RunConfig, *, depth: int | None = None) -> Outline:
     """The model of a recipe, what trains chosen; with `depth`, of so many decoder layers."""
-    model_cls, shape = shape_of(config.model.backbone, config.model.overrides, masked=config.data.for_encoder)
+    model_cls, shape = shape_of(config.model.backbone, config.model.overrides, masked=config.task.for_encoder)
     if depth is not None:
         shape = of_depth(shape, depth)
     dtype = getattr(torch, config.model.dtype, None)
@@ -74,7 +74,7 @@ def outline(config: RunConfig, *, depth: int | None = None) -> Outline:
         raise ConfigError(f"model.dtype `{config.model.dtype}` is no type of torch")
     with parameters_on_meta():
         llm = model_cls._from_config(shape, dtype=dtype)
-        made = Outline(llm, _parts(config, llm.get_input_embeddings().weight.shape[1])).train()
+        made = Outline(llm, outlined_parts(config, llm.get_input_embeddings().weight.shape[1])).train()
         choose(made, config.tune)
     for name, parameter in made.named_parameters():
         if ".lora_" in name:
@@ -95,7 +95,7 @@ def of_depth(shape: Any, depth: int) -> Any:
 
 def depths(config: RunConfig) -> tuple[int, int, int] | None:
     """Two small depths and the real one, where what a deep model takes follows from shallow ones; else None."""
-    shape = shape_of(config.model.backbone, config.model.overrides, masked=config.data.for_encoder)[1]
+    shape = shape_of(config.model.backbone, config.model.overrides, masked=config.task.for_encoder)[1]
     total = int(shape.num_hidden_layers)
     tune = config.tune
     if tune.train or tune.freeze or tune.lora.layers:  # may name single layers
@@ -107,7 +107,7 @@ def depths(config: RunConfig) -> tuple[int, int, int] | None:
     return (low, high, total) if total > high else None
 
 
-def _parts(config: RunConfig, width: int) -> dict[str, nn.Module]:
+def outlined_parts(config: RunConfig, width: int) -> dict[str, nn.Module]:
     model = config.model
     parts: dict[str, nn.Module] = {}
     if model.image is not None:
@@ -115,19 +115,17 @@ def _parts(config: RunConfig, width: int) -> dict[str, nn.Module]:
         parts["image"] = Part(encoder, Projector(model.image.projector, encoder.width, width))
     elif model.start is not None:
         parts = _recorded(model.start)
-    if config.data.kind == "squares" and config.data.parallel:
-        parts["action"] = Queries(2, width)
-    return parts
+    wanted = config.task.queries(config.data)
+    return parts | {name: Queries(count, width) for name, count in wanted.items() if name not in parts}
 
 
 def _recorded(start: str) -> dict[str, nn.Module]:
-    """The parts of a model folder, as its record says."""
+    """The parts of a model folder."""
     if not Path(start).expanduser().is_dir():
         raise ConfigError(
             f"model.start: there is no folder `{start}` yet; make it first, or plan with `model.image` set"
         )
-    described = find(start).record.get("parts", {})
-    return {name: part_from(entry, where=f"part `{name}` of `{start}`") for name, entry in described.items()}
+    return recorded_parts(find(start))
 
 
 def _encoder(image: ImageConfig) -> Any:

@@ -203,14 +203,12 @@ def _rehearsed(
         enable_checkpointing(model.backbone.llm)
         for part in model.encoded:
             setattr(part.encoder, "recompute", True)  # noqa: B010 - a setting of those that have it
-    # packed rows are full; of chats about a third is supervised
-    share = 0.35 if config.data.kind == "chat" else 1.0
     return rehearse(
         model.backbone.llm,
         model.backbone.layers,
         rows=config.optim.batch,
         length=length,
-        supervised=share,
+        supervised=config.task.supervised,
         bf16=bf16 and not sharded,
         parts=model.encoded if images else (),
         images=images,
@@ -268,7 +266,7 @@ def _layout(name: str, whole: Rehearsal, step: Rehearsal, shards: int, several: 
 
 def _context(config: RunConfig) -> int:
     """Positions of a row that no setting limits: an encoder has a table of them and cannot read beyond it."""
-    if not config.data.for_encoder:
+    if not config.task.for_encoder:
         return 2048
     return context_of(shape_of(config.model.backbone, config.model.overrides, masked=True)[1])
 
@@ -278,7 +276,7 @@ def flops_a_token(
 ) -> float:
     """Forward 2 a parameter; backward 2 for the way through, and 2 where the weight itself trains. Encoders and projectors
     work on their own share of the positions, and their backward is run where they train."""
-    shape = shape_of(config.model.backbone, config.model.overrides, masked=config.data.for_encoder)[1]
+    shape = shape_of(config.model.backbone, config.model.overrides, masked=config.task.for_encoder)[1]
     attention = 2 * shape.num_hidden_layers * shape.hidden_size * length  # QKᵀ and AV, half of them masked
     forward = 2 * (seen.parameters - seen.outside) + attention
     total = 2 * forward + 2 * (seen.trained_parameters - seen.outside_trained) + attention

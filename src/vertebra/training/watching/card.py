@@ -16,7 +16,7 @@ def model_card(config: RunConfig, rows: list[dict[str, Any]], best: int | None) 
         "",
         f"Trained by Vertebra from `{config.model.start or config.model.backbone}`"
         + (" (weights drawn anew)" if config.model.scratch else "")
-        + f", stage `{config.tune.stage}`, on `{config.data.path or config.data.kind}` ({config.data.kind}).",
+        + f", stage `{config.tune.stage}`, on `{config.data.named}` ({config.data.kind}).",
         "",
         "| | |",
         "|---|---|",

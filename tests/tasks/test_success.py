@@ -9,12 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.training.test_squares import model as model  # the fixture
+from tests.tasks.test_squares import model as model  # the fixture
 from vertebra.data.encode.chat import ImageFeatures
 from vertebra.model.model import Model
 from vertebra.sequence.batch import collate
-from vertebra.training.squares import Squares, slots_of
-from vertebra.training.success import shown, success
+from vertebra.tasks.squares import Squares, shown, slots_of, success
 
 
 @torch.no_grad()

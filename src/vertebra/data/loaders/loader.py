@@ -18,10 +18,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import Sampler as TorchSampler
 
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.ranks import place_among_ranks, weightless
-from vertebra.data.batches.samplers import Plan, Sampler, Share
-from vertebra.data.batches.workers import begin, only_parent_ends
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.ranks import place_among_ranks, weightless
+from vertebra.data.loaders.samplers import Plan, Sampler, Share
+from vertebra.data.loaders.workers import begin, only_parent_ends
 from vertebra.data.read.rows import digest
 from vertebra.data.samples.samples import Samples, Vectors, is_supervised
 from vertebra.errors import ConfigError, DataError

@@ -16,7 +16,7 @@ from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part, new_queries
 from vertebra.model.model import Model
-from vertebra.training.squares import BINS, COLORS, SIDE, SIZE, TOKENS, Episode, Squares, slots_of
+from vertebra.tasks.squares import BINS, COLORS, SIDE, SIZE, TOKENS, Episode, Squares, slots_of
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tests.training.models import config
 from vertebra.data.encode.classifier import load_classifier
 from vertebra.errors import ConfigError, DataError
+from vertebra.tasks.pairs import scores
 from vertebra.training.data import build_data
 from vertebra.training.model import build_model
-from vertebra.training.pairs import scores
 from vertebra.training.run import train
 
 WHO = ["the robot", "a child", "my neighbor", "the nurse"]
@@ -100,10 +100,10 @@ def test_what_cannot_be_trained_is_refused_with_its_reason(tmp_path: Path):
     path.write_text("sentence1\tsentence2\tlabel\na\tb\t0\nc\td\t0\n")
     with pytest.raises(DataError, match="two classes or more"):
         build_model(recipe(path))
-    chat = config(data={"kind": "chat", "path": str(mrpc(path))})
+    text = config(data={"kind": "text", "path": str(mrpc(path))})
     with pytest.raises(DataError, match="this row is a pair; pairs with a class train an encoder: kind `pairs`"):
-        build_data(chat, build_model(chat))
+        build_data(text, build_model(text))
     with pytest.raises(ConfigError, match="encoders are trained in full"):
         config(model={"backbone": "tiny-bert"}, data={"kind": "pairs", "path": "x"}, tune={"stage": "lora"})
-    with pytest.raises(ConfigError, match="labels: of kind `pairs` alone"):
-        config(data={"kind": "chat", "path": "x", "labels": ["a"]})
+    with pytest.raises(ConfigError, match="labels: of kinds `chat`, `pairs` alone"):
+        config(data={"kind": "text", "path": "x", "labels": ["a"]})

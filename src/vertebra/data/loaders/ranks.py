@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from vertebra import log
-from vertebra.data.batches.collate import Collator
+from vertebra.data.loaders.collate import Collator
 from vertebra.errors import ConfigError
 from vertebra.sequence.batch import Batch
 

@@ -23,13 +23,13 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from vertebra import log
-from vertebra.data.batches.collate import Collator
-from vertebra.data.batches.loader import Maker, whole_again
-from vertebra.data.batches.ranks import Exchange, exchange_among, filler, place_among_ranks
-from vertebra.data.batches.samplers import Plan, Sampler
-from vertebra.data.batches.workers import begin, only_parent_ends
 from vertebra.data.encode.encoders import Encoder, Placed
 from vertebra.data.encode.tokens import one_thread_in_this_process
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Maker, whole_again
+from vertebra.data.loaders.ranks import Exchange, exchange_among, filler, place_among_ranks
+from vertebra.data.loaders.samplers import Plan, Sampler
+from vertebra.data.loaders.workers import begin, only_parent_ends
 from vertebra.data.read.formats import Reader
 from vertebra.data.read.open import open_source
 from vertebra.data.read.rows import Fault, Faults, OnBad, Raw, Row, Source, digest

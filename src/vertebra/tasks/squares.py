@@ -1,26 +1,31 @@
-"""A synthetic policy task: reach the colored square that an image shows, by an action of two bins, drawn by Pillow.
+"""Kind `squares`, a synthetic policy: reach the colored square that an image shows, by an action of two bins.
 
     <s> ▣▣…▣ Reach the red square. │ <ACT> <ACT:5> <ACT:2> </s>       one token after the other
     <s> ▣▣…▣ Reach the red square. │ <ACT> ▢ ▢ </s>                   two slots, filled in one pass
 
-The square stands anywhere, so that nothing but the image tells where: chance is about one in eight. It knows how
-episodes are drawn and judged, not how models are trained.
+The square stands anywhere, so that nothing but the image tells where: chance is about one in eight. Episodes are drawn by
+Pillow, and judged by where an action moves the hand.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from vertebra.data.encode.chat import ImageFeatures
+from vertebra.data.model_facts import ModelFacts
 from vertebra.data.read.rows import digest
 from vertebra.data.samples.samples import Samples, Vectors
 from vertebra.prompt.rendering import render
 from vertebra.sequence.tokens import VECTORS, TokenSequence
+from vertebra.tasks.config import DataConfig
+from vertebra.tasks.task import HeldOut, Job, Task
 
 ACT = "<ACT>"
 BINS = 8
@@ -28,6 +33,37 @@ TOKENS = (ACT, *(f"<ACT:{number}>" for number in range(BINS)))
 COLORS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220), "yellow": (230, 200, 40)}
 SIZE, SIDE = 32, 8  # of an image and of the square, in pixels
 _LOW, _HIGH = SIDE / 2, SIZE - SIDE / 2
+
+
+class Reach(Task):
+    """A policy that must look at its image."""
+
+    name: ClassVar[str] = "squares"
+    settings: ClassVar[tuple[str, ...]] = ("count", "parallel", "shuffled_images", "block")
+    needs: ClassVar[tuple[str, ...]] = ("image",)
+
+    def tokens(self, data: DataConfig) -> tuple[str, ...]:
+        return TOKENS
+
+    def queries(self, data: DataConfig) -> Mapping[str, int]:
+        return {"action": 2} if data.parallel else {}
+
+    def packs(self, data: DataConfig) -> bool:
+        return False  # all are of one length
+
+    def drawn(self, job: Job) -> tuple[Samples, Samples | None]:
+        data = job.data
+        held_out = max(8, int(data.count * data.held_out))
+        return _squares(job.model, data, data.count, job.seed), _squares(job.model, data, held_out, job.seed + 1)
+
+    def measure(self, learner: Any, held_out: HeldOut) -> dict[str, float]:
+        if not isinstance(held_out.samples, Squares) or held_out.world > 1:
+            return {}
+        return {"success": success(learner.model, held_out.samples)}
+
+    def shown(self, model: Any, job: Job, prompts: Sequence[str], length: int) -> list[dict[str, str]]:
+        """What the policy does in episodes that were held out."""
+        return shown(model, _squares(job.model, job.data, 4, job.seed + 1), 4)
 
 
 class Episode:
@@ -142,3 +178,85 @@ def slots_of(sequence: TokenSequence, segment: str) -> np.ndarray:
     if segment not in sequence.segments:
         return np.zeros(0, int)
     return np.flatnonzero(sequence.slot[:, 0] == sequence.segments.index(segment))
+
+
+def _squares(model: ModelFacts, data: DataConfig, count: int, seed: int) -> Squares:
+    return Squares(model, count, seed=seed, parallel=data.parallel, shuffled=data.shuffled_images)
+
+
+def success(model: Any, squares: Squares, *, batch: int = 32) -> float:
+    """The share of episodes whose square is reached, by greedy actions among the bins alone."""
+    reached = 0
+    for start in range(0, len(squares), batch):
+        numbers = range(start, min(start + batch, len(squares)))
+        actions = _actions(model, squares, numbers)
+        reached += sum(squares.episodes[n].reached(action) for n, action in zip(numbers, actions, strict=True))
+    return reached / len(squares)
+
+
+def shown(model: Any, squares: Squares, count: int) -> list[dict[str, str]]:
+    """What a policy does in some episodes: its action in words, and a cross where its hand goes."""
+    numbers = range(min(count, len(squares)))
+    found = []
+    for number, action in zip(numbers, _actions(model, squares, numbers), strict=True):
+        episode = squares.episodes[number]
+        verdict = "reached" if episode.reached(action) else "missed"
+        picture = base64.b64encode(episode.drawn(action)).decode()
+        said = f"{' '.join(f'<ACT:{bin}>' for bin in action)} – {verdict}"
+        found.append({"prompt": episode.instruction, "answer": said, "image": picture})
+    return found
+
+
+def _actions(model: Any, squares: Squares, numbers: Sequence[int]) -> list[list[int]]:
+    """The policy's action in each of these episodes."""
+    import torch
+
+    was = model.training
+    model.eval()
+    with torch.no_grad():
+        made = (_parallel if squares.parallel else _one_by_one)(model, squares, numbers)
+    model.train(was)
+    return made
+
+
+def _batch(model: Any, squares: Squares, numbers: Sequence[int], sequences: Sequence[TokenSequence]) -> Any:
+    from vertebra.sequence.batch import collate
+
+    features = ImageFeatures(model.parts["image"].encoder.preparation)
+    made = [features(squares.extra(number)) for number in numbers]
+    return collate(sequences, made, pad_id=model.backbone.pad_token_id, side="left").to(model.backbone.device)
+
+
+def _one_by_one(model: Any, squares: Squares, numbers: Sequence[int]) -> list[list[int]]:
+    """A bin, then a bin, each after a forward over the whole row."""
+    import torch
+
+    bins = squares.ids[1:]
+    batch = _batch(model, squares, numbers, [squares.prompt(number) for number in numbers])
+    device = batch.device
+    said: list[list[int]] = [[] for _ in numbers]
+    for _ in range(2):
+        logits = model(**batch, return_loss=False, logits_to_keep=1).logits[:, -1]
+        best = logits[:, bins].argmax(-1).tolist()
+        for row, number in zip(said, best, strict=True):
+            row.append(number)
+        batch = batch.append(torch.tensor([[bins[number]] for number in best], device=device))
+    return said
+
+
+def _parallel(model: Any, squares: Squares, numbers: Sequence[int]) -> list[list[int]]:
+    """Both slots in one forward, each read one position before it."""
+    import torch
+
+    bins = squares.ids[1:]
+    sequences = [squares.sequence(number) for number in numbers]
+    batch = _batch(model, squares, numbers, sequences)
+    rows, columns = [], []
+    for row, sequence in enumerate(sequences):
+        shift = batch.length - len(sequence)
+        for at in slots_of(sequence, "action").tolist():
+            rows.append(row)
+            columns.append(at + shift - 1)
+    where = (torch.tensor(rows, device=batch.device), torch.tensor(columns, device=batch.device))
+    logits = model(**batch, return_loss=False, positions=where).logits
+    return logits[:, bins].argmax(-1).view(len(numbers), -1).tolist()
