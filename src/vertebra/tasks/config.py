@@ -18,7 +18,7 @@ class DataConfig(Reading):
     """What a model is trained on."""
 
     kind: str
-    """text, masked, chat, pairs, squares; one that was registered; or `package.module:Task`, one of your own."""
+    """text, masked, chat, pairs, squares, orders, look; one that was registered; or `package.module:Task`, one of your own."""
     held_out: Share = 0.05
     """The share of samples that evaluation gets, where `eval_path` names none."""
     eval_path: Place | None = None
@@ -45,11 +45,11 @@ class DataConfig(Reading):
     role but the user, who types text."""
     workers: Count = 0
     count: Some = 512
-    """For `squares`: how many episodes are drawn."""
+    """For `squares`, `orders`, `look`: how many episodes or items are drawn."""
     parallel: bool = False
     """For `squares`: action slots filled in one pass, in place of one token after the other."""
     shuffled_images: bool = False
-    """For `squares`: give every episode another one's image; a policy that looks must then fail."""
+    """For `squares`, `look`: show every one another one's image; a model that looks must then fail."""
     options: dict[str, Any] = field(default_factory=dict)
     """Settings of a kind of your own, as its `Options` declares them."""
 

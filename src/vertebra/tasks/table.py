@@ -21,6 +21,8 @@ TASKS: dict[str, type[Task] | str] = {
     "chat": "vertebra.tasks.chat:Chat",
     "pairs": "vertebra.tasks.pairs:Pairs",
     "squares": "vertebra.tasks.squares:Reach",
+    "orders": "vertebra.tasks.orders:Orders",
+    "look": "vertebra.tasks.look:Look",
 }
 
 _EVERY = {"kind", "held_out", "batching", "workers", "limit", "options"}

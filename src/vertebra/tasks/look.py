@@ -1,0 +1,165 @@
+"""Kind `look`: questions about colored shapes in a picture, which nothing but the picture answers.
+
+    ▣▣…▣ What color is the circle?          red            color, shape     of one that is the only one of its kind
+         How many are blue?                 two            count
+         Is the red circle left of …?       no             relation
+
+Pictures are drawn by Pillow. Four pairs of color and shape are in no training picture; in every other held-out picture
+one of them is. With `shuffled_images` each is asked about another one's picture: what is right then, is guessed.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from vertebra.tasks.quiz import Item, Question, Quiz
+
+COLORS = {
+    "red": (215, 40, 40), "green": (30, 160, 60), "blue": (45, 80, 220), "yellow": (235, 205, 40),
+    "purple": (150, 50, 180), "white": (245, 245, 245),
+}  # fmt: skip
+SHAPES = ("circle", "square", "triangle", "cross")
+UNSEEN = frozenset({("red", "triangle"), ("blue", "circle"), ("yellow", "cross"), ("purple", "square")})
+NUMBERS = ("zero", "one", "two", "three", "four")
+SIZE, ACROSS = 112, 3  # of a picture in pixels, and how many places it has side by side
+
+
+class Look(Quiz):
+    """Colors, shapes, counts, relations."""
+
+    name: ClassVar[str] = "look"
+    settings: ClassVar[tuple[str, ...]] = ("count", "shuffled_images", "block")
+    needs: ClassVar[tuple[str, ...]] = ("image",)
+    sorts: ClassVar[tuple[str, ...]] = ("color", "shape", "count", "relation")
+    longest: ClassVar[int] = 4
+    most: ClassVar[int] = 4
+    """Questions about a picture."""
+
+    def item(self, seed: int, number: int, *, held_out: bool) -> Item:
+        rng = np.random.default_rng([seed, number])
+        scene = Scene.drawn(rng, unseen=held_out and number % 2 == 1)
+        return Item(questions=tuple(_chosen(scene, self.most, rng)), picture=scene.picture())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thing:
+    """One shape."""
+
+    color: str
+    shape: str
+    x: int
+    y: int
+    reach: int
+    """Half its height, in pixels of a picture twice as large."""
+    row: int
+    column: int
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        return self.color, self.shape
+
+    def __str__(self) -> str:
+        return f"{self.color} {self.shape}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One to four things in places of their own, on a dark ground."""
+
+    things: tuple[Thing, ...]
+    ground: tuple[int, int, int]
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator, *, unseen: bool) -> Scene:
+        """`unseen`: its first thing is of a kind that no other scene has."""
+        places = rng.permutation(ACROSS**2)[: rng.integers(1, len(NUMBERS))]
+        things = [_thing(rng, int(place), unseen=unseen and not at) for at, place in enumerate(places)]
+        red, green, blue = (int(value) for value in rng.integers(60, 110, 3))
+        return cls(things=tuple(things), ground=(red, green, blue))
+
+    def picture(self) -> bytes:
+        """As a PNG; drawn twice as large, so that edges are soft."""
+        image = Image.new("RGB", (2 * SIZE, 2 * SIZE), self.ground)
+        pen = ImageDraw.Draw(image)
+        for thing in self.things:
+            _DRAW[thing.shape](pen, 2 * thing.x, 2 * thing.y, thing.reach, COLORS[thing.color])
+        file = io.BytesIO()
+        image.resize((SIZE, SIZE), Image.Resampling.LANCZOS).save(file, "PNG")
+        return file.getvalue()
+
+    def about_one(self) -> Iterator[Question]:
+        """Color and shape of what is the only one of its shape or color."""
+        shapes, colors = [thing.shape for thing in self.things], [thing.color for thing in self.things]
+        for thing in self.things:
+            if shapes.count(thing.shape) == 1:
+                yield Question(text=f"What color is the {thing.shape}?", answer=thing.color, sort="color")
+            if colors.count(thing.color) == 1:
+                yield Question(text=f"What shape is the {thing.color} one?", answer=thing.shape, sort="shape")
+
+    def about_counts(self) -> Iterator[Question]:
+        yield Question(text="How many shapes are there?", answer=NUMBERS[len(self.things)], sort="count")
+        colors = [thing.color for thing in self.things]
+        for color in COLORS:
+            yield Question(text=f"How many are {color}?", answer=NUMBERS[colors.count(color)], sort="count")
+
+    def about_places(self) -> Iterator[Question]:
+        kinds = [thing.kind for thing in self.things]
+        single = [thing for thing in self.things if kinds.count(thing.kind) == 1]
+        for a in single:
+            for b in single:
+                for word, first, second in (("left of", a.column, b.column), ("above", a.row, b.row)):
+                    if first != second:
+                        said = "yes" if first < second else "no"
+                        yield Question(text=f"Is the {a} {word} the {b}?", answer=said, sort="relation")
+
+
+def _thing(rng: np.random.Generator, place: int, *, unseen: bool) -> Thing:
+    color, shape = str(rng.choice(list(COLORS))), str(rng.choice(SHAPES))
+    while ((color, shape) in UNSEEN) != unseen:
+        color, shape = str(rng.choice(list(COLORS))), str(rng.choice(SHAPES))
+    row, column = divmod(place, ACROSS)
+    dx, dy = rng.integers(-3, 4, 2).tolist()
+    x, y = (round((at + 0.5) * SIZE / ACROSS) for at in (column, row))
+    return Thing(color=color, shape=shape, x=x + dx, y=y + dy, reach=int(rng.integers(20, 31)), row=row, column=column)
+
+
+def _chosen(scene: Scene, most: int, rng: np.random.Generator) -> Iterator[Question]:
+    """Some questions, of each sort in turn while there are any; half of the counts are of colors that are there."""
+    counts = list(scene.about_counts())
+    there = [question for question in counts if question.answer != NUMBERS[0]]
+    absent = [question for question in counts if question.answer == NUMBERS[0]]
+    pools = [list(scene.about_one()), [*there, *absent[: len(there) // 2]], list(scene.about_places())]
+    turn = int(rng.integers(len(pools)))
+    while most and any(pools):
+        pool = pools[turn % len(pools)]
+        turn += 1
+        if pool:
+            most -= 1
+            yield pool.pop(int(rng.integers(len(pool))))
+
+
+def _circle(pen: ImageDraw.ImageDraw, x: int, y: int, reach: int, color: tuple[int, int, int]) -> None:
+    pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=color)
+
+
+def _square(pen: ImageDraw.ImageDraw, x: int, y: int, reach: int, color: tuple[int, int, int]) -> None:
+    half = reach - 3
+    pen.rectangle((x - half, y - half, x + half, y + half), fill=color)
+
+
+def _triangle(pen: ImageDraw.ImageDraw, x: int, y: int, reach: int, color: tuple[int, int, int]) -> None:
+    pen.polygon([(x, y - reach), (x - reach, y + reach - 4), (x + reach, y + reach - 4)], fill=color)
+
+
+def _cross(pen: ImageDraw.ImageDraw, x: int, y: int, reach: int, color: tuple[int, int, int]) -> None:
+    for wide, high in ((reach // 3, reach), (reach, reach // 3)):
+        pen.rectangle((x - wide, y - high, x + wide, y + high), fill=color)
+
+
+_DRAW = {"circle": _circle, "square": _square, "triangle": _triangle, "cross": _cross}
