@@ -17,8 +17,8 @@ from pathlib import Path
 from rich.console import Console
 
 from vertebra import Model, load_backbone, render, trace
-from vertebra.decode.trace.html import page
-from vertebra.decode.trace.terminal import print_trace
+from vertebra.decode.tracing.html import page
+from vertebra.decode.tracing.terminal import print_trace
 
 PICTURES = Path(__file__).parent / "pictures"
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -6,7 +6,7 @@ import torch
 from matplotlib import pyplot
 
 from vertebra import collate, load_backbone, render, sequence_loss
-from vertebra.sequence.masks import plan
+from vertebra.sequence.masks import plan_attention
 
 said = {"What is in the cup?": "Hot tea.", "Where is the red block?": "On the left.", "Who moves it?": "The robot."}
 talks = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in said.items()]
@@ -23,7 +23,7 @@ def answer(talk):
 
 print("before:", [answer(talk) for talk in talks])
 optimizer = torch.optim.AdamW(backbone.train().parameters(), lr=3e-3)
-attention, losses = plan(batch, backbone.attention_facts), []
+attention, losses = plan_attention(batch, backbone.attention_facts), []
 for _ in range(60):
     logits = backbone(batch.input_ids, **attention.kwargs).logits
     loss = sequence_loss(logits, batch.targets, batch.weights, document=batch.document)

@@ -47,15 +47,15 @@ ROOMS: dict[str, list[set[str]]] = {
         {"keys", "state"},
         {"settings"},
         {"choose"},
-        {"result", "fill", "start"},
+        {"result", "slots", "start"},
         {"hf", "engine", "scoring"},
         {"call", "parallel"},
-        {"trace"},
+        {"tracing"},
     ],
     "model": [
         {"inject", "inputs", "projectors", "selected", "hook"},
         {"encoders"},
-        {"encoding", "folder", "fresh", "describe"},
+        {"encoding", "folder", "fresh", "description"},
         {"model"},
     ],
 }

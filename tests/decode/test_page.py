@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vertebra import load
 from vertebra.cli.asking import Asker
-from vertebra.decode.trace.trace import trace
+from vertebra.decode.tracing.trace import trace
 
 PAGE = Path(__file__).parents[2] / "docs" / "generation.md"
 

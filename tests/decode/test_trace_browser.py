@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.model.models import batch_of, page_row, shared
-from vertebra.decode.trace.html import page
-from vertebra.decode.trace.trace import trace
+from vertebra.decode.tracing.html import page
+from vertebra.decode.tracing.trace import trace
 
 pytestmark = pytest.mark.browser
 _NAMES = ("chromium", "chromium-browser", "google-chrome")

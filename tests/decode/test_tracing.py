@@ -16,9 +16,9 @@ from vertebra.backbone.tiny import TINY
 from vertebra.decode.call import generate
 from vertebra.decode.choose.constraint import AllowedIds
 from vertebra.decode.state.prefill import prefill
-from vertebra.decode.trace.html import page
-from vertebra.decode.trace.terminal import print_trace
-from vertebra.decode.trace.trace import shown, trace
+from vertebra.decode.tracing.html import page
+from vertebra.decode.tracing.terminal import print_trace
+from vertebra.decode.tracing.trace import shown, trace
 from vertebra.errors import GenerationError
 from vertebra.prompt.rendering import render
 from vertebra.sequence.batch import collate

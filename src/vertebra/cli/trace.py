@@ -48,7 +48,7 @@ def trace(
     from vertebra.cli.asking import Asker, given, load
 
     require_name(model)  # before torch is imported for it
-    from vertebra.decode.trace.trace import trace as told
+    from vertebra.decode.tracing.trace import trace as told
 
     loaded = load(model, dtype=dtype, device=device, attn=attn, token=token, family=family, base=base)
     asker = Asker(loaded, system=system, raw=raw)
@@ -61,7 +61,7 @@ def trace(
     batch = asker.prompt(prompt, image, page, action=action)
     made = told(asker.model, batch, **options)
     if html is not None:
-        from vertebra.decode.trace.html import page as drawn
+        from vertebra.decode.tracing.html import page as drawn
 
         _write(html, drawn(made))
     if json:
@@ -70,7 +70,7 @@ def trace(
         print_json(made.to_json())
         return
     from vertebra.cli.output import console
-    from vertebra.decode.trace.terminal import print_trace
+    from vertebra.decode.tracing.terminal import print_trace
 
     out = console()
     print_trace(made, out, details=details)

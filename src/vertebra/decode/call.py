@@ -16,12 +16,12 @@ from vertebra.decode.start import eval_mode, start
 from vertebra.errors import GenerationError, UnknownNameError
 from vertebra.model.model import model_of
 
-Engine = Literal["auto", "vertebra", "hf"]
+EngineName = Literal["auto", "vertebra", "hf"]
 ENGINES = ("auto", "vertebra", "hf")
 
 
 def generate(
-    model: Any, prompt: Any, settings: Settings | None = None, *, engine: Engine = "auto", **options: Any
+    model: Any, prompt: Any, settings: Settings | None = None, *, engine: EngineName = "auto", **options: Any
 ) -> Generation:
     """Decode a batch to its end.
 
@@ -35,7 +35,7 @@ def generate(
     model = model_of(model)
     with eval_mode(model):
         if engine == "hf" or (engine == "auto" and wanted.hf):
-            from vertebra.decode.hf.engine import generate_hf
+            from vertebra.decode.hf.generate import generate_hf
 
             return generate_hf(model, prompt, wanted)
         _refuse_theirs(wanted)

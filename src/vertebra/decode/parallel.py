@@ -28,12 +28,12 @@ from vertebra import log
 from vertebra.decode.choose.constraint import AllowedIds, Constraint
 from vertebra.decode.choose.sampling import NEVER, Context, Space, drawn, greedy, warps
 from vertebra.decode.engine import seeds_of
-from vertebra.decode.fill.columns import Filled, Slots, slots_at
-from vertebra.decode.fill.encoder import EncoderSide, is_encoder
 from vertebra.decode.settings import Settings
+from vertebra.decode.slots.encoder import EncoderSide, is_encoder
+from vertebra.decode.slots.places import FilledSlots, Slots, slots_at
 from vertebra.decode.start import eval_mode
 from vertebra.decode.state.checks import check_prompt
-from vertebra.decode.state.column_facts import Layout
+from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.decode.state.columns import given_batch
 from vertebra.decode.state.decoding import DecodeState, Pass
 from vertebra.decode.state.inputs import encoded
@@ -41,7 +41,7 @@ from vertebra.decode.state.language import Want, language_of
 from vertebra.errors import GenerationError, UnknownNameError
 from vertebra.model.model import Model, model_of
 from vertebra.sequence.batch import Batch
-from vertebra.sequence.masks import plan
+from vertebra.sequence.masks import plan_attention
 
 See = Literal["given", "block", "row", "causal"]
 SEES = ("given", "block", "row", "causal")
@@ -64,7 +64,7 @@ def fill(
     seed: int | Sequence[int] | None = None,
     state: DecodeState | None = None,
     features: Any = None,
-) -> Filled:
+) -> FilledSlots:
     """Fill all slots of all rows in one pass.
 
     `at`: where: the name of a segment (`action`), a mask [B, L], or an id that marks the places; None: `action`, or
@@ -98,16 +98,16 @@ def _by_decoder(
     settings: Settings,
     state: DecodeState | None,
     features: Any,
-) -> Filled:
+) -> FilledSlots:
     language = language_of(model.backbone)
     if state is not None:
         return _continued(state, prompt, features, at, see, read, allowed, settings)
     batch = given_batch(prompt, model.backbone).to(language.device)  # padding may stand on either side
-    check_prompt(batch, Layout(batch), language)
+    check_prompt(batch, ColumnFacts(batch), language)
     slots = slots_at(batch, at, read)
     batch = seen_as(batch, slots.here, see)
     begin = time.perf_counter()
-    planned = plan(batch, language.facts, dtype=language.dtype)
+    planned = plan_attention(batch, language.facts, dtype=language.dtype)
     inputs = model.inputs(batch, 0, batch.length, encoded(model, batch))
     choice = _Choice(slots, allowed, settings, language.num_logits, model.backbone.tokenizer)
     want = Want(columns=slots.columns, rows=None if choice.ids is None else language.head_rows(choice.ids), states=True)
@@ -118,7 +118,7 @@ def _by_decoder(
 
 def _continued(
     state: DecodeState, prompt: Any, features: Any, at: Any, see: str, read: str, allowed: Any, settings: Settings
-) -> Filled:
+) -> FilledSlots:
     """The slots stand in what continues a prefix."""
     if see == "row":
         raise GenerationError(
@@ -145,7 +145,7 @@ def _continued(
 @torch.inference_mode()
 def _by_encoder(
     side: EncoderSide, prompt: Any, at: Any, see: str, read: str, allowed: Any, settings: Settings
-) -> Filled:
+) -> FilledSlots:
     batch = side.batch(prompt)
     slots = slots_at(batch, side.mask_id if at is None else at, read)
     if see != "given":
@@ -209,7 +209,7 @@ class _Choice:
             possible[slot, torch.searchsorted(self.ids, one)] = True
         self._possible = possible
 
-    def filled(self, logits: Any, states: Any, passes: tuple[Pass, ...]) -> Filled:
+    def filled(self, logits: Any, states: Any, passes: tuple[Pass, ...]) -> FilledSlots:
         """The choice of every slot."""
         logits = logits.float()
         scores = logits if self._possible is None else logits.masked_fill(~self._possible, NEVER)
@@ -231,7 +231,7 @@ class _Choice:
         sure = scores.log_softmax(-1).flatten(0, 1).gather(-1, column[:, None]).view(rows, most)
         real = self._slots.real
         failed = _failed(np.array(value.view(rows, most).tolist()), real)
-        return Filled(
+        return FilledSlots(
             tokens=[row[keep].tolist() for row, keep in zip(tokens.cpu(), real, strict=True)],
             log_probs=[row[keep].tolist() for row, keep in zip(sure.cpu(), real, strict=True)],
             logits=logits, ids=self.ids, hidden=states, real=real.to(logits.device), passes=passes, seeds=seeds,

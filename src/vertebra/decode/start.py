@@ -14,7 +14,7 @@ from typing import Any
 from vertebra import log
 from vertebra.decode.settings import Settings
 from vertebra.decode.state.checks import check_prompt
-from vertebra.decode.state.column_facts import Layout
+from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.decode.state.columns import as_batch
 from vertebra.decode.state.compiled import compiled_step
 from vertebra.decode.state.decoding import DecodeState
@@ -35,7 +35,7 @@ class Start:
     model: Model
     language: Language
     batch: Batch
-    layout: Layout
+    layout: ColumnFacts
     state: DecodeState | None
     """Where it was computed already."""
     most: int

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vertebra.model.encoders.part import Encoder, Part, Place
+from vertebra.model.encoders.part import ItemEncoder, Part, Place
 from vertebra.model.encoders.queries import Queries, Start
 from vertebra.model.projectors import Projector, bring_to_size, mark, rms
 
@@ -26,7 +26,7 @@ def token_rms(backbone: Any) -> float:
     return rms(backbone.embed_input_ids(ids[None]))
 
 
-def new_part(backbone: Any, encoder: Encoder, projector: str = "gelu2", *, place: Place = "slots") -> Part:
+def new_part(backbone: Any, encoder: ItemEncoder, projector: str = "gelu2", *, place: Place = "slots") -> Part:
     """A part with a new projector (`linear`, `gelu2`, `gelu3`), whose embeddings are as large as tokens."""
     made = Part(encoder, Projector(projector, encoder.width, backbone.embedding_width), place=place)
     values = encoder.sample(SAMPLE, torch.Generator().manual_seed(0))

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vertebra.decode.state.column_facts import Layout
+from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.errors import SequenceError
 from vertebra.sequence.batch import Batch, collate, uncollate
 from vertebra.sequence.roles import Role
@@ -68,13 +68,13 @@ def with_steps(batch: Batch, steps: Sequence[tuple[torch.Tensor, torch.Tensor | 
     return whole
 
 
-def as_batch(batch: Any, backbone: Any, device: torch.device) -> tuple[Batch, Layout]:
+def as_batch(batch: Any, backbone: Any, device: torch.device) -> tuple[Batch, ColumnFacts]:
     """A batch whose rows end in the last column, and its layout. What was padded to the right is padded to the left."""
     batch = given_batch(batch, backbone)
-    layout = Layout(batch)
+    layout = ColumnFacts(batch)
     if not layout.ends_real:
         batch = _to_the_right(batch, backbone.pad_token_id)
-        layout = Layout(batch)
+        layout = ColumnFacts(batch)
     if batch.device != device:
         batch = batch.to(device)
         layout = layout.of(batch)
@@ -113,7 +113,7 @@ def _renamed(chunk: Batch, segments: tuple[str, ...]) -> Batch:
     return Batch({**kept, "slot": slot, "segments": segments})
 
 
-def joined(batch: Batch, layout: Layout, more: Any, features: Any, *, pad_id: int) -> tuple[Batch, Batch]:
+def joined(batch: Batch, layout: ColumnFacts, more: Any, features: Any, *, pad_id: int) -> tuple[Batch, Batch]:
     """(the batch with `more` after every row, the new columns alone). Positions and documents go on."""
     if isinstance(more, torch.Tensor):
         whole = batch.append(more, role=Role.USER)

@@ -20,7 +20,7 @@ import torch
 
 from vertebra.decode.state import cache as caches
 from vertebra.decode.state.checks import check_prompt
-from vertebra.decode.state.column_facts import Layout
+from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.decode.state.columns import Piece, cut_columns, joined, with_steps
 from vertebra.decode.state.compiled import CompiledStep
 from vertebra.decode.state.inputs import encoded, inputs_of
@@ -29,7 +29,7 @@ from vertebra.decode.state.step_masks import StepMasks
 from vertebra.errors import GenerationError, TooLongError
 from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch
-from vertebra.sequence.masks import SLIDING, Attend, plan
+from vertebra.sequence.masks import SLIDING, Attend, plan_attention
 
 AHEAD = 256
 """Positions of that many steps are made at a time."""
@@ -57,7 +57,7 @@ class DecodeState:
         batch: Batch,
         cache: Any,
         *,
-        layout: Layout | None = None,
+        layout: ColumnFacts | None = None,
         length: int = 0,
         static_length: int | None = None,
         attend: Attend | None = None,
@@ -112,9 +112,9 @@ class DecodeState:
         return [*self._pieces, Piece(start, cut_columns(batch, start, batch.length), None)]
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> ColumnFacts:
         """What the columns look like."""
-        return Layout(self.batch) if self._tail else self._given_layout()
+        return ColumnFacts(self.batch) if self._tail else self._given_layout()
 
     @property
     def text(self) -> torch.Tensor:
@@ -182,7 +182,7 @@ class DecodeState:
         """The same without computing them yet, which `advance` does; the new columns."""
         batch = self._join()
         whole, chunk = joined(batch, self.layout, sequences, features, pad_id=self.model.backbone.pad_token_id)
-        layout = Layout(whole)
+        layout = ColumnFacts(whole)
         check_prompt(whole, layout, self.language)
         self._match_windows(layout.counts_by_column)
         piece = Piece(batch.length, chunk, self.model.encode(chunk))
@@ -257,11 +257,11 @@ class DecodeState:
         self._check_room(stop)
         if stop < given.length:
             given = cut_columns(given, 0, stop)
-            layout = Layout(given)
+            layout = ColumnFacts(given)
         self._match_windows(layout.counts_by_column)
         mask, positions = None, given["position_ids"][:, start:]
         if self.attend is not None or not layout.plain:
-            planned = plan(
+            planned = plan_attention(
                 given,
                 self.language.facts,
                 dtype=self.language.dtype,
@@ -314,9 +314,9 @@ class DecodeState:
         """What was made from the given columns is not theirs any more."""
         self._masks = self._positions = self._layout = self._whole = None
 
-    def _given_layout(self) -> Layout:
+    def _given_layout(self) -> ColumnFacts:
         if self._layout is None:
-            self._layout = Layout(self._given)
+            self._layout = ColumnFacts(self._given)
         return self._layout
 
     def _speaks_again(self, live: torch.Tensor | None) -> bool:

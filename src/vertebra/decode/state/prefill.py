@@ -11,7 +11,7 @@ import torch
 
 from vertebra.decode.state import cache as caches
 from vertebra.decode.state.checks import check_cache, check_prompt
-from vertebra.decode.state.column_facts import Layout
+from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.decode.state.columns import as_batch
 from vertebra.decode.state.decoding import DecodeState
 from vertebra.decode.state.language import LAST, Language, Seen, Want, language_of
@@ -67,7 +67,7 @@ def begin(
     model: Model,
     language: Language,
     batch: Batch,
-    layout: Layout,
+    layout: ColumnFacts,
     cache: Any,
     *,
     max_length: int | None,
@@ -99,7 +99,7 @@ def _empty(
     model: Model,
     language: Language,
     batch: Batch,
-    layout: Layout,
+    layout: ColumnFacts,
     cache: Any,
     *,
     max_length: int | None,

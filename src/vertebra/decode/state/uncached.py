@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 import torch
 
-from vertebra.decode.state.column_facts import Layout
+from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.decode.state.decoding import Pass
 from vertebra.decode.state.inputs import encoded
 from vertebra.decode.state.language import LAST, Language, Seen, Want
 from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch
-from vertebra.sequence.masks import Attend, plan
+from vertebra.sequence.masks import Attend, plan_attention
 
 
 class UncachedState:
@@ -31,14 +31,14 @@ class UncachedState:
         language: Language,
         batch: Batch,
         *,
-        layout: Layout | None = None,
+        layout: ColumnFacts | None = None,
         attend: Attend | None = None,
         want: Want = LAST,
     ) -> None:
         self.model, self.language, self.batch, self.attend = model, language, batch, attend
         self.passes: list[Pass] = []
         # rows that are plain stay so: what is appended goes on as they do
-        self._plain = (Layout(batch) if layout is None else layout).plain
+        self._plain = (ColumnFacts(batch) if layout is None else layout).plain
         self._encoded = encoded(model, batch)
         self._compute("prefill", want)
 
@@ -70,7 +70,7 @@ class UncachedState:
         # a cache that keeps nothing: handed none, the library looks for packed rows that are not there
         mask, positions, cache = None, batch["position_ids"], language.passing
         if self.attend is not None or not self._plain:
-            planned = plan(batch, language.facts, dtype=language.dtype, attend=self.attend)
+            planned = plan_attention(batch, language.facts, dtype=language.dtype, attend=self.attend)
             mask, positions, cache = planned.attention_mask, planned.position_ids, None
         inputs = self.model.inputs(batch, 0, batch.length, self._encoded)
         self.seen: Seen = language.run(inputs, mask, positions, cache, want)

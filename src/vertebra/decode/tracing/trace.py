@@ -19,7 +19,7 @@ from vertebra.decode.engine import Run
 from vertebra.decode.result import REASONS, Step
 from vertebra.decode.settings import Settings, settings_of
 from vertebra.decode.start import Start, eval_mode, start
-from vertebra.decode.trace.record import Event, PassRecord, Recorder
+from vertebra.decode.tracing.record import Event, PassRecord, Recorder
 from vertebra.errors import GenerationError
 from vertebra.model.model import model_of
 from vertebra.sequence.roles import Role

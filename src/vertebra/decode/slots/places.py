@@ -15,7 +15,7 @@ from vertebra.sequence.length import listed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Filled:
+class FilledSlots:
     """All slots of all rows, filled. n: the slots of the row that has most."""
 
     tokens: list[list[int]]

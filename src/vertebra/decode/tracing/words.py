@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vertebra.decode.trace.trace import PassRecord, StepTrace
+from vertebra.decode.tracing.trace import PassRecord, StepTrace
 
 MEANS = {
     "encode": "Images and boxes become vectors: once, before anything else.",
