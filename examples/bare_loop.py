@@ -5,8 +5,8 @@ import sys
 import torch
 from matplotlib import pyplot
 
-from vertebra import collate, load_backbone, render, sequence_loss
-from vertebra.sequence.masks import plan_attention
+from vertebra import collate, load_backbone, render
+from vertebra.sequence import plan_attention, sequence_loss
 
 said = {"What is in the cup?": "Hot tea.", "Where is the red block?": "On the left.", "Who moves it?": "The robot."}
 talks = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in said.items()]

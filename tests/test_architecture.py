@@ -13,7 +13,7 @@ SRC = Path(__file__).parent.parent / "src" / "vertebra"
 
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"log", "folders", "reading"},
+    {"lazy", "log", "folders", "reading"},
     {"config"},
     {"compat"},
     {"sequence"},

@@ -157,13 +157,13 @@ def _train(printer: Any) -> tuple[list[float], list[str], Any]:
 
 def _trace(backbone: Any, path: Path) -> Path:
     """One answer, step by step, as a page."""
-    from vertebra.decode.tracing.html import page
+    from vertebra.decode.tracing.html import trace_page
     from vertebra.decode.tracing.trace import trace
     from vertebra.prompt.rendering import render
 
     turns = [{"role": "user", "content": next(iter(ANSWERS))}]
     asked = render(turns, backbone.prompt_builder_fn, backbone.tokenizer, anchor=backbone.anchor)
-    path.write_text(page(trace(backbone, asked, max_new_tokens=8)), encoding="utf-8")
+    path.write_text(trace_page(trace(backbone, asked, max_new_tokens=8)), encoding="utf-8")
     return path
 
 

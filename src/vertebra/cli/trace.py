@@ -61,9 +61,9 @@ def trace(
     batch = asker.prompt(prompt, image, page, action=action)
     made = told(asker.model, batch, **options)
     if html is not None:
-        from vertebra.decode.tracing.html import page as drawn
+        from vertebra.decode.tracing.html import trace_page
 
-        _write(html, drawn(made))
+        _write(html, trace_page(made))
     if json:
         from vertebra.cli.output import print_json
 

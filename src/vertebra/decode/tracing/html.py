@@ -25,7 +25,7 @@ _SIDE = 220
 """Pixels of a mask's longer side, at least."""
 
 
-def page(trace: Trace) -> str:
+def trace_page(trace: Trace) -> str:
     """The page, ready to be written to a file."""
     template = resources.files("vertebra.decode.tracing").joinpath("page.html").read_text(encoding="utf-8")
     body = [_head(trace), _prompt(trace), _timeline(trace), *map(_step, trace.steps), _end(trace)]
