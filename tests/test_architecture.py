@@ -47,7 +47,7 @@ ROOMS: dict[str, list[set[str]]] = {
         {"keys", "state"},
         {"settings"},
         {"choose"},
-        {"result", "slots", "start"},
+        {"result", "slots", "start", "asking"},
         {"hf", "engine", "scoring"},
         {"call", "parallel"},
         {"tracing"},

@@ -83,4 +83,5 @@ def test_pages_and_examples_import_by_those_spellings_alone(page: Path):
     text = page.read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL) if page.suffix == ".md" else [text]
     allowed = {f"{package}.{name}" for package, name in OFFERED} | {"vertebra"}
+    allowed |= {f"vertebra.errors.{name}" for name in vars(vertebra.errors)}
     assert [name for block in blocks for name in imported(block) if name not in allowed] == []

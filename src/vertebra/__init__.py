@@ -16,10 +16,9 @@ __getattr__, __dir__, __all__ = offer(
         # the verbs
         "interop.load": "load",
         "prompt.rendering": "render",
-        "decode.call": "generate stream",
-        "decode.tracing.trace": "trace",
-        "decode.scoring": "score",
-        "decode.parallel": "fill",
+        "interop.verbs": "generate stream trace score fill",
+        "checks.run": "check",
+        "training.verbs": "train plan",
         "tune.merge": "merge",
         # what they take and give
         "model.model": "Model",

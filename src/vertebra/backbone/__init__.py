@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = offer(
         "habits": "fingerprint",
         "facts": "attention_facts",
         "head": "head_of",
+        "real": "fetched",
         "tiny": "TINY tiny_checkpoint write_tiny write_hub_cache",
     },
 )

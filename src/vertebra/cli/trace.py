@@ -45,21 +45,20 @@ def trace(
 ) -> None:
     """Watch a model answer: what goes in, who sees whom, what is cached, which tokens were likely, which was chosen."""
     from vertebra.backbone.registry import require_name
-    from vertebra.cli.asking import Asker, given, load
+    from vertebra.cli.asking import given, load, question
 
     require_name(model)  # before torch is imported for it
     from vertebra.decode.tracing.trace import trace as told
 
     loaded = load(model, dtype=dtype, device=device, attn=attn, token=token, family=family, base=base)
-    asker = Asker(loaded, system=system, raw=raw)
+    beside = question(system=system, raw=raw, action=action, image=image, page=page)
     options = given(
         max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed,
         repetition_penalty=repetition_penalty, chunk=chunk,
     )  # fmt: skip
     if no_cache:
         options["use_cache"] = False
-    batch = asker.prompt(prompt, image, page, action=action)
-    made = told(asker.model, batch, **options)
+    made = told(loaded, prompt, **beside, **options)
     if html is not None:
         from vertebra.decode.tracing.html import trace_page
 

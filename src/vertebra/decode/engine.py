@@ -39,6 +39,7 @@ class Run:
         self._attentions = capture_of(settings.output_attentions)
         self.most, self._cut_short = begun.most, begun.cut_short
         self.language, self.backbone = begun.language, begun.model.backbone
+        self.prompt_length = begun.batch.length
         self.total = begun.batch.rows * settings.num_return_sequences
         self.rows = list(range(self.total))
         """The rows that are still computed."""

@@ -25,10 +25,11 @@ import numpy as np
 import torch
 
 from vertebra import log
+from vertebra.decode.asking import ask
 from vertebra.decode.choose.constraint import AllowedIds, Constraint
 from vertebra.decode.choose.sampling import NEVER, Context, Space, drawn, greedy, warps
 from vertebra.decode.engine import seeds_of
-from vertebra.decode.settings import Settings
+from vertebra.decode.settings import Settings, about_prompt
 from vertebra.decode.slots.encoder import EncoderSide, is_encoder
 from vertebra.decode.slots.places import FilledSlots, Slots, slots_at
 from vertebra.decode.start import eval_mode
@@ -64,8 +65,12 @@ def fill(
     seed: int | Sequence[int] | None = None,
     state: DecodeState | None = None,
     features: Any = None,
+    **options: Any,
 ) -> FilledSlots:
     """Fill all slots of all rows in one pass.
+
+    `prompt` and `options`: as for `generate`, with slots in it (a part `{"type": "action", "count": 7}`); for an
+    encoder texts will do.
 
     `at`: where: the name of a segment (`action`), a mask [B, L], or an id that marks the places; None: `action`, or
     the mask id of an encoder. `see`: who sees whom among the slots. `read`: whether the logits one `before` a slot
@@ -83,9 +88,12 @@ def fill(
                 "an encoder sees the whole row at once and has no prefix to continue; leave `state` out"
             )
         return _by_encoder(EncoderSide(model), prompt, at, see, read or "here", allowed, settings)
-    model, at = model_of(model), "action" if at is None else at
-    with eval_mode(model), torch.inference_mode():
-        return _by_decoder(model, prompt, at, see, read or "before", allowed, settings, state, features)
+    at = "action" if at is None else at
+    if state is None:
+        asked = ask(model_of(model), prompt, about_prompt(options))
+        model, prompt = asked.model, asked.prompt
+    with eval_mode(model_of(model)), torch.inference_mode():
+        return _by_decoder(model_of(model), prompt, at, see, read or "before", allowed, settings, state, features)
 
 
 def _by_decoder(

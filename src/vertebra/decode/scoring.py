@@ -16,13 +16,15 @@ from typing import Any
 
 import torch
 
+from vertebra.decode.asking import Asked, ask
+from vertebra.decode.settings import about_prompt
 from vertebra.decode.start import eval_mode
 from vertebra.decode.state.columns import as_batch
 from vertebra.decode.state.decoding import DecodeState, Pass
 from vertebra.decode.state.language import Want, language_of
 from vertebra.decode.state.prefill import prefill
 from vertebra.errors import GenerationError, SequenceError
-from vertebra.model.model import Model, model_of
+from vertebra.model.model import model_of
 from vertebra.prompt.tokenizer import tokenizer_of
 from vertebra.sequence.roles import Role
 from vertebra.sequence.tokens import TokenSequence
@@ -68,34 +70,33 @@ def score(
     *,
     rows_at_once: int = 32,
     chunk: int | None = None,
+    **options: Any,
 ) -> Scores:
     """The log-likelihood of each candidate answer.
 
-    `prompt`: a batch, sequences or a `DecodeState`. `candidates`: the same for every row, or a list a row; each is
-    text, ids, or a `TokenSequence` without slots. Text is encoded by itself and never yields a control token; where
-    prompt and answer must be cut as one text, give the ids. `rows_at_once`: candidates computed in one pass.
+    `prompt` and `options`: as for `generate`. `candidates`: the same for every row, or a list a row; each is text,
+    ids, or a `TokenSequence` without slots. Text is cut as training would cut it after a text or a conversation, and by
+    itself after anything else; it never yields a control token. `rows_at_once`: candidates computed in one pass.
     """
     if rows_at_once < 1:
         raise GenerationError(f"rows_at_once is {rows_at_once}; expected 1 or more")
-    model = model_of(model)
-    with eval_mode(model):
-        state = prompt if isinstance(prompt, DecodeState) else _computed(model, prompt, candidates, chunk)
+    asked = ask(model_of(model), prompt, about_prompt(options))
+    with eval_mode(asked.model):
+        language = language_of(asked.model.backbone)
+        if isinstance(asked.prompt, DecodeState):
+            given: Any = asked.prompt
+        else:
+            given, _ = as_batch(asked.prompt, asked.model.backbone, language.device)
+        # what is wrong with the candidates is found out before the prompt is computed
+        wanted = _read(candidates, given.rows, asked, language.num_logits)
+        state = given if isinstance(given, DecodeState) else prefill(asked.model, given, chunk=chunk)
         if state.logits is None:
             state = state.fork()
             state.refresh()
-        wanted = _read(candidates, state.rows, state.model.backbone, state.language.num_logits)
         return _scored(state, wanted, rows_at_once)
 
 
-def _computed(model: Model, prompt: Any, candidates: Any, chunk: int | None) -> DecodeState:
-    """The prompt; what is wrong with the candidates is found out before it is computed."""
-    language = language_of(model.backbone)
-    batch, _ = as_batch(prompt, model.backbone, language.device)
-    _read(candidates, batch.rows, model.backbone, language.num_logits)
-    return prefill(model, batch, chunk=chunk)
-
-
-def _read(candidates: Any, rows: int, backbone: Any, vocabulary: int) -> list[list[list[int]]]:
+def _read(candidates: Any, rows: int, asked: Asked, vocabulary: int) -> list[list[list[int]]]:
     """Ids of every candidate of every row."""
     if isinstance(candidates, str) or not isinstance(candidates, Sequence) or not candidates:
         raise GenerationError(
@@ -107,7 +108,7 @@ def _read(candidates: Any, rows: int, backbone: Any, vocabulary: int) -> list[li
     per_row = candidates if nested else [candidates] * rows
     read: list[list[list[int]]] = []
     for number, row in enumerate(per_row):
-        ids = [_ids(one, backbone.tokenizer) for one in row]
+        ids = [_ids(asked.answer(number, one), asked.model.tokenizer) for one in row]
         for place, one in enumerate(ids):
             where = f"candidate {place}" + (f" of row {number}" if nested else "")
             if not one:

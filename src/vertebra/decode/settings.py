@@ -28,6 +28,52 @@ _OVERRULES = {
 }
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Question:
+    """What may stand beside a prompt."""
+
+    system: str | None = None
+    """A system prompt, before everything else."""
+    images: Sequence[Any] = ()
+    """Image files or images, in the order of the conversation's image parts; where it has none, before the question."""
+    page: Any = None
+    """Lines of a page, each {text, box}, or a JSON file of them; where the conversation has no page, before the question."""
+    raw: bool = False
+    """Continue the text as it stands, without a prompt format."""
+    action: bool = False
+    """Open the answer for an action, as training saw it."""
+    inputs_embeds: torch.Tensor | None = None
+    """[B, L, D], in place of a prompt."""
+    attention_mask: torch.Tensor | None = None
+    """[B, L] of `inputs_embeds`: 1 where one is real; None: everywhere."""
+
+    @property
+    def given(self) -> list[str]:
+        """The names of what was given."""
+        return [one.name for one in fields(self) if _is_given(getattr(self, one.name))]
+
+
+def _is_given(value: Any) -> bool:
+    return value is not None and value is not False and (isinstance(value, torch.Tensor) or value != ())
+
+
+QUESTIONS = tuple(one.name for one in fields(Question))
+
+
+def question_of(options: Mapping[str, Any]) -> tuple[Question, dict[str, Any]]:
+    """What is about the prompt, and all other options."""
+    own = {name: value for name, value in options.items() if name in QUESTIONS and value is not None}
+    return Question(**own), {name: value for name, value in options.items() if name not in QUESTIONS}
+
+
+def about_prompt(options: Mapping[str, Any]) -> Question:
+    """A question of options that are all about the prompt."""
+    question, others = question_of(options)
+    if others:
+        raise UnknownNameError("option", next(iter(others)), QUESTIONS)
+    return question
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """One call's settings. Greedy, to the model's own end ids or 256 tokens, unless told otherwise."""
@@ -164,7 +210,7 @@ def _sort(name: str, value: Any, ours: dict[str, Any], theirs: dict[str, Any]) -
     elif name in NAMES:
         ours[name] = _default(name) if value is None else value
     else:
-        known = [*NAMES, *[name for name, key in KEYS.items() if key.fate not in ("none", "refused")]]
+        known = [*NAMES, *QUESTIONS, *[name for name, key in KEYS.items() if key.fate not in ("none", "refused")]]
         raise UnknownNameError("generation option", name, dict.fromkeys(known))
 
 

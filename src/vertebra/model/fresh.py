@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 from vertebra.model.encoders.part import ItemEncoder, Part, Place
 from vertebra.model.encoders.queries import Queries, Start
+from vertebra.model.encoders.vector import VectorEncoder
 from vertebra.model.projectors import Projector, bring_to_size, mark, rms
 
 SAMPLE = 16
@@ -41,3 +43,16 @@ def new_queries(backbone: Any, count: int, *, start: Start = "normal", learned: 
     made = Queries(count, backbone.embedding_width, start=start, learned=learned)
     made.bring_to_size(token_rms(backbone))
     return made.to(backbone.device)
+
+
+class _AsGiven(nn.Identity):
+    """A projector that changes nothing."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width_out = width
+
+
+def given_part(width: int) -> Part:
+    """A part for embeddings that were made elsewhere: an item is one embedding of the model's width, taken as it is."""
+    return Part(VectorEncoder(width), _AsGiven(width)).eval()  # type: ignore[arg-type]

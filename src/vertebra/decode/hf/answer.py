@@ -87,6 +87,7 @@ def answer(
     return Generation(
         tokens=[ids for ids, _ in rows],
         stop_reason=[reason for _, reason in rows],
+        prompt_length=begun.batch.length,
         passes=tuple(log.passes),
         timings=log.timings(begun.begin),
         seeds=None if settings.seed is None else (int(settings.seed),),  # type: ignore[arg-type]

@@ -98,7 +98,8 @@ def _to_the_right(batch: Batch, pad_id: int) -> Batch:
 def _sequences(given: Any) -> list[TokenSequence]:
     if not isinstance(given, Sequence) or not all(isinstance(item, TokenSequence) for item in given):
         raise SequenceError(
-            f"a prompt is a TokenSequence, a list of them, or a Batch of `collate`; got {type(given).__name__}"
+            f"expected a TokenSequence, a list of them, or a Batch; got {type(given).__name__}. Ids become a sequence by "
+            "`TokenSequence.of(ids)`"
         )
     return list(given)
 

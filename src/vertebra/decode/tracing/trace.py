@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
+from vertebra.decode.asking import ask
 from vertebra.decode.call import collect
 from vertebra.decode.choose.sampling import Rule
 from vertebra.decode.engine import Run
 from vertebra.decode.result import REASONS, Step
-from vertebra.decode.settings import Settings, settings_of
+from vertebra.decode.settings import Settings, question_of, settings_of
 from vertebra.decode.start import Start, eval_mode, start
 from vertebra.decode.tracing.record import Event, PassRecord, Recorder
 from vertebra.errors import GenerationError
@@ -89,15 +90,16 @@ class Trace:
         return asdict(self)
 
 
-def trace(model: Any, prompt: Any, settings: Settings | None = None, *, row: int = 0, **options: Any) -> Trace:
-    """Decode with our engine and tell what happened, of one row. Takes what `generate` takes."""
+def trace(model: Any, prompt: Any = None, settings: Settings | None = None, *, row: int = 0, **options: Any) -> Trace:
+    """Decode with our engine and report what happened, of one row. Takes what `generate` takes."""
+    question, options = question_of(options)
     wanted = settings_of(settings, **options)
     if wanted.hf or wanted.compile:
         what = ", ".join(wanted.hf) or "compile"
         raise GenerationError(f"{what}: a trace shows our own engine, uncompiled; leave it out")
-    model = model_of(model)
-    with eval_mode(model):
-        begun = start(model, prompt, wanted)
+    asked = ask(model_of(model), prompt, question)
+    with eval_mode(asked.model):
+        begun = start(asked.model, asked.prompt, wanted)
         if not 0 <= row < begun.batch.rows:
             raise GenerationError(f"row {row} of a batch of {begun.batch.rows} rows")
         recorder = Recorder(row)
