@@ -20,7 +20,7 @@ from vertebra.backbone.registry import load_backbone
 from vertebra.decode.call import generate
 from vertebra.decode.choose.constraint import AllowedIds, AllowedSteps
 from vertebra.decode.choose.grammar import regex
-from vertebra.decode.keys import KEYS
+from vertebra.decode.settings import KEYS
 from vertebra.decode.state.capture import Capture
 from vertebra.errors import GenerationError
 from vertebra.sequence.tokens import TokenSequence

@@ -21,7 +21,7 @@ from vertebra.decode.choose.history import History
 from vertebra.decode.choose.sampling import NEVER, Context, Space, drawn, greedy, needs_history, rules_of
 from vertebra.decode.choose.text import Writer
 from vertebra.decode.result import Step
-from vertebra.decode.settings import Settings
+from vertebra.decode.settings import ROWS, Settings, ids_of
 from vertebra.decode.start import Start, compute, narrowed
 from vertebra.decode.state.capture import capture_of
 from vertebra.decode.state.decoding import DecodeState
@@ -58,12 +58,10 @@ class Run:
         settings, vocabulary = self.settings, self.language.num_logits
         eos = self.backbone.eos_token_ids if settings.eos_token_id is None else settings.eos_token_id
         self.eos = check_ids(eos, vocabulary, "eos_token_id")
-        for name in ("suppress_tokens", "begin_suppress_tokens", "forced_eos_token_id", "forced_bos_token_id"):
-            ids = getattr(settings, name)
-            if ids not in (None, ()):
-                check_ids(ids, vocabulary, name)
-        for words in (*settings.bad_words_ids, *settings.sequence_bias):
-            check_ids(words, vocabulary, "bad_words_ids or sequence_bias")
+        for name in settings.differing:
+            if name in ROWS and ROWS[name].ids:
+                for ids in ids_of(getattr(settings, name)):
+                    check_ids(ids, vocabulary, name)
         self.pad_id = self.backbone.pad_token_id if settings.pad_token_id is None else settings.pad_token_id
 
     def _constrain(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vertebra import log
-from vertebra.decode.settings import Settings
+from vertebra.decode.settings import ROWS, Settings
 from vertebra.decode.state.checks import check_prompt
 from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.decode.state.columns import as_batch
@@ -87,18 +87,11 @@ def start(model: Model, prompt: Any, settings: Settings) -> Start:
 
 def _check_state(settings: Settings) -> None:
     """A state has its cache and its rule already."""
-    base = Settings()
-    said = [
-        name for name in ("cache", "cache_length", "chunk", "use_cache", "attend") if _differs(settings, base, name)
-    ]
-    if said:
+    decided = [name for name in settings.differing if name in ROWS and ROWS[name].state]
+    if decided:
         raise GenerationError(
-            f"{', '.join(said)}: the state decided that when it was made; give it to prefill() instead"
+            f"{', '.join(decided)}: the state decided that when it was made; give it to prefill() instead"
         )
-
-
-def _differs(settings: Settings, base: Settings, name: str) -> bool:
-    return getattr(settings, name) is not getattr(base, name) and getattr(settings, name) != getattr(base, name)
 
 
 def compute(begun: Start, settings: Settings, want: Want) -> AnyState:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from vertebra.decode.choose.history import History
-from vertebra.decode.settings import Settings, ids_of
+from vertebra.decode.settings import ROWS, Settings, ids_of
 
 NEVER = float("-inf")
 
@@ -104,8 +104,7 @@ def warps(settings: Settings) -> list[Rule]:
 
 def needs_history(settings: Settings) -> bool:
     """Whether any of these rules, or a stop string, looks at what was said."""
-    reading = (settings.no_repeat_ngram_size, settings.sequence_bias, settings.bad_words_ids, settings.logits_processor)
-    return settings.repetition_penalty != 1.0 or any(reading) or bool(settings.stops)
+    return any(ROWS[name].reads for name in settings.differing if name in ROWS)
 
 
 def _said(context: Context) -> History:

@@ -18,9 +18,8 @@ from transformers import GenerationConfig, LogitsProcessorList
 from vertebra.decode.choose.ends import check_ids
 from vertebra.decode.hf.answer import PassLog, answer
 from vertebra.decode.hf.rules import OurRules
-from vertebra.decode.keys import KEYS
 from vertebra.decode.result import Generation
-from vertebra.decode.settings import Settings
+from vertebra.decode.settings import KEYS, ROWS, SHAPING, Settings
 from vertebra.decode.start import Start, start
 from vertebra.decode.state import cache as caches
 from vertebra.decode.state.decoding import DecodeState
@@ -28,10 +27,6 @@ from vertebra.decode.state.inputs import encoded
 from vertebra.decode.state.prefill import prefill
 from vertebra.errors import GenerationError
 from vertebra.model.model import Model
-
-_OURS_ALONE = ("stop", "attend", "compile", "keep_state")
-# What our rules do before the library shapes and draws; the rest of the settings has the library's own names.
-_THEIRS = ("do_sample", "temperature", "top_k", "top_p", "min_p", "renormalize_logits", "max_time")
 
 
 def generate_hf(model: Model, prompt: Any, settings: Settings) -> Generation:
@@ -60,9 +55,8 @@ def generate_hf(model: Model, prompt: Any, settings: Settings) -> Generation:
 
 
 def _refuse(settings: Settings) -> None:
-    plain = Settings()
-    for name in _OURS_ALONE:
-        if getattr(settings, name) != getattr(plain, name):
+    for name in settings.differing:
+        if name in ROWS and ROWS[name].alone:
             raise GenerationError(f'`{name}` is ours alone; leave it out, or use engine="vertebra"')
     if settings.seed is not None and not isinstance(settings.seed, int):
         raise GenerationError(
@@ -184,8 +178,10 @@ class _Call:
         eos = backbone.eos_token_ids if settings.eos_token_id is None else settings.eos_token_id
         eos = check_ids(eos, vocabulary, "eos_token_id")
         pad_id = backbone.pad_token_id if settings.pad_token_id is None else settings.pad_token_id
+        # what our rules do comes before the library shapes and draws
+        names = (*SHAPING, "renormalize_logits", "max_time")
         keys: dict[str, Any] = {
-            name: getattr(settings, name) for name in _THEIRS if getattr(settings, name) not in (None, False)
+            name: getattr(settings, name) for name in names if getattr(settings, name) not in (None, False)
         }
         if settings.samples:
             # left out, the library would put its own default there: the fifty best
@@ -203,9 +199,8 @@ class _Call:
             "num_return_sequences": settings.num_return_sequences,
             "return_dict_in_generate": True,
             "use_cache": settings.use_cache,
+            **{name: bool(getattr(settings, name)) for name, row in ROWS.items() if row.shows},
         }
-        for name in ("output_logits", "output_scores", "output_hidden_states", "output_attentions"):
-            keys[name] = bool(getattr(settings, name))
         if settings.hf.get("num_beams") and int(settings.hf["num_beams"]) > 1:
             keys["output_scores"] = True  # the scores of whole beams come with them
         if settings.cache == "static":

@@ -261,10 +261,5 @@ def _facts(begun: Start) -> dict[str, str]:
 
 def _settings(settings: Settings) -> str:
     """What differs from the defaults."""
-    plain = Settings()
-    told = []
-    for name in vars(settings):
-        value = getattr(settings, name)
-        if value is not getattr(plain, name) and value != getattr(plain, name):
-            told.append(f"{name}={value!r:.60}")
-    return ", ".join(told) or "defaults: greedy, to an end id or 256 tokens"
+    told = ", ".join(f"{name}={getattr(settings, name)!r:.60}" for name in settings.differing)
+    return told or "defaults: greedy, to an end id or 256 tokens"
