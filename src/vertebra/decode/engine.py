@@ -22,7 +22,7 @@ from vertebra.decode.choose.sampling import NEVER, Context, Space, drawn, greedy
 from vertebra.decode.choose.text import Writer
 from vertebra.decode.result import Step
 from vertebra.decode.settings import ROWS, Settings, ids_of
-from vertebra.decode.start import Start, compute, narrowed
+from vertebra.decode.start import Start, compute
 from vertebra.decode.state.capture import capture_of
 from vertebra.decode.state.decoding import DecodeState
 from vertebra.decode.state.language import Want
@@ -33,7 +33,7 @@ class Run:
     """One call of decoding: everything that changes while it goes on."""
 
     def __init__(self, begun: Start, settings: Settings, *, text: bool = False) -> None:
-        self.begin = begun.begin
+        self.begin = begun.began
         self.settings = settings
         self._hidden = capture_of(settings.output_hidden_states)
         self._attentions = capture_of(settings.output_attentions)
@@ -256,22 +256,21 @@ class Run:
         given = self.settings
         wanted = given.output_logits or given.output_scores or given.keep_state
         fixed = self._hidden is not None or self._attentions is not None or self.state.static_length is not None
-        return not wanted and not fixed and isinstance(self.state, DecodeState)
+        return not wanted and not fixed and self.state.cache is not None
 
     def _leave(self, going: Sequence[int], chosen: torch.Tensor) -> torch.Tensor:
         """Only these rows of the batch go on."""
         places = torch.tensor(list(going), device=chosen.device)
-        self.state = narrowed(self.state, going)
+        passes, self.state = self.state.passes, self.state.fork(going)
+        self.state.passes = passes
         if self.context.history is not None:
             self.context.history = self.context.history.select(going)
         self._uniform = None if self._uniform is None else self._uniform[places]
         self.rows = [self.rows[place] for place in going]
         return chosen[places]
 
-    def end_state(self) -> DecodeState | None:
+    def end_state(self) -> DecodeState:
         """Where the call ended, its last tokens known, to be extended."""
-        if not isinstance(self.state, DecodeState):
-            return None
         live = torch.tensor([self._live[row] for row in self.rows], device=self._chosen.device)
         self.state.note(self._chosen.masked_fill(~live, self.pad_id), live=None if bool(live.all()) else live)
         return self.state

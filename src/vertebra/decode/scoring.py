@@ -19,10 +19,10 @@ import torch
 from vertebra.decode.asking import Asked, ask
 from vertebra.decode.settings import about_prompt
 from vertebra.decode.start import eval_mode
-from vertebra.decode.state.columns import as_batch
 from vertebra.decode.state.decoding import DecodeState, Pass
-from vertebra.decode.state.language import Want, language_of
+from vertebra.decode.state.language import Want
 from vertebra.decode.state.prefill import prefill
+from vertebra.decode.state.ready import ready
 from vertebra.errors import GenerationError, SequenceError
 from vertebra.model.model import model_of
 from vertebra.prompt.tokenizer import tokenizer_of
@@ -82,14 +82,12 @@ def score(
         raise GenerationError(f"rows_at_once is {rows_at_once}; expected 1 or more")
     asked = ask(model_of(model), prompt, about_prompt(options))
     with eval_mode(asked.model):
-        language = language_of(asked.model.backbone)
-        if isinstance(asked.prompt, DecodeState):
-            given: Any = asked.prompt
-        else:
-            given, _ = as_batch(asked.prompt, asked.model.backbone, language.device)
+        state = asked.prompt if isinstance(asked.prompt, DecodeState) else None
+        prompt = state or ready(asked.model, asked.prompt)
         # what is wrong with the candidates is found out before the prompt is computed
-        wanted = _read(candidates, given.rows, asked, language.num_logits)
-        state = given if isinstance(given, DecodeState) else prefill(asked.model, given, chunk=chunk)
+        wanted = _read(candidates, prompt.batch.rows, asked, prompt.language.num_logits)
+        if state is None:
+            state = prefill(asked.model, prompt.batch, chunk=chunk)
         if state.logits is None:
             state = state.fork()
             state.refresh()

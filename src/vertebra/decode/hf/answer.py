@@ -89,7 +89,7 @@ def answer(
         stop_reason=[reason for _, reason in rows],
         prompt_length=begun.batch.length,
         passes=tuple(log.passes),
-        timings=log.timings(begun.begin),
+        timings=log.timings(begun.began),
         seeds=None if settings.seed is None else (int(settings.seed),),  # type: ignore[arg-type]
         engine="hf",
         pad_id=pad_id,
