@@ -96,10 +96,3 @@ class StepMasks:
             known_positions = self._layout.tensor(self._layout.position)
             following = self._layout.tensor(self._layout.next_position) + ahead
             self._position_room = torch.cat([known_positions, following], 1)
-
-    @property
-    def form(self) -> str:
-        """How the masks are told, for whoever looks on."""
-        if self._native:
-            return "none needed"
-        return "2-D" if self._facts.flash or self._facts.kernel == "flex_attention" else "4-D, views of one buffer"
