@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from vertebra import log
-from vertebra.decode.choose.ends import Ends, check_ids
+from vertebra.decode.choose.ends import Ends, ids_in
 from vertebra.decode.choose.history import History
 from vertebra.decode.choose.sampling import NEVER, Context, Space, drawn, greedy, needs_history, rules_of
 from vertebra.decode.choose.text import Writer
 from vertebra.decode.result import Step
-from vertebra.decode.settings import ROWS, Settings, ids_of
+from vertebra.decode.settings import Settings
 from vertebra.decode.start import Start, compute
 from vertebra.decode.state.capture import capture_of
 from vertebra.decode.state.decoding import DecodeState
@@ -43,7 +43,7 @@ class Run:
         self.total = begun.batch.rows * settings.num_return_sequences
         self.rows = list(range(self.total))
         """The rows that are still computed."""
-        self._read_ids()
+        self.eos, self.pad_id = ids_in(settings, self.backbone, self.language.num_logits)
         self._constrain()
         self.state = compute(begun, settings, self._want(0))
         self.prefilled = self._wait()
@@ -53,16 +53,6 @@ class Run:
         self._writers = [Writer(self.backbone.tokenizer, settings.stops) for _ in self.rows] if text else []
         self.tokens: list[list[int]] = [[] for _ in self.rows]
         """What each row has said."""
-
-    def _read_ids(self) -> None:
-        settings, vocabulary = self.settings, self.language.num_logits
-        eos = self.backbone.eos_token_ids if settings.eos_token_id is None else settings.eos_token_id
-        self.eos = check_ids(eos, vocabulary, "eos_token_id")
-        for name in settings.differing:
-            if name in ROWS and ROWS[name].ids:
-                for ids in ids_of(getattr(settings, name)):
-                    check_ids(ids, vocabulary, name)
-        self.pad_id = self.backbone.pad_token_id if settings.pad_token_id is None else settings.pad_token_id
 
     def _constrain(self) -> None:
         settings = self.settings

@@ -147,13 +147,13 @@ class Settings:
     num_return_sequences: Annotated[int, Row(_COUNT)] = 1
     """Several answers to each prompt, which is computed once; they stand next to each other."""
 
-    use_cache: Annotated[bool, Row(state=True)] = True
+    use_cache: Annotated[bool, Row(state=True, alone=True)] = True
     """False computes the whole row anew for every token: right, slow, and good for comparing."""
-    cache: Annotated[Any, Row(key="cache_implementation", state=True)] = "dynamic"
+    cache: Annotated[Any, Row(key="cache_implementation", state=True, alone=True)] = "dynamic"
     """`dynamic`, `static`, or a transformers cache that holds the first columns of the batch."""
-    cache_length: Annotated[int | None, Row(_COUNT, key="max_cache_len", state=True)] = None
+    cache_length: Annotated[int | None, Row(_COUNT, key="max_cache_len", state=True, alone=True)] = None
     """Columns of a static cache; None: as many as this call can need."""
-    chunk: Annotated[int | None, Row(_COUNT, key="prefill_chunk_size", state=True)] = None
+    chunk: Annotated[int | None, Row(_COUNT, key="prefill_chunk_size", state=True, alone=True)] = None
     """Prompts are computed in passes of at most so many columns."""
     compile: Annotated[bool | str | Callable[..., Any], Row(alone=True)] = False
     """Compile the decode step, over a static cache; anything but a bool is a backend of torch.compile."""
