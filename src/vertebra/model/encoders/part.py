@@ -104,7 +104,7 @@ class Part(nn.Module):
         """Whether the projector is still as it was drawn, so that nothing has aligned it yet."""
         return self.drawn is not None and self.drawn == mark(self.projector)
 
-    def faults(self, values: torch.Tensor) -> list[Fault]:
+    def faults(self, values: torch.Tensor) -> list[ItemFault]:
         """What is wrong with items of a batch: raw ones, or features that the encoder made earlier."""
         if not are_features(values):
             return self.encoder.faults(values)
