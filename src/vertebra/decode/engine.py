@@ -18,7 +18,7 @@ import torch
 from vertebra import log
 from vertebra.decode.choose.ends import Ends, ids_in
 from vertebra.decode.choose.history import History
-from vertebra.decode.choose.sampling import NEVER, Context, Space, drawn, greedy, needs_history, rules_of
+from vertebra.decode.choose.sampling import NEVER, Call, Context, Space, drawn, greedy, needs_history, rules_of
 from vertebra.decode.choose.text import Writer
 from vertebra.decode.result import Step
 from vertebra.decode.settings import Settings
@@ -71,14 +71,9 @@ class Run:
 
     def _history(self) -> History | None:
         columns = self.state.batch.length
-        self.rules = rules_of(
-            self.settings,
-            ends=self.eos,
-            vocabulary=self.language.num_logits,
-            last_step=self.most - 1,
-            prompt=columns,
-        )
-        if not needs_history(self.settings):
+        call = Call(ends=self.eos, vocabulary=self.language.num_logits, last_step=self.most - 1, prompt=columns)
+        self.rules = rules_of(self.settings, call)
+        if not needs_history(self.settings) and not self.settings.stops:
             return None
         ids = self.state.batch["input_ids"]
         return History(ids, self.state.text, vocabulary=self.language.num_logits, pad_id=self.pad_id)

@@ -34,11 +34,6 @@ _DRAFT = "assisted decoding crashes with embeddings, and needs a second model"
 FOREIGN: Mapping[str, Key] = MappingProxyType(
     {
         # how a token is chosen
-        "top_h": Key("hf"),
-        "typical_p": Key("hf"),
-        "epsilon_cutoff": Key("hf"),
-        "eta_cutoff": Key("hf"),
-        "exponential_decay_length_penalty": Key("hf"),
         "guidance_scale": Key("hf ids", "its pass without a prompt is made of ids"),
         "watermarking_config": Key("hf ids", "its mark depends on the id before, and the first has none there"),
         # beams and several answers

@@ -26,7 +26,7 @@ import torch
 from vertebra import log
 from vertebra.decode.asking import ask
 from vertebra.decode.choose.constraint import AllowedIds, Constraint
-from vertebra.decode.choose.sampling import NEVER, Context, Space, drawn, greedy, warps
+from vertebra.decode.choose.sampling import NEVER, Call, Context, Space, drawn, greedy, rules_of
 from vertebra.decode.engine import seeds_of
 from vertebra.decode.settings import Settings, about_prompt
 from vertebra.decode.slots.encoder import EncoderSide, FillsMasks
@@ -230,7 +230,7 @@ class _Choice:
         seeds = None
         if self._settings.samples:
             context = Context(None, Space(self.ids))
-            for rule in warps(self._settings):
+            for rule in rules_of(self._settings, Call(ends=(), vocabulary=0, last_step=0, prompt=0)):
                 flat = rule(flat, context)
             seeds = seeds_of(self._settings.seed, rows)
             numbers = [torch.rand(most, generator=torch.Generator().manual_seed(seed)) for seed in seeds]

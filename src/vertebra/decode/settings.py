@@ -40,6 +40,8 @@ class Row(NamedTuple):
     """Its rule reads the text of the prompt and of what was generated."""
     shapes: bool = False
     """It shapes what is drawn from; given, it asks for sampling."""
+    off: float | None = None
+    """A value that is as good as none."""
     ids: bool = False
     """It holds ids that must be rows of the head."""
     state: bool = False
@@ -72,6 +74,7 @@ _HEAT = Allowed("a number from 0 on", lambda value: 0 <= value < float("inf"))
 _SHARE = Allowed("a number from 0 to 1", lambda value: 0 <= value <= 1)
 _SOME_SHARE = Allowed("a number from 0 to 1, and 0 keeps no token", lambda value: 0 < value <= 1)
 _PENALTY = Allowed("a number above 0 (1: off)", lambda value: value > 0)
+_DECAY = Allowed("(a step from 0 on, a factor above 0)", lambda value: len(value) == 2 and value[0] >= 0 < value[1])
 _IDS = Allowed("token ids", lambda value: all(map(_whole, ids_of(value))))
 _WORDS = Allowed(
     "lists of token ids, none of them empty",
@@ -100,7 +103,7 @@ class Settings:
     """Ids that end a row; None: all of the model's own; (): none."""
     pad_token_id: Annotated[int | None, Row()] = None
     """What stands after a row's end; None: the model's own."""
-    stop_strings: Annotated[str | Sequence[str], Row(_TEXT, reads=True)] = ()
+    stop_strings: Annotated[str | Sequence[str], Row(_TEXT)] = ()
     """Text that ends a row. It stays in `sequences` and is cut off `text`."""
     stop: Annotated[Callable[[Any], Sequence[bool]] | None, Row(alone=True)] = None
     """`stop(step)` gives for each row whether it ends here."""
@@ -115,10 +118,20 @@ class Settings:
     """Draw from the best that hold this probability."""
     min_p: Annotated[float | None, Row(_SHARE, shapes=True)] = None
     """Draw from what is this likely beside the best."""
+    typical_p: Annotated[float | None, Row(_SOME_SHARE, shapes=True, off=1.0)] = None
+    """Draw from what is about as surprising as is to be expected, up to this probability."""
+    top_h: Annotated[float | None, Row(_SOME_SHARE, shapes=True)] = None
+    """Draw from the best that hold this share of the entropy."""
+    epsilon_cutoff: Annotated[float | None, Row(_SHARE, shapes=True, off=0.0)] = None
+    """Draw from what is at least this probable."""
+    eta_cutoff: Annotated[float | None, Row(_SHARE, shapes=True, off=0.0)] = None
+    """The same, with a bound that falls where much is possible."""
     seed: Annotated[int | Sequence[int] | None, Row()] = None
     """One a row; a single number counts up along the rows; None: drawn, and listed in the result."""
     repetition_penalty: Annotated[float, Row(_PENALTY, reads=True)] = 1.0
     """Over the ids of the prompt's text and of what was generated; never over slots."""
+    exponential_decay_length_penalty: Annotated[tuple[int, float] | None, Row(_DECAY)] = None
+    """(step, factor): from that step on ids that end a row become likelier, by a power of the factor."""
     no_repeat_ngram_size: Annotated[int, Row(_FROM_0, reads=True)] = 0
     """No so many ids stand in a row twice."""
     sequence_bias: Annotated[Mapping[tuple[int, ...], float], Row(_WORDS, reads=True, ids=True)] = field(
@@ -181,7 +194,8 @@ class Settings:
     def samples(self) -> bool:
         if self.do_sample is not None:
             return self.do_sample
-        return any(getattr(self, name) is not None for name in SHAPING) and self.temperature != 0
+        asking = (getattr(self, name) not in (None, ROWS[name].off) for name in SHAPING)
+        return any(asking) and self.temperature != 0
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -263,7 +277,7 @@ def _check_together(given: Settings) -> None:
             "do_sample=True with temperature=0: sampling needs one above 0; greedy is do_sample=False"
         )
     if given.do_sample is False or given.temperature == 0:
-        useless = [name for name in SHAPING if getattr(given, name) not in (None, 0)]
+        useless = [name for name in SHAPING if getattr(given, name) not in (None, 0, ROWS[name].off)]
         if useless:
             raise GenerationError(
                 f"{', '.join(useless)} would have no effect, for decoding is greedy (do_sample={given.do_sample}, "

@@ -211,9 +211,8 @@ class _Traced(Run):
 
 
 def _rule_name(rule: Callable[..., Any]) -> str:
-    """`top_k` of the closure that `top_k(5)` made; the settings' own ones have no better name than what they do."""
-    name = rule.__qualname__.partition(".<locals>")[0]
-    return {"warps": "temperature", "rules_of": "rule", "_foreign": "processor"}.get(name, name)
+    """`top_k` of the closure that `top_k(5)` made."""
+    return rule.__qualname__.partition(".<locals>")[0]
 
 
 def _possible(scores: torch.Tensor, row: int) -> int:
