@@ -75,6 +75,9 @@ def test_an_answer_reads_as_text(model):
     assert str(one) == one.text[0]
     assert str(two).splitlines()[0] == f"[0] {two.text[0]}".splitlines()[0]
     assert repr(one).startswith("Generation(text=[")
+    found = score(model, ASKED, ["left", "right"])
+    lines = str(found).splitlines()
+    assert [line.split()[1] for line in lines] == [["left", "right"][at] for at in (found.best[0], 1 - found.best[0])]
 
 
 def test_images_and_pages(tmp_path):

@@ -32,15 +32,30 @@ from vertebra.sequence.tokens import TokenSequence
 Candidate = str | Sequence[int] | TokenSequence
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Scores:
-    """What each candidate of each row is worth. Rows may have different numbers of candidates."""
+    """What each candidate of each row is worth. Rows may have different numbers of candidates.
+
+    Printed, it is the candidates of each row by their share, from the likeliest on.
+    """
 
     tokens: list[list[list[int]]]
     """[rows][candidates]: its ids."""
     log_probs: list[list[list[float]]]
     """[rows][candidates]: log P of each id, given all before it."""
     passes: tuple[Pass, ...]
+    tokenizer: Any = None
+
+    @cached_property
+    def text(self) -> list[list[str]]:
+        """[rows][candidates]: as text."""
+        return [[self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in row] for row in self.tokens]
+
+    def __str__(self) -> str:
+        rows = [sorted(zip(*row, strict=True), reverse=True) for row in zip(self.probability, self.text, strict=True)]
+        return "\n\n".join("\n".join(f"{share:6.1%}  {text.strip()}" for share, text in row) for row in rows)
+
+    __repr__ = __str__
 
     @cached_property
     def total(self) -> list[list[float]]:
@@ -153,7 +168,7 @@ def _scored(state: DecodeState, wanted: list[list[list[int]]], rows_at_once: int
         for key, values in zip(keys, _continued(state, [row for row, _ in keys], ids, passes), strict=True):
             found[key] += values
     log_probs = [[found[row, place] for place in range(len(every))] for row, every in enumerate(wanted)]
-    return Scores(tokens=wanted, log_probs=log_probs, passes=tuple(passes))
+    return Scores(tokens=wanted, log_probs=log_probs, passes=tuple(passes), tokenizer=state.model.tokenizer)
 
 
 @torch.inference_mode()

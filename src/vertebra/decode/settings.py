@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Annotated, Any, NamedTuple, get_origin, get_type_hints
 
 import torch
@@ -201,7 +202,7 @@ class Settings:
     def stops(self) -> tuple[str, ...]:
         return _texts(self.stop_strings)
 
-    @property
+    @cached_property
     def differing(self) -> list[str]:
         """The settings that differ from their defaults."""
         pairs = ((name, getattr(self, name), default) for name, default in _DEFAULTS.items())

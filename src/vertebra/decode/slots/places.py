@@ -41,6 +41,9 @@ class FilledSlots:
         """The slots of each row as text."""
         return [self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in self.tokens]
 
+    def __str__(self) -> str:
+        return "\n".join(self.text)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Slots:
