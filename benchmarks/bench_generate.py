@@ -24,16 +24,10 @@ import torch
 from transformers import AutoTokenizer, DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from timing import in_turn
-from vertebra import fill
-from vertebra.backbone.causal import HFCausalLLMBackbone
-from vertebra.backbone.registry import load_backbone
-from vertebra.backbone.tiny import tiny_checkpoint
-from vertebra.decode import AllowedIds, generate, prefill
-from vertebra.model.encoders.patches import PatchEncoder
-from vertebra.model.fresh import new_part, new_queries
-from vertebra.model.model import Model
-from vertebra.sequence.batch import Batch, collate
-from vertebra.sequence.tokens import TokenSequence
+from vertebra import Batch, HFCausalLLMBackbone, Model, TokenSequence, collate, fill, generate, load_backbone
+from vertebra.backbone import tiny_checkpoint
+from vertebra.decode import AllowedIds, prefill
+from vertebra.model import PatchEncoder, new_part, new_queries
 
 Side = Callable[[], object]
 Taken = dict[str, float]

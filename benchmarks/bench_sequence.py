@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, DataCollatorForSeq2Seq, LlamaConfig, Lla
 from vertebra.backbone.tiny import tiny_checkpoint
 from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.loss import supervised_positions
-from vertebra.sequence.masks import AttentionFacts, plan
+from vertebra.sequence.masks import AttentionFacts, plan_attention
 from vertebra.sequence.packing import StreamPacker, pack, pack_sequences
 from vertebra.sequence.tokens import TokenSequence
 
@@ -123,12 +123,12 @@ def bench_step() -> None:
 
         def prepare(given=given, side=side) -> Batch:
             made = collate(given, pad_id=0, side=side)
-            plan(made, FACTS)
+            plan_attention(made, FACTS)
             supervised_positions(made)
             return made
 
         def step(batch=batch) -> None:
-            at, made = supervised_positions(batch), plan(batch, FACTS)
+            at, made = supervised_positions(batch), plan_attention(batch, FACTS)
             hidden = model.model(input_ids=batch.input_ids, **made.kwargs).last_hidden_state
             at.loss(model.lm_head(at.select(hidden))).backward()
             optimizer.step()
@@ -136,7 +136,7 @@ def bench_step() -> None:
 
         step()
         times = in_turn({"prepare": prepare, "step": step}, rounds=2)
-        form = plan(batch, FACTS).form
+        form = plan_attention(batch, FACTS).form
         print(
             f"  {name:18s} {form:7s} {batch.rows} x {batch.length:4d}   prepare {times['prepare'] * 1e3:6.2f} ms   "
             f"step {times['step'] * 1e3:8.1f} ms   {100 * times['prepare'] / times['step']:.2f} %"

@@ -12,7 +12,7 @@ from vertebra.data.loaders.samplers import LengthGrouped, Packed, Sampler, Shuff
 from vertebra.data.samples.table import Table
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.loss import sequence_loss
-from vertebra.sequence.masks import AttentionFacts, plan
+from vertebra.sequence.masks import AttentionFacts, plan_attention
 
 # width, layers, heads: of 21 M and of 9 M parameters
 SHAPES = ((512, 4, 8), (256, 6, 4))
@@ -37,7 +37,7 @@ class SmallModel:
         self.parameters = sum(parameter.numel() for parameter in self.llm.parameters())
 
     def step(self, batch: Batch) -> None:
-        made = plan(batch, self.facts, dtype=torch.float32)
+        made = plan_attention(batch, self.facts, dtype=torch.float32)
         logits = self.llm(
             input_ids=batch["input_ids"],
             attention_mask=made.attention_mask,

@@ -24,14 +24,10 @@ import torch
 import transformers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from vertebra import fill
-from vertebra.backbone.causal import HFCausalLLMBackbone
-from vertebra.backbone.tiny import tiny_checkpoint
-from vertebra.decode import AllowedIds, generate, prefill
-from vertebra.model.fresh import new_queries
-from vertebra.model.model import Model
-from vertebra.sequence.batch import Batch, collate
-from vertebra.sequence.tokens import TokenSequence
+from vertebra import Batch, HFCausalLLMBackbone, Model, TokenSequence, collate, fill, generate
+from vertebra.backbone import tiny_checkpoint
+from vertebra.decode import AllowedIds, prefill
+from vertebra.model import new_queries
 
 Side = Callable[[], object]
 SHAPES: dict[str, dict[str, Any]] = {

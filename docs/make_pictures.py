@@ -17,8 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from vertebra import Model, load_backbone, render, trace
-from vertebra.decode.trace.html import page
-from vertebra.decode.trace.terminal import print_trace
+from vertebra.decode import print_trace, trace_page
 
 PICTURES = Path(__file__).parent / "pictures"
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -55,7 +54,7 @@ def traces() -> None:
         console.save_svg(
             str(PICTURES / "trace.svg"), title='vertebra trace MODEL "What is the name?" --image … --page …'
         )
-        source = page(told)
+        source = trace_page(told)
         for step, (file, height) in enumerate((("trace.png", 1960), ("trace-step.png", 1640))):
             shown = folder / f"{step}.html"
             # the page opens its first step; a picture of another one is that page, opened there

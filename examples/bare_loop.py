@@ -5,8 +5,8 @@ import sys
 import torch
 from matplotlib import pyplot
 
-from vertebra import collate, load_backbone, render, sequence_loss
-from vertebra.sequence.masks import plan
+from vertebra import collate, generate, load_backbone, render
+from vertebra.sequence import plan_attention, sequence_loss
 
 said = {"What is in the cup?": "Hot tea.", "Where is the red block?": "On the left.", "Who moves it?": "The robot."}
 talks = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in said.items()]
@@ -16,14 +16,12 @@ batch = collate([render(talk, builder, tokenizer) for talk in talks], pad_id=bac
 
 
 def answer(talk):
-    asked = torch.tensor(render(talk[:1], builder, tokenizer).ids)[None]
-    out = backbone.eval().llm.generate(asked, attention_mask=torch.ones_like(asked), max_new_tokens=12)
-    return tokenizer.decode(out[0, asked.shape[1] :], skip_special_tokens=True)
+    return str(generate(backbone, render(talk[:1], builder, tokenizer), max_new_tokens=12))
 
 
 print("before:", [answer(talk) for talk in talks])
 optimizer = torch.optim.AdamW(backbone.train().parameters(), lr=3e-3)
-attention, losses = plan(batch, backbone.attention_facts), []
+attention, losses = plan_attention(batch, backbone.attention_facts), []
 for _ in range(60):
     logits = backbone(batch.input_ids, **attention.kwargs).logits
     loss = sequence_loss(logits, batch.targets, batch.weights, document=batch.document)

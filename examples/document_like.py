@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from vertebra import BoxTables, Model, PatchEncoder, load_backbone, new_part
+from vertebra import Model, load_backbone
+from vertebra.model import BoxTables, PatchEncoder, new_part
 
 KEYS = ("Date", "Total", "Name")
 VALUES = (("3 May", "12.50", "Ann"), ("9 June", "7.00", "Leo"))

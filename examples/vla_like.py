@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from vertebra import FusedTowers, Model, VisionTower, load_backbone, new_part
-from vertebra.model.encoders.vision.tiny import tiny_vision_checkpoint
+from vertebra import Model, load_backbone
+from vertebra.model import FusedTowers, VisionTower, new_part, tiny_vision_checkpoint
 
 QUESTION = "What action should the robot take to reach the bar?"
 FIRST_ACTION = 900  # in OpenVLA the last 256 ids of the vocabulary; here its last few

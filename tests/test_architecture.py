@@ -13,7 +13,7 @@ SRC = Path(__file__).parent.parent / "src" / "vertebra"
 
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"log", "folders", "reading"},
+    {"lazy", "log", "folders", "reading"},
     {"config"},
     {"compat"},
     {"sequence"},
@@ -47,15 +47,15 @@ ROOMS: dict[str, list[set[str]]] = {
         {"keys", "state"},
         {"settings"},
         {"choose"},
-        {"result", "fill", "start"},
+        {"result", "slots", "start", "asking"},
         {"hf", "engine", "scoring"},
         {"call", "parallel"},
-        {"trace"},
+        {"tracing"},
     ],
     "model": [
         {"inject", "inputs", "projectors", "selected", "hook"},
         {"encoders"},
-        {"encoding", "folder", "fresh", "describe"},
+        {"encoding", "folder", "fresh", "description"},
         {"model"},
     ],
 }

@@ -10,14 +10,11 @@ import torch
 from torch import nn
 
 from tests.backbone.foreign import ForeignBackbone
-from vertebra import LLMBackbone, Model, load_backbone, tiny_checkpoint
-from vertebra.backbone.vocabulary import grow_vocabulary, undo_growth
-from vertebra.checks.run import check_backbone
-from vertebra.decode.call import generate
+from vertebra import LLMBackbone, Model, TokenSequence, generate, grow_vocabulary, load_backbone, undo_growth
+from vertebra.backbone import tiny_checkpoint
+from vertebra.checks import check_backbone
 from vertebra.errors import BackboneError
-from vertebra.model.encoders.patches import PatchEncoder
-from vertebra.model.fresh import new_part
-from vertebra.sequence.tokens import TokenSequence
+from vertebra.model import PatchEncoder, new_part
 
 
 @pytest.fixture

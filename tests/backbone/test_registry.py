@@ -11,23 +11,24 @@ import transformers
 from transformers import LlamaForCausalLM, MistralForCausalLM, PhiForCausalLM
 
 from vertebra import (
-    Family,
     HFCausalLLMBackbone,
+    LLaMa2ChatPromptBuilder,
     LLaMa2LLMBackbone,
     MistralLLMBackbone,
     PhiLLMBackbone,
+    PurePromptBuilder,
+    VicunaV15ChatPromptBuilder,
     get_llm_backbone_and_tokenizer,
     load_backbone,
     register_family,
     register_model,
 )
+from vertebra.backbone import Family, tiny_checkpoint, write_tiny
 from vertebra.backbone.families.llama2 import LLAMA2_MODELS
 from vertebra.backbone.families.mistral import MISTRAL_MODELS
 from vertebra.backbone.families.phi import PHI_MODELS
 from vertebra.backbone.families.table import FAMILIES, MODELS
-from vertebra.backbone.tiny import tiny_checkpoint, write_tiny
 from vertebra.errors import CheckpointError, ConfigError, UnknownNameError
-from vertebra.prompt.formats import LLaMa2ChatPromptBuilder, PurePromptBuilder, VicunaV15ChatPromptBuilder
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from vertebra.backbone.tiny import tiny_checkpoint
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.model.model import Model
 from vertebra.tune.adapter import load_adapter, save_adapter
-from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.lora import LoraSettings
 from vertebra.tune.merge import merge
+from vertebra.tune.stages import TuneConfig, choose
 
 ASKED = "Pick up the red block"
 

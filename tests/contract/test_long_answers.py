@@ -9,7 +9,7 @@ from tests.contract.long import LONG, is_drawn, is_greedy, long_model, near, tau
 from tests.decode.plain import backbone
 from vertebra.decode.call import generate, stream
 from vertebra.decode.state.decoding import AHEAD
-from vertebra.decode.trace.trace import trace
+from vertebra.decode.tracing.trace import trace
 from vertebra.errors import TooLongError
 from vertebra.sequence.tokens import TokenSequence
 

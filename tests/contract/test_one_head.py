@@ -25,8 +25,8 @@ from vertebra.model.model import Model
 from vertebra.sequence.loss import sequence_loss
 from vertebra.sequence.tokens import TokenSequence
 from vertebra.training.learner import Learner
-from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.lora import peft_quiet
+from vertebra.tune.stages import TuneConfig, choose
 
 IDS = [*range(5, 20)]
 SIZES: dict[str, Any] = {

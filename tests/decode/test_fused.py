@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from vertebra import LoraSettings, TokenSequence, TuneConfig, choose, load_backbone
-from vertebra.backbone.tiny import TINY
-from vertebra.decode.call import generate
+from vertebra import TokenSequence, generate, load_backbone
+from vertebra.backbone import TINY
+from vertebra.decode import prefill
 from vertebra.decode.state.language import Language, language_of
-from vertebra.decode.state.prefill import prefill
+from vertebra.tune import LoraSettings, TuneConfig, choose
 
 LLAMA_LIKE = [
     "tiny-llama2", "tiny-llama3", "tiny-mistral", "tiny-qwen2", "tiny-qwen2.5", "tiny-qwen3", "tiny-smollm2",
@@ -74,7 +74,7 @@ def test_answers_are_the_same_tokens(name, stock):
 
 
 def test_allowed_rows_and_states_are_those_of_the_stock_step(stock):
-    from vertebra import AllowedIds
+    from vertebra.decode import AllowedIds
 
     backbone = load("tiny-qwen2.5")
     ours = generate(backbone, prompts(), max_new_tokens=20, constraint=AllowedIds(range(40, 90)))

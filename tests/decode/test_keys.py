@@ -13,7 +13,7 @@ from transformers import CompileConfig, GenerationConfig, WatermarkingConfig
 
 from tests.decode.plain import backbone, prompts
 from vertebra.decode.call import generate
-from vertebra.decode.keys import KEYS
+from vertebra.decode.settings import KEYS
 from vertebra.errors import GenerationError
 
 NAME, LENGTH, NEW = "tiny-llama2", 12, 8

@@ -20,7 +20,7 @@ from vertebra.backbone.registry import load_backbone
 from vertebra.decode.call import generate
 from vertebra.decode.choose.constraint import AllowedIds, AllowedSteps
 from vertebra.decode.choose.grammar import regex
-from vertebra.decode.keys import KEYS
+from vertebra.decode.settings import KEYS
 from vertebra.decode.state.capture import Capture
 from vertebra.errors import GenerationError
 from vertebra.sequence.tokens import TokenSequence
@@ -191,16 +191,19 @@ def test_a_window_of_one_position(name):
     )
     rows = [TokenSequence.of(range(10, 22)), TokenSequence.of(range(30, 35)), TokenSequence.of([9])]
     plain = generate(model, rows, max_new_tokens=8, eos_token_id=(), use_cache=False).tokens
+    for options in ({}, {"chunk": 3}, {"cache": "static"}, {"engine": "hf"}):
+        assert generate(model, rows, max_new_tokens=8, eos_token_id=(), **options).tokens == plain
     for engine in ("vertebra", "hf"):
-        for options in ({}, {"chunk": 3}, {"cache": "static"}):
-            assert generate(model, rows, max_new_tokens=8, eos_token_id=(), engine=engine, **options).tokens == plain
         assert generate(model, rows[2], max_new_tokens=8, eos_token_id=(), engine=engine).tokens == plain[2:]
-        cache = DynamicCache(config=model.llm.config)
-        with torch.no_grad():
-            model.llm(input_ids=torch.tensor(rows[0].ids[None, :9]), past_key_values=cache, use_cache=True)
-        result = generate(model, rows[0], max_new_tokens=8, eos_token_id=(), engine=engine, cache=cache)
-        assert result.tokens == plain[:1]
-    beams = [generate(model, rows, max_new_tokens=5, num_beams=3, use_cache=use).tokens for use in (True, False)]
-    assert beams[0] == beams[1]
+    cache = DynamicCache(config=model.llm.config)
+    with torch.no_grad():
+        model.llm(input_ids=torch.tensor(rows[0].ids[None, :9]), past_key_values=cache, use_cache=True)
+    assert generate(model, rows[0], max_new_tokens=8, eos_token_id=(), cache=cache).tokens == plain[:1]
+    ids = torch.tensor(rows[0].ids)[None]
+    with torch.inference_mode():
+        options = {"max_new_tokens": 5, "num_beams": 3, "do_sample": False, "use_cache": False, "eos_token_id": 2**31}
+        uncached = model.llm.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, len(rows[0]) :]
+    beams = generate(model, rows[0], max_new_tokens=5, num_beams=3, eos_token_id=())
+    assert beams.tokens == [uncached.tolist()]
     with pytest.raises(GenerationError, match="keeps more of a window of one position"):
         generate(model, rows, max_new_tokens=5, cache_implementation="quantized")

@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 from vertebra import load
-from vertebra.cli.asking import Asker
-from vertebra.decode.trace.trace import trace
+from vertebra.decode.tracing.trace import trace
 
 PAGE = Path(__file__).parents[2] / "docs" / "generation.md"
 
@@ -25,7 +24,7 @@ def test_code_runs_as_it_stands(capsys):
 def drawn() -> list[str]:
     """Both kinds of layers of Gemma-3, side by side, as `vertebra trace tiny-gemma3 "Go"` draws them."""
     model = load("tiny-gemma3")
-    masks = trace(model, Asker(model).prompt("Go"), max_new_tokens=1).steps[0].passes[0].masks
+    masks = trace(model, "Go", max_new_tokens=1).steps[0].passes[0].masks
     assert [mask.layers for mask in masks] == ["sliding", "full"]
     lines = [["".join("·█"[cell != "0"] * 2 for cell in line) for line in mask.cells] for mask in masks]
     return [f"  {one:<53}{other}" for one, other in zip(*lines, strict=True)]

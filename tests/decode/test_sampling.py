@@ -12,9 +12,12 @@ from transformers import generation as hf
 from vertebra.decode.choose.history import History
 from vertebra.decode.choose.sampling import (
     NEVER,
+    Call,
     Context,
     Space,
     banned,
+    cutoff,
+    decay,
     drawn,
     forced,
     greedy,
@@ -23,8 +26,10 @@ from vertebra.decode.choose.sampling import (
     repetition_penalty,
     rules_of,
     sequence_bias,
+    top_h,
     top_k,
     top_p,
+    typical_p,
 )
 from vertebra.decode.settings import Settings
 
@@ -78,6 +83,29 @@ def test_top_p(case, p):
 def test_min_p(case, p):
     scores, ids = case
     same(min_p(p)(scores, context_of(ids)), hf.MinPLogitsWarper(p)(ids, scores))
+
+
+@given(cases(), st.floats(0.05, 0.99))
+@quick
+def test_typical_p_top_h_and_the_cutoffs(case, p):
+    scores, ids = case
+    scores[:, 1] = NEVER  # ruled out before
+    for ours, theirs in (
+        (typical_p(p), hf.TypicalLogitsWarper(p)),
+        (top_h(p), hf.TopHLogitsWarper(p)),
+        (cutoff(p / 3), hf.EpsilonLogitsWarper(p / 3)),
+        (cutoff(p / 3, by_entropy=True), hf.EtaLogitsWarper(p / 3)),
+    ):
+        same(ours(scores, context_of(ids)), theirs(ids, scores))
+
+
+@given(cases(), st.integers(0, 3), st.sampled_from([0.5, 1.0, 1.7]), st.integers(0, 5))
+@quick
+def test_decay_of_length(case, start, factor, step):
+    scores, ids = case
+    scores[:, 1] = NEVER
+    theirs = hf.ExponentialDecayLengthPenalty((start, factor), torch.tensor([1, 4]), ids.shape[1] - step)(ids, scores)
+    same(decay(start, factor, [1, 4], V)(scores, context_of(ids, step=step)), theirs)
 
 
 @given(cases(), st.sampled_from([0.5, 1.3, 2.0]))
@@ -155,7 +183,7 @@ def test_a_space_of_few_ids_is_the_same_distribution(case, allowed):
     settings = Settings(
         repetition_penalty=1.3, temperature=0.8, top_k=5, top_p=0.8, no_repeat_ngram_size=2, suppress_tokens=(2,)
     )
-    rules = rules_of(settings, ends=(), vocabulary=V, last_step=9, prompt=1)
+    rules = rules_of(settings, Call(ends=(), vocabulary=V, last_step=9, prompt=1))
     whole = torch.full_like(scores, NEVER).index_copy(1, allowed, scores[:, allowed])
     part = scores[:, allowed]
     wide = context_of(ids)
@@ -172,9 +200,10 @@ def test_the_order_is_that_of_transformers():
     settings = Settings(
         sequence_bias={(2,): 4.0, (1, 2, 3): 2.0}, repetition_penalty=1.4, no_repeat_ngram_size=3,
         bad_words_ids=[[7], [2, 9]], min_new_tokens=3, suppress_tokens=(11,), begin_suppress_tokens=(12,),
-        temperature=0.6, top_k=9, top_p=0.9, min_p=0.05, renormalize_logits=True,
+        temperature=0.6, top_h=0.9, top_k=9, top_p=0.9, min_p=0.05, typical_p=0.9, epsilon_cutoff=0.01,
+        eta_cutoff=0.02, renormalize_logits=True,
     )  # fmt: skip
-    rules = rules_of(settings, ends=(8,), vocabulary=V, last_step=50, prompt=5)
+    rules = rules_of(settings, Call(ends=(8,), vocabulary=V, last_step=50, prompt=5))
     ours = scores
     for rule in rules:
         ours = rule(ours, context_of(ids))
@@ -188,9 +217,13 @@ def test_the_order_is_that_of_transformers():
             hf.SuppressTokensLogitsProcessor([11]),
             hf.SuppressTokensAtBeginLogitsProcessor([12], 5),
             hf.TemperatureLogitsWarper(0.6),
+            hf.TopHLogitsWarper(0.9),
             hf.TopKLogitsWarper(9),
             hf.TopPLogitsWarper(0.9),
             hf.MinPLogitsWarper(0.05),
+            hf.TypicalLogitsWarper(0.9),
+            hf.EpsilonLogitsWarper(0.01),
+            hf.EtaLogitsWarper(0.02),
             hf.LogitNormalization(),
         ]
     )(ids, scores)
@@ -223,7 +256,7 @@ def test_of_the_same_logits_a_row_draws_the_same_alone_and_in_any_batch(case, se
     """Bit for bit, through every rule; a stream's numbers do not depend on how many are drawn of it."""
     scores, ids = case
     settings = Settings(repetition_penalty=1.3, temperature=0.8, top_k=9, top_p=0.8, min_p=0.02, no_repeat_ngram_size=2)
-    rules = rules_of(settings, ends=(), vocabulary=V, last_step=9, prompt=1)
+    rules = rules_of(settings, Call(ends=(), vocabulary=V, last_step=9, prompt=1))
     numbers = torch.rand(len(scores), 1, generator=torch.Generator().manual_seed(seed))
 
     def draw(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:

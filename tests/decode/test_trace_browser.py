@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.model.models import batch_of, page_row, shared
-from vertebra.decode.trace.html import page
-from vertebra.decode.trace.trace import trace
+from vertebra.decode.tracing.html import trace_page
+from vertebra.decode.tracing.trace import trace
 
 pytestmark = pytest.mark.browser
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -87,7 +87,7 @@ def test_a_click_shows_a_step(tmp_path):
     model = shared(inference_mode=True, weights=True)
     told = trace(model, batch_of(model, [page_row(0)]), max_new_tokens=8, temperature=0.9, top_p=0.9, seed=4)
     file = tmp_path / "trace.html"
-    file.write_text(page(told), encoding="utf-8")
+    file.write_text(trace_page(told), encoding="utf-8")
     browser = Browser(tmp_path / "profile")
     try:
         browser.ask("Network.enable")

@@ -16,9 +16,9 @@ from vertebra.backbone.tiny import TINY
 from vertebra.decode.call import generate
 from vertebra.decode.choose.constraint import AllowedIds
 from vertebra.decode.state.prefill import prefill
-from vertebra.decode.trace.html import page
-from vertebra.decode.trace.terminal import print_trace
-from vertebra.decode.trace.trace import shown, trace
+from vertebra.decode.tracing.html import trace_page
+from vertebra.decode.tracing.terminal import print_trace
+from vertebra.decode.tracing.trace import shown, trace
 from vertebra.errors import GenerationError
 from vertebra.prompt.rendering import render
 from vertebra.sequence.batch import collate
@@ -117,7 +117,7 @@ def test_other_ways_are_told_too():
     ended = trace(model, prompt, max_new_tokens=9, eos_token_id=pieces.tokens[1])
     assert ended.steps[-1].ended == ended.stop_reason == "eos"
     for told in (pieces, uncached, static, state, few, ended):
-        page(told)
+        trace_page(told)
     with pytest.raises(GenerationError, match="num_beams"):
         trace(model, prompt, num_beams=2)
     with pytest.raises(GenerationError, match="row 3 of a batch of 1"):
@@ -206,7 +206,7 @@ class Page(HTMLParser):
 def test_the_page():
     model, batch = policy()
     told = trace(model, batch, max_new_tokens=4)
-    source = page(told)
+    source = trace_page(told)
     parsed = Page(source)
     assert parsed.open == []
     sections = [one for one in parsed.found["section"] if one["class"].startswith("step")]
@@ -238,7 +238,7 @@ def test_what_users_type_stays_text():
     model = backbone("tiny-qwen2.5")
     typed = "</script><script>alert(1)</script> <b>bold</b> & \"quoted\" 'too' $title <|im_end|>"
     prompt = render([{"role": "user", "content": typed}], model.prompt_builder_fn, model.tokenizer, anchor=model.anchor)
-    parsed = Page(page(trace(model, prompt, max_new_tokens=2)))
+    parsed = Page(trace_page(trace(model, prompt, max_new_tokens=2)))
     assert len(parsed.found["script"]) == 2
     assert "b" not in parsed.found
     assert parsed.open == []

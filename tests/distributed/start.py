@@ -19,7 +19,7 @@ from vertebra.training.learner import Learner
 from vertebra.training.model import build_model
 from vertebra.training.scale.sharding import shard
 from vertebra.training.scale.start import late_of
-from vertebra.tune.choose import choose
+from vertebra.tune.stages import choose
 
 CPU = torch.device("cpu")
 IMAGE = {"encoder": "patches", "width": 16, "image_size": 16, "patch_size": 8}

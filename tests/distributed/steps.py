@@ -29,7 +29,7 @@ from vertebra.sequence.tokens import TokenSequence
 from vertebra.training.learner import Learner
 from vertebra.training.optim import make_optimizer
 from vertebra.training.scale.sharding import shard
-from vertebra.tune.choose import choose
+from vertebra.tune.stages import choose
 
 
 class Weighed(Words):

@@ -74,7 +74,7 @@ def make(folder: Path) -> None:
 
 def use(folder: Path, kind: str, draw: random.Random) -> None:
     from vertebra.backbone.registry import load_backbone
-    from vertebra.model.describe import describe, holds_parts
+    from vertebra.model.description import describe, holds_parts
     from vertebra.model.model import Model
     from vertebra.prompt.chat_template import TemplatePromptBuilder
     from vertebra.prompt.rendering import render

@@ -19,8 +19,8 @@ from vertebra.model.model import Model, model_of
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.tokens import TokenSequence
 from vertebra.tune.adapter import load_adapter, save_adapter
-from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.lora import LoraSettings
+from vertebra.tune.stages import TuneConfig, choose
 
 ROW = TokenSequence.of([5, 6, 7, 8, 9])
 

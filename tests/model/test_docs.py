@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-import vertebra
 from tests.model import test_hook
 from vertebra.model.encoders.kinds import ENCODERS
 from vertebra.model.encoders.part import PLACES
@@ -46,8 +45,3 @@ def test_the_hook_of_the_cache_page_runs():
     }  # fmt: skip
     exec(code, space)
     assert torch.equal(space["answer"], expected)
-
-
-def test_public_names():
-    for name in ("Model", "ModelFiles", "new_part", "new_queries", "inject_at_prefill", "register_encoder"):
-        assert getattr(vertebra, name).__doc__

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vertebra.model.describe import describe
+from vertebra.model.description import describe
 from vertebra.model.model import Model
 from vertebra.sequence.tokens import Role
 

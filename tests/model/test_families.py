@@ -10,7 +10,7 @@ from tests.model.models import PATCHES, batch_of, build, page_row, slots, text, 
 from vertebra.backbone.tiny import TINY
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.loss import sequence_loss
-from vertebra.sequence.masks import plan
+from vertebra.sequence.masks import plan_attention
 from vertebra.sequence.probe import mask_takes_effect
 from vertebra.sequence.tokens import Role, TokenSequence
 
@@ -54,7 +54,7 @@ def test_action_slots_both_ways(model):
     row = TokenSequence.join([sequence, slots("action", 6, block=1, role=Role.ACTION), text(1, weight=1.0)])
     batch = batch_of(model, [(row, features)])
     facts = model.backbone.attention_facts
-    made = plan(batch, facts)
+    made = plan_attention(batch, facts)
     assert made.form == "4d"
 
     def forward(inputs):

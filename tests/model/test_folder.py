@@ -13,7 +13,7 @@ from tests.model.models import batch_of, build, page_row, shared, text_row
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.errors import CheckpointError, ConfigError, FingerprintError
-from vertebra.model.describe import describe
+from vertebra.model.description import describe
 from vertebra.model.encoders.kinds import ENCODERS, register_encoder
 from vertebra.model.encoders.vector import VectorEncoder
 from vertebra.model.folder import ModelFiles

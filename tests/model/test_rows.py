@@ -25,7 +25,7 @@ from vertebra.errors import InjectionError, SequenceError, TooLongError, Unknown
 from vertebra.model.fresh import new_queries
 from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch
-from vertebra.sequence.masks import plan
+from vertebra.sequence.masks import plan_attention
 from vertebra.sequence.packing import pack_sequences
 from vertebra.sequence.probe import mask_takes_effect
 from vertebra.sequence.tokens import Role, TokenSequence
@@ -123,10 +123,10 @@ class TestQueriesAndMasks:
         assert torch.equal(embeds[0, at], model.parts["action"].weight)
 
         def forward(inputs):
-            made = plan(batch, model.backbone.attention_facts)
+            made = plan_attention(batch, model.backbone.attention_facts)
             return model.backbone(inputs_embeds=inputs, **made.kwargs).logits
 
-        assert plan(batch, model.backbone.attention_facts).form == "4d"
+        assert plan_attention(batch, model.backbone.attention_facts).form == "4d"
         assert mask_takes_effect(forward, embeds.detach(), batch)
         close(model(**batch, return_loss=False).logits, forward(embeds))
 

@@ -26,7 +26,7 @@ from vertebra.backbone.families.table import FAMILIES
 from vertebra.backbone.tiny import TINY, tiny_checkpoint
 from vertebra.errors import BackboneError
 from vertebra.sequence.batch import collate
-from vertebra.sequence.masks import AttentionFacts, plan
+from vertebra.sequence.masks import AttentionFacts, plan_attention
 from vertebra.sequence.probe import mask_takes_effect
 from vertebra.sequence.tokens import TokenSequence
 
@@ -93,7 +93,7 @@ def logits_of(model, batch, made, **kwargs) -> torch.Tensor:
 
 
 def planned(model, batch, **options):
-    return plan(batch, facts_of(model), dtype=model.dtype, **options)
+    return plan_attention(batch, facts_of(model), dtype=model.dtype, **options)
 
 
 def alone(model, sequence: TokenSequence, **options) -> torch.Tensor:
@@ -265,10 +265,10 @@ def test_lengths_for_flash_kernels_reach_attention(eager):
     flash = AttentionFacts(**{**vars(facts), "kernel": "flash_attention_2"})
     if not facts.isolates_by_position:
         with pytest.raises(BackboneError, match="flash_attention_2 cannot take a 4-D"):
-            plan(batch, flash)
+            plan_attention(batch, flash)
         return
     eager.set_attn_implementation("documents_by_lengths")
-    made = plan(batch, flash)
+    made = plan_attention(batch, flash)
     got = logits_of(eager, batch, made)
     assert_same(got[0], expected)
     assert_same(got[1, : sum(LENGTHS[:2])], expected[: sum(LENGTHS[:2])])
@@ -288,7 +288,7 @@ def test_each_error_would_be_seen(eager):
     assert (mixed - expected).abs().max() > 1e-2 * expected.abs().max()
     if facts.windowed:
         batch = collate([sequence], pad_id=0)
-        lost = plan(batch, AttentionFacts(kernel="eager"), attend=everything_before)
+        lost = plan_attention(batch, AttentionFacts(kernel="eager"), attend=everything_before)
         right = alone(eager, sequence)
         assert (logits_of(eager, batch, lost)[0] - right).abs().max() > 1e-2 * right.abs().max()
 
@@ -310,19 +310,19 @@ def test_an_encoder_sees_both_ways_by_nature(kernel):
 
     def alone_in(part):
         batch = collate([part], pad_id=0)
-        made = plan(batch, facts)
+        made = plan_attention(batch, facts)
         assert made.form == "full"
         return logits_of(model, batch, made)[0]
 
     parts = sequences(*LENGTHS, block=1)
     batch = collate(parts, pad_id=0)
     for options, form in (({}, "2d"), ({"attend": lambda q, k: q.document == k.document}, "4d")):
-        made = plan(batch, facts, **options)
+        made = plan_attention(batch, facts, **options)
         assert made.form == form
         logits = logits_of(model, batch, made)
         for row, part in enumerate(parts):
             assert_same(logits[row, : len(part)], alone_in(part))
     packed = collate([TokenSequence.join(parts, new_documents=True)], pad_id=0)
-    made = plan(packed, facts)
+    made = plan_attention(packed, facts)
     assert made.form == "4d"
     assert_same(logits_of(model, packed, made)[0], torch.cat([alone_in(part) for part in parts]))

@@ -223,7 +223,7 @@ def test_another_end_of_answers():
 
 def test_names():
     assert prompt_builder("vicuna-v15") is VicunaV15ChatPromptBuilder
-    assert vertebra.prompt_builder is prompt_builder
+    assert vertebra.prompt.prompt_builder is prompt_builder
     with pytest.raises(UnknownNameError, match="Did you mean `chatml`"):
         prompt_builder("chat-ml")
 

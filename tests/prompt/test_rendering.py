@@ -241,6 +241,8 @@ def test_half_a_character_is_told(many):
 
 
 def test_no_torch():
-    code = "import sys, vertebra; vertebra.render, vertebra.prompt_builder('pure'); print('torch' in sys.modules)"
+    code = (
+        "import sys, vertebra; vertebra.render, vertebra.prompt.prompt_builder('pure'); print('torch' in sys.modules)"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert json.loads(out.strip().lower()) is False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import Dinov2Model
 
-from vertebra import VisionTower
+from vertebra.model import VisionTower
 
 # The last norm's output of the graph for a seeded image, run once by onnxruntime 1.27.
 PATCH_0 = [-0.16700947, -0.82675350, 0.00414042, -3.74681354]

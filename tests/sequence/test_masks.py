@@ -15,7 +15,7 @@ from transformers.masking_utils import create_causal_mask, create_sliding_window
 
 from vertebra.errors import BackboneError, SequenceError, UnknownNameError
 from vertebra.sequence.batch import collate
-from vertebra.sequence.masks import AttentionFacts, plan
+from vertebra.sequence.masks import AttentionFacts, plan_attention
 from vertebra.sequence.tokens import TokenSequence
 from vertebra.sequence.visibility import allowed
 
@@ -62,7 +62,7 @@ def seen_by_transformers(made, window, *, cache_length=0):
 
 
 def check_exact(batch, facts, **options):
-    made = plan(batch, facts, **options)
+    made = plan_attention(batch, facts, **options)
     first = options.get("cache_length", 0)
     real = batch.attention_mask.bool()[:, first:]
     windows = {"full_attention": None, "sliding_attention": facts.window}
@@ -138,7 +138,7 @@ def test_steps_after_a_cache_are_exact(sequences, side, facts, data):
 def test_decoding_is_native_after_a_prefix_that_saw_itself(sequences):
     """The both-ways block lies in the cache: the steps need no 4-D mask any more."""
     batch = collate(sequences, pad_id=0, side="left")
-    step = plan(batch.append(torch.zeros(batch.rows, 1)), PLAIN, cache_length=batch.length)
+    step = plan_attention(batch.append(torch.zeros(batch.rows, 1)), PLAIN, cache_length=batch.length)
     assert step.form in ("causal", "2d")
     assert step.position_ids.tolist() == [[len(sequence)] for sequence in sequences]
 
@@ -178,7 +178,7 @@ ENCODER = AttentionFacts(kernel="eager", causal=False)
 def test_the_form_and_its_reason(sequences, facts, options, form, reason):
     shape = {name: options[name] for name in ("side", "multiple_of") if name in options}
     rest = {name: value for name, value in options.items() if name not in shape}
-    made = plan(collate(sequences, pad_id=0, **shape), facts, **rest)
+    made = plan_attention(collate(sequences, pad_id=0, **shape), facts, **rest)
     assert made.form == form
     assert reason in made.reason
     assert set(made.kwargs) == {"attention_mask", "position_ids", "use_cache"}
@@ -186,17 +186,17 @@ def test_the_form_and_its_reason(sequences, facts, options, form, reason):
 
 
 def test_positions_run_on_through_padding_so_that_no_mask_is_made():
-    made = plan(collate([one(5), one(3)], pad_id=0), PLAIN)
+    made = plan_attention(collate([one(5), one(3)], pad_id=0), PLAIN)
     assert made.position_ids.tolist() == [list(range(5))] * 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_mask_is_float_and_a_dict_where_types_are_mixed(dtype):
     batch = collate([one(6, block=1)], pad_id=0)
-    single = plan(batch, WINDOWED, dtype=dtype).attention_mask
+    single = plan_attention(batch, WINDOWED, dtype=dtype).attention_mask
     assert single.dtype == dtype
     assert set(single.unique().tolist()) == {0.0, torch.finfo(dtype).min}
-    both = plan(batch, MIXED, dtype=dtype).attention_mask
+    both = plan_attention(batch, MIXED, dtype=dtype).attention_mask
     assert list(both) == ["sliding_attention", "full_attention"]
     assert torch.equal(both["sliding_attention"], single)
     assert both["full_attention"].unique().tolist() == [0.0]
@@ -206,34 +206,34 @@ def test_a_mask_is_float_and_a_dict_where_types_are_mixed(dtype):
 def test_keys_at_hand_are_those_of_the_cache():
     """A rolling cache has dropped what the window hides; a static one has empty room at its end."""
     batch = collate([two_documents()], pad_id=0).append(torch.zeros(1, 2))
-    whole = plan(batch, MIXED, cache_length=7).attention_mask
+    whole = plan_attention(batch, MIXED, cache_length=7).attention_mask
     sizes = {"sliding_attention": (WINDOW - 1 + 2, 7 - WINDOW + 1), "full_attention": (12, 0)}
-    made = plan(batch, MIXED, cache_length=7, key_sizes=sizes).attention_mask
+    made = plan_attention(batch, MIXED, cache_length=7, key_sizes=sizes).attention_mask
     assert made["sliding_attention"].shape == (1, 1, 2, WINDOW + 1)
     assert torch.equal(made["sliding_attention"], whole["sliding_attention"][..., 4:])
     assert torch.equal(made["full_attention"][..., :9], whole["full_attention"])
     assert (made["full_attention"][..., 9:] < 0).all()
     with pytest.raises(SequenceError, match="dropped its first 6 keys"):
-        plan(batch, MIXED, cache_length=7, key_sizes={"full_attention": (3, 6)})
+        plan_attention(batch, MIXED, cache_length=7, key_sizes={"full_attention": (3, 6)})
     with pytest.raises(SequenceError, match="cut off"):
-        plan(batch, MIXED, cache_length=7, key_sizes={"full_attention": (8, 0)})
+        plan_attention(batch, MIXED, cache_length=7, key_sizes={"full_attention": (8, 0)})
     with pytest.raises(UnknownNameError, match=r"`sliding`.*sliding_attention"):
-        plan(batch, MIXED, cache_length=7, key_sizes={"sliding": (8, 0)})
+        plan_attention(batch, MIXED, cache_length=7, key_sizes={"sliding": (8, 0)})
 
 
 @pytest.mark.parametrize("kernel", ["flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention"])
 def test_kernels_that_take_no_4d_mask_are_refused(kernel):
     facts = AttentionFacts(kernel=kernel)
-    assert plan(collate([one(5), one(3)], pad_id=0, side="left"), facts).form == "2d"
+    assert plan_attention(collate([one(5), one(3)], pad_id=0, side="left"), facts).form == "2d"
     with pytest.raises(BackboneError, match=f'{kernel} cannot take a 4-D.*both ways.*attn="eager" or "sdpa"'):
-        plan(collate([one(5, block=1)], pad_id=0), facts)
+        plan_attention(collate([one(5, block=1)], pad_id=0), facts)
 
 
 @settings(max_examples=25, deadline=None)
 @given(batches_of(packed(blocks=False)), sides)
 def test_flash_kernels_are_told_where_documents_begin(sequences, side):
     """In all rows laid end to end; with more rows than one, positions alone would not isolate."""
-    made = plan(
+    made = plan_attention(
         collate(sequences, pad_id=0, side=side), AttentionFacts(kernel="flash_attention_2"), dtype=torch.bfloat16
     )
     if made.form != "packed":
@@ -251,18 +251,18 @@ def test_flash_kernels_are_told_where_documents_begin(sequences, side):
 
 def test_flash_kernels_would_split_a_document_with_gaps():
     with pytest.raises(BackboneError, match="would split a document"):
-        plan(collate([one(3, position=[0, 0, 1])], pad_id=0), AttentionFacts(kernel="flash_attention_2"))
+        plan_attention(collate([one(3, position=[0, 0, 1])], pad_id=0), AttentionFacts(kernel="flash_attention_2"))
 
 
 def test_layers_that_no_mask_of_ours_can_say():
     facts = AttentionFacts(kernel="sdpa", layer_types=("linear_attention", "full_attention", "chunked_attention"))
-    assert plan(collate([one(5), one(3)], pad_id=0, side="left"), facts).form == "2d"
+    assert plan_attention(collate([one(5), one(3)], pad_id=0, side="left"), facts).form == "2d"
     for sequence in (one(5, block=1), two_documents()):
         with pytest.raises(BackboneError, match="`linear_attention`, `chunked_attention`"):
-            plan(collate([sequence], pad_id=0), facts)
+            plan_attention(collate([sequence], pad_id=0), facts)
     encoder = AttentionFacts(kernel="sdpa", causal=False, window=4)
     with pytest.raises(BackboneError, match="differs between families"):
-        plan(collate([one(5)], pad_id=0), encoder)
+        plan_attention(collate([one(5)], pad_id=0), encoder)
 
 
 def test_facts_that_cannot_be():
@@ -274,4 +274,4 @@ def test_facts_that_cannot_be():
         AttentionFacts(kernel="sdpa", layer_types=("sliding_attention",))
     for length in (-1, 5, 9):
         with pytest.raises(SequenceError, match=f"cache of {length} positions and a batch of 5"):
-            plan(collate([one(5)], pad_id=0), PLAIN, cache_length=length)
+            plan_attention(collate([one(5)], pad_id=0), PLAIN, cache_length=length)

@@ -21,7 +21,7 @@ from vertebra.training.config import RunConfig
 from vertebra.training.feed import Feed
 from vertebra.training.learner import Learner
 from vertebra.training.trainer import ExactTrainer
-from vertebra.tune.choose import choose
+from vertebra.tune.stages import choose
 
 
 def tiny(name: str = "tiny-llama2", **options: Any) -> Model:

@@ -19,7 +19,7 @@ from vertebra.training.own_loss import loss_function
 from vertebra.training.recipes import read_recipe
 from vertebra.training.run import train
 from vertebra.training.watching.metrics import METRICS, read
-from vertebra.tune.choose import TuneConfig, choose
+from vertebra.tune.stages import TuneConfig, choose
 
 FAMILIES = ["tiny-llama2", "tiny-gpt2", "tiny-opt", "tiny-phi2", "tiny-gemma2", "tiny-qwen2.5"]
 

@@ -15,7 +15,7 @@ from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.training.config import OptimConfig
 from vertebra.training.learner import Learner
 from vertebra.training.optim import groups, lr_factor, make_optimizer, make_schedule, warmup_steps
-from vertebra.tune.choose import TuneConfig, choose
+from vertebra.tune.stages import TuneConfig, choose
 
 
 @pytest.mark.parametrize("name", TINY)

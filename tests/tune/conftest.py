@@ -10,9 +10,9 @@ import torch
 from tests.tune.models import backbone, train_a_little
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.tune.adapter import save_adapter
-from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.lora import LoraSettings
 from vertebra.tune.merge import probe_logits
+from vertebra.tune.stages import TuneConfig, choose
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,9 @@ from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.tune.adapter import load_adapter, save_adapter
-from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.lora import LoraSettings, peft_quiet
 from vertebra.tune.merge import probe_logits
+from vertebra.tune.stages import TuneConfig, choose
 
 
 def test_an_adapter_comes_back_exactly(adapter_folder: Path):

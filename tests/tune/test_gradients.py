@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.tune.models import batch_for, with_parts
-from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.gradients import check_gradients
 from vertebra.tune.lora import LoraSettings
+from vertebra.tune.stages import TuneConfig, choose
 
 
 def test_the_check_finds_what_does_not_learn():

@@ -9,10 +9,10 @@ from tests.tune.models import backbone, batch_for, train_a_little, trained, with
 from vertebra.backbone.tiny import TINY
 from vertebra.backbone.vocabulary import grow_vocabulary, new_row_ids
 from vertebra.errors import ConfigError
-from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.gradients import check_gradients
 from vertebra.tune.lora import LoraSettings, add_lora
 from vertebra.tune.merge import merge_in_place
+from vertebra.tune.stages import TuneConfig, choose
 
 LLAMA = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 OPT = {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"}

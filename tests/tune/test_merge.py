@@ -11,9 +11,9 @@ import torch
 from tests.tune.models import backbone, expected_logits, train_a_little
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.errors import CheckpointError, ConfigError
-from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.lora import LoraSettings
 from vertebra.tune.merge import merge, merge_in_place, probe_logits
+from vertebra.tune.stages import TuneConfig, choose
 
 
 @pytest.mark.parametrize("name", ["tiny-llama2", "tiny-gpt2", "tiny-phi3"])

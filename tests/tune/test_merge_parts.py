@@ -18,9 +18,9 @@ from vertebra.errors import CheckpointError
 from vertebra.model.fresh import new_queries
 from vertebra.model.model import Model
 from vertebra.tune.adapter import load_adapter, save_adapter
-from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.lora import LoraSettings, has_adapter
 from vertebra.tune.merge import merge
+from vertebra.tune.stages import TuneConfig, choose
 
 EVERYWHERE = TuneConfig(stage="lora", lora=LoraSettings(r=3, projector=True, towers=True))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vertebra.tune.choose import STAGES
+from vertebra.tune.stages import STAGES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tune.md").read_text(encoding="utf-8")
 

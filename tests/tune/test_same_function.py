@@ -16,9 +16,9 @@ from vertebra.backbone.head import head_of
 from vertebra.backbone.tiny import TINY
 from vertebra.backbone.vocabulary import grow_vocabulary, new_row_ids
 from vertebra.tune.adapter import load_adapter, save_adapter
-from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.lora import LoraSettings
 from vertebra.tune.merge import merge, merge_in_place, probe_logits
+from vertebra.tune.stages import TuneConfig, choose
 
 
 def grown(name: str, *, tied: bool = False) -> Any:

@@ -17,9 +17,9 @@ from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.errors import CheckpointError
 from vertebra.model.model import Model
 from vertebra.tune.adapter import load_adapter, save_adapter
-from vertebra.tune.choose import TuneConfig, choose
 from vertebra.tune.lora import LoraSettings
 from vertebra.tune.merge import merge, probe_logits
+from vertebra.tune.stages import TuneConfig, choose
 
 Tensors = dict[str, torch.Tensor]
 WEIGHTS = "adapter_model.safetensors"

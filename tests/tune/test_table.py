@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.tune.models import backbone, with_parts
-from vertebra.tune.choose import TuneConfig, choose
+from vertebra.tune.stages import TuneConfig, choose
 from vertebra.tune.table import as_text, total, what_trains
 
 

@@ -2,3 +2,19 @@
 
 This floor knows transformers and tokenizers; it does not know images, decoding or training.
 """
+
+from __future__ import annotations
+
+from vertebra.lazy import offer
+
+__getattr__, __dir__, __all__ = offer(
+    __name__,
+    {
+        "families.table": "Family",
+        "habits": "fingerprint",
+        "facts": "attention_facts",
+        "head": "head_of",
+        "real": "fetched",
+        "tiny": "TINY tiny_checkpoint write_tiny write_hub_cache",
+    },
+)

@@ -13,7 +13,7 @@ import torch
 from vertebra.checks.results import Measure, Skip
 from vertebra.checks.subject import Subject, difference
 from vertebra.sequence.batch import Batch, collate
-from vertebra.sequence.masks import plan
+from vertebra.sequence.masks import plan_attention
 from vertebra.sequence.tokens import TokenSequence
 
 Inputs = dict[str, Any]
@@ -96,7 +96,7 @@ def _alone(subject: Subject, sequence: TokenSequence) -> torch.Tensor:
 def _planned(subject: Subject, batch: Batch) -> torch.Tensor:
     """[B, L, V] the batch as its plan says."""
     backbone = subject.backbone
-    made = plan(batch.to(backbone.device), backbone.attention_facts, dtype=backbone.dtype)
+    made = plan_attention(batch.to(backbone.device), backbone.attention_facts, dtype=backbone.dtype)
     return _logits(
         backbone,
         input_ids=batch["input_ids"].to(backbone.device),

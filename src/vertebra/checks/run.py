@@ -12,14 +12,39 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.backbone.facts import GUESSED
+from vertebra.backbone.registry import load_backbone
 from vertebra.checks.results import Measure, Report, Result, Skip
 from vertebra.checks.subject import Subject
 from vertebra.checks.table import CHECKS, Check
 from vertebra.checks.unchanged import unchanged
-from vertebra.errors import BackboneError, UnknownNameError, VertebraError
+from vertebra.errors import BackboneError, ConfigError, UnknownNameError, VertebraError
+from vertebra.model.model import model_of
 
 # What torch, transformers and tokenizers raise when a model is not what it says.
 _BROKEN = (VertebraError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, OSError)
+
+
+def check(
+    model: Any,
+    *,
+    only: Collection[str] = (),
+    skip: Collection[str] = (),
+    on_start: Callable[[str, int, int], None] | None = None,
+    **options: Any,
+) -> Report:
+    """Hold a model against every correctness check, or against those named in `only` and not in `skip`.
+
+    `model`: a name, which is loaded with `options` (those of `load_backbone`), a backbone or a `Model`.
+    `on_start(name, number, total)` is called before each check, and with the name `loading` before the model is loaded.
+    """
+    chosen = chosen_checks(only=only, skip=skip)  # a typo must not cost a load
+    if isinstance(model, str | Path):
+        if on_start is not None:
+            on_start("loading", 0, len(chosen))
+        return check_backbone(load_backbone(model, **options), only=only, skip=skip, on_start=on_start)
+    if options:
+        raise ConfigError(f"{', '.join(options)}: the model is loaded already; give its name, or load it with them")
+    return check_backbone(model_of(model).backbone, only=only, skip=skip, on_start=on_start)
 
 
 def check_backbone(

@@ -25,7 +25,7 @@ class Check:
 
 
 _WINDOW_MEND = (
-    "A 4-D mask replaces the model's own window. Build masks with `vertebra.sequence.masks.plan` and the model's "
+    "A 4-D mask replaces the model's own window. Build masks with `vertebra.sequence.plan_attention` and the model's "
     "`attention_facts`; check `sliding_window` and `layer_types` in config.json."
 )
 

@@ -1,7 +1,4 @@
-"""What `generate`, `trace` and `score` share: a model by its name, and a question with images and pages as a prompt.
-
-What a person types is text and never becomes a control token. It knows how people ask, and nothing of decoding.
-"""
+"""The options that `generate`, `trace` and `score` share, as the library takes them."""
 
 from __future__ import annotations
 
@@ -14,8 +11,6 @@ from vertebra.cli.paths import PATH
 
 if TYPE_CHECKING:
     from vertebra.model.model import Model
-    from vertebra.sequence.batch import Batch
-    from vertebra.sequence.tokens import TokenSequence
 
 Name = Annotated[str, typer.Argument(help="An id, a folder (an adapter's or a run's too), or a hub name.")]
 Base = Annotated[str | None, typer.Option(help="For an adapter's folder: its base; by default the one that it names.")]
@@ -36,7 +31,7 @@ Token = Annotated[str | None, typer.Option(help="Token for private repositories.
 
 
 def load(name: str, *, token: str | None, base: str | None = None, **options: Any) -> Model:
-    """A model by its name, ready to run; options are those of `load_backbone`."""
+    """A model by its name, ready to run; options are those of `vertebra.load`."""
     from vertebra.backbone.source import left_by_run
     from vertebra.interop.load import load as load_model
     from vertebra.tune.record import is_adapter_folder
@@ -46,94 +41,13 @@ def load(name: str, *, token: str | None, base: str | None = None, **options: An
     return load_model(name, base=base, hf_token=token, **options)
 
 
-class Asker:
-    """Turns questions into sequences for one model."""
-
-    def __init__(self, model: Model, *, system: str | None = None, raw: bool = False) -> None:
-        self.model = model
-        self.backbone = model.backbone
-        self.system, self.raw = system, raw
-        if raw and system is not None:
-            raise typer.BadParameter("--raw has no prompt format, and so no place for --system")
-
-    def question(self, text: str, images: list[Path] | None = None, page: Path | None = None) -> list[dict[str, Any]]:
-        """A conversation of one question."""
-        return [{"role": "user", "content": self._content(text, images or [], page)}]
-
-    def _content(self, text: str, images: list[Path], page: Path | None) -> Any:
-        from vertebra.errors import ConfigError
-
-        parts: list[dict[str, Any]] = []
-        has = set(self.model.sizes)
-        for given, segment in ((images, "image"), (page, "boxes")):
-            if given and segment not in has:
-                known = f"its parts are {', '.join(sorted(has))}" if has else "it is a language model alone"
-                raise ConfigError(f"`{self.backbone.identifier}` has no part `{segment}`; {known}")
-        if self.raw and (images or page):
-            raise ConfigError("--raw continues plain text; images and pages need the prompt format: leave --raw out")
-        parts += [{"type": "image"} for _ in images]
-        if page is not None:
-            parts.append({"type": "page", "lines": read_page(page)})
-        return [*parts, {"type": "text", "text": text}] if parts else text
-
-    def items(self, images: list[Path] | None, page: Path | None) -> dict[str, Any]:
-        """The raw items of a question, as the model's encoders take them."""
-        given: dict[str, Any] = {}
-        if images:
-            given["image"] = list(images)
-        if page is not None:
-            given["boxes"] = [line["box"] for line in read_page(page)]
-        return self.model.prepare(given) if given else {}
-
-    def sequence(self, conversation: list[dict[str, Any]], **options: Any) -> TokenSequence:
-        """A conversation as this model reads it."""
-        if self.raw:
-            return self._as_it_stands("".join(turn["content"] for turn in conversation))
-        turns = [*([] if self.system is None else [{"role": "system", "content": self.system}]), *conversation]
-        return self.model.render(turns, **options)
-
-    def _as_it_stands(self, text: str) -> TokenSequence:
-        from vertebra.prompt.tokenizer import tokenizer_of
-        from vertebra.sequence.roles import Role
-        from vertebra.sequence.tokens import TokenSequence
-
-        encoder = tokenizer_of(self.backbone.tokenizer)
-        (encoded,) = encoder.encode([text], [[(0, len(text))]])
-        return TokenSequence.of([*encoder.facts().prefix, *encoded.ids.tolist()], role=Role.USER)
-
-    def prompt(
-        self, text: str, images: list[Path] | None = None, page: Path | None = None, *, action: bool = False
-    ) -> Batch:
-        """A question as a batch of one row; `action`: what precedes an answer is what precedes one in training."""
-        if action and self.raw:
-            raise typer.BadParameter("--raw has no answer that --action could open; leave one of them out")
-        asked, options = self.question(text, images, page), {}
-        if action:
-            asked.append({"role": "assistant", "content": [{"type": "action", "ids": []}]})
-            options["open_turn"] = True
-        return self.batch(self.sequence(asked, **options), self.items(images, page))
-
-    def batch(self, sequence: TokenSequence, items: dict[str, Any]) -> Batch:
-        return self.model.collate([sequence], [items], side="left")
-
-
-def read_page(path: Path) -> list[dict[str, Any]]:
-    """The lines of a page, each with a text and a box."""
-    from vertebra.errors import DataError
-    from vertebra.reading import json_of
-
-    try:
-        lines = json_of(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"`{path}` cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"`{path}` is no JSON: {error}") from error
-    if isinstance(lines, dict):
-        lines = lines.get("lines")
-    fields = {"text", "box"}
-    if not isinstance(lines, list) or not all(isinstance(line, dict) and fields <= set(line) for line in lines):
-        raise DataError(f'`{path}` must hold a list of lines, each {{"text": …, "box": [left, top, right, bottom]}}')
-    return lines
+def question(
+    *, system: str | None = None, raw: bool = False, action: bool = False, image: Any = None, page: Any = None
+) -> dict[str, Any]:
+    """What was given beside the question, by the library's names."""
+    if raw and (system is not None or action):
+        raise typer.BadParameter("--raw has no prompt format, and so no place for --system or --action")
+    return given(system=system, raw=raw or None, action=action or None, images=image, page=page)
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -40,24 +40,18 @@ def check(
 
     if model is not None:
         require_name(model)  # before torch is imported for it
-    from vertebra.checks.run import check_backbone, chosen_checks
+    from vertebra.checks.run import check as run
+    from vertebra.checks.run import chosen_checks
     from vertebra.cli.output import print_json
 
-    chosen = chosen_checks(only=_names(only), skip=_names(skip))  # a typo must not cost a load
     if list_:
-        _print_list(chosen, json=json)
+        _print_list(chosen_checks(only=_names(only), skip=_names(skip)), json=json)
         return
     if model is None:
         raise typer.BadParameter("give an id, a folder or a hub name; `vertebra models` lists the ids")
-
-    from vertebra.backbone.registry import load_backbone
-
+    options: dict[str, Any] = {"dtype": dtype, "device": device, "attn": attn, "builder": builder, "family": family}
     with progress() as say:
-        say("loading", 0, len(chosen))
-        backbone = load_backbone(
-            model, dtype=dtype, device=device, attn=attn, builder=builder, family=family, hf_token=token
-        )
-        report = check_backbone(backbone, only=_names(only), skip=_names(skip), on_start=say)
+        report = run(model, only=_names(only), skip=_names(skip), on_start=say, hf_token=token, **options)
     if json:
         print_json(report.to_json())
     else:

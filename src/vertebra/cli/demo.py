@@ -130,13 +130,13 @@ def _train(printer: Any) -> tuple[list[float], list[str], Any]:
     from vertebra.prompt.rendering import render_many
     from vertebra.sequence.batch import collate
     from vertebra.sequence.loss import sequence_loss
-    from vertebra.sequence.masks import plan
+    from vertebra.sequence.masks import plan_attention
 
     backbone = load_backbone("tiny-llama2")
     talks = [turns_of([question], [answer]) for question, answer in ANSWERS.items()]
     rendered = render_many(talks, backbone.prompt_builder_fn, backbone.tokenizer, anchor=backbone.anchor)
     batch = collate(rendered, pad_id=backbone.pad_token_id)
-    attention = plan(batch, backbone.attention_facts, dtype=backbone.dtype)
+    attention = plan_attention(batch, backbone.attention_facts, dtype=backbone.dtype)
     before = _answers(backbone)
     optimizer = torch.optim.AdamW(backbone.train().parameters(), lr=3e-3)
     losses = []
@@ -157,13 +157,13 @@ def _train(printer: Any) -> tuple[list[float], list[str], Any]:
 
 def _trace(backbone: Any, path: Path) -> Path:
     """One answer, step by step, as a page."""
-    from vertebra.decode.trace.html import page
-    from vertebra.decode.trace.trace import trace
+    from vertebra.decode.tracing.html import trace_page
+    from vertebra.decode.tracing.trace import trace
     from vertebra.prompt.rendering import render
 
     turns = [{"role": "user", "content": next(iter(ANSWERS))}]
     asked = render(turns, backbone.prompt_builder_fn, backbone.tokenizer, anchor=backbone.anchor)
-    path.write_text(page(trace(backbone, asked, max_new_tokens=8)), encoding="utf-8")
+    path.write_text(trace_page(trace(backbone, asked, max_new_tokens=8)), encoding="utf-8")
     return path
 
 

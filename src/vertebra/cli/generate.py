@@ -52,7 +52,7 @@ def generate(
 ) -> None:
     """Ask a model. The answer is printed as it comes; what it took is told on standard error."""
     from vertebra.backbone.registry import require_name
-    from vertebra.cli.asking import Asker, given, load
+    from vertebra.cli.asking import given, load, question
 
     require_name(model)  # before torch is imported for it
 
@@ -64,22 +64,19 @@ def generate(
         raise typer.BadParameter("give a prompt, or --interactive")
     if prompt == "-":
         prompt = sys.stdin.read().rstrip("\n")
+    beside = question(system=system, raw=raw, action=action, image=image, page=page)
     options = given(
         max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed,
         repetition_penalty=repetition_penalty, stop_strings=stop, num_beams=num_beams, num_return_sequences=answers,
         constraint=_constraint(regex, choice, json_schema), compile=compiled or None,
     )  # fmt: skip
     loaded = load(model, dtype=dtype, device=device, attn=attn, token=token, family=family, base=base)
-    asker = Asker(loaded, system=system, raw=raw)
     if interactive:
-        _converse(asker, prompt, image, page, options)
-        return
-    assert prompt is not None
-    batch = asker.prompt(prompt, image, page, action=action)
-    if json or num_beams or answers:
-        _whole(asker, batch, options, json=json)
+        _converse(loaded, prompt, beside, options)
+    elif json or num_beams or answers:
+        _whole(loaded, prompt, {**beside, **options}, json=json)
     else:
-        _say(asker.model, batch, options)
+        _say(loaded, prompt, {**beside, **options})
 
 
 def _constraint(regex: str | None, choice: list[str] | None, schema: Path | None) -> Any:
@@ -104,23 +101,22 @@ def _constraint(regex: str | None, choice: list[str] | None, schema: Path | None
         raise DataError(f"`{schema}` is no text in UTF-8, and so no JSON schema: {error.reason}") from error
 
 
-def _whole(asker: Any, batch: Any, options: dict[str, Any], *, json: bool) -> None:
+def _whole(model: Any, prompt: Any, options: dict[str, Any], *, json: bool) -> None:
     """All at once: JSON, or one answer after the other."""
     from vertebra.decode.call import generate as decode
 
-    result = decode(asker.model, batch, **options)
+    result = decode(model, prompt, **options)
     if not json:
-        for number, text in enumerate(result.text):
-            print(f"[{number}] {text}" if len(result) > 1 else text)
+        print(result)
         return
     from vertebra.cli.output import print_json
 
     print_json({
-        "model": asker.backbone.name,
+        "model": model.backbone.name,
         "text": result.text if len(result) > 1 else result.text[0],
         "tokens": result.tokens if len(result) > 1 else result.tokens[0],
         "stop_reason": result.stop_reason if len(result) > 1 else result.stop_reason[0],
-        "prompt_positions": batch.length,
+        "prompt_positions": result.prompt_length,
         "seeds": result.seeds,
         "engine": result.engine,
         "passes": result.shape_of_passes,
@@ -156,12 +152,15 @@ def _say(model: Any, prompt: Any, options: dict[str, Any]) -> str:
     return "".join(said)
 
 
-def _converse(asker: Any, first: str | None, images: Any, page: Any, options: dict[str, Any]) -> None:
+def _converse(model: Any, first: str | None, beside: dict[str, Any], options: dict[str, Any]) -> None:
     """Question and answer in turns; what the conversation shares with its last turn is not computed again."""
+    from vertebra.decode.asking import Asker
+    from vertebra.decode.settings import about_prompt
+
+    asker = Asker(model, about_prompt(beside))
     turns: list[dict[str, Any]] = []
     state: Any = None
     ids: list[int] = []
-    items = asker.items(images, page)
     sys.stderr.write("A conversation: an empty line or the end of input leaves it, /new begins another one.\n")
     while True:
         question = first if first is not None else _line()
@@ -171,10 +170,9 @@ def _converse(asker: Any, first: str | None, images: Any, page: Any, options: di
         if question == "/new":
             turns, state = [], None
             continue
-        asked = asker.question(question, images, page) if not turns else [{"role": "user", "content": question}]
-        turns += asked
-        sequence = asker.sequence(turns)
-        state = _continue(asker, state, ids, sequence, items)
+        turns.append({"role": "user", "content": question})
+        sequence = asker.open(asker.turns(turns))
+        state = _continue(asker, state, ids, sequence)
         ids = sequence.ids.tolist()
         turns.append({"role": "assistant", "content": _say(asker.model, state, options)})
 
@@ -186,12 +184,12 @@ def _line() -> str:
         return ""
 
 
-def _continue(asker: Any, state: Any, known: list[int], sequence: Any, items: dict[str, Any]) -> Any:
+def _continue(asker: Any, state: Any, known: list[int], sequence: Any) -> Any:
     """The state after `sequence`: what it shares with the state's own ids is kept."""
     from vertebra.decode.state.prefill import prefill
 
     if state is None:
-        return prefill(asker.model, asker.batch(sequence, items))
+        return prefill(asker.model, asker.batch([sequence]))
     shared = 0
     for old, new in zip(known, sequence.ids.tolist(), strict=False):
         if old != new:
@@ -199,7 +197,7 @@ def _continue(asker: Any, state: Any, known: list[int], sequence: Any, items: di
         shared += 1
     rest = sequence.cut(shared)
     if not shared or not len(rest) or bool((rest.slot[:, 0] >= 0).any()):
-        return prefill(asker.model, asker.batch(sequence, items))
+        return prefill(asker.model, asker.batch([sequence]))
     state.trim(shared)
     state.extend(rest)
     return state

@@ -23,7 +23,7 @@ def info(
     """Show a model's config, parameters, memory, anchor, special tokens, attention, and which facts are guesses."""
     from vertebra.cli.output import console, facts_table, print_json
     from vertebra.cli.remembered import remembered
-    from vertebra.model.describe import describe, holds_parts
+    from vertebra.model.description import describe, holds_parts
 
     def measured() -> dict[str, Any]:
         from vertebra.backbone.registry import load_backbone

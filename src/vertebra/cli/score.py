@@ -30,17 +30,13 @@ def score(
 ) -> None:
     """Compare answers by their likelihood. They are told from the likeliest on; `share` sums to 1 among them."""
     from vertebra.backbone.registry import require_name
-    from vertebra.cli.asking import Asker, load
+    from vertebra.cli.asking import load, question
 
     require_name(model)  # before torch is imported for it
     from vertebra.decode.scoring import score as scored
 
     loaded = load(model, dtype=dtype, device=device, attn=attn, token=token, family=family, base=base)
-    asker = Asker(loaded, system=system, raw=raw)
-    question = asker.question(prompt, image, page)
-    opened = asker.sequence(question)
-    candidates = [_ids(asker, question, opened, one) for one in answer]
-    found = scored(asker.model, asker.batch(opened, asker.items(image, page)), candidates)
+    found = scored(loaded, prompt, answer, **question(system=system, raw=raw, image=image, page=page))
     rows: list[dict[str, Any]] = [
         {
             "answer": text, "log_prob": found.total[0][at], "per_token": found.per_token[0][at],
@@ -52,19 +48,9 @@ def score(
     if json:
         from vertebra.cli.output import print_json
 
-        print_json({"model": asker.backbone.name, "prompt_positions": len(opened), "answers": rows})
+        print_json({"model": loaded.backbone.name, "prompt_positions": found.passes[0].columns, "answers": rows})
         return
     _print(rows)
-
-
-def _ids(asker: Any, question: list[dict[str, Any]], opened: Any, answer: str) -> Any:
-    """The ids of an answer as training would have cut them, where the prompt's ids stay what they were; else of its text."""
-    if asker.raw or not answer.strip():
-        return answer
-    whole = asker.sequence([*question, {"role": "assistant", "content": answer}], open_turn=True)
-    if whole.ids[: len(opened)].tolist() == opened.ids.tolist() and len(whole) > len(opened):
-        return whole.ids[len(opened) :].tolist()
-    return answer
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

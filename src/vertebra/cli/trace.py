@@ -45,32 +45,31 @@ def trace(
 ) -> None:
     """Watch a model answer: what goes in, who sees whom, what is cached, which tokens were likely, which was chosen."""
     from vertebra.backbone.registry import require_name
-    from vertebra.cli.asking import Asker, given, load
+    from vertebra.cli.asking import given, load, question
 
     require_name(model)  # before torch is imported for it
-    from vertebra.decode.trace.trace import trace as told
+    from vertebra.decode.tracing.trace import trace as told
 
     loaded = load(model, dtype=dtype, device=device, attn=attn, token=token, family=family, base=base)
-    asker = Asker(loaded, system=system, raw=raw)
+    beside = question(system=system, raw=raw, action=action, image=image, page=page)
     options = given(
         max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed,
         repetition_penalty=repetition_penalty, chunk=chunk,
     )  # fmt: skip
     if no_cache:
         options["use_cache"] = False
-    batch = asker.prompt(prompt, image, page, action=action)
-    made = told(asker.model, batch, **options)
+    made = told(loaded, prompt, **beside, **options)
     if html is not None:
-        from vertebra.decode.trace.html import page as drawn
+        from vertebra.decode.tracing.html import trace_page
 
-        _write(html, drawn(made))
+        _write(html, trace_page(made))
     if json:
         from vertebra.cli.output import print_json
 
         print_json(made.to_json())
         return
     from vertebra.cli.output import console
-    from vertebra.decode.trace.terminal import print_trace
+    from vertebra.decode.tracing.terminal import print_trace
 
     out = console()
     print_trace(made, out, details=details)

@@ -35,19 +35,16 @@ def train(
     from vertebra.errors import ConfigError
     from vertebra.training.recipes import read_recipe
 
-    config = read_recipe(recipe, [*(set_ or []), *([f"out={out}"] if out else [])])  # typos show before anything starts
+    config = read_recipe(recipe, set_ or [])  # typos show before anything starts
     if nproc < 1:
         raise ConfigError(f"--nproc is {nproc}; expected 1 or more")
     if nproc > 1 and "WORLD_SIZE" not in os.environ:
         raise typer.Exit(_launch(nproc))
     from vertebra.cli.output import console
-    from vertebra.training.run import tiny_config
-    from vertebra.training.run import train as run
     from vertebra.training.stop import exit_code
+    from vertebra.training.verbs import train as run
 
-    if tiny:
-        config = tiny_config(config, out)
-    outcome = run(config, resume=resume, overwrite=overwrite, dry_run=dry_run)
+    outcome = run(config, out=out, tiny=tiny, resume=resume, overwrite=overwrite, dry_run=dry_run)
     if dry_run:
         return
     first = not int(os.environ.get("RANK", "0"))

@@ -1,38 +1,26 @@
-"""Decoding: right with the cache on, piece by piece (`prefill`, `step`, `fork`, `trim`) or in one call (`generate`).
+"""Decoding: right with the cache on, in one call (`vertebra.generate`) or piece by piece (`prefill`, `step`, `fork`, `trim`).
 
-    from vertebra.decode import generate, stream, prefill, score
-    from vertebra import fill, trace          # in here, these two are rooms
-
-It knows models and batches; it does not know how prompts are written. Names are resolved on first use.
+It knows models and batches, and asks a model to render what a person typed; it knows no prompt format.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from vertebra.lazy import offer
 
-_HOME = {
-    "generate": "call",
-    "stream": "call",
-    "prefill": "state.prefill",
-    "score": "scoring",
-    "Settings": "settings",
-    "Capture": "state.capture",
-    "AllowedIds": "choose.constraint",
-    "AllowedSteps": "choose.constraint",
-    "regex": "choose.grammar",
-    "one_of": "choose.grammar",
-    "json_schema": "choose.grammar",
-    "lark": "choose.grammar",
-}
-
-__all__ = list(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        from vertebra.errors import did_you_mean
-
-        raise AttributeError(f"module 'vertebra.decode' has no attribute '{name}'.{did_you_mean(name, _HOME)}")
-    return getattr(importlib.import_module(f"vertebra.decode.{home}"), name)
+__getattr__, __dir__, __all__ = offer(
+    __name__,
+    {
+        "settings": "Settings",
+        "state.prefill": "prefill",
+        "state.decoding": "DecodeState",
+        "state.capture": "Capture",
+        "result": "Generation Step",
+        "scoring": "Scores",
+        "slots.places": "FilledSlots",
+        "choose.constraint": "AllowedIds AllowedSteps",
+        "choose.grammar": "regex one_of json_schema lark",
+        "tracing.trace": "Trace",
+        "tracing.html": "trace_page",
+        "tracing.terminal": "print_trace",
+    },
+)

@@ -9,47 +9,51 @@ import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from vertebra.decode.asking import ask
 from vertebra.decode.engine import Run
 from vertebra.decode.result import Generation, Step, Timings
-from vertebra.decode.settings import Settings, settings_of
+from vertebra.decode.settings import Settings, question_of, settings_of
 from vertebra.decode.start import eval_mode, start
 from vertebra.errors import GenerationError, UnknownNameError
 from vertebra.model.model import model_of
 
-Engine = Literal["auto", "vertebra", "hf"]
+EngineName = Literal["auto", "vertebra", "hf"]
 ENGINES = ("auto", "vertebra", "hf")
 
 
 def generate(
-    model: Any, prompt: Any, settings: Settings | None = None, *, engine: Engine = "auto", **options: Any
+    model: Any, prompt: Any = None, settings: Settings | None = None, *, engine: EngineName = "auto", **options: Any
 ) -> Generation:
-    """Decode a batch to its end.
+    """Decode a prompt to its end.
 
-    `model`: a `Model` or a backbone. `prompt`: a `Batch`, a `TokenSequence`, a list of them, or a
-    `DecodeState`, which is not changed. `options`: names of `Settings`, keys of transformers' `GenerationConfig`, or
+    `model`: a `Model` or a backbone. `prompt`: a text, a conversation, a `TokenSequence`, a list of these, a `Batch`,
+    or a `DecodeState`, which is not changed. `options`: what stands beside the prompt (`Question`: `system`, `images`,
+    `page`, `raw`, `action`, `inputs_embeds`), names of `Settings`, keys of transformers' `GenerationConfig`, or
     `generation_config=` a whole one. `engine`: `auto` takes Hugging Face's only for what ours does not do.
     """
     if engine not in ENGINES:
         raise UnknownNameError("engine", engine, ENGINES)
+    question, options = question_of(options)
     wanted = settings_of(settings, **options)
-    model = model_of(model)
-    with eval_mode(model):
+    asked = ask(model_of(model), prompt, question)
+    with eval_mode(asked.model):
         if engine == "hf" or (engine == "auto" and wanted.hf):
-            from vertebra.decode.hf.engine import generate_hf
+            from vertebra.decode.hf.generate import generate_hf
 
-            return generate_hf(model, prompt, wanted)
+            return generate_hf(asked.model, asked.prompt, wanted)
         _refuse_theirs(wanted)
-        run = Run(start(model, prompt, wanted), wanted)
+        run = Run(start(asked.model, asked.prompt, wanted), wanted)
         return collect(run, run.go())
 
 
-def stream(model: Any, prompt: Any, settings: Settings | None = None, **options: Any) -> Iterator[Step]:
+def stream(model: Any, prompt: Any = None, settings: Settings | None = None, **options: Any) -> Iterator[Step]:
     """The same token by token, with the text of each as it becomes certain; close it whenever you have enough."""
+    question, options = question_of(options)
     wanted = settings_of(settings, **options)
     _refuse_theirs(wanted)
-    model = model_of(model)
-    with eval_mode(model):
-        yield from Run(start(model, prompt, wanted), wanted, text=True).go()
+    asked = ask(model_of(model), prompt, question)
+    with eval_mode(asked.model):
+        yield from Run(start(asked.model, asked.prompt, wanted), wanted, text=True).go()
 
 
 def _refuse_theirs(settings: Settings) -> None:
@@ -79,6 +83,7 @@ def collect(run: Run, steps: Iterator[Step]) -> Generation:
     reasons = run.ends.reasons
     return Generation(
         tokens=run.tokens,
+        prompt_length=run.prompt_length,
         stop_reason=[reasons[row] for row in range(run.total)],
         passes=tuple(run.state.passes),
         timings=Timings(prefill=run.prefilled, first_token=seconds[0], steps=tuple(seconds[1:]), total=total),

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 
 from vertebra import log
-from vertebra.decode.choose.ends import Ends, check_ids
+from vertebra.decode.choose.ends import Ends, ids_in
 from vertebra.decode.choose.history import History
-from vertebra.decode.choose.sampling import NEVER, Context, Space, drawn, greedy, needs_history, rules_of
+from vertebra.decode.choose.sampling import NEVER, Call, Context, Space, drawn, greedy, needs_history, rules_of
 from vertebra.decode.choose.text import Writer
 from vertebra.decode.result import Step
 from vertebra.decode.settings import Settings
-from vertebra.decode.start import Start, compute, narrowed
+from vertebra.decode.start import Start, compute
 from vertebra.decode.state.capture import capture_of
 from vertebra.decode.state.decoding import DecodeState
 from vertebra.decode.state.language import Want
@@ -33,16 +33,17 @@ class Run:
     """One call of decoding: everything that changes while it goes on."""
 
     def __init__(self, begun: Start, settings: Settings, *, text: bool = False) -> None:
-        self.begin = begun.begin
+        self.begin = begun.began
         self.settings = settings
         self._hidden = capture_of(settings.output_hidden_states)
         self._attentions = capture_of(settings.output_attentions)
         self.most, self._cut_short = begun.most, begun.cut_short
         self.language, self.backbone = begun.language, begun.model.backbone
+        self.prompt_length = begun.batch.length
         self.total = begun.batch.rows * settings.num_return_sequences
         self.rows = list(range(self.total))
         """The rows that are still computed."""
-        self._read_ids()
+        self.eos, self.pad_id = ids_in(settings, self.backbone, self.language.num_logits)
         self._constrain()
         self.state = compute(begun, settings, self._want(0))
         self.prefilled = self._wait()
@@ -52,18 +53,6 @@ class Run:
         self._writers = [Writer(self.backbone.tokenizer, settings.stops) for _ in self.rows] if text else []
         self.tokens: list[list[int]] = [[] for _ in self.rows]
         """What each row has said."""
-
-    def _read_ids(self) -> None:
-        settings, vocabulary = self.settings, self.language.num_logits
-        eos = self.backbone.eos_token_ids if settings.eos_token_id is None else settings.eos_token_id
-        self.eos = check_ids(eos, vocabulary, "eos_token_id")
-        for name in ("suppress_tokens", "begin_suppress_tokens", "forced_eos_token_id", "forced_bos_token_id"):
-            ids = getattr(settings, name)
-            if ids not in (None, ()):
-                check_ids(ids, vocabulary, name)
-        for words in (*settings.bad_words_ids, *settings.sequence_bias):
-            check_ids(words, vocabulary, "bad_words_ids or sequence_bias")
-        self.pad_id = self.backbone.pad_token_id if settings.pad_token_id is None else settings.pad_token_id
 
     def _constrain(self) -> None:
         settings = self.settings
@@ -82,14 +71,9 @@ class Run:
 
     def _history(self) -> History | None:
         columns = self.state.batch.length
-        self.rules = rules_of(
-            self.settings,
-            ends=self.eos,
-            vocabulary=self.language.num_logits,
-            last_step=self.most - 1,
-            prompt=columns,
-        )
-        if not needs_history(self.settings):
+        call = Call(ends=self.eos, vocabulary=self.language.num_logits, last_step=self.most - 1, prompt=columns)
+        self.rules = rules_of(self.settings, call)
+        if not needs_history(self.settings) and not self.settings.stops:
             return None
         ids = self.state.batch["input_ids"]
         return History(ids, self.state.text, vocabulary=self.language.num_logits, pad_id=self.pad_id)
@@ -257,22 +241,21 @@ class Run:
         given = self.settings
         wanted = given.output_logits or given.output_scores or given.keep_state
         fixed = self._hidden is not None or self._attentions is not None or self.state.static_length is not None
-        return not wanted and not fixed and isinstance(self.state, DecodeState)
+        return not wanted and not fixed and self.state.cache is not None
 
     def _leave(self, going: Sequence[int], chosen: torch.Tensor) -> torch.Tensor:
         """Only these rows of the batch go on."""
         places = torch.tensor(list(going), device=chosen.device)
-        self.state = narrowed(self.state, going)
+        passes, self.state = self.state.passes, self.state.fork(going)
+        self.state.passes = passes
         if self.context.history is not None:
             self.context.history = self.context.history.select(going)
         self._uniform = None if self._uniform is None else self._uniform[places]
         self.rows = [self.rows[place] for place in going]
         return chosen[places]
 
-    def end_state(self) -> DecodeState | None:
+    def end_state(self) -> DecodeState:
         """Where the call ended, its last tokens known, to be extended."""
-        if not isinstance(self.state, DecodeState):
-            return None
         live = torch.tensor([self._live[row] for row in self.rows], device=self._chosen.device)
         self.state.note(self._chosen.masked_fill(~live, self.pad_id), live=None if bool(live.all()) else live)
         return self.state

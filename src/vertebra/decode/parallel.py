@@ -16,32 +16,32 @@ Only the slots' rows of hidden states go through the head, and of the head only 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from vertebra import log
+from vertebra.decode.asking import ask
 from vertebra.decode.choose.constraint import AllowedIds, Constraint
-from vertebra.decode.choose.sampling import NEVER, Context, Space, drawn, greedy, warps
+from vertebra.decode.choose.sampling import NEVER, Call, Context, Space, drawn, greedy, rules_of
 from vertebra.decode.engine import seeds_of
-from vertebra.decode.fill.columns import Filled, Slots, slots_at
-from vertebra.decode.fill.encoder import EncoderSide, is_encoder
-from vertebra.decode.settings import Settings
+from vertebra.decode.settings import Settings, about_prompt
+from vertebra.decode.slots.encoder import EncoderSide, FillsMasks
+from vertebra.decode.slots.places import FilledSlots, Slots, slots_at
 from vertebra.decode.start import eval_mode
 from vertebra.decode.state.checks import check_prompt
-from vertebra.decode.state.column_facts import Layout
+from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.decode.state.columns import given_batch
 from vertebra.decode.state.decoding import DecodeState, Pass
 from vertebra.decode.state.inputs import encoded
-from vertebra.decode.state.language import Want, language_of
+from vertebra.decode.state.language import Language, Want, language_of
 from vertebra.errors import GenerationError, UnknownNameError
 from vertebra.model.model import Model, model_of
 from vertebra.sequence.batch import Batch
-from vertebra.sequence.masks import plan
+from vertebra.sequence.masks import plan_attention
 
 See = Literal["given", "block", "row", "causal"]
 SEES = ("given", "block", "row", "causal")
@@ -64,8 +64,12 @@ def fill(
     seed: int | Sequence[int] | None = None,
     state: DecodeState | None = None,
     features: Any = None,
-) -> Filled:
+    **options: Any,
+) -> FilledSlots:
     """Fill all slots of all rows in one pass.
+
+    `prompt` and `options`: as for `generate`, with slots in it (a part `{"type": "action", "count": 7}`); for an
+    encoder texts will do.
 
     `at`: where: the name of a segment (`action`), a mask [B, L], or an id that marks the places; None: `action`, or
     the mask id of an encoder. `see`: who sees whom among the slots. `read`: whether the logits one `before` a slot
@@ -77,50 +81,53 @@ def fill(
         if name not in known:
             raise UnknownNameError(f"value of `{kind}`", name, known)
     settings = Settings(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
-    if is_encoder(model):
-        if state is not None:
-            raise GenerationError(
-                "an encoder sees the whole row at once and has no prefix to continue; leave `state` out"
-            )
-        return _by_encoder(EncoderSide(model), prompt, at, see, read or "here", allowed, settings)
-    model, at = model_of(model), "action" if at is None else at
-    with eval_mode(model), torch.inference_mode():
-        return _by_decoder(model, prompt, at, see, read or "before", allowed, settings, state, features)
+    request = _Request(at=at, see=see, read=read, allowed=allowed, settings=settings)
+    with torch.inference_mode():
+        if isinstance(model, FillsMasks):
+            if state is not None:
+                raise GenerationError(
+                    "an encoder sees the whole row at once and has no prefix to continue; leave `state` out"
+                )
+            return _by_encoder(EncoderSide(model), prompt, request)
+        asked = ask(model_of(model), prompt, about_prompt(options)) if state is None else None
+        with eval_mode(model_of(model)):
+            if asked is None:
+                return _continued(state, prompt, features, request)  # type: ignore[arg-type]
+            return _by_decoder(asked.model, asked.prompt, request)
 
 
-def _by_decoder(
-    model: Model,
-    prompt: Any,
-    at: Any,
-    see: str,
-    read: str,
-    allowed: Any,
-    settings: Settings,
-    state: DecodeState | None,
-    features: Any,
-) -> Filled:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Request:
+    """What is to be filled, and how."""
+
+    at: Any
+    see: See
+    read: Read | None
+    allowed: Any
+    settings: Settings
+
+    def places(self, batch: Batch, at: Any, read: Read) -> Slots:
+        """The slots of a batch; `at` and `read` where none were given."""
+        return slots_at(batch, at if self.at is None else self.at, self.read or read)
+
+
+def _by_decoder(model: Model, prompt: Any, request: _Request) -> FilledSlots:
     language = language_of(model.backbone)
-    if state is not None:
-        return _continued(state, prompt, features, at, see, read, allowed, settings)
     batch = given_batch(prompt, model.backbone).to(language.device)  # padding may stand on either side
-    check_prompt(batch, Layout(batch), language)
-    slots = slots_at(batch, at, read)
-    batch = seen_as(batch, slots.here, see)
+    check_prompt(batch, ColumnFacts(batch), language)
+    slots = request.places(batch, "action", "before")
+    batch = seen_as(batch, slots.here, request.see)
     begin = time.perf_counter()
-    planned = plan(batch, language.facts, dtype=language.dtype)
+    planned = plan_attention(batch, language.facts, dtype=language.dtype)
     inputs = model.inputs(batch, 0, batch.length, encoded(model, batch))
-    choice = _Choice(slots, allowed, settings, language.num_logits, model.backbone.tokenizer)
-    want = Want(columns=slots.columns, rows=None if choice.ids is None else language.head_rows(choice.ids), states=True)
-    seen = language.run(inputs, planned.attention_mask, planned.position_ids, None, want)
-    one = Pass(kind="parallel", rows=batch.rows, columns=batch.length, cached=0, seconds=time.perf_counter() - begin)
-    return choice.filled(seen.logits, seen.chosen, (one,))
+    choice = _Choice(slots, request, language.num_logits, model.tokenizer)
+    seen = language.run(inputs, planned.attention_mask, planned.position_ids, None, choice.want(language))
+    return choice.filled(seen.logits, seen.chosen, _pass(batch, begin))
 
 
-def _continued(
-    state: DecodeState, prompt: Any, features: Any, at: Any, see: str, read: str, allowed: Any, settings: Settings
-) -> Filled:
+def _continued(state: DecodeState, prompt: Any, features: Any, request: _Request) -> FilledSlots:
     """The slots stand in what continues a prefix."""
-    if see == "row":
+    if request.see == "row":
         raise GenerationError(
             'see="row" lets the prefix see the slots, and it was computed without them; leave `state` out'
         )
@@ -128,33 +135,32 @@ def _continued(
         raise GenerationError(
             "after a state, `prompt` is a sequence for each of its rows; a Batch has positions of its own"
         )
-    fork = state.fork()
-    language = state.language
+    fork, language = state.fork(), state.language
     chunk = fork.give(prompt, features)
-    slots = slots_at(chunk, at, read)
-    if see != "given":
-        fork.see(seen_as(chunk, slots.here, see, above=int(state.batch["block"].max())))
-    choice = _Choice(slots, allowed, settings, language.num_logits, state.model.backbone.tokenizer)
-    rows = None if choice.ids is None else language.head_rows(choice.ids)
-    fork.advance(want=Want(columns=slots.columns, rows=rows, states=True))
+    slots = request.places(chunk, "action", "before")
+    if request.see != "given":
+        fork.see(seen_as(chunk, slots.here, request.see, above=int(state.batch["block"].max())))
+    choice = _Choice(slots, request, language.num_logits, state.model.tokenizer)
+    fork.advance(want=choice.want(language))
     seen = fork.seen
     assert seen is not None
     return choice.filled(seen.logits, seen.chosen, tuple(fork.passes))
 
 
-@torch.inference_mode()
-def _by_encoder(
-    side: EncoderSide, prompt: Any, at: Any, see: str, read: str, allowed: Any, settings: Settings
-) -> Filled:
+def _by_encoder(side: EncoderSide, prompt: Any, request: _Request) -> FilledSlots:
     batch = side.batch(prompt)
-    slots = slots_at(batch, side.mask_id if at is None else at, read)
-    if see != "given":
-        raise GenerationError(f'see="{see}": an encoder sees everything both ways by nature; leave it out')
-    choice = _Choice(slots, allowed, settings, side.num_logits, side.tokenizer)
+    slots = request.places(batch, side.mask_id, "here")
+    if request.see != "given":
+        raise GenerationError(f'see="{request.see}": an encoder sees everything both ways by nature; leave it out')
+    choice = _Choice(slots, request, side.num_logits, side.tokenizer)
     begin = time.perf_counter()
     logits, states = side.run(batch, slots.columns)
-    one = Pass(kind="parallel", rows=batch.rows, columns=batch.length, cached=0, seconds=time.perf_counter() - begin)
-    return choice.filled(logits if choice.ids is None else logits[..., choice.ids], states, (one,))
+    logits = logits if choice.ids is None else logits[..., choice.ids]
+    return choice.filled(logits, states, _pass(batch, begin))
+
+
+def _pass(batch: Batch, begin: float) -> tuple[Pass, ...]:
+    return (Pass("parallel", batch.rows, batch.length, 0, time.perf_counter() - begin),)
 
 
 def seen_as(batch: Batch, here: torch.Tensor, see: str, *, above: int = 0) -> Batch:
@@ -174,12 +180,18 @@ def seen_as(batch: Batch, here: torch.Tensor, see: str, *, above: int = 0) -> Ba
 class _Choice:
     """What may stand in each slot, and what is chosen."""
 
-    def __init__(self, slots: Slots, allowed: Any, settings: Settings, vocabulary: int, tokenizer: Any) -> None:
-        self._slots, self._settings, self._tokenizer = slots, settings, tokenizer
+    def __init__(self, slots: Slots, request: _Request, vocabulary: int, tokenizer: Any) -> None:
+        self._slots, self._settings, self._tokenizer = slots, request.settings, tokenizer
         self.ids: torch.Tensor | None = None
         self._possible: torch.Tensor | None = None
+        allowed = request.allowed
         if allowed is not None:
             self._restrict(allowed if isinstance(allowed, Constraint) else AllowedIds(allowed), vocabulary)
+
+    def want(self, language: Language) -> Want:
+        """What a pass must show: the logits of the slots, of the ids that may stand there."""
+        rows = None if self.ids is None else language.head_rows(self.ids)
+        return Want(columns=self._slots.columns, rows=rows, states=True)
 
     def _restrict(self, constraint: Constraint, vocabulary: int) -> None:
         most, device = self._slots.columns.shape[1], self._slots.columns.device
@@ -209,7 +221,7 @@ class _Choice:
             possible[slot, torch.searchsorted(self.ids, one)] = True
         self._possible = possible
 
-    def filled(self, logits: Any, states: Any, passes: tuple[Pass, ...]) -> Filled:
+    def filled(self, logits: Any, states: Any, passes: tuple[Pass, ...]) -> FilledSlots:
         """The choice of every slot."""
         logits = logits.float()
         scores = logits if self._possible is None else logits.masked_fill(~self._possible, NEVER)
@@ -218,7 +230,7 @@ class _Choice:
         seeds = None
         if self._settings.samples:
             context = Context(None, Space(self.ids))
-            for rule in warps(self._settings):
+            for rule in rules_of(self._settings, Call(ends=(), vocabulary=0, last_step=0, prompt=0)):
                 flat = rule(flat, context)
             seeds = seeds_of(self._settings.seed, rows)
             numbers = [torch.rand(most, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
@@ -230,8 +242,8 @@ class _Choice:
         tokens = (column if self.ids is None else self.ids[column]).view(rows, most)
         sure = scores.log_softmax(-1).flatten(0, 1).gather(-1, column[:, None]).view(rows, most)
         real = self._slots.real
-        failed = _failed(np.array(value.view(rows, most).tolist()), real)
-        return Filled(
+        failed = _failed(value.view(rows, most).cpu(), real)
+        return FilledSlots(
             tokens=[row[keep].tolist() for row, keep in zip(tokens.cpu(), real, strict=True)],
             log_probs=[row[keep].tolist() for row, keep in zip(sure.cpu(), real, strict=True)],
             logits=logits, ids=self.ids, hidden=states, real=real.to(logits.device), passes=passes, seeds=seeds,
@@ -239,12 +251,10 @@ class _Choice:
         )  # fmt: skip
 
 
-def _failed(values: np.ndarray, real: torch.Tensor) -> list[int]:
+def _failed(values: torch.Tensor, real: torch.Tensor) -> list[int]:
     """Rows with a slot whose logits are no numbers, named."""
-    broken = (
-        ~np.vectorize(math.isfinite, otypes=[bool])(values) & real.numpy() if values.size else np.zeros((0, 0), bool)
-    )
-    rows = np.flatnonzero(broken.any(1)).tolist() if values.size else []
+    broken = ~values.isfinite() & real
+    rows = broken.any(1).nonzero()[:, 0].tolist()
     for row in rows:
-        log.warn(f"row {row}: the logits of slots {np.flatnonzero(broken[row]).tolist()} are no numbers")
+        log.warn(f"row {row}: the logits of slots {broken[row].nonzero()[:, 0].tolist()} are no numbers")
     return rows

@@ -73,9 +73,9 @@ class Timings:
         return len(self.steps) / sum(self.steps) if self.steps else 0.0
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Generation:
-    """The answer to a batch."""
+    """The answers to the rows of a prompt. Printed, it is their text."""
 
     tokens: list[list[int]]
     """New tokens of each row."""
@@ -103,11 +103,19 @@ class Generation:
     """[B] of beams: the score by which they were ranked."""
     state: DecodeState | None = None
     """Where it ended, to be extended and decoded on; kept where `keep_state` asks for it."""
+    prompt_length: int
+    """Columns of the prompt."""
     failed: list[int] = field(default_factory=list)
     """Rows whose logits were no numbers, or for which nothing was possible; what they said before is kept."""
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def __str__(self) -> str:
+        return self.text[0] if len(self) == 1 else "\n".join(f"[{row}] {text}" for row, text in enumerate(self.text))
+
+    def __repr__(self) -> str:
+        return f"Generation(text={self.text!r}, stop_reason={self.stop_reason!r})"
 
     @cached_property
     def sequences(self) -> torch.Tensor:

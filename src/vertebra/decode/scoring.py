@@ -16,13 +16,15 @@ from typing import Any
 
 import torch
 
+from vertebra.decode.asking import Asked, ask
+from vertebra.decode.settings import about_prompt
 from vertebra.decode.start import eval_mode
-from vertebra.decode.state.columns import as_batch
 from vertebra.decode.state.decoding import DecodeState, Pass
-from vertebra.decode.state.language import Want, language_of
+from vertebra.decode.state.language import Want
 from vertebra.decode.state.prefill import prefill
+from vertebra.decode.state.ready import ready
 from vertebra.errors import GenerationError, SequenceError
-from vertebra.model.model import Model, model_of
+from vertebra.model.model import model_of
 from vertebra.prompt.tokenizer import tokenizer_of
 from vertebra.sequence.roles import Role
 from vertebra.sequence.tokens import TokenSequence
@@ -30,15 +32,30 @@ from vertebra.sequence.tokens import TokenSequence
 Candidate = str | Sequence[int] | TokenSequence
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Scores:
-    """What each candidate of each row is worth. Rows may have different numbers of candidates."""
+    """What each candidate of each row is worth. Rows may have different numbers of candidates.
+
+    Printed, it is the candidates of each row by their share, from the likeliest on.
+    """
 
     tokens: list[list[list[int]]]
     """[rows][candidates]: its ids."""
     log_probs: list[list[list[float]]]
     """[rows][candidates]: log P of each id, given all before it."""
     passes: tuple[Pass, ...]
+    tokenizer: Any = None
+
+    @cached_property
+    def text(self) -> list[list[str]]:
+        """[rows][candidates]: as text."""
+        return [[self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in row] for row in self.tokens]
+
+    def __str__(self) -> str:
+        rows = [sorted(zip(*row, strict=True), reverse=True) for row in zip(self.probability, self.text, strict=True)]
+        return "\n\n".join("\n".join(f"{share:6.1%}  {text.strip()}" for share, text in row) for row in rows)
+
+    __repr__ = __str__
 
     @cached_property
     def total(self) -> list[list[float]]:
@@ -68,34 +85,31 @@ def score(
     *,
     rows_at_once: int = 32,
     chunk: int | None = None,
+    **options: Any,
 ) -> Scores:
     """The log-likelihood of each candidate answer.
 
-    `prompt`: a batch, sequences or a `DecodeState`. `candidates`: the same for every row, or a list a row; each is
-    text, ids, or a `TokenSequence` without slots. Text is encoded by itself and never yields a control token; where
-    prompt and answer must be cut as one text, give the ids. `rows_at_once`: candidates computed in one pass.
+    `prompt` and `options`: as for `generate`. `candidates`: the same for every row, or a list a row; each is text,
+    ids, or a `TokenSequence` without slots. Text is cut as training would cut it after a text or a conversation, and by
+    itself after anything else; it never yields a control token. `rows_at_once`: candidates computed in one pass.
     """
     if rows_at_once < 1:
         raise GenerationError(f"rows_at_once is {rows_at_once}; expected 1 or more")
-    model = model_of(model)
-    with eval_mode(model):
-        state = prompt if isinstance(prompt, DecodeState) else _computed(model, prompt, candidates, chunk)
+    asked = ask(model_of(model), prompt, about_prompt(options))
+    with eval_mode(asked.model):
+        state = asked.prompt if isinstance(asked.prompt, DecodeState) else None
+        prompt = state or ready(asked.model, asked.prompt)
+        # what is wrong with the candidates is found out before the prompt is computed
+        wanted = _read(candidates, prompt.batch.rows, asked, prompt.language.num_logits)
+        if state is None:
+            state = prefill(asked.model, prompt.batch, chunk=chunk)
         if state.logits is None:
             state = state.fork()
             state.refresh()
-        wanted = _read(candidates, state.rows, state.model.backbone, state.language.num_logits)
         return _scored(state, wanted, rows_at_once)
 
 
-def _computed(model: Model, prompt: Any, candidates: Any, chunk: int | None) -> DecodeState:
-    """The prompt; what is wrong with the candidates is found out before it is computed."""
-    language = language_of(model.backbone)
-    batch, _ = as_batch(prompt, model.backbone, language.device)
-    _read(candidates, batch.rows, model.backbone, language.num_logits)
-    return prefill(model, batch, chunk=chunk)
-
-
-def _read(candidates: Any, rows: int, backbone: Any, vocabulary: int) -> list[list[list[int]]]:
+def _read(candidates: Any, rows: int, asked: Asked, vocabulary: int) -> list[list[list[int]]]:
     """Ids of every candidate of every row."""
     if isinstance(candidates, str) or not isinstance(candidates, Sequence) or not candidates:
         raise GenerationError(
@@ -107,7 +121,7 @@ def _read(candidates: Any, rows: int, backbone: Any, vocabulary: int) -> list[li
     per_row = candidates if nested else [candidates] * rows
     read: list[list[list[int]]] = []
     for number, row in enumerate(per_row):
-        ids = [_ids(one, backbone.tokenizer) for one in row]
+        ids = [_ids(asked.answer(number, one), asked.model.tokenizer) for one in row]
         for place, one in enumerate(ids):
             where = f"candidate {place}" + (f" of row {number}" if nested else "")
             if not one:
@@ -154,7 +168,7 @@ def _scored(state: DecodeState, wanted: list[list[list[int]]], rows_at_once: int
         for key, values in zip(keys, _continued(state, [row for row, _ in keys], ids, passes), strict=True):
             found[key] += values
     log_probs = [[found[row, place] for place in range(len(every))] for row, every in enumerate(wanted)]
-    return Scores(tokens=wanted, log_probs=log_probs, passes=tuple(passes))
+    return Scores(tokens=wanted, log_probs=log_probs, passes=tuple(passes), tokenizer=state.model.tokenizer)
 
 
 @torch.inference_mode()

@@ -6,43 +6,35 @@ Everything that can be refused is refused here, before anything is computed. It 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from vertebra import log
-from vertebra.decode.settings import Settings
-from vertebra.decode.state.checks import check_prompt
-from vertebra.decode.state.column_facts import Layout
-from vertebra.decode.state.columns import as_batch
+from vertebra.decode.settings import ROWS, Settings
+from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.decode.state.compiled import compiled_step
 from vertebra.decode.state.decoding import DecodeState
-from vertebra.decode.state.language import Language, Want, language_of
-from vertebra.decode.state.prefill import begin
-from vertebra.decode.state.uncached import UncachedState
+from vertebra.decode.state.language import Want
+from vertebra.decode.state.prefill import Keeping, begin
+from vertebra.decode.state.ready import Ready, ready
 from vertebra.errors import GenerationError, TooLongError
 from vertebra.model.model import Model
-from vertebra.sequence.batch import Batch
-
-AnyState = DecodeState | UncachedState
 
 
-@dataclass(frozen=True, kw_only=True)
-class Start:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Start(Ready):
     """A prompt that may be decoded."""
 
-    model: Model
-    language: Language
-    batch: Batch
-    layout: Layout
+    layout: ColumnFacts
     state: DecodeState | None
     """Where it was computed already."""
     most: int
     """Tokens that may follow."""
     cut_short: bool
     """Fewer than were asked for: the model has no further positions."""
-    begin: float
+    began: float
     """When the call began."""
 
 
@@ -51,81 +43,55 @@ def start(model: Model, prompt: Any, settings: Settings) -> Start:
     now = time.perf_counter()
     state = prompt if isinstance(prompt, DecodeState) else None
     if state is None:
-        language = language_of(model.backbone)
-        batch, layout = as_batch(prompt, model.backbone, language.device)
-        check_prompt(batch, layout, language)
+        given = ready(model, prompt)
     else:
-        language, batch, layout = state.language, state.batch, state.layout
+        given = Ready(model=model, language=state.language, batch=state.batch, layout=state.layout)
         if model.backbone is not state.model.backbone:
             raise GenerationError("the state was made with another model; give the model that it was made with")
         _check_state(settings)
-    asked = settings.tokens_after(batch.length)
-    most = asked
+    language, layout, name = given.language, given.layout, model.backbone.identifier
+    assert layout is not None
+    most = asked = settings.tokens_after(given.batch.length)
     if language.limit is not None:
         most = min(asked, language.limit - layout.next)
         if most < 1:
             raise TooLongError(
-                f"the prompt fills all {language.limit} positions of `{model.backbone.identifier}`; shorten it, so that "
-                "something can follow"
+                f"the prompt fills all {language.limit} positions of `{name}`; shorten it, so that something can follow"
             )
     if most < asked and settings.max_new_tokens is not None:
         log.warn_once(
-            f"{asked} tokens were asked for, and `{model.backbone.identifier}` has positions for {most} after the prompt; "
-            "rows that get there end with the reason `context`"
+            f"{asked} tokens were asked for, and `{name}` has positions for {most} after the prompt; rows that get there end "
+            "with the reason `context`"
         )
-    return Start(
-        model=model,
-        language=language,
-        batch=batch,
-        layout=layout,
-        state=state,
-        most=most,
-        cut_short=most < asked,
-        begin=now,
-    )
+    return Start(**{**vars(given), "layout": layout}, state=state, most=most, cut_short=most < asked, began=now)
 
 
 def _check_state(settings: Settings) -> None:
     """A state has its cache and its rule already."""
-    base = Settings()
-    said = [
-        name for name in ("cache", "cache_length", "chunk", "use_cache", "attend") if _differs(settings, base, name)
-    ]
-    if said:
+    decided = [name for name in settings.differing if name in ROWS and ROWS[name].state]
+    if decided:
         raise GenerationError(
-            f"{', '.join(said)}: the state decided that when it was made; give it to prefill() instead"
+            f"{', '.join(decided)}: the state decided that when it was made; give it to prefill() instead"
         )
 
 
-def _differs(settings: Settings, base: Settings, name: str) -> bool:
-    return getattr(settings, name) is not getattr(base, name) and getattr(settings, name) != getattr(base, name)
-
-
-def compute(begun: Start, settings: Settings, want: Want) -> AnyState:
+def compute(begun: Start, settings: Settings, want: Want) -> DecodeState:
     """The state after the prompt, with what is wanted of its last pass; one of its own, whatever was given."""
     if begun.state is not None:
-        state: AnyState = begun.state.fork()
+        state = begun.state.fork()
         if state.logits is None or want.hidden or want.attentions:
             state.seen = None
-            state.refresh(want)  # type: ignore[union-attr]
-    elif not settings.use_cache or _one_token(begun, settings):
-        state = UncachedState(
-            begun.model, begun.language, begun.batch, layout=begun.layout, attend=settings.attend, want=want
-        )
+            state.refresh(want)
     else:
-        length = settings.cache_length or begun.batch.length + begun.most
-        state = begin(
-            begun.model,
-            begun.language,
-            begun.batch,
-            begun.layout,
-            settings.cache,
-            max_length=length,
+        anew = not settings.use_cache or _one_token(begun, settings)
+        keeping = Keeping(
+            cache=None if anew else settings.cache,
+            max_length=settings.cache_length or begun.batch.length + begun.most,
             trimmable=settings.keep_state,
             chunk=settings.chunk,
             attend=settings.attend,
-            want=want,
         )
+        state = begin(begun, keeping, want=want)
         if settings.compile:
             _compile(state, settings)
     if settings.num_return_sequences > 1:
@@ -145,20 +111,12 @@ def _compile(state: DecodeState, settings: Settings) -> None:
     state.compiled = compiled_step(state.language, settings.compile)
 
 
-def _repeated(state: AnyState, times: int) -> AnyState:
+def _repeated(state: DecodeState, times: int) -> DecodeState:
     """Every row so many times, side by side; the prompt is computed once."""
     rows = [row for row in range(state.rows) for _ in range(times)]
     new = state.fork(rows)
-    if isinstance(new, DecodeState):
-        new.passes = list(state.passes)
-        new.seen = None if state.seen is None else state.seen.select(rows)
-    return new
-
-
-def narrowed(state: AnyState, rows: Sequence[int]) -> AnyState:
-    """The state with these rows alone; its passes go on."""
-    new = state.fork(rows)
-    new.passes = state.passes
+    new.passes = list(state.passes)
+    new.seen = None if state.seen is None else state.seen.select(rows)
     return new
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from vertebra.backbone.registry import load_backbone, require_name, row_of
 from vertebra.backbone.source import left_by_run
 from vertebra.errors import ConfigError
-from vertebra.model.describe import holds_parts
+from vertebra.model.description import holds_parts
 from vertebra.model.model import Model, model_of
 from vertebra.tune.adapter import load_adapter
 from vertebra.tune.record import base_of, is_adapter_folder

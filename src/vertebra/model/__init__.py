@@ -2,3 +2,26 @@
 
 This floor knows sequences and backbones; it does not know decoding, optimizers or where images come from.
 """
+
+from __future__ import annotations
+
+from vertebra.lazy import offer
+
+__getattr__, __dir__, __all__ = offer(
+    __name__,
+    {
+        "model": "model_of",
+        "folder": "ModelFiles",
+        "description": "describe",
+        "fresh": "new_part new_queries",
+        "inject": "Injection",
+        "encoders.part": "ItemEncoder Part",
+        "encoders.vision.tower": "VisionTower",
+        "encoders.vision.fused": "FusedTowers",
+        "encoders.vision.tiny": "tiny_vision_checkpoint",
+        "encoders.patches": "PatchEncoder",
+        "encoders.boxes": "BoxTables BoxWaves",
+        "encoders.vector": "VectorEncoder",
+        "encoders.images": "Preparation",
+    },
+)

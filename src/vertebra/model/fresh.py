@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
-from vertebra.model.encoders.part import Encoder, Part, Place
+from vertebra.model.encoders.part import ItemEncoder, Part, Place
 from vertebra.model.encoders.queries import Queries, Start
+from vertebra.model.encoders.vector import VectorEncoder
 from vertebra.model.projectors import Projector, bring_to_size, mark, rms
 
 SAMPLE = 16
@@ -26,7 +28,7 @@ def token_rms(backbone: Any) -> float:
     return rms(backbone.embed_input_ids(ids[None]))
 
 
-def new_part(backbone: Any, encoder: Encoder, projector: str = "gelu2", *, place: Place = "slots") -> Part:
+def new_part(backbone: Any, encoder: ItemEncoder, projector: str = "gelu2", *, place: Place = "slots") -> Part:
     """A part with a new projector (`linear`, `gelu2`, `gelu3`), whose embeddings are as large as tokens."""
     made = Part(encoder, Projector(projector, encoder.width, backbone.embedding_width), place=place)
     values = encoder.sample(SAMPLE, torch.Generator().manual_seed(0))
@@ -41,3 +43,16 @@ def new_queries(backbone: Any, count: int, *, start: Start = "normal", learned: 
     made = Queries(count, backbone.embedding_width, start=start, learned=learned)
     made.bring_to_size(token_rms(backbone))
     return made.to(backbone.device)
+
+
+class _AsGiven(nn.Identity):
+    """A projector that changes nothing."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width_out = width
+
+
+def given_part(width: int) -> Part:
+    """A part for embeddings that were made elsewhere: an item is one embedding of the model's width, taken as it is."""
+    return Part(VectorEncoder(width), _AsGiven(width)).eval()  # type: ignore[arg-type]

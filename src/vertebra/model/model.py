@@ -4,7 +4,7 @@
       │                             ▼
       └─────► embed(start, stop) ─────► inputs_embeds ──► backbone ──► loss, logits, hidden states, cache
                                                             ▲
-              sequence.masks.plan ──► mask, positions ──────┘
+              sequence.plan_attention ──► mask, positions ──┘
 
     injection = model.encode(batch)                         # a pure table: keep it for as long as you decode
     model.embed(batch, start=0, stop=None, injection=…)     # embeddings of a stretch, outside ones in it
@@ -38,7 +38,7 @@ from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.features import Features
 from vertebra.sequence.length import listed
 from vertebra.sequence.loss import Supervised, supervised_positions
-from vertebra.sequence.masks import Attend, AttentionPlan, plan
+from vertebra.sequence.masks import Attend, AttentionPlan, plan_attention
 from vertebra.sequence.tokens import TokenSequence
 
 
@@ -191,7 +191,7 @@ class Model(nn.Module):
 
         `loss`: where something is supervised and no cache is in use; divided by `num_items_in_batch` where given.
         `logits`: [B, n, V] of `logits_to_keep` (0: all) or [N, V] of `positions` (rows, columns of the batch); asked
-        for neither, of all positions when there is no loss, else of none. `attend` is a free rule, as in `plan`.
+        for neither, of all positions when there is no loss, else of none. `attend` is a free rule, as in `plan_attention`.
         """
         whole = self._taken(batch)
         start = _cached(past_key_values, whole)
@@ -199,7 +199,7 @@ class Model(nn.Module):
         if return_loss and past_key_values is None and not use_cache:
             supervised = self._supervised(whole, num_items_in_batch)
         embeds = self.embed(whole, start=start, injection=injection)
-        planned = plan(
+        planned = plan_attention(
             whole,
             self.backbone.attention_facts,
             dtype=embeds.dtype,

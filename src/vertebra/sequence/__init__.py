@@ -1,1 +1,17 @@
 """The one token sequence: its vectors, masks, packing, batches and loss. It does not know where tokens come from."""
+
+from __future__ import annotations
+
+from vertebra.lazy import offer
+
+__getattr__, __dir__, __all__ = offer(
+    __name__,
+    {
+        "roles": "Role NO_TARGET",
+        "batch": "uncollate",
+        "masks": "AttentionFacts AttentionPlan plan_attention",
+        "packing": "pack_sequences StreamPacker",
+        "loss": "sequence_loss supervised_positions token_losses count_items",
+        "probe": "mask_takes_effect",
+    },
+)

@@ -23,7 +23,7 @@ from vertebra.errors import BackboneError, SequenceError, UnknownNameError
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.visibility import Attend, View, allowed, looks_ahead
 
-__all__ = ["KERNELS", "Attend", "AttentionFacts", "AttentionPlan", "View", "allowed", "plan"]
+__all__ = ["KERNELS", "Attend", "AttentionFacts", "AttentionPlan", "View", "allowed", "plan_attention"]
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -104,7 +104,7 @@ class AttentionPlan:
         }
 
 
-def plan(
+def plan_attention(
     batch: Batch,
     facts: AttentionFacts,
     *,

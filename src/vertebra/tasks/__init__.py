@@ -2,3 +2,9 @@
 
 They stand above data, tuning and decoding, and do not know the trainer.
 """
+
+from __future__ import annotations
+
+from vertebra.lazy import offer
+
+__getattr__, __dir__, __all__ = offer(__name__, {"config": "DataConfig", "table": "register_task", "task": "Task"})

@@ -18,7 +18,7 @@ from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.saving import load_weights
 from vertebra.backbone.vocabulary import grow_to
 from vertebra.errors import ConfigError
-from vertebra.model.encoders.part import Encoder
+from vertebra.model.encoders.part import ItemEncoder
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part, new_queries
 from vertebra.model.model import Model
@@ -95,7 +95,7 @@ def _queries(config: RunConfig, backbone: Any, parts: Any) -> dict[str, Any]:
     return {name: new_queries(backbone, count) for name, count in wanted.items() if name not in parts}
 
 
-def image_encoder(image: ImageConfig) -> Encoder:
+def image_encoder(image: ImageConfig) -> ItemEncoder:
     """A patch encoder of one's own, or a pretrained vision tower."""
     if image.encoder == "patches":
         return PatchEncoder(image.width, image_size=image.image_size or 32, patch_size=image.patch_size)

@@ -43,8 +43,8 @@ from vertebra.training.stop import Stopper
 from vertebra.training.watching.metrics import Metrics
 from vertebra.training.watching.samples import read_samples, write_samples
 from vertebra.training.watching.trackers import open_tracker, require_tracker
-from vertebra.tune.choose import choose
 from vertebra.tune.lora import Adapter
+from vertebra.tune.stages import choose
 from vertebra.tune.table import as_text, what_trains
 
 

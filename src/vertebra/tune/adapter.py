@@ -32,16 +32,16 @@ from vertebra.backbone.tokenizers import save_tokenizer
 from vertebra.backbone.vocabulary import Growth, regrow, undo_growth
 from vertebra.errors import CheckpointError, ConfigError, VertebraError
 from vertebra.folders import require_free, write_whole
-from vertebra.model.describe import holds_parts
+from vertebra.model.description import holds_parts
 from vertebra.model.encoders.kinds import part_from, part_record
 from vertebra.model.model import Model, model_of
 from vertebra.reading import reading
-from vertebra.tune.choose import is_adapter
 from vertebra.tune.fingerprint import BasePrint, base_print, check_base
 from vertebra.tune.folder import fault_of, put_on, saved_tensors, take_out
 from vertebra.tune.lora import LANGUAGE, Adapter, has_adapter
 from vertebra.tune.parts import Parts, parts_of
 from vertebra.tune.record import AdapterFolder, folder_of, name_to_load, read_adapter, require_tokens, rows_without_pads
+from vertebra.tune.stages import is_adapter
 
 TRAINED = "trained.safetensors"
 PARTS = "parts.safetensors"

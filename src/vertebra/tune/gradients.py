@@ -14,8 +14,8 @@ from torch import nn
 
 from vertebra.backbone.vocabulary import restricted_parameters
 from vertebra.errors import TrainingError
-from vertebra.tune.choose import matching
 from vertebra.tune.parts import parts_of
+from vertebra.tune.stages import matching
 
 # Why: B starts at zero, so that A gets nothing; a key's bias adds the same to every score of a softmax; a first batch
 # may hold none of the new tokens, and no item that says "no box".

@@ -29,7 +29,7 @@ from vertebra.training.learner import Learner
 from vertebra.training.optim import make_optimizer
 from vertebra.training.planning import shapes
 from vertebra.training.scale.sharding import shard
-from vertebra.tune.choose import choose
+from vertebra.tune.stages import choose
 
 SHAPE = {
     "hidden_size": 384,

@@ -219,12 +219,12 @@ def check_packing(setup: Setup, backbone: Any) -> Finding:
     import torch
 
     from vertebra.data.loaders.collate import Collator
-    from vertebra.sequence.masks import plan
+    from vertebra.sequence.masks import plan_attention
 
     shortest = np.argsort(setup.table.lengths, kind="stable")[:3].tolist()
     cut = [{k: v[:48] for k, v in setup.table.vectors(i).items() if k in ("ids", "weight")} for i in shortest]
     batch = Collator(setup.model.pad_id, multiple_of=1)([cut]).to(backbone.device)
-    made = plan(batch, backbone.attention_facts, dtype=backbone.dtype)
+    made = plan_attention(batch, backbone.attention_facts, dtype=backbone.dtype)
     backbone.eval()
     with torch.no_grad():
         together = backbone(

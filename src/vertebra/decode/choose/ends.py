@@ -11,7 +11,7 @@ from typing import Any
 
 from vertebra.decode.choose.constraint import Follower
 from vertebra.decode.choose.text import StopStrings
-from vertebra.decode.settings import Settings, ids_of
+from vertebra.decode.settings import ROWS, Settings, ids_of
 from vertebra.errors import GenerationError
 
 
@@ -56,7 +56,18 @@ class Ends:
         return all(row in self.reasons for row in rows)
 
 
-def check_ids(value: Any, vocabulary: int, name: str) -> tuple[int, ...]:
+def ids_in(settings: Settings, backbone: Any, vocabulary: int) -> tuple[tuple[int, ...], int]:
+    """(the ids that end a row, the pad id) of a call, once every id in its settings is one of the head's."""
+    for name in settings.differing:
+        if name in ROWS and ROWS[name].ids:
+            for ids in ids_of(getattr(settings, name)):
+                _checked(ids, vocabulary, name)
+    eos = backbone.eos_token_ids if settings.eos_token_id is None else settings.eos_token_id
+    pad_id = backbone.pad_token_id if settings.pad_token_id is None else settings.pad_token_id
+    return _checked(eos, vocabulary, "eos_token_id"), pad_id
+
+
+def _checked(value: Any, vocabulary: int, name: str) -> tuple[int, ...]:
     """Ids that the head can say, or an error that names the option."""
     ids = ids_of(value)
     wrong = [item for item in ids if not 0 <= item < vocabulary]

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from vertebra.decode.choose.history import History
-from vertebra.decode.settings import Settings, ids_of
+from vertebra.decode.settings import ROWS, Settings, ids_of
 
 NEVER = float("-inf")
 
@@ -53,64 +53,45 @@ class Context:
 Rule = Callable[[torch.Tensor, Context], torch.Tensor]
 
 
-def rules_of(settings: Settings, *, ends: Sequence[int], vocabulary: int, last_step: int, prompt: int) -> list[Rule]:
-    """The rules of one call. `ends`: ids that end a row; `last_step`: the index of the last token; `prompt`: columns."""
-    rules: list[Rule] = []
-    if settings.sequence_bias:
-        rules.append(sequence_bias({tuple(ids): bias for ids, bias in settings.sequence_bias.items()}))
-    if settings.repetition_penalty != 1.0:
-        rules.append(repetition_penalty(settings.repetition_penalty))
-    if settings.no_repeat_ngram_size:
-        rules.append(no_repeat_ngram(settings.no_repeat_ngram_size))
-    if settings.bad_words_ids:
-        # a word that is an end of its own is no bad word: what ends a row is `eos_token_id`'s business
-        bad = {tuple(ids): NEVER for ids in settings.bad_words_ids if tuple(ids) not in {(end,) for end in ends}}
-        rules.append(sequence_bias(bad))
-    shortest = max(settings.min_new_tokens, settings.min_length - prompt)
-    if shortest > 0 and ends:
-        rules.append(banned(ends, vocabulary, until=shortest))
-    if settings.forced_bos_token_id is not None:
-        rules.append(forced((settings.forced_bos_token_id,), vocabulary, at=0))
-    if settings.forced_eos_token_id is not None:
-        rules.append(forced(ids_of(settings.forced_eos_token_id), vocabulary, at=last_step))
-    if settings.remove_invalid_values:
-        rules.append(lambda scores, context: torch.nan_to_num(scores))
-    if settings.suppress_tokens:
-        rules.append(banned(settings.suppress_tokens, vocabulary))
-    if settings.begin_suppress_tokens:
-        rules.append(banned(settings.begin_suppress_tokens, vocabulary, until=1))
-    rules += [_foreign(processor) for processor in settings.logits_processor]
-    if settings.samples:
-        rules += warps(settings)
-    if settings.renormalize_logits:
-        rules.append(lambda scores, context: scores.log_softmax(-1))
-    return rules
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What a rule may be made for."""
+
+    ends: Sequence[int]
+    """Ids that end a row."""
+    vocabulary: int
+    last_step: int
+    """The index of the last token."""
+    prompt: int
+    """Columns of the prompt."""
 
 
-def warps(settings: Settings) -> list[Rule]:
-    """What shapes the distribution that is drawn from."""
-    rules: list[Rule] = []
-    if settings.temperature is not None and settings.temperature != 1.0:
-        temperature = settings.temperature
-        rules.append(lambda scores, context: scores / temperature)
-    if settings.top_k:
-        rules.append(top_k(settings.top_k))
-    if settings.top_p is not None and settings.top_p < 1.0:
-        rules.append(top_p(settings.top_p))
-    if settings.min_p:
-        rules.append(min_p(settings.min_p))
-    return rules
+def rules_of(settings: Settings, call: Call, *, before: bool = False) -> list[Rule]:
+    """The rules of one call, in their order. `before`: only those that come before what shapes the draw."""
+    given = set(settings.differing)
+    names = [name for name in RULES if name in given and (settings.samples or not ROWS[name].shapes)]
+    if before:
+        names = [name for name in names if not ROWS[name].shapes and name != "renormalize_logits"]
+    return [rule for name in names for rule in RULES[name](getattr(settings, name), call)]
 
 
 def needs_history(settings: Settings) -> bool:
-    """Whether any of these rules, or a stop string, looks at what was said."""
-    reading = (settings.no_repeat_ngram_size, settings.sequence_bias, settings.bad_words_ids, settings.logits_processor)
-    return settings.repetition_penalty != 1.0 or any(reading) or bool(settings.stops)
+    """Whether a rule reads the text so far."""
+    return any(ROWS[name].reads for name in settings.differing if name in ROWS)
 
 
 def _said(context: Context) -> History:
     assert context.history is not None
     return context.history
+
+
+def temperature(value: float) -> Rule:
+    """Below 1 the best gain, above 1 the others."""
+
+    def rule(scores: torch.Tensor, context: Context) -> torch.Tensor:
+        return scores / value
+
+    return rule
 
 
 def top_k(k: int) -> Rule:
@@ -146,6 +127,72 @@ def min_p(p: float) -> Rule:
         return scores.masked_fill(scores < scores.amax(-1, keepdim=True) + gap, NEVER)
 
     return rule
+
+
+def typical_p(mass: float) -> Rule:
+    """Keep the tokens whose surprise is nearest to what is to be expected, until they hold the probability `mass`."""
+
+    def rule(scores: torch.Tensor, context: Context) -> torch.Tensor:
+        logs = scores.log_softmax(-1)
+        expected = -(logs * logs.exp()).nansum(-1, keepdim=True)
+        strange, order = (-logs - expected).abs().sort(-1)
+        last = (scores.gather(-1, order).softmax(-1).cumsum(-1) < mass).sum(-1, keepdim=True)
+        strangest = strange.gather(-1, last.clamp_(max=scores.shape[-1] - 1))
+        gone = strange > strangest
+        gone[..., 0] = False
+        return scores.masked_fill(gone.scatter(-1, order, gone), NEVER)
+
+    return rule
+
+
+def top_h(share: float) -> Rule:
+    """Keep the best tokens until they hold this share of the entropy of the hundred best."""
+
+    def rule(scores: torch.Tensor, context: Context) -> torch.Tensor:
+        best, order = scores.topk(min(100, scores.shape[-1]), dim=-1)
+        logs = best.log_softmax(-1)
+        parts = torch.where(logs.isfinite(), -logs.exp() * logs, 0.0)
+        kept = parts.cumsum(-1) <= share * parts.sum(-1, keepdim=True)
+        kept[..., 0] = True
+        return scores.masked_fill(~torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order, kept), NEVER)
+
+    return rule
+
+
+def cutoff(least: float, *, by_entropy: bool = False) -> Rule:
+    """Drop what is less probable than `least`, or than its root and e^-entropy make it; the best stays always."""
+
+    def rule(scores: torch.Tensor, context: Context) -> torch.Tensor:
+        chances, bound = scores.softmax(-1), torch.tensor(least, device=scores.device)
+        if by_entropy:
+            entropy = -torch.where(chances > 0, chances * chances.log(), 0.0).sum(-1, keepdim=True)
+            bound = torch.minimum(bound, bound.sqrt() * (-entropy).exp())
+        return scores.masked_fill((chances < bound) & (scores < scores.amax(-1, keepdim=True)), NEVER)
+
+    return rule
+
+
+def decay(start: int, factor: float, ends: Sequence[int], vocabulary: int) -> Rule:
+    """From step `start` on, ids that end a row become likelier, step by step."""
+    table = _table(ends, vocabulary)
+
+    def rule(scores: torch.Tensor, context: Context) -> torch.Tensor:
+        if context.step <= start:
+            return scores
+        ending = context.space.view(table.to(scores.device)) & scores.isfinite()
+        return torch.where(ending, scores + scores.abs() * (factor ** (context.step - start) - 1), scores)
+
+    return rule
+
+
+def numbers_only(scores: torch.Tensor, context: Context) -> torch.Tensor:
+    """What is no number becomes one."""
+    return torch.nan_to_num(scores)
+
+
+def renormalize(scores: torch.Tensor, context: Context) -> torch.Tensor:
+    """Log probabilities."""
+    return scores.log_softmax(-1)
 
 
 def repetition_penalty(penalty: float) -> Rule:
@@ -204,9 +251,11 @@ def forced(ids: Sequence[int], vocabulary: int, *, at: int) -> Rule:
     return rule
 
 
-def _foreign(processor: Any) -> Rule:
+def processor(given: Any) -> Rule:
+    """A rule of one's own, or the library's."""
+
     def rule(scores: torch.Tensor, context: Context) -> torch.Tensor:
-        return processor(_said(context).ids(scores.device), scores)
+        return given(_said(context).ids(scores.device), scores)
 
     return rule
 
@@ -247,3 +296,39 @@ def drawn(scores: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, to
     column = column.clamp_(max=scores.shape[-1] - 1)  # a row of NaN passes nothing
     # a sum that is no number makes the score none
     return column[:, 0], scores.gather(-1, column)[:, 0] + running[:, -1] * 0
+
+
+def _bad_words(words: Sequence[Sequence[int]], call: Call) -> list[Rule]:
+    # a word that is an end of its own is no bad word: what ends a row is `eos_token_id`'s business
+    return [sequence_bias({tuple(ids): NEVER for ids in words if tuple(ids) not in {(end,) for end in call.ends}})]
+
+
+def _not_yet(count: int, call: Call) -> list[Rule]:
+    return [banned(call.ends, call.vocabulary, until=count)] if count > 0 and call.ends else []
+
+
+RULES: dict[str, Callable[[Any, Call], list[Rule]]] = {
+    "sequence_bias": lambda value, call: [sequence_bias({tuple(ids): bias for ids, bias in value.items()})],
+    "repetition_penalty": lambda value, call: [repetition_penalty(value)],
+    "no_repeat_ngram_size": lambda value, call: [no_repeat_ngram(value)],
+    "bad_words_ids": _bad_words,
+    "min_new_tokens": _not_yet,
+    "min_length": lambda value, call: _not_yet(value - call.prompt, call),
+    "forced_bos_token_id": lambda value, call: [forced((value,), call.vocabulary, at=0)],
+    "forced_eos_token_id": lambda value, call: [forced(ids_of(value), call.vocabulary, at=call.last_step)],
+    "remove_invalid_values": lambda value, call: [numbers_only],
+    "exponential_decay_length_penalty": lambda value, call: [decay(value[0], value[1], call.ends, call.vocabulary)],
+    "suppress_tokens": lambda value, call: [banned(ids_of(value), call.vocabulary)],
+    "begin_suppress_tokens": lambda value, call: [banned(ids_of(value), call.vocabulary, until=1)],
+    "logits_processor": lambda value, call: [processor(given) for given in value],
+    "temperature": lambda value, call: [] if value == 1.0 else [temperature(value)],
+    "top_h": lambda value, call: [top_h(value)],
+    "top_k": lambda value, call: [top_k(value)] if value else [],
+    "top_p": lambda value, call: [top_p(value)] if value < 1.0 else [],
+    "min_p": lambda value, call: [min_p(value)] if value else [],
+    "typical_p": lambda value, call: [typical_p(value)] if value < 1.0 else [],
+    "epsilon_cutoff": lambda value, call: [cutoff(value)] if value else [],
+    "eta_cutoff": lambda value, call: [cutoff(value, by_entropy=True)] if value else [],
+    "renormalize_logits": lambda value, call: [renormalize],
+}
+"""The rule that each setting makes, in the order in which they are applied."""

@@ -25,38 +25,32 @@ class PassLog:
 
     passes: list[Pass] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
-    _cached: int = 0
 
     @contextmanager
     def watching(self, llm: Any) -> Iterator[None]:
+        cached = 0
+
+        def before(_: Any, arguments: tuple[Any, ...], words: dict[str, Any]) -> None:
+            nonlocal cached
+            self.times.append(time.perf_counter())
+            cache = words.get("past_key_values")
+            cached = 0 if cache is None else int(cache.get_seq_length())
+
+        def after(_: Any, arguments: tuple[Any, ...], words: dict[str, Any], out: Any) -> None:
+            given = words.get("inputs_embeds")
+            given = words.get("input_ids", *arguments[:1]) if given is None else given
+            kind = "step" if self.passes else "prefill"
+            self.passes.append(Pass(kind, given.shape[0], given.shape[1], cached, time.perf_counter() - self.times[-1]))
+
         handles = [
-            llm.register_forward_pre_hook(self._before, with_kwargs=True),
-            llm.register_forward_hook(self._after, with_kwargs=True),
+            llm.register_forward_pre_hook(before, with_kwargs=True),
+            llm.register_forward_hook(after, with_kwargs=True),
         ]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
-
-    def _before(self, llm: Any, arguments: tuple[Any, ...], words: dict[str, Any]) -> None:
-        self.times.append(time.perf_counter())
-        cache = words.get("past_key_values")
-        self._cached = 0 if cache is None else int(cache.get_seq_length())
-
-    def _after(self, llm: Any, arguments: tuple[Any, ...], words: dict[str, Any], out: Any) -> None:
-        given = words.get("inputs_embeds")
-        if given is None:
-            given = words["input_ids"] if "input_ids" in words else arguments[0]
-        self.passes.append(
-            Pass(
-                kind="step" if self.passes else "prefill",
-                rows=given.shape[0],
-                columns=given.shape[1],
-                cached=self._cached,
-                seconds=time.perf_counter() - self.times[-1],
-            )
-        )
 
     def timings(self, begin: float) -> Timings:
         """A token is made between the beginnings of two passes."""
@@ -71,24 +65,17 @@ class PassLog:
 
 
 def answer(
-    out: Any,
-    begun: Start,
-    settings: Settings,
-    *,
-    eos: Sequence[int],
-    pad_id: int,
-    prompt_in_it: int,
-    log: PassLog,
+    out: Any, new: torch.Tensor, begun: Start, settings: Settings, *, eos: Sequence[int], pad_id: int, log: PassLog
 ) -> Generation:
-    """The library's output in our words."""
-    new = out.sequences[:, prompt_in_it:]
+    """The library's output in our words. `new`: the ids that follow the prompt."""
     tokenizer = begun.model.backbone.tokenizer
     rows = [_row(ids, eos, pad_id, settings, tokenizer, cut_short=begun.cut_short) for ids in new.tolist()]
     return Generation(
         tokens=[ids for ids, _ in rows],
         stop_reason=[reason for _, reason in rows],
+        prompt_length=begun.batch.length,
         passes=tuple(log.passes),
-        timings=log.timings(begun.begin),
+        timings=log.timings(begun.began),
         seeds=None if settings.seed is None else (int(settings.seed),),  # type: ignore[arg-type]
         engine="hf",
         pad_id=pad_id,

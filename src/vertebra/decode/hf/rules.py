@@ -7,14 +7,13 @@ where it is embeddings. Beams change places from step to step, so that nothing i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from transformers import LogitsProcessor
 
 from vertebra.decode.choose.constraint import Follower
 from vertebra.decode.choose.history import History
-from vertebra.decode.choose.sampling import NEVER, Context, Rule, Space, needs_history, rules_of
+from vertebra.decode.choose.sampling import NEVER, Call, Context, Rule, Space, needs_history, rules_of
 from vertebra.decode.settings import Settings
 from vertebra.decode.start import Start
 from vertebra.decode.state.inputs import encoded
@@ -35,19 +34,9 @@ class OurRules(LogitsProcessor):
     @classmethod
     def of(cls, begun: Start, settings: Settings, eos: Sequence[int]) -> OurRules | None:
         """The processor of a call, or None where there is nothing to do."""
-        before = replace(
-            settings,
-            do_sample=False,
-            temperature=None,
-            top_k=None,
-            top_p=None,
-            min_p=None,
-            num_return_sequences=1,
-            renormalize_logits=False,
-            stop_strings=(),
-        )
         vocabulary = begun.language.num_logits
-        rules = rules_of(before, ends=eos, vocabulary=vocabulary, last_step=begun.most - 1, prompt=begun.batch.length)
+        call = Call(ends=eos, vocabulary=vocabulary, last_step=begun.most - 1, prompt=begun.batch.length)
+        rules = rules_of(settings, call, before=True)
         follower = None
         if settings.constraint is not None:
             follower = settings.constraint.follow(
@@ -60,7 +49,7 @@ class OurRules(LogitsProcessor):
             )
             if follower.ids(0) is None:
                 raise GenerationError('a grammar follows each row, and beams change places; use engine="vertebra"')
-        return cls(begun, rules, follower, reads=needs_history(before)) if rules or follower is not None else None
+        return cls(begun, rules, follower, reads=needs_history(settings)) if rules or follower is not None else None
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         if self._columns is None:

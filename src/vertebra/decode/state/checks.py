@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.decode.state.column_facts import Layout
+from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.decode.state.language import Language
 from vertebra.errors import GenerationError, TooLongError
 from vertebra.sequence.batch import Batch, uncollate
 from vertebra.sequence.length import composition, listed
 
 
-def check_prompt(batch: Batch, layout: Layout, language: Language) -> None:
+def check_prompt(batch: Batch, layout: ColumnFacts, language: Language) -> None:
     """Raise for ids that the model has no row for, and for prompts that are longer than the model."""
     ids = batch["input_ids"].cpu().numpy()
     if int(ids.view(np.uint64).max()) >= language.num_rows:  # a negative one is a very large one here

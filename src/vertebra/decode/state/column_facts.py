@@ -15,7 +15,7 @@ import torch
 from vertebra.sequence.batch import Batch
 
 
-class Layout:
+class ColumnFacts:
     """The columns of a batch, as the next token of each row will find them."""
 
     def __init__(self, batch: Batch) -> None:
@@ -107,7 +107,7 @@ class Layout:
             return self.next
         return int(self.position.max(where=self.real, initial=-1)) + 1
 
-    def of(self, batch: Batch) -> Layout:
+    def of(self, batch: Batch) -> ColumnFacts:
         """The same of the same batch on another device."""
         new = copy.copy(self)
         new._batch = batch

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vertebra.decode.state.column_facts import Layout
+from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.errors import SequenceError
 from vertebra.sequence.batch import Batch, collate, uncollate
 from vertebra.sequence.roles import Role
@@ -68,13 +68,13 @@ def with_steps(batch: Batch, steps: Sequence[tuple[torch.Tensor, torch.Tensor | 
     return whole
 
 
-def as_batch(batch: Any, backbone: Any, device: torch.device) -> tuple[Batch, Layout]:
+def as_batch(batch: Any, backbone: Any, device: torch.device) -> tuple[Batch, ColumnFacts]:
     """A batch whose rows end in the last column, and its layout. What was padded to the right is padded to the left."""
     batch = given_batch(batch, backbone)
-    layout = Layout(batch)
+    layout = ColumnFacts(batch)
     if not layout.ends_real:
         batch = _to_the_right(batch, backbone.pad_token_id)
-        layout = Layout(batch)
+        layout = ColumnFacts(batch)
     if batch.device != device:
         batch = batch.to(device)
         layout = layout.of(batch)
@@ -98,7 +98,8 @@ def _to_the_right(batch: Batch, pad_id: int) -> Batch:
 def _sequences(given: Any) -> list[TokenSequence]:
     if not isinstance(given, Sequence) or not all(isinstance(item, TokenSequence) for item in given):
         raise SequenceError(
-            f"a prompt is a TokenSequence, a list of them, or a Batch of `collate`; got {type(given).__name__}"
+            f"expected a TokenSequence, a list of them, or a Batch; got {type(given).__name__}. Ids become a sequence by "
+            "`TokenSequence.of(ids)`"
         )
     return list(given)
 
@@ -113,7 +114,7 @@ def _renamed(chunk: Batch, segments: tuple[str, ...]) -> Batch:
     return Batch({**kept, "slot": slot, "segments": segments})
 
 
-def joined(batch: Batch, layout: Layout, more: Any, features: Any, *, pad_id: int) -> tuple[Batch, Batch]:
+def joined(batch: Batch, layout: ColumnFacts, more: Any, features: Any, *, pad_id: int) -> tuple[Batch, Batch]:
     """(the batch with `more` after every row, the new columns alone). Positions and documents go on."""
     if isinstance(more, torch.Tensor):
         whole = batch.append(more, role=Role.USER)

@@ -20,16 +20,16 @@ import torch
 
 from vertebra.decode.state import cache as caches
 from vertebra.decode.state.checks import check_prompt
-from vertebra.decode.state.column_facts import Layout
+from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.decode.state.columns import Piece, cut_columns, joined, with_steps
 from vertebra.decode.state.compiled import CompiledStep
 from vertebra.decode.state.inputs import encoded, inputs_of
-from vertebra.decode.state.language import LAST, Language, Seen, Want
+from vertebra.decode.state.language import LAST, Seen, Want
+from vertebra.decode.state.ready import Ready
 from vertebra.decode.state.step_masks import StepMasks
 from vertebra.errors import GenerationError, TooLongError
-from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch
-from vertebra.sequence.masks import SLIDING, Attend, plan
+from vertebra.sequence.masks import SLIDING, Attend, plan_attention
 
 AHEAD = 256
 """Positions of that many steps are made at a time."""
@@ -52,29 +52,26 @@ class DecodeState:
 
     def __init__(
         self,
-        model: Model,
-        language: Language,
-        batch: Batch,
+        prompt: Ready,
         cache: Any,
         *,
-        layout: Layout | None = None,
         length: int = 0,
         static_length: int | None = None,
         attend: Attend | None = None,
         pieces: list[Piece] | None = None,
     ) -> None:
-        self.model, self.language, self.cache, self.attend = model, language, cache, attend
+        """`cache`: None keeps nothing; every pass computes the whole row anew: the honest twin, as slow as it sounds."""
+        self.model, self.language, self.cache, self.attend = prompt.model, prompt.language, cache, attend
         self.length = length
-        """Columns in the cache."""
+        """Columns in the cache; 0 where nothing is kept."""
         self.seen: Seen | None = None
         """What the last pass showed."""
         self.passes: list[Pass] = []
         self.static_length = static_length
         self.compiled: CompiledStep | None = None
         """What runs the steps, where they are compiled."""
-        self._given = batch
-        self._layout = layout
-        self._pieces = pieces if pieces is not None else [Piece(0, batch, encoded(model, batch))]
+        self._given, self._layout = prompt.batch, prompt.layout
+        self._pieces = pieces or [Piece(0, prompt.batch, encoded(prompt.model, prompt.batch))]
         self._tail: list[tuple[torch.Tensor, torch.Tensor | None]] = []  # the steps since, not yet joined to the given
         self._whole: Batch | None = None  # both together, where somebody has asked
         self._masks: StepMasks | None = None
@@ -92,7 +89,7 @@ class DecodeState:
     @property
     def num_bytes(self) -> int:
         """What the cache holds, unused room counted."""
-        return caches.num_bytes(self.cache)
+        return 0 if self.cache is None else caches.num_bytes(self.cache)
 
     @property
     def batch(self) -> Batch:
@@ -105,16 +102,18 @@ class DecodeState:
 
     @property
     def pieces(self) -> list[Piece]:
-        """The same as they were given, each with what was encoded of it; the steps are one more."""
+        """The same as they were given, each with what was encoded of it; the steps are more of them."""
         if not self._tail:
             return self._pieces
-        batch, start = self.batch, self._given.length
-        return [*self._pieces, Piece(start, cut_columns(batch, start, batch.length), None)]
+        batch, start, before = self.batch, self._given.length, self._pieces
+        if before[-1].encoded is None:  # ids after ids are one piece
+            start, before = before[-1].start, before[:-1]
+        return [*before, Piece(start, cut_columns(batch, start, batch.length), None)]
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> ColumnFacts:
         """What the columns look like."""
-        return Layout(self.batch) if self._tail else self._given_layout()
+        return ColumnFacts(self.batch) if self._tail else self._given_layout()
 
     @property
     def text(self) -> torch.Tensor:
@@ -149,8 +148,8 @@ class DecodeState:
 
         Rows that are not `live` have ended; what they are fed is padding to whatever comes later.
         """
-        if self.attend is not None:
-            self._tail.append((tokens, live))
+        if self.attend is not None or self.cache is None:
+            self._tail.append((tokens, live if self.cache is not None else None))
             self._feed(self._join().length, "step", want)
             return self.logits  # type: ignore[return-value]
         if self._speaks_again(live):
@@ -182,7 +181,7 @@ class DecodeState:
         """The same without computing them yet, which `advance` does; the new columns."""
         batch = self._join()
         whole, chunk = joined(batch, self.layout, sequences, features, pad_id=self.model.backbone.pad_token_id)
-        layout = Layout(whole)
+        layout = ColumnFacts(whole)
         check_prompt(whole, layout, self.language)
         self._match_windows(layout.counts_by_column)
         piece = Piece(batch.length, chunk, self.model.encode(chunk))
@@ -206,11 +205,9 @@ class DecodeState:
             index = torch.as_tensor(list(rows), dtype=torch.long, device=batch.device)
             batch = batch.select(index)
         with torch.inference_mode():
-            cache = caches.fork(self.cache, index)
+            cache = None if self.cache is None else caches.fork(self.cache, index)
         new = DecodeState(
-            self.model,
-            self.language,
-            batch,
+            Ready(model=self.model, language=self.language, batch=batch),
             cache,
             length=self.length,
             static_length=self.static_length,
@@ -257,21 +254,18 @@ class DecodeState:
         self._check_room(stop)
         if stop < given.length:
             given = cut_columns(given, 0, stop)
-            layout = Layout(given)
+            layout = ColumnFacts(given)
         self._match_windows(layout.counts_by_column)
-        mask, positions = None, given["position_ids"][:, start:]
+        mask, positions, cache = None, given["position_ids"][:, start:], self.cache
         if self.attend is not None or not layout.plain:
-            planned = plan(
-                given,
-                self.language.facts,
-                dtype=self.language.dtype,
-                use_cache=True,
-                cache_length=start,
-                key_sizes=self._key_sizes(stop - start),
-                attend=self.attend,
-            )
+            kept: dict[str, Any] = {}
+            if cache is not None:
+                kept = {"use_cache": True, "cache_length": start, "key_sizes": self._key_sizes(stop - start)}
+            planned = plan_attention(given, self.language.facts, dtype=self.language.dtype, attend=self.attend, **kept)
             mask, positions = planned.attention_mask, planned.position_ids
-        self.seen = self.language.run(self.inputs(start, stop), mask, positions, self.cache, want)
+        elif cache is None:
+            cache = self.language.passing  # one that keeps nothing: without any, the library looks for packed rows
+        self.seen = self.language.run(self.inputs(start, stop), mask, positions, cache, want)
         self._note(kind, stop - start, begin)
 
     def inputs(self, start: int, stop: int) -> dict[str, torch.Tensor]:
@@ -296,11 +290,12 @@ class DecodeState:
 
     def _note(self, kind: str, columns: int, begin: float) -> None:
         self.passes.append(Pass(kind, self.rows, columns, self.length, time.perf_counter() - begin))
-        self.length += columns
+        if self.cache is not None:
+            self.length += columns
 
     def _match_windows(self, by_column: bool) -> None:
         """A window over positions is one over columns only where both run together; else the mask must do it all."""
-        if self.language.facts.windowed:
+        if self.language.facts.windowed and self.cache is not None:
             caches.hand_out(self.cache, whole=not by_column)
 
     def _join(self) -> Batch:
@@ -314,9 +309,9 @@ class DecodeState:
         """What was made from the given columns is not theirs any more."""
         self._masks = self._positions = self._layout = self._whole = None
 
-    def _given_layout(self) -> Layout:
+    def _given_layout(self) -> ColumnFacts:
         if self._layout is None:
-            self._layout = Layout(self._given)
+            self._layout = ColumnFacts(self._given)
         return self._layout
 
     def _speaks_again(self, live: torch.Tensor | None) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from vertebra.decode.state.column_facts import Layout
+from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.sequence.masks import SLIDING, AttentionFacts
 
 
@@ -22,7 +22,7 @@ class StepMasks:
     """Masks for the columns that follow a batch."""
 
     def __init__(
-        self, layout: Layout, facts: AttentionFacts, *, dtype: torch.dtype, static_length: int | None = None
+        self, layout: ColumnFacts, facts: AttentionFacts, *, dtype: torch.dtype, static_length: int | None = None
     ) -> None:
         self._layout, self._facts, self._dtype, self._static = layout, facts, dtype, static_length
         self._closed = torch.finfo(dtype).min
@@ -96,10 +96,3 @@ class StepMasks:
             known_positions = self._layout.tensor(self._layout.position)
             following = self._layout.tensor(self._layout.next_position) + ahead
             self._position_room = torch.cat([known_positions, following], 1)
-
-    @property
-    def form(self) -> str:
-        """How the masks are told, for whoever looks on."""
-        if self._native:
-            return "none needed"
-        return "2-D" if self._facts.flash or self._facts.kernel == "flex_attention" else "4-D, views of one buffer"

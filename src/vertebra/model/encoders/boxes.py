@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from vertebra.errors import ConfigError, DataError
-from vertebra.model.encoders.part import Encoder, Fault
+from vertebra.model.encoders.part import ItemEncoder, ItemFault
 from vertebra.sequence.length import listed
 
 HIGHEST = 1000
@@ -28,7 +28,7 @@ NO_BOX = -100
 SIX = ("left", "top", "right", "bottom", "height", "width")
 
 
-class BoxEncoder(Encoder):
+class BoxEncoder(ItemEncoder):
     """What both ways of encoding boxes share: one box is one vector, and -100 is none."""
 
     slots = 1
@@ -63,7 +63,7 @@ class BoxEncoder(Encoder):
             raise DataError(listed(faults))
         return array
 
-    def faults(self, values: torch.Tensor) -> list[Fault]:
+    def faults(self, values: torch.Tensor) -> list[ItemFault]:
         if values.ndim != 2 or values.shape[1] != 4:
             return [
                 (None, f"boxes have the shape {tuple(values.shape)}; expected [boxes, 4]: left, top, right, bottom")

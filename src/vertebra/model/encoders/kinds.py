@@ -7,7 +7,7 @@ from typing import Any
 
 from vertebra.errors import CheckpointError, ConfigError, did_you_mean
 from vertebra.model.encoders.boxes import BoxTables, BoxWaves
-from vertebra.model.encoders.part import Encoder, Part
+from vertebra.model.encoders.part import ItemEncoder, Part
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.encoders.queries import Queries
 from vertebra.model.encoders.vector import VectorEncoder
@@ -15,13 +15,13 @@ from vertebra.model.encoders.vision import FusedTowers, VisionTower
 from vertebra.model.projectors import Projector
 from vertebra.reading import reading
 
-ENCODERS: dict[str, type[Encoder]] = {
+ENCODERS: dict[str, type[ItemEncoder]] = {
     encoder.kind: encoder for encoder in (VisionTower, FusedTowers, PatchEncoder, BoxTables, BoxWaves, VectorEncoder)
 }
 """Encoders by the names that model folders use."""
 
 
-def register_encoder(encoder: type[Encoder]) -> type[Encoder]:
+def register_encoder(encoder: type[ItemEncoder]) -> type[ItemEncoder]:
     """Let model folders name an encoder of your own; usable as a decorator. Its `kind` must be new."""
     if encoder.kind in ENCODERS:
         raise ConfigError(f"an encoder of kind `{encoder.kind}` exists already. Kinds: {', '.join(ENCODERS)}")

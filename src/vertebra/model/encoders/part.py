@@ -1,4 +1,4 @@
-"""`Encoder` and `Part`: what turns the raw items of one segment into embeddings of the model's width.
+"""`ItemEncoder` and `Part`: what turns the raw items of one segment into embeddings of the model's width.
 
     features["image"] [M, 3, H, W] ──► encoder [M, k, width] ──► projector [M, k, D] ──► inject
 
@@ -19,14 +19,14 @@ from torch import nn
 from vertebra.errors import UnknownNameError
 from vertebra.model.projectors import Projector, mark
 
-Fault = tuple[int | None, str]
+ItemFault = tuple[int | None, str]
 """Which item (None: all of them), and what is wrong with it and was expected."""
 
 Place = Literal["slots", "anchored", "added"]
 PLACES: tuple[Place, ...] = ("slots", "anchored", "added")
 
 
-class Encoder(nn.Module, ABC):
+class ItemEncoder(nn.Module, ABC):
     """Raw items of a segment to `slots` vectors of `width` each. Abstract or final."""
 
     kind: ClassVar[str]
@@ -55,7 +55,7 @@ class Encoder(nn.Module, ABC):
         """Items as people have them (image files, lists of numbers) as the array that goes into a batch."""
 
     @abstractmethod
-    def faults(self, values: torch.Tensor) -> list[Fault]:
+    def faults(self, values: torch.Tensor) -> list[ItemFault]:
         """What is wrong with raw items of a batch; empty where all is well."""
 
     @abstractmethod
@@ -75,7 +75,7 @@ def are_features(values: torch.Tensor) -> bool:
 class Part(nn.Module):
     """One segment of a model: encoder, projector, and how its embeddings enter."""
 
-    def __init__(self, encoder: Encoder, projector: Projector, *, place: Place = "slots") -> None:
+    def __init__(self, encoder: ItemEncoder, projector: Projector, *, place: Place = "slots") -> None:
         super().__init__()
         if place not in PLACES:
             raise UnknownNameError("place", place, PLACES)
@@ -104,7 +104,7 @@ class Part(nn.Module):
         """Whether the projector is still as it was drawn, so that nothing has aligned it yet."""
         return self.drawn is not None and self.drawn == mark(self.projector)
 
-    def faults(self, values: torch.Tensor) -> list[Fault]:
+    def faults(self, values: torch.Tensor) -> list[ItemFault]:
         """What is wrong with items of a batch: raw ones, or features that the encoder made earlier."""
         if not are_features(values):
             return self.encoder.faults(values)

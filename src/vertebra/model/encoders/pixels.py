@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from vertebra.model.encoders.images import Preparation, prepare_images
-from vertebra.model.encoders.part import Encoder, Fault
+from vertebra.model.encoders.part import ItemEncoder, ItemFault
 
 
-class PixelEncoder(Encoder):
+class PixelEncoder(ItemEncoder):
     """What all encoders of square images share: preparing them, checking them, and a sample of them."""
 
     preparation: Preparation
@@ -27,7 +27,7 @@ class PixelEncoder(Encoder):
     def prepare(self, items: Sequence[Any]) -> np.ndarray:
         return prepare_images(items, self.preparation)
 
-    def faults(self, values: torch.Tensor) -> list[Fault]:
+    def faults(self, values: torch.Tensor) -> list[ItemFault]:
         return pixel_faults(values, self.image_size)
 
     def sample(self, count: int, generator: torch.Generator) -> torch.Tensor:
@@ -44,7 +44,7 @@ def scaled(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return values.to(dtype) / 255 if values.dtype == torch.uint8 else values.to(dtype)
 
 
-def pixel_faults(values: torch.Tensor, size: int) -> list[Fault]:
+def pixel_faults(values: torch.Tensor, size: int) -> list[ItemFault]:
     """What is wrong with images of a batch, item by item."""
     if values.ndim != 4 or tuple(values.shape[1:]) != (3, size, size):
         said = f"images have the shape {tuple(values.shape[1:])}, expected (3, {size}, {size}): three channels first"

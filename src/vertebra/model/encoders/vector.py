@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from vertebra.errors import ConfigError, DataError
-from vertebra.model.encoders.part import Encoder, Fault
+from vertebra.model.encoders.part import ItemEncoder, ItemFault
 
 
-class VectorEncoder(Encoder):
+class VectorEncoder(ItemEncoder):
     """Vectors of `width` numbers, handed on as they are: normalise them before, with the statistics of their data."""
 
     kind = "vector"
@@ -39,7 +39,7 @@ class VectorEncoder(Encoder):
         except (TypeError, ValueError) as error:
             raise DataError(f"vectors must be lists of {self.width} numbers each") from error
 
-    def faults(self, values: torch.Tensor) -> list[Fault]:
+    def faults(self, values: torch.Tensor) -> list[ItemFault]:
         if values.ndim != 2 or values.shape[1] != self.width:
             return [(None, f"vectors have the shape {tuple(values.shape)}; expected [vectors, {self.width}]")]
         wrong = ~torch.isfinite(values).all(1)

@@ -23,7 +23,7 @@ from vertebra.data.loaders.collate import Collator
 from vertebra.data.read.rows import digest
 from vertebra.data.samples.samples import Samples, Vectors
 from vertebra.errors import ConfigError
-from vertebra.model.encoders.part import Fault
+from vertebra.model.encoders.part import ItemFault
 from vertebra.model.model import Model
 from vertebra.sequence.tokens import VECTORS
 from vertebra.training.cached.store import Rows, rows_of, weights_of
@@ -119,7 +119,7 @@ class Given(nn.Module):
         super().__init__()
         self.width = width
 
-    def faults(self, values: torch.Tensor) -> list[Fault]:
+    def faults(self, values: torch.Tensor) -> list[ItemFault]:
         return []
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:

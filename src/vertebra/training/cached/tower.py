@@ -21,7 +21,7 @@ import torch
 from vertebra.data.read.rows import digest
 from vertebra.data.samples.samples import Samples
 from vertebra.errors import ConfigError
-from vertebra.model.encoders.part import Encoder
+from vertebra.model.encoders.part import ItemEncoder
 from vertebra.training.cached.store import Rows, rows_of, weights_of
 
 AT_ONCE = 32
@@ -76,10 +76,10 @@ def image_key(image: Any) -> str:
     return digest(os.path.abspath(image), found.st_size, found.st_mtime_ns)
 
 
-def _frozen_tower(model: Any) -> Encoder:
+def _frozen_tower(model: Any) -> ItemEncoder:
     if SEGMENT not in model.parts:
         raise ConfigError("cache.tower: this model has no image part; leave it out, or give the model `image` settings")
-    encoder: Encoder = model.parts[SEGMENT].encoder
+    encoder: ItemEncoder = model.parts[SEGMENT].encoder
     if any(parameter.requires_grad for parameter in encoder.parameters()):
         raise ConfigError(
             "cache.tower: the image encoder trains, so that its features change with every step. Choose a stage that "

@@ -23,8 +23,8 @@ from vertebra.model.folder import recorded_parts
 from vertebra.model.projectors import Projector
 from vertebra.training.config import ImageConfig, RunConfig
 from vertebra.training.planning.shapes import shape_of, tower_shape
-from vertebra.tune.choose import choose
 from vertebra.tune.parts import parts_of
+from vertebra.tune.stages import choose
 
 
 class Outline(nn.Module):

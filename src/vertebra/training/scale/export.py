@@ -25,8 +25,8 @@ from vertebra.training.output import write_model
 from vertebra.training.recipes import read_run
 from vertebra.training.scale.shards import SHARDS, changing, consolidate
 from vertebra.training.scale.start import Late, late_of
-from vertebra.tune.choose import choose
 from vertebra.tune.lora import Adapter
+from vertebra.tune.stages import choose
 
 
 def export(run: str | Path, out: str | Path, *, step: int | None = None, overwrite: bool = False) -> Path:

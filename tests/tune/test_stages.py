@@ -12,9 +12,9 @@ from tests.tune.models import backbone, batch_for, row_of_all_kinds, trained, wi
 from vertebra.backbone.tiny import TINY
 from vertebra.errors import ConfigError
 from vertebra.model.model import Model
-from vertebra.tune.choose import STAGES, Stage, TuneConfig, choose
 from vertebra.tune.gradients import check_gradients
 from vertebra.tune.lora import LoraSettings
+from vertebra.tune.stages import STAGES, Stage, TuneConfig, choose
 
 # stage -> what trains; language model: "all", "last" (embedding, last layer, head) or ""
 MEANT = {

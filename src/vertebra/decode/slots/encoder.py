@@ -1,11 +1,11 @@
 """Encoder models with a masked-language head, as parallel decoding needs them: rows in, logits of the masks out.
 
-Anything that has an `encoder` (a `…ForMaskedLM`), its `tokenizer` and the `mask_id` will do. It knows no causal models.
+It knows no causal models.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -14,15 +14,19 @@ from vertebra.sequence.batch import Batch, collate, uncollate
 from vertebra.sequence.tokens import TokenSequence
 
 
-def is_encoder(model: Any) -> bool:
-    """Whether a model fills masks instead of continuing text."""
-    return all(hasattr(model, name) for name in ("encoder", "tokenizer", "mask_id"))
+@runtime_checkable
+class FillsMasks(Protocol):
+    """A model that fills masks instead of continuing text: a `…ForMaskedLM`, its tokenizer, and the id of a mask."""
+
+    encoder: Any
+    tokenizer: Any
+    mask_id: int
 
 
 class EncoderSide:
     """A masked language model and its tokenizer."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: FillsMasks) -> None:
         self._encoder, self.tokenizer, self.mask_id = model.encoder, model.tokenizer, int(model.mask_id)
         self._context = getattr(model, "context", None)
         self._typed = "token_type_ids" in self.tokenizer.model_input_names

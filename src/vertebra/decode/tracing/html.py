@@ -11,10 +11,10 @@ from importlib import resources
 from itertools import groupby
 from string import Template
 
-from vertebra.decode.trace.pictures import MaskPicture
-from vertebra.decode.trace.record import PassRecord
-from vertebra.decode.trace.trace import Candidate, StepTrace, Trace
-from vertebra.decode.trace.words import MEANS, size, span, story, time_of, what_went_in
+from vertebra.decode.tracing.pictures import MaskPicture
+from vertebra.decode.tracing.record import PassRecord
+from vertebra.decode.tracing.trace import Candidate, StepTrace, Trace
+from vertebra.decode.tracing.words import MEANS, size, span, story, time_of, what_went_in
 
 _KINDS = {
     "prefill": "the prompt (prefill)",
@@ -25,9 +25,9 @@ _SIDE = 220
 """Pixels of a mask's longer side, at least."""
 
 
-def page(trace: Trace) -> str:
+def trace_page(trace: Trace) -> str:
     """The page, ready to be written to a file."""
-    template = resources.files("vertebra.decode.trace").joinpath("page.html").read_text(encoding="utf-8")
+    template = resources.files("vertebra.decode.tracing").joinpath("page.html").read_text(encoding="utf-8")
     body = [_head(trace), _prompt(trace), _timeline(trace), *map(_step, trace.steps), _end(trace)]
     # a script element ends at `</`, wherever it stands
     data = json.dumps(trace.to_json(), ensure_ascii=False).replace("</", "<\\/")

@@ -17,7 +17,7 @@ import torch
 from vertebra.decode.start import Start
 from vertebra.decode.state import cache as caches
 from vertebra.decode.state.language import LAST, Language, Seen, Want
-from vertebra.decode.trace.pictures import MaskPicture, pictures
+from vertebra.decode.tracing.pictures import MaskPicture, pictures
 from vertebra.sequence.batch import Batch
 
 

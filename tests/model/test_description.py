@@ -9,7 +9,7 @@ import pytest
 
 from tests.model.models import shared
 from vertebra.cli import main
-from vertebra.model.describe import counted, describe, holds_parts
+from vertebra.model.description import counted, describe, holds_parts
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vertebra.decode.trace.trace import PassRecord, StepTrace
+from vertebra.decode.tracing.trace import PassRecord, StepTrace
 
 MEANS = {
     "encode": "Images and boxes become vectors: once, before anything else.",
@@ -21,6 +21,13 @@ MEANS = {
     "top_k": "Only the k best tokens stay possible.",
     "top_p": "Only the best tokens that together hold the probability p stay possible.",
     "min_p": "What is far less likely than the best token is ruled out.",
+    "typical_p": "Only tokens about as surprising as is to be expected stay possible.",
+    "top_h": "Only the best tokens that hold a share of the entropy stay possible.",
+    "cutoff": "Improbable tokens are ruled out.",
+    "decay": "Tokens that end the answer become likelier with each step.",
+    "numbers_only": "Scores that are no numbers become numbers.",
+    "renormalize": "Scores become log probabilities.",
+    "processor": "A rule of one's own.",
     "choose": "One token is taken: the best, or one drawn by its probability.",
     "append": "It joins the row, and will be the only column that goes in next: all others are in the cache.",
 }

@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 
+from vertebra.decode.asking import ask
 from vertebra.decode.call import collect
 from vertebra.decode.choose.sampling import Rule
 from vertebra.decode.engine import Run
 from vertebra.decode.result import REASONS, Step
-from vertebra.decode.settings import Settings, settings_of
+from vertebra.decode.settings import Settings, question_of, settings_of
 from vertebra.decode.start import Start, eval_mode, start
-from vertebra.decode.trace.record import Event, PassRecord, Recorder
+from vertebra.decode.tracing.record import Event, PassRecord, Recorder
 from vertebra.errors import GenerationError
 from vertebra.model.model import model_of
 from vertebra.sequence.roles import Role
@@ -89,15 +90,16 @@ class Trace:
         return asdict(self)
 
 
-def trace(model: Any, prompt: Any, settings: Settings | None = None, *, row: int = 0, **options: Any) -> Trace:
-    """Decode with our engine and tell what happened, of one row. Takes what `generate` takes."""
+def trace(model: Any, prompt: Any = None, settings: Settings | None = None, *, row: int = 0, **options: Any) -> Trace:
+    """Decode with our engine and report what happened, of one row. Takes what `generate` takes."""
+    question, options = question_of(options)
     wanted = settings_of(settings, **options)
     if wanted.hf or wanted.compile:
         what = ", ".join(wanted.hf) or "compile"
         raise GenerationError(f"{what}: a trace shows our own engine, uncompiled; leave it out")
-    model = model_of(model)
-    with eval_mode(model):
-        begun = start(model, prompt, wanted)
+    asked = ask(model_of(model), prompt, question)
+    with eval_mode(asked.model):
+        begun = start(asked.model, asked.prompt, wanted)
         if not 0 <= row < begun.batch.rows:
             raise GenerationError(f"row {row} of a batch of {begun.batch.rows} rows")
         recorder = Recorder(row)
@@ -209,9 +211,8 @@ class _Traced(Run):
 
 
 def _rule_name(rule: Callable[..., Any]) -> str:
-    """`top_k` of the closure that `top_k(5)` made; the settings' own ones have no better name than what they do."""
-    name = rule.__qualname__.partition(".<locals>")[0]
-    return {"warps": "temperature", "rules_of": "rule", "_foreign": "processor"}.get(name, name)
+    """`top_k` of the closure that `top_k(5)` made."""
+    return rule.__qualname__.partition(".<locals>")[0]
 
 
 def _possible(scores: torch.Tensor, row: int) -> int:
@@ -259,10 +260,5 @@ def _facts(begun: Start) -> dict[str, str]:
 
 def _settings(settings: Settings) -> str:
     """What differs from the defaults."""
-    plain = Settings()
-    told = []
-    for name in vars(settings):
-        value = getattr(settings, name)
-        if value is not getattr(plain, name) and value != getattr(plain, name):
-            told.append(f"{name}={value!r:.60}")
-    return ", ".join(told) or "defaults: greedy, to an end id or 256 tokens"
+    told = ", ".join(f"{name}={getattr(settings, name)!r:.60}" for name in settings.differing)
+    return told or "defaults: greedy, to an end id or 256 tokens"

@@ -8,9 +8,9 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from vertebra.decode.trace.pictures import MaskPicture
-from vertebra.decode.trace.trace import StepTrace, Trace
-from vertebra.decode.trace.words import MEANS, size, span, story, time_of, what_went_in
+from vertebra.decode.tracing.pictures import MaskPicture
+from vertebra.decode.tracing.trace import StepTrace, Trace
+from vertebra.decode.tracing.words import MEANS, size, span, story, time_of, what_went_in
 
 _SHADES = " ░░▒▒▓▓███"
 _WIDEST = 48

@@ -15,7 +15,7 @@ from vertebra.sequence.length import listed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Filled:
+class FilledSlots:
     """All slots of all rows, filled. n: the slots of the row that has most."""
 
     tokens: list[list[int]]
@@ -40,6 +40,9 @@ class Filled:
     def text(self) -> list[str]:
         """The slots of each row as text."""
         return [self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in self.tokens]
+
+    def __str__(self) -> str:
+        return "\n".join(self.text)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,0 +1,228 @@
+"""What a person gives as a prompt, made ready to be decoded.
+
+    "Where is the cup?"      a text: one question in the model's prompt format, or continued as it stands (`raw`)
+    [{"role": …}, …]         a conversation
+    TokenSequence            rendered before
+    a list of these          one row each
+    Batch, DecodeState       taken as they are
+    inputs_embeds=           [B, L, D] embeddings made elsewhere, with their `attention_mask`
+
+What a person types is text and never becomes a control token. The model renders; nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vertebra.decode.settings import Question
+from vertebra.errors import ConfigError, DataError, GenerationError
+from vertebra.model.fresh import given_part
+from vertebra.model.inputs import whole_batch
+from vertebra.model.model import Model
+from vertebra.prompt.tokenizer import tokenizer_of
+from vertebra.reading import json_of
+from vertebra.sequence.batch import Batch
+from vertebra.sequence.roles import Role
+from vertebra.sequence.tokens import TokenSequence
+
+GIVEN = "inputs_embeds"
+"""The segment of embeddings that were made elsewhere."""
+_SEGMENTS = {"images": "image", "page": "boxes"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Asked:
+    """A prompt that a model can take."""
+
+    model: Model
+    prompt: Any
+    """A batch, sequences, or a state."""
+    asker: Asker | None = None
+    """Who rendered it, where something was."""
+    turns: Sequence[Any] = ()
+    """Its conversations; None for a row that came as a sequence."""
+    opened: Sequence[TokenSequence] = ()
+    """The same, rendered."""
+
+    def answer(self, row: int, answer: Any) -> Any:
+        """An answer after one of its rows: a text as training would cut it, where the row was rendered here."""
+        if self.asker is None or self.turns[row] is None or not isinstance(answer, str):
+            return answer
+        return self.asker.answer(self.turns[row], self.opened[row], answer)
+
+
+def ask(model: Model, prompt: Any, question: Question | None = None) -> Asked:
+    """Whatever a prompt is given as."""
+    question = question or Question()
+    if question.inputs_embeds is not None or question.attention_mask is not None:
+        return _embeddings(model, prompt, question)
+    if prompt is None:
+        raise GenerationError("there is no prompt; give a text, a conversation, a TokenSequence, or inputs_embeds=…")
+    rows = _rows(prompt, question)
+    if rows is None:
+        if question.given:
+            raise GenerationError(
+                f"{', '.join(question.given)}: the prompt is a {type(prompt).__name__}, which holds all of it already"
+            )
+        return Asked(model=model, prompt=prompt)
+    if len(rows) > 1 and (question.images or question.page is not None):
+        raise GenerationError(
+            f"images and page belong to one prompt, and there are {len(rows)}: collate them (`model.collate`)"
+        )
+    asker = Asker(model, question)
+    turns = [None if isinstance(row, TokenSequence) else asker.turns(row) for row in rows]
+    opened = [row if turn is None else asker.open(turn) for row, turn in zip(rows, turns, strict=True)]
+    return Asked(model=model, prompt=asker.batch(opened), asker=asker, turns=turns, opened=opened)
+
+
+def _rows(prompt: Any, question: Question) -> list[Any] | None:
+    """The prompts of a call, where one of them is to be rendered or has items; None: taken as it is."""
+    if isinstance(prompt, str) or _is_conversation(prompt):
+        return [prompt]
+    if isinstance(prompt, TokenSequence):
+        return [prompt] if question.images or question.page is not None else None
+    if isinstance(prompt, Sequence) and any(isinstance(one, str) or _is_conversation(one) for one in prompt):
+        return list(prompt)
+    return None
+
+
+def _is_conversation(given: Any) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, str) and any(isinstance(one, Mapping) for one in given)
+
+
+class Asker:
+    """Turns what a person types into sequences for one model."""
+
+    def __init__(self, model: Model, question: Question | None = None) -> None:
+        self.model, self.question = model, question or Question()
+        given = self.question
+        if given.raw:
+            wrong = [name for name in given.given if name in ("system", "images", "page", "action")]
+            if wrong:
+                raise ConfigError(
+                    f"`raw` continues a text without a prompt format, which {', '.join(wrong)} would need"
+                )
+        self._items = {"images": list(given.images), "page": None if given.page is None else page_lines(given.page)}
+        for name, segment in _SEGMENTS.items():
+            if self._items[name] and segment not in model.sizes:
+                has = model.sizes
+                known = f"its parts are {', '.join(sorted(has))}" if has else "it is a language model alone"
+                raise ConfigError(f"`{model.identifier}` has no part `{segment}`; {known}")
+
+    def turns(self, prompt: Any) -> list[Any]:
+        """A text or a conversation as turns, the images and the page that came beside it in their places."""
+        turns: list[Any] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        parts: list[dict[str, Any]] = []
+        if not _has(turns, "image"):
+            parts += [{"type": "image"} for _ in self._items["images"] or ()]
+        if self._items["page"] is not None and not _has(turns, "page"):
+            parts.append({"type": "page", "lines": self._items["page"]})
+        for at, turn in enumerate(turns):
+            if parts and isinstance(turn, Mapping) and turn.get("role") in ("user", "human"):
+                said = turn.get("content")
+                said = [{"type": "text", "text": said}] if isinstance(said, str) else said or []
+                turns[at], parts = {**turn, "content": [*parts, *said]}, []
+        system = self.question.system
+        return turns if system is None else [{"role": "system", "content": system}, *turns]
+
+    def open(self, turns: Sequence[Any]) -> TokenSequence:
+        """The conversation, ready for what comes next."""
+        if self.question.raw:
+            return self._as_it_stands("".join(turn["content"] for turn in turns))
+        if self.question.action:
+            return self.model.render([*turns, _turn([{"type": "action", "ids": []}])], open_turn=True)
+        return self.model.render(turns)
+
+    def answer(self, turns: Sequence[Any], opened: TokenSequence, answer: str) -> Any:
+        """The ids of an answer as training would cut them, where the prompt's stay what they are; else the text."""
+        if self.question.raw or not answer.strip():
+            return answer
+        whole = self.model.render([*turns, _turn(answer)], open_turn=True)
+        if whole.ids[: len(opened)].tolist() == opened.ids.tolist() and len(whole) > len(opened):
+            return whole.ids[len(opened) :].tolist()
+        return answer
+
+    def batch(self, sequences: Sequence[TokenSequence]) -> Batch:
+        """Rows to be decoded, with the images and the page of the first."""
+        items: dict[str, Any] = {}
+        if self._items["images"]:
+            items["image"] = self._items["images"]
+        if self._items["page"] is not None:
+            items["boxes"] = [line["box"] for line in self._items["page"]]
+        features = [self.model.prepare(items)] if items else None
+        return self.model.collate(sequences, features, side="left")
+
+    def _as_it_stands(self, text: str) -> TokenSequence:
+        encoder = tokenizer_of(self.model.tokenizer)
+        (encoded,) = encoder.encode([text], [[(0, len(text))]])
+        return TokenSequence.of([*encoder.facts().prefix, *encoded.ids.tolist()], role=Role.USER)
+
+
+def _turn(content: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": content}
+
+
+def _has(turns: Sequence[Any], kind: str) -> bool:
+    said = [turn.get("content") for turn in turns if isinstance(turn, Mapping)]
+    parts = [part for content in said if isinstance(content, list | tuple) for part in content]
+    return any(isinstance(part, Mapping) and part.get("type") == kind for part in parts)
+
+
+def page_lines(given: Any) -> list[dict[str, Any]]:
+    """The lines of a page, each with a text and a box, as they are or from a JSON file."""
+    lines, what = given, "`page`"
+    if isinstance(given, str | Path):
+        what = f"`{given}`"
+        try:
+            lines = json_of(Path(given).read_bytes())
+        except OSError as error:
+            raise DataError(f"{what} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise DataError(f"{what} is no JSON: {error}") from error
+    if isinstance(lines, dict):
+        lines = lines.get("lines")
+    needed = {"text", "box"}
+    if not isinstance(lines, list) or not all(isinstance(line, dict) and needed <= set(line) for line in lines):
+        raise DataError(f'{what} must hold a list of lines, each {{"text": …, "box": [left, top, right, bottom]}}')
+    return lines
+
+
+def _embeddings(model: Model, prompt: Any, question: Question) -> Asked:
+    """Embeddings as the slots of a segment, and the model with a part that hands them on: from here on like any others."""
+    embeds, mask = question.inputs_embeds, question.attention_mask
+    if embeds is None or prompt is not None or set(question.given) - {GIVEN, "attention_mask"}:
+        raise GenerationError(
+            "`inputs_embeds` [B, L, D], with an `attention_mask` [B, L] or without, are a prompt of their own; leave "
+            "everything else about the prompt out"
+        )
+    width = model.backbone.embedding_width
+    if embeds.ndim != 3 or embeds.shape[-1] != width or not embeds.is_floating_point():
+        raise GenerationError(
+            f"inputs_embeds are {embeds.dtype} of shape {tuple(embeds.shape)}; expected numbers of shape [rows, "
+            f"positions, {width}], the width of `{model.identifier}`'s embedding matrix"
+        )
+    mask = torch.ones(embeds.shape[:2], dtype=torch.long) if mask is None else mask.detach().long()
+    mask, embeds = mask.to(model.device), embeds.detach().to(model.device)
+    real = mask.bool()
+    if mask.shape != embeds.shape[:2] or not bool(real.any(1).all()):
+        raise GenerationError(
+            f"the attention_mask has the shape {tuple(mask.shape)}; expected {tuple(embeds.shape[:2])}, with something "
+            "real in every row"
+        )
+    index = torch.where(real, real.long().cumsum(1) - 1, -1)
+    made = whole_batch(
+        {
+            "input_ids": torch.full_like(mask, model.backbone.pad_token_id),
+            "attention_mask": real.long(),
+            "slot": torch.stack([torch.where(real, 0, -1), index], -1),
+            "segments": (GIVEN,),
+            "features": {GIVEN: {"values": embeds[real], "rows": real.nonzero()[:, 0]}},
+        }
+    )
+    parts: dict[str, Any] = {**model.parts, GIVEN: given_part(width)}
+    return Asked(model=Model(model.backbone, parts), prompt=made)
