@@ -53,13 +53,15 @@ def test_every_recipe_in_small(path: Path, tmp_path: Path, monkeypatch: pytest.M
     assert (made / "report.html").is_file()
     assert (made / "loss.png").is_file()
     assert [row["step"] for row in read_metrics(made / "metrics.jsonl") if "loss" in row] == [1, 2, 3, 4]
-    name = "adapter" if "lora" in path.stem else "model"
+    name = "adapter" if read_recipe(path).tune.stage == "lora" else "model"
     card = (made / name / "README.md").read_text()
     assert "| steps | 4 |" in card
     assert "| loss (step 4) |" in card
     pictures = {"loss.png", "learning-rate.png", "throughput.png", "gradient-norm.png"}
-    pictures |= {"eval-success.png"} if "squares" in path.stem else set()
-    pictures |= {"eval-accuracy.png", "eval-f1.png"} if path.stem == "pairs" else set()
+    measured = {name for row in read_metrics(made / "metrics.jsonl") for name in row.get("eval", {})} - {"loss", "items"}
+    expected = {"squares": {"success"}, "pairs": {"accuracy", "f1"}, "smollm2": {"accuracy"}, "look": {"accuracy", "count"}}
+    assert expected.get(path.stem.split("-")[0], set()) <= measured
+    pictures |= {f"eval-{name}.png" for name in measured}
     assert {picture.name for picture in made.glob("*.png")} == pictures
     page = (made / "report.html").read_text()
     assert page.count('alt="') >= len(pictures)

@@ -81,9 +81,8 @@ class Quiz(Task):
         return train, Quizzes(self, job, held_out, held_out=True) if held_out else None
 
     def measure(self, learner: Any, held_out: HeldOut) -> dict[str, float]:
-        quizzes = held_out.samples
-        if not isinstance(quizzes, Quizzes):  # cached: the same, in another form
-            quizzes = getattr(quizzes, "samples", None)
+        # where lower layers are cached, the same samples stand behind those in the other form
+        quizzes = getattr(held_out.samples, "samples", held_out.samples)
         if not isinstance(quizzes, Quizzes):
             return {}
         return dict(learner(call=partial(self._marks, quizzes=quizzes)))
@@ -122,13 +121,8 @@ class Quizzes(Samples):
         self.quiz, self.job, self.count, self.held_out = quiz, job, count, held_out
         self.seed = job.seed + held_out
         self.items = [quiz.item(self.seed, number, held_out=held_out) for number in range(count)]
-        self._sequences = [self.rendered(self._turns(item)) for item in self.items]
+        self._sequences = [self._fitting(item) for item in self.items]
         self.lengths = np.array([len(sequence) for sequence in self._sequences], np.int64)
-        longest = self.lengths.max(initial=0)
-        if longest > job.size:
-            raise ConfigError(
-                f"kind `{quiz.name}`: its longest sample has {longest} positions, and block is {job.size}"
-            )
 
     def vectors(self, index: int, epoch: int = 0) -> Vectors:
         sequence = self._sequences[index]
@@ -170,10 +164,21 @@ class Quizzes(Samples):
         options = {"anchor": backbone.anchor, "anchored": model.anchored, "open_turn": open_turn}
         return render(turns, builder, model.tokenizer, dict(model.sizes), **options)
 
-    def _turns(self, item: Item) -> list[dict[str, Any]]:
+    def _fitting(self, item: Item) -> TokenSequence:
+        """An item with as many of its questions as a row has room for."""
+        for count in range(len(item.questions), 0, -1):
+            sequence = self.rendered(self._turns(item.questions[:count], pictured=item.picture is not None))
+            if len(sequence) <= self.job.size:
+                return sequence
+        raise ConfigError(
+            f"kind `{self.quiz.name}`: one question and its answer take {len(sequence)} positions, and block is "
+            f"{self.job.size}; give data.block={len(sequence)} or more"
+        )
+
+    def _turns(self, questions: Sequence[Question], *, pictured: bool) -> list[dict[str, Any]]:
         turns: list[dict[str, Any]] = []
-        for question in item.questions:
-            content = self._content(question, first=item.picture is not None and not turns)
+        for question in questions:
+            content = self._content(question, first=pictured and not turns)
             turns += [{"role": "user", "content": content}, {"role": "assistant", "content": question.answer}]
         return turns
 

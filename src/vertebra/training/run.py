@@ -229,7 +229,10 @@ def tiny_config(config: RunConfig, folder: Path | None = None) -> RunConfig:
     if model.start is None and config.model.start is not None and model.image is None:
         model = replace(model, image=ImageConfig())
     if model.image is not None and model.image.encoder == "vision":
-        model = replace(model, image=ImageConfig())
+        from vertebra.model.encoders.vision.tiny import tiny_vision_checkpoint
+
+        tower, pool = str(tiny_vision_checkpoint("tiny-dinov2")), min(model.image.pool, 2)
+        model = replace(model, image=ImageConfig(encoder="vision", name=tower, pool=pool))
     data = config.data
     small: dict[str, Any] = {"block": min(data.block or 128, 128), "count": min(data.count, 32)}
     if config.task.packs(data) and data.too_long == "error":
