@@ -242,6 +242,11 @@ class TestDamaged:
         for read in (Model.load, describe):
             with pytest.raises(CheckpointError, match=r"projector"):
                 read(broken)
+        for name in ("backbone", "parts", "record"):
+            file.write_text(whole)
+            change(file, lambda data, name=name: data.update({name: [1, "a"]}))
+            with pytest.raises(CheckpointError, match=rf"`{name}` of .* holds a list"):
+                Model.load(broken)
         file.write_text(whole[: len(whole) // 2])
         with pytest.raises(CheckpointError, match=r"not valid JSON"):
             Model.load(broken)

@@ -51,7 +51,7 @@ class Source:
         """What `vertebra.json` says, or nothing for a checkpoint that was not written by us."""
         path = self.folder / RECORD
         record = read_json(path) if path.is_file() else {}
-        for name in ("backbone", "parts"):
+        for name in ("backbone", "parts", "record"):
             as_object(record.get(name) or {}, f"`{name}` of `{path}`")
         return record
 
