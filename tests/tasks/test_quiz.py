@@ -1,0 +1,170 @@
+"""Drawn questions: their answers follow from what is drawn, held-out ones hold what training never shows."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vertebra.backbone.registry import load_backbone
+from vertebra.config import build
+from vertebra.data.model_facts import ModelFacts
+from vertebra.decode.call import generate
+from vertebra.errors import ConfigError
+from vertebra.model.encoders.patches import PatchEncoder
+from vertebra.model.fresh import new_part
+from vertebra.model.model import Model
+from vertebra.tasks import quiz
+from vertebra.tasks.config import DataConfig
+from vertebra.tasks.look import COLORS, NUMBERS, SIZE, UNSEEN, Look, Scene
+from vertebra.tasks.orders import Orders, is_unseen
+from vertebra.tasks.quiz import Item, Question, Quizzes
+from vertebra.tasks.task import HeldOut, Job
+
+MANY = 400
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    backbone = load_backbone("tiny-smollm2", dtype="float32", inference_mode=True, weights=True)
+    torch.manual_seed(0)
+    return Model(backbone, {"image": new_part(backbone, PatchEncoder(8, image_size=SIZE, patch_size=28))}).eval()
+
+
+def job(model: Any, kind: str, **data: Any) -> Job:
+    return Job(data=build(DataConfig, {"kind": kind, "block": 256, **data}), model=ModelFacts.of(model))
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_an_orders_answer_is_what_it_orders(held_out: bool):
+    unseen = 0
+    for number in range(MANY):
+        (question,) = Orders().item(7, number, held_out=held_out).questions
+        answer = json.loads(question.answer)
+        assert list(answer) == ["item", "color", "count"]
+        text = question.text.lower()
+        assert answer["color"] in text
+        assert answer["item"].rstrip("f") in text or answer["item"][:-1] in text
+        word = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"][
+            answer["count"] - 1
+        ]
+        assert word in text or str(answer["count"]) in text
+        unseen += is_unseen(answer["item"], answer["color"])
+    assert (unseen > 0) == held_out
+
+
+def _answer(scene: Scene, text: str) -> str:
+    """By reading the question as a person would."""
+    words = text.rstrip("?").split()
+    things = scene.things
+    if text.startswith("What color"):
+        (found,) = [thing.color for thing in things if thing.shape == words[-1]]
+        return found
+    if text.startswith("What shape"):
+        (found,) = [thing.shape for thing in things if thing.color == words[-2]]
+        return found
+    if text.startswith("How many"):
+        return NUMBERS[sum(words[-1] in ("there", thing.color) for thing in things)]
+    (a,) = [thing for thing in things if (thing.color, thing.shape) == (words[2], words[3])]
+    (b,) = [thing for thing in things if (thing.color, thing.shape) == (words[-2], words[-1])]
+    return "yes" if (a.x < b.x if "left" in text else a.y < b.y) else "no"
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_pictures_answers_are_what_it_shows(held_out: bool):
+    look, sorts, kinds = Look(), Counter(), Counter()
+    for number in range(MANY):
+        item = look.item(3, number, held_out=held_out)
+        scene = Scene.drawn(np.random.default_rng([3, number]), unseen=held_out and number % 2 == 1)
+        assert item.picture == scene.picture()
+        assert 1 <= len(item.questions) <= look.most
+        assert len({question.text for question in item.questions}) == len(item.questions)
+        for question in item.questions:
+            assert question.answer == _answer(scene, question.text), question.text
+            sorts[question.sort] += 1
+            kinds[question.sort, question.answer] += 1
+        unseen = [thing for thing in scene.things if thing.kind in UNSEEN]
+        assert len(unseen) == (held_out and number % 2)
+        pixels = np.asarray(Image.open(io.BytesIO(item.picture or b"")))
+        assert pixels.shape == (SIZE, SIZE, 3)
+        for thing in scene.things:  # in the middle every shape is filled
+            assert np.abs(pixels[thing.y, thing.x].astype(int) - COLORS[thing.color]).max() <= 2
+    assert min(sorts.values()) > 0.1 * sum(sorts.values())
+    for sort in sorts:  # no answer is so frequent that it need not be looked for
+        counts = [count for (own, _), count in kinds.items() if own == sort]
+        assert max(counts) < (0.6 if sort in ("relation", "count") else 0.45) * sum(counts)
+
+
+def test_items_are_the_same_in_every_process():
+    first, again = (Look().item(0, 5, held_out=False) for _ in range(2))
+    assert first == again
+    assert first != Look().item(0, 6, held_out=False)
+
+
+def test_training_rows_hold_as_many_questions_as_fit(model):
+    wide, narrow = (Quizzes(Look(), job(model, "look", block=block), 20) for block in (256, 80))
+    assert wide.lengths.max() > 80 >= narrow.lengths.max()
+    sequence = wide.sequence(0)
+    text = model.tokenizer.decode(sequence.ids[sequence.weight > 0].tolist())
+    for question in wide.items[0].questions:
+        assert question.answer in text
+    assert (sequence.slot[:, 0] >= 0).sum() == model.sizes["image"]
+    with pytest.raises(ConfigError, match="one question and its answer take .* give data.block="):
+        Quizzes(Look(), job(model, "look", block=16), 2)
+
+
+def test_a_held_out_question_begins_as_training_did(model):
+    """A prompt is the beginning of the sample whose first question it is."""
+    quizzes = Quizzes(Look(), job(model, "look"), 4)
+    for number, item in enumerate(quizzes.items):
+        prompt, sample = quizzes.asking(number, item.questions[0]), quizzes.sequence(number)
+        assert prompt.ids.tolist() == sample.ids[: len(prompt)].tolist()
+        assert np.flatnonzero(sample.weight > 0)[0] == len(prompt)
+
+
+def test_shuffled_pictures_are_another_items(model):
+    plain, shuffled = (Quizzes(Look(), job(model, "look", shuffled_images=given), 5) for given in (False, True))
+    assert [shuffled.picture(n) for n in range(5)] == [plain.picture((n + 1) % 5) for n in range(5)]
+    assert plain.fingerprint() != shuffled.fingerprint()
+
+
+def test_marks_are_counted_by_sort(model, monkeypatch):
+    """The first of two is answered right, a color; the count is not."""
+    item = Item(
+        questions=(Question(text="a?", answer="red", sort="color"), Question(text="b?", answer="two", sort="count"))
+    )
+    monkeypatch.setattr(Look, "item", lambda *_, **__: item)
+    monkeypatch.setattr(quiz, "answers_to", lambda model, asked, *_: ["red" for _ in asked])
+    look = Look()
+    held_out = look.drawn(job(model, "look", count=10, held_out=0.4, options={"asked": 6}))[1]
+    found = look.measure(lambda call: call(model), HeldOut(samples=held_out, batches=lambda: ()))
+    assert found == {"accuracy": 4 / 6, "color": 1.0, "count": 0.0}
+    assert list(found) == ["accuracy", "color", "count"]
+
+
+def test_answers_are_those_of_each_question_alone(model):
+    """Batches of ragged prompts with pictures, against one prompt at a time."""
+    quizzes = Quizzes(Look(), job(model, "look"), 12)
+    asked = list(quizzes.alone())[:40]
+    assert len(asked) > quiz.AT_ONCE
+    assert [number for number, _ in asked][:12] == list(range(12))
+    features = quizzes.quiz.features(quizzes.job)
+    assert features is not None
+    plain = []
+    for number, question in asked:
+        batch = model.collate([quizzes.asking(number, question)], [dict(features(quizzes.extra(number)))])
+        plain.append(generate(model, batch, max_new_tokens=4).text[0].strip())
+    assert list(quiz.answers_to(model, asked, quizzes, 4)) == plain
+
+
+def test_what_the_report_shows(model):
+    rows = Look().shown(model, job(model, "look"), ["What is it?"], 4)
+    assert len(rows) == quiz.SHOWN + 1
+    assert all("image" in row and (" – wrong: " in row["answer"] or " – right" in row["answer"]) for row in rows[:-1])
+    assert rows[-1]["prompt"] == "What is it?"
