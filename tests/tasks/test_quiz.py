@@ -28,6 +28,7 @@ from vertebra.tasks.quiz import Item, Question, Quizzes
 from vertebra.tasks.task import HeldOut, Job
 
 MANY = 400
+WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +52,7 @@ def test_an_orders_answer_is_what_it_orders(held_out: bool):
         text = question.text.lower()
         assert answer["color"] in text
         assert answer["item"].rstrip("f") in text or answer["item"][:-1] in text
-        word = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"][
-            answer["count"] - 1
-        ]
+        word = WORDS[answer["count"] - 1]
         assert word in text or str(answer["count"]) in text
         unseen += is_unseen(answer["item"], answer["color"])
     assert (unseen > 0) == held_out
@@ -63,6 +62,13 @@ def _answer(scene: Scene, text: str) -> str:
     """By reading the question as a person would."""
     words = text.rstrip("?").split()
     things = scene.things
+    if text == "What is where?":
+        rows, columns = ("top ", "", "bottom "), ("left", "", "right")
+        places = [
+            (thing, (rows[3 * thing.y // SIZE] + columns[3 * thing.x // SIZE]).strip() or "middle") for thing in things
+        ]
+        places.sort(key=lambda found: (3 * found[0].y // SIZE, 3 * found[0].x // SIZE))
+        return ", ".join(f"{place} {thing.color} {thing.shape}" for thing, place in places)
     if text.startswith("What color"):
         (found,) = [thing.color for thing in things if thing.shape == words[-1]]
         return found
@@ -83,18 +89,20 @@ def test_a_pictures_answers_are_what_it_shows(held_out: bool):
         item = look.item(3, number, held_out=held_out)
         scene = Scene.drawn(np.random.default_rng([3, number]), unseen=held_out and number % 2 == 1)
         assert item.picture == scene.picture()
-        assert 1 <= len(item.questions) <= look.most
+        assert 1 <= len(item.questions) <= look.most + 1
         assert len({question.text for question in item.questions}) == len(item.questions)
         for question in item.questions:
             assert question.answer == _answer(scene, question.text), question.text
-            sorts[question.sort] += 1
+            sorts[question.sort] += question.sort != "all"
             kinds[question.sort, question.answer] += 1
+        assert ("all" in {question.sort for question in item.questions}) != held_out
         unseen = [thing for thing in scene.things if thing.kind in UNSEEN]
         assert len(unseen) == (held_out and number % 2)
         pixels = np.asarray(Image.open(io.BytesIO(item.picture or b"")))
         assert pixels.shape == (SIZE, SIZE, 3)
         for thing in scene.things:  # in the middle every shape is filled
             assert np.abs(pixels[thing.y, thing.x].astype(int) - COLORS[thing.color]).max() <= 2
+    del sorts["all"]
     assert min(sorts.values()) > 0.1 * sum(sorts.values())
     for sort in sorts:  # no answer is so frequent that it need not be looked for
         counts = [count for (own, _), count in kinds.items() if own == sort]
@@ -115,7 +123,7 @@ def test_training_rows_hold_as_many_questions_as_fit(model):
     for question in wide.items[0].questions:
         assert question.answer in text
     assert (sequence.slot[:, 0] >= 0).sum() == model.sizes["image"]
-    with pytest.raises(ConfigError, match="one question and its answer take .* give data.block="):
+    with pytest.raises(ConfigError, match=r"one question and its answer take .* give data.block="):
         Quizzes(Look(), job(model, "look", block=16), 2)
 
 

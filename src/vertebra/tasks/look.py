@@ -3,9 +3,12 @@
     ▣▣…▣ What color is the circle?          red            color, shape     of one that is the only one of its kind
          How many are blue?                 two            count
          Is the red circle left of …?       no             relation
+         What is where?                     top left red circle, middle blue cross
 
-Pictures are drawn by Pillow. Four pairs of color and shape are in no training picture; in every other held-out picture
-one of them is. With `shuffled_images` each is asked about another one's picture: what is right then, is guessed.
+The last question opens every training row and is no held-out one: its answer names everything, so that a row teaches
+far more than a few words could. Pictures are drawn by Pillow. Four pairs of color and shape are in no training picture;
+in every other held-out picture one of them is. With `shuffled_images` each is asked about another one's picture: what is
+right then, is guessed.
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ COLORS = {
 SHAPES = ("circle", "square", "triangle", "cross")
 UNSEEN = frozenset({("red", "triangle"), ("blue", "circle"), ("yellow", "cross"), ("purple", "square")})
 NUMBERS = ("zero", "one", "two", "three", "four")
+PLACES = (
+    "top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right",
+)  # fmt: skip
 SIZE, ACROSS = 112, 3  # of a picture in pixels, and how many places it has side by side
 
 
@@ -39,12 +45,13 @@ class Look(Quiz):
     sorts: ClassVar[tuple[str, ...]] = ("color", "shape", "count", "relation")
     longest: ClassVar[int] = 4
     most: ClassVar[int] = 4
-    """Questions about a picture."""
+    """Questions about a picture, but for the first."""
 
     def item(self, seed: int, number: int, *, held_out: bool) -> Item:
         rng = np.random.default_rng([seed, number])
         scene = Scene.drawn(rng, unseen=held_out and number % 2 == 1)
-        return Item(questions=tuple(_chosen(scene, self.most, rng)), picture=scene.picture())
+        first = () if held_out else (scene.about_all(),)
+        return Item(questions=(*first, *_chosen(scene, self.most, rng)), picture=scene.picture())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +99,12 @@ class Scene:
         file = io.BytesIO()
         image.resize((SIZE, SIZE), Image.Resampling.LANCZOS).save(file, "PNG")
         return file.getvalue()
+
+    def about_all(self) -> Question:
+        """What is where, in the order of reading."""
+        things = sorted(self.things, key=lambda thing: (thing.row, thing.column))
+        said = ", ".join(f"{PLACES[thing.row * ACROSS + thing.column]} {thing}" for thing in things)
+        return Question(text="What is where?", answer=said, sort="all")
 
     def about_one(self) -> Iterator[Question]:
         """Color and shape of what is the only one of its shape or color."""
