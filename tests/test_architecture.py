@@ -52,6 +52,13 @@ ROOMS: dict[str, list[set[str]]] = {
         {"call", "parallel"},
         {"tracing"},
     ],
+    "tasks": [
+        {"config"},
+        {"task", "classes"},
+        {"text", "masked", "chat", "pairs", "squares", "table"},
+        {"chain"},
+        {"inspection"},
+    ],
     "model": [
         {"inject", "inputs", "projectors", "selected", "hook"},
         {"encoders"},

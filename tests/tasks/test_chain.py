@@ -226,6 +226,7 @@ def test_each_reading_of_a_mixture_keeps_its_share_apart(tmp_path: Path):
             "data.kind `nothing_here:Kind`: there is no module `nothing_here`",
         ),
         ({"kind": "json:loads", "path": "x"}, "expected a subclass of `vertebra.tasks.task.Task`"),
+        ({"kind": "text", "path": "x", "weight": 2.0}, "weight: of a reading inside of `mix`"),
         ({"kind": "tex", "path": "x"}, "unknown kind of data `tex`. Did you mean `text`"),
     ],
 )
@@ -245,6 +246,7 @@ def test_settings_without_effect_are_refused(settings: dict[str, Any], message: 
         ({"mix": {"a": {"path": "y", "weight": 0}}}, "weight: .* expected above 0|weight is 0"),
         ({"mix": {"a": {"path": "y"}}, "columns": {"text": "body"}}, "columns: of single readings"),
         ({"mix": {"a": {"pth": "y"}}}, "Did you mean `path`"),
+        ({"path": "x", "stop": "all_exhausted"}, "stop: of a mixture"),
     ],
 )
 def test_readings_that_cannot_be(settings: dict[str, Any], message: str):

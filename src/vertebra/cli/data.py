@@ -121,13 +121,14 @@ def _of_recipe(path: str, settings: dict[str, Any], overrides: list[str]) -> Ask
 def _of_path(
     path: str, model: str, settings: dict[str, Any], overrides: list[str], *, tokens: tuple[str, ...], **finding: Any
 ) -> Asked:
-    from vertebra import config as configs
     from vertebra.data.model_facts import ModelFacts
+
+    facts = ModelFacts.find(model, tokens=tokens, **finding)  # a wrong name is no reason to import torch
+    from vertebra import config as configs
     from vertebra.tasks.chain import data_config
     from vertebra.tasks.config import DataConfig
     from vertebra.tasks.task import Job
 
-    facts = ModelFacts.find(model, tokens=tokens, **finding)
     chosen = data_config(path, facts, held_out=0.0, cache=False, **settings)
     tree = configs.apply(DataConfig, configs.plain(chosen), [text.removeprefix("data.") for text in overrides])
     chosen = configs.build(DataConfig, tree, where="what is asked for")

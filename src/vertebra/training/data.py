@@ -22,7 +22,7 @@ def job_of(config: RunConfig, model: Any) -> Job:
 
 def outlined_job(config: RunConfig) -> Job:
     """The same before there is a model: no weights are loaded."""
-    from vertebra.training.planning.outline import outlined_parts
+    from vertebra.training.planning.outline import described_tower, outlined_parts
 
     model = config.model
     if config.task.for_encoder:
@@ -32,7 +32,7 @@ def outlined_job(config: RunConfig) -> Job:
         if model.start is None:
             grow_to(backbone, (*model.tokens, *config.task.tokens(config.data)))
         with parameters_on_meta():
-            parts = outlined_parts(config, backbone.embedding_width)
+            parts = outlined_parts(config, backbone.embedding_width, described_tower)
         facts = ModelFacts.of_backbone(model.start or model.backbone, backbone, parts)
     return Job(data=config.data, model=facts, seed=config.seed)
 
