@@ -18,6 +18,7 @@ from vertebra import config as configs
 from vertebra.cli.data import _asked, first_batch
 from vertebra.data import Reading, batches
 from vertebra.errors import ConfigError, DataError
+from vertebra.model.encoders.vision.tiny import tiny_vision_checkpoint
 from vertebra.sequence.batch import Batch
 from vertebra.tasks.config import DataConfig
 from vertebra.tasks.table import task_of
@@ -70,6 +71,11 @@ KINDS: dict[str, tuple[str, Callable[[Path], dict[str, Any]], dict[str, Any]]] =
     "chat": ("tiny-qwen2.5", lambda f: {"kind": "chat", "path": chats(f), "system": "Be brief.", "block": 128}, {}),
     "grouped": ("tiny-llama2", lambda f: {"kind": "chat", "path": chats(f), "batching": "grouped"}, {}),
     "images": ("tiny-llama2", lambda f: {"kind": "chat", "path": seen(f), "batching": "shuffled"}, {"image": IMAGE}),
+    "tower": (
+        "tiny-llama2",
+        lambda f: {"kind": "chat", "path": seen(f), "batching": "shuffled"},
+        {"image": {"encoder": "vision", "name": str(tiny_vision_checkpoint("tiny-siglip")), "image_size": 56}},
+    ),
     "pairs": ("tiny-bert", lambda f: {"kind": "pairs", "path": pairs(f)}, {}),
     "pairs asked": (
         "tiny-llama2",
