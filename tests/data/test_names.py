@@ -1,8 +1,7 @@
-"""Every name that `vertebra.data` shows resolves, is documented, and is what its home holds."""
+"""Every name that `vertebra.data` shows resolves and is documented."""
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 
@@ -12,10 +11,8 @@ from vertebra import data
 
 
 @pytest.mark.parametrize("name", data.__all__)
-def test_a_name_is_what_its_home_holds(name: str):
-    value = getattr(data, name)
-    assert value is getattr(importlib.import_module(data._HOME[name]), name)
-    assert (value.__doc__ or "").strip()
+def test_a_name_resolves_and_is_documented(name: str):
+    assert (getattr(data, name).__doc__ or "").strip()
 
 
 def test_an_unknown_name_offers_the_nearest():

@@ -252,6 +252,10 @@ def test_settings_without_effect_are_refused(settings: dict[str, Any], message: 
         ({"mix": {"a": {"path": "y", "weight": 0}}}, "weight: .* expected above 0|weight is 0"),
         ({"mix": {"a": {"path": "y"}}, "columns": {"text": "body"}}, "columns: of single readings"),
         ({"mix": {"a": {"pth": "y"}}}, "Did you mean `path`"),
+        (
+            {"mix": {"a": {"path": "y"}, "b": {"path": "z", "format": "text"}}, "stream": True},
+            "give all its readings the same",
+        ),
         ({"path": "x", "stop": "all_exhausted"}, "stop: of a mixture"),
     ],
 )

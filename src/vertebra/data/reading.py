@@ -81,6 +81,10 @@ class Reading:
         single = [name for name in given(self) if name in OF_ONE]
         if self.mix and single:
             raise ConfigError(f"{', '.join(single)}: of single readings; set it inside of each in `mix`")
+        if self.stream and len({str((part.format, part.columns, part.images)) for part in self.mix.values()}) > 1:
+            raise ConfigError(
+                "stream: the rows of a mixture are read as one: give all its readings the same format, columns, images"
+            )
         if not self.mix and self.stop != "each_once":
             raise ConfigError("stop: of a mixture; one reading ends where it ends")
 

@@ -40,6 +40,8 @@ class Job:
     data: DataConfig
     model: ModelFacts
     seed: int = 0
+    tokens: tuple[str, ...] = ()
+    """Those that the vocabulary was grown by for this data."""
 
     @property
     def size(self) -> int:
