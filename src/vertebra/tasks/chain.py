@@ -19,7 +19,7 @@ from vertebra.data.encode.encoders import Encoder
 from vertebra.data.encode.prepare import prepare
 from vertebra.data.loaders.collate import Collator
 from vertebra.data.loaders.loader import Loader
-from vertebra.data.loaders.samplers import InOrder, LengthGrouped, Packed, Sampler, Shuffled
+from vertebra.data.loaders.samplers import InOrder
 from vertebra.data.loaders.stream import BLOCK, StreamLoader
 from vertebra.data.model_facts import ModelFacts
 from vertebra.data.read.combined import split
@@ -51,7 +51,7 @@ class TaskData:
         """Batches of `batch` rows a rank, to train on."""
         task, job = self.task, self.job
         data = job.data
-        sampler = _sampler(task, job, batch)
+        sampler = task.sampler(job, batch)
         options: dict[str, Any] = {"rank": rank, "world": world, "workers": data.workers, "shift": task.shift}
         if self.train is not None:
             return Loader(self.train, sampler, self.collator, **options)
@@ -224,9 +224,3 @@ def _limited(samples: Samples, limit: int | None) -> Samples:
 def _viewed(task: Task, job: Job, table: Table) -> Samples:
     """A block of a stream as training sees it."""
     return task.trained(task.samples(table, job), job)
-
-
-def _sampler(task: Task, job: Job, batch: int) -> Sampler:
-    if job.data.batching == "packed" and task.packs(job.data):
-        return Packed(batch, job.size, seed=job.seed)
-    return (LengthGrouped if job.data.batching == "grouped" else Shuffled)(batch, seed=job.seed)
