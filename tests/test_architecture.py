@@ -55,7 +55,8 @@ ROOMS: dict[str, list[set[str]]] = {
     "tasks": [
         {"config"},
         {"task", "classes"},
-        {"text", "masked", "chat", "pairs", "squares", "table"},
+        {"text", "masked", "chat", "pairs", "squares", "quiz", "table"},
+        {"orders", "look"},
         {"chain"},
         {"inspection"},
     ],
