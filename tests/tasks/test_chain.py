@@ -218,7 +218,10 @@ def test_each_reading_of_a_mixture_keeps_its_share_apart(tmp_path: Path):
     ("settings", "message"),
     [
         ({"kind": "text"}, "kind `text` needs a path, or a mix"),
-        ({"kind": "text", "path": "x", "count": 3}, "count: of kinds `squares`, .* alone; kind `text` has no use for it"),
+        (
+            {"kind": "text", "path": "x", "count": 3},
+            "count: of kinds `squares`, .* alone; kind `text` has no use for it",
+        ),
         (
             {"kind": "masked", "path": "x", "keys": ["a"], "system": "b"},
             "keys: of kind `text` alone.*system: of kind `chat`",
