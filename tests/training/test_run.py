@@ -58,8 +58,16 @@ def test_every_recipe_in_small(path: Path, tmp_path: Path, monkeypatch: pytest.M
     assert "| steps | 4 |" in card
     assert "| loss (step 4) |" in card
     pictures = {"loss.png", "learning-rate.png", "throughput.png", "gradient-norm.png"}
-    measured = {name for row in read_metrics(made / "metrics.jsonl") for name in row.get("eval", {})} - {"loss", "items"}
-    expected = {"squares": {"success"}, "pairs": {"accuracy", "f1"}, "smollm2": {"accuracy"}, "look": {"accuracy", "count"}}
+    measured = {name for row in read_metrics(made / "metrics.jsonl") for name in row.get("eval", {})} - {
+        "loss",
+        "items",
+    }
+    expected = {
+        "squares": {"success"},
+        "pairs": {"accuracy", "f1"},
+        "smollm2": {"accuracy"},
+        "look": {"accuracy", "count"},
+    }
     assert expected.get(path.stem.split("-")[0], set()) <= measured
     pictures |= {f"eval-{name}.png" for name in measured}
     assert {picture.name for picture in made.glob("*.png")} == pictures
