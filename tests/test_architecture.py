@@ -52,6 +52,14 @@ ROOMS: dict[str, list[set[str]]] = {
         {"call", "parallel"},
         {"tracing"},
     ],
+    "tasks": [
+        {"config"},
+        {"task", "classes"},
+        {"text", "masked", "chat", "pairs", "squares", "quiz", "table"},
+        {"orders", "look"},
+        {"chain"},
+        {"inspection"},
+    ],
     "model": [
         {"inject", "inputs", "projectors", "selected", "hook"},
         {"encoders"},

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vertebra.data.read.conversations import alpaca, sharegpt
 from vertebra.errors import PromptError
-from vertebra.prompt.conversation import Content, Message, Reader, Splice, check_order
+from vertebra.prompt.conversation import Content, Message, Reader, Splice, check_order, role_name, turns_of
 from vertebra.sequence.roles import Role
 
 PAGE = {"type": "page", "lines": [{"text": "Total 5", "box": [0, 0, 9, 9]}, {"text": "", "box": [1, 1, 2, 2]}]}
@@ -16,6 +17,29 @@ PAGE = {"type": "page", "lines": [{"text": "Total 5", "box": [0, 0, 9, 9]}, {"te
 
 def read(content, **options) -> Content:
     return Reader(**options).read([{"role": "user", "content": content}])[0].content
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [("user", "user"), ("human", "user"), ("gpt", "assistant"), ("Bot", "assistant"), ("model", "assistant"),
+     ("developer", "system"), (" function ", "tool"), ("observation", "tool")],
+)  # fmt: skip
+def test_one_table_of_who_speaks(name: str, role: str):
+    """What a data set calls a speaker, a prompt calls so too."""
+    assert role_name(name) == role
+    rows = [{"from": "human", "value": "a"}, {"from": name, "value": "b"}, {"from": "gpt", "value": "c"}]
+    assert [turn["role"] for turn in sharegpt({"conversations": rows}, ("conversations",)).messages][1] == role
+
+
+def test_questions_and_answers_in_turn():
+    turns = turns_of(["a", "b"], ["c"], system="s")
+    assert [(turn["role"], turn["content"]) for turn in turns] == [
+        ("system", "s"), ("user", "a"), ("assistant", "c"), ("user", "b"),
+    ]  # fmt: skip
+    assert turns_of(["a"], []) == [{"role": "user", "content": "a"}]
+    assert alpaca({"instruction": "a", "output": "c"}, ("instruction", "output")).messages == tuple(
+        turns_of(["a"], ["c"])
+    )
 
 
 def test_text_and_parts():

@@ -18,6 +18,7 @@ from vertebra import config as configs
 from vertebra.cli.data import _asked, first_batch
 from vertebra.data import Reading, batches
 from vertebra.errors import ConfigError, DataError
+from vertebra.model.encoders.vision.tiny import tiny_vision_checkpoint
 from vertebra.sequence.batch import Batch
 from vertebra.tasks.config import DataConfig
 from vertebra.tasks.table import task_of
@@ -70,6 +71,11 @@ KINDS: dict[str, tuple[str, Callable[[Path], dict[str, Any]], dict[str, Any]]] =
     "chat": ("tiny-qwen2.5", lambda f: {"kind": "chat", "path": chats(f), "system": "Be brief.", "block": 128}, {}),
     "grouped": ("tiny-llama2", lambda f: {"kind": "chat", "path": chats(f), "batching": "grouped"}, {}),
     "images": ("tiny-llama2", lambda f: {"kind": "chat", "path": seen(f), "batching": "shuffled"}, {"image": IMAGE}),
+    "tower": (
+        "tiny-llama2",
+        lambda f: {"kind": "chat", "path": seen(f), "batching": "shuffled"},
+        {"image": {"encoder": "vision", "name": str(tiny_vision_checkpoint("tiny-siglip")), "image_size": 56}},
+    ),
     "pairs": ("tiny-bert", lambda f: {"kind": "pairs", "path": pairs(f)}, {}),
     "pairs asked": (
         "tiny-llama2",
@@ -212,7 +218,10 @@ def test_each_reading_of_a_mixture_keeps_its_share_apart(tmp_path: Path):
     ("settings", "message"),
     [
         ({"kind": "text"}, "kind `text` needs a path, or a mix"),
-        ({"kind": "text", "path": "x", "count": 3}, "count: of kind `squares` alone; kind `text` has no use for it"),
+        (
+            {"kind": "text", "path": "x", "count": 3},
+            "count: of kinds `squares`, .* alone; kind `text` has no use for it",
+        ),
         (
             {"kind": "masked", "path": "x", "keys": ["a"], "system": "b"},
             "keys: of kind `text` alone.*system: of kind `chat`",
@@ -226,6 +235,7 @@ def test_each_reading_of_a_mixture_keeps_its_share_apart(tmp_path: Path):
             "data.kind `nothing_here:Kind`: there is no module `nothing_here`",
         ),
         ({"kind": "json:loads", "path": "x"}, "expected a subclass of `vertebra.tasks.task.Task`"),
+        ({"kind": "text", "path": "x", "weight": 2.0}, "weight: of a reading inside of `mix`"),
         ({"kind": "tex", "path": "x"}, "unknown kind of data `tex`. Did you mean `text`"),
     ],
 )
@@ -245,6 +255,11 @@ def test_settings_without_effect_are_refused(settings: dict[str, Any], message: 
         ({"mix": {"a": {"path": "y", "weight": 0}}}, "weight: .* expected above 0|weight is 0"),
         ({"mix": {"a": {"path": "y"}}, "columns": {"text": "body"}}, "columns: of single readings"),
         ({"mix": {"a": {"pth": "y"}}}, "Did you mean `path`"),
+        (
+            {"mix": {"a": {"path": "y"}, "b": {"path": "z", "format": "text"}}, "stream": True},
+            "give all its readings the same",
+        ),
+        ({"path": "x", "stop": "all_exhausted"}, "stop: of a mixture"),
     ],
 )
 def test_readings_that_cannot_be(settings: dict[str, Any], message: str):

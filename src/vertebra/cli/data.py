@@ -23,7 +23,6 @@ class Asked:
     """What the shared options ask for."""
 
     job: Any
-    tokens: tuple[str, ...]
     batch: int | None
     """Rows of a batch, where a recipe says."""
     finding: dict[str, Any]
@@ -115,26 +114,27 @@ def _of_recipe(path: str, settings: dict[str, Any], overrides: list[str]) -> Ask
     config = replace(config, data=replace(config.data, **settings))
     if config.task.reads:  # what is cached tells the places of the file that it was made from, wherever that lay
         config = replace(config, data=replace(config.data, cache=False))
-    return Asked(outlined_job(config), config.model.tokens, config.optim.batch, {})
+    return Asked(outlined_job(config), config.optim.batch, {})
 
 
 def _of_path(
     path: str, model: str, settings: dict[str, Any], overrides: list[str], *, tokens: tuple[str, ...], **finding: Any
 ) -> Asked:
-    from vertebra import config as configs
     from vertebra.data.model_facts import ModelFacts
+
+    facts = ModelFacts.find(model, tokens=tokens, **finding)  # a wrong name is no reason to import torch
+    from vertebra import config as configs
     from vertebra.tasks.chain import data_config
     from vertebra.tasks.config import DataConfig
     from vertebra.tasks.task import Job
 
-    facts = ModelFacts.find(model, tokens=tokens, **finding)
     chosen = data_config(path, facts, held_out=0.0, cache=False, **settings)
     tree = configs.apply(DataConfig, configs.plain(chosen), [text.removeprefix("data.") for text in overrides])
     chosen = configs.build(DataConfig, tree, where="what is asked for")
-    job = Job(data=chosen, model=facts)
+    job = Job(data=chosen, model=facts, tokens=tokens)
     # a language model alone has no slots for images, and their rows can be looked at all the same
     job = job if facts.sizes or facts.is_encoder else _with_slots(job, IMAGE_SLOTS)
-    return Asked(job, tokens, None, {"builder": finding["builder"], "hf_token": finding["token"]})
+    return Asked(job, None, {"builder": finding["builder"], "hf_token": finding["token"]})
 
 
 def on_data(command: Callable[..., None]) -> Callable[..., None]:
@@ -170,7 +170,7 @@ def first_batch(asked: Asked, rows: int | None = None) -> tuple[Any, Any]:
     """The data as its kind makes it, and the batch that a training would see first."""
     from vertebra.tasks.chain import read_data
 
-    made = read_data(asked.job, tokens=asked.tokens)
+    made = read_data(asked.job)
     return made, next(iter(made.loader(rows or asked.batch or 3, rank=0, world=1)))
 
 
@@ -193,7 +193,7 @@ def check(
         from vertebra.backbone.vocabulary import grow_to
 
         backbone = load_backbone(made.model.name, **asked.finding)
-        grow_to(backbone, asked.tokens)
+        grow_to(backbone, asked.job.tokens)
         report = replace(report, findings=(*report.findings, check_packing(made, backbone)))
     if json:
         from vertebra.cli.output import print_json

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 from vertebra.config import Bound, Place, Some, given, require_bounds
-from vertebra.data.read.combined import Chain
+from vertebra.data.read.combined import Chain, Head
 from vertebra.data.read.corpus import Kind, python_corpus
 from vertebra.data.read.files import TextUnit
 from vertebra.data.read.formats import Reader
@@ -66,7 +66,7 @@ class Reading:
     num_proc: Some = 1
     """Processes that encode."""
     limit: Some | None = None
-    """Only so many samples; of a mixture, so many of each reading."""
+    """Only so many samples, of a stream so many rows; of a mixture, so many of each reading."""
 
     def __post_init__(self) -> None:
         require_bounds(self)
@@ -81,6 +81,12 @@ class Reading:
         single = [name for name in given(self) if name in OF_ONE]
         if self.mix and single:
             raise ConfigError(f"{', '.join(single)}: of single readings; set it inside of each in `mix`")
+        if self.stream and len({str((part.format, part.columns, part.images)) for part in self.mix.values()}) > 1:
+            raise ConfigError(
+                "stream: the rows of a mixture are read as one: give all its readings the same format, columns, images"
+            )
+        if not self.mix and self.stop != "each_once":
+            raise ConfigError("stop: of a mixture; one reading ends where it ends")
 
     @property
     def named(self) -> str:
@@ -106,6 +112,10 @@ class Reading:
             sources = {name: part.source() for name, part in self.single().items()}
             weights = {name: part.weight for name, part in self.mix.items()}
             return Mixture(sources, weights, seed=seed, stop=self.stop)
+        whole = self._whole()
+        return Head(whole, self.limit) if self.stream and self.limit is not None else whole
+
+    def _whole(self) -> Source:
         if self.corpus is not None:
             return python_corpus(self.corpus, megabytes=CORPUS_SIZE if self.limit is None else LIMITED_SIZE)
         paths = self.path if isinstance(self.path, tuple) else (self.path,)

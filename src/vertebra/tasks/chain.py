@@ -19,7 +19,7 @@ from vertebra.data.encode.encoders import Encoder
 from vertebra.data.encode.prepare import prepare
 from vertebra.data.loaders.collate import Collator
 from vertebra.data.loaders.loader import Loader
-from vertebra.data.loaders.samplers import InOrder, LengthGrouped, Packed, Sampler, Shuffled
+from vertebra.data.loaders.samplers import InOrder
 from vertebra.data.loaders.stream import BLOCK, StreamLoader
 from vertebra.data.model_facts import ModelFacts
 from vertebra.data.read.combined import split
@@ -40,6 +40,8 @@ class TaskData:
 
     task: Task
     job: Job
+    encoder: Encoder | None
+    """None, where the task makes its own samples."""
     train: Samples | None
     """Of a stream None: its samples are made while it is read."""
     held_out: Samples | None
@@ -49,13 +51,14 @@ class TaskData:
         """Batches of `batch` rows a rank, to train on."""
         task, job = self.task, self.job
         data = job.data
-        sampler = _sampler(task, job, batch)
+        sampler = task.sampler(job, batch)
         options: dict[str, Any] = {"rank": rank, "world": world, "workers": data.workers, "shift": task.shift}
         if self.train is not None:
             return Loader(self.train, sampler, self.collator, **options)
+        assert self.encoder is not None, "streams are read"
         return StreamLoader(
             data.source(seed=job.seed),
-            task.encoder(job),
+            self.encoder,
             sampler,
             self.collator,
             view=partial(_viewed, task, job),
@@ -73,15 +76,16 @@ class TaskData:
         return Loader(self.held_out, InOrder(batch), self.collator, rank=rank, world=world, shift=self.task.shift)
 
 
-def read_data(job: Job, *, tokens: tuple[str, ...] = ()) -> TaskData:
-    """Read and encode everything, so that a fault in the data shows here and not at step 1000. `tokens`: those that the
-    vocabulary was grown by for this data."""
+def read_data(job: Job) -> TaskData:
+    """Read and encode everything, so that a fault in the data shows here and not at step 1000."""
     task = task_of(job.data)
     require_fit(task, job.model)
-    train, held_out = _read(task, job, tokens) if task.reads else _drawn(task, job)
+    encoder = task.encoder(job) if task.reads else None
+    train, held_out = _drawn(task, job) if encoder is None else _read(task, job, encoder)
     return TaskData(
         task=task,
         job=job,
+        encoder=encoder,
         train=train,
         held_out=held_out,
         collator=Collator(job.model.pad_id, features=task.features(job)),
@@ -154,9 +158,9 @@ def _drawn(task: Task, job: Job) -> tuple[Samples, Samples | None]:
     return _limited(train, job.data.limit), held_out and _limited(held_out, job.data.limit)
 
 
-def _read(task: Task, job: Job, tokens: tuple[str, ...]) -> tuple[Samples | None, Samples | None]:
+def _read(task: Task, job: Job, encoder: Encoder) -> tuple[Samples | None, Samples | None]:
     """To train on, and to evaluate on; of a mixture, some of each of its readings."""
-    data, encoder = job.data, task.encoder(job)
+    data = job.data
     other = data.evaluated
     held_out = None if other is None else _limited(task.samples(encoded(task, other, encoder), job), data.limit)
     if data.stream:
@@ -165,7 +169,7 @@ def _read(task: Task, job: Job, tokens: tuple[str, ...]) -> tuple[Samples | None
     trained: dict[str, Samples] = {}
     apart: dict[str, Samples] = {}
     for name, part in data.single().items():
-        one, two = _split(task, job, part, encoder, share, tokens)
+        one, two = _split(task, job, part, encoder, share)
         trained[name] = _limited(one, data.limit)
         if two is not None:
             apart[name] = _limited(two, data.limit)
@@ -173,15 +177,13 @@ def _read(task: Task, job: Job, tokens: tuple[str, ...]) -> tuple[Samples | None
     return _mixed(trained, weights, data.stop), _mixed(apart) if apart else held_out
 
 
-def _split(
-    task: Task, job: Job, part: Reading, encoder: Encoder, share: float, tokens: tuple[str, ...]
-) -> tuple[Samples, Samples | None]:
+def _split(task: Task, job: Job, part: Reading, encoder: Encoder, share: float) -> tuple[Samples, Samples | None]:
     """One reading's samples as training sees them, and those held out, the same ones in every run."""
     source, rest = part.source(), None
     if part.corpus is not None and share:  # by file, so that nothing of a file is on both sides
         source, rest = split(source, {"train": 1 - max(0.01, share), "valid": max(0.01, share)}, by="file").values()
     table = encoded(task, part, encoder, source)
-    tell_unused(table, job.model.tokenizer, tokens, spoken="trusted" in task.settings)
+    tell_unused(table, job.model.tokenizer, job.tokens, spoken="trusted" in task.settings)
     samples = task.samples(table, job)
     train = task.trained(samples, job)
     if rest is not None:
@@ -222,9 +224,3 @@ def _limited(samples: Samples, limit: int | None) -> Samples:
 def _viewed(task: Task, job: Job, table: Table) -> Samples:
     """A block of a stream as training sees it."""
     return task.trained(task.samples(table, job), job)
-
-
-def _sampler(task: Task, job: Job, batch: int) -> Sampler:
-    if job.data.batching == "packed" and task.packs(job.data):
-        return Packed(batch, job.size, seed=job.seed)
-    return (LengthGrouped if job.data.batching == "grouped" else Shuffled)(batch, seed=job.seed)

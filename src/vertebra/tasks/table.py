@@ -81,6 +81,8 @@ def faults_of(task: Task, data: DataConfig) -> Iterator[str]:
     for kinds, names in others.items():
         whose = f"kind {kinds[0]}" if len(kinds) == 1 else f"kinds {', '.join(kinds)}"
         yield f"{', '.join(names)}: of {whose} alone; kind `{data.kind}` has no use for it"
+    if "weight" in given(data):
+        yield "weight: of a reading inside of `mix`, beside others"
     if data.too_long != "error" and "too_long" in task.settings and not task.packs(data):
         yield "too_long: blocks that are cut from all text are never too long; with data.rows=true rows may be"
     if data.stream and data.held_out and "held_out" in given(data):

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 from vertebra import config as configs
 from vertebra.data.encode.encoders import Encoder, SequenceEncoder
+from vertebra.data.loaders.samplers import LengthGrouped, Packed, Sampler, Shuffled
 from vertebra.data.model_facts import ModelFacts
 from vertebra.data.read.formats import FORMATS
 from vertebra.data.read.rows import digest
@@ -40,6 +41,8 @@ class Job:
     data: DataConfig
     model: ModelFacts
     seed: int = 0
+    tokens: tuple[str, ...] = ()
+    """Those that the vocabulary was grown by for this data."""
 
     @property
     def size(self) -> int:
@@ -131,6 +134,12 @@ class Task(ABC):
     def packs(self, data: DataConfig) -> bool:
         """Whether samples are of any length: several may share a row of a batch, and some may be too long."""
         return not self.for_encoder
+
+    def sampler(self, job: Job, batch: int) -> Sampler:
+        """Which samples share a batch of so many rows."""
+        if job.data.batching == "packed" and self.packs(job.data):
+            return Packed(batch, job.size, seed=job.seed)
+        return (LengthGrouped if job.data.batching == "grouped" else Shuffled)(batch, seed=job.seed)
 
     def features(self, job: Job) -> Features | None:
         """How the raw items of slots are made: here, the pixels of images."""

@@ -17,12 +17,12 @@ from vertebra.training.config import RunConfig
 
 def job_of(config: RunConfig, model: Any) -> Job:
     """What a run's task works on."""
-    return Job(data=config.data, model=ModelFacts.of(model), seed=config.seed)
+    return Job(data=config.data, model=ModelFacts.of(model), seed=config.seed, tokens=config.model.tokens)
 
 
 def outlined_job(config: RunConfig) -> Job:
     """The same before there is a model: no weights are loaded."""
-    from vertebra.training.planning.outline import outlined_parts
+    from vertebra.training.planning.outline import described_tower, outlined_parts
 
     model = config.model
     if config.task.for_encoder:
@@ -32,14 +32,14 @@ def outlined_job(config: RunConfig) -> Job:
         if model.start is None:
             grow_to(backbone, (*model.tokens, *config.task.tokens(config.data)))
         with parameters_on_meta():
-            parts = outlined_parts(config, backbone.embedding_width)
+            parts = outlined_parts(config, backbone.embedding_width, described_tower)
         facts = ModelFacts.of_backbone(model.start or model.backbone, backbone, parts)
-    return Job(data=config.data, model=facts, seed=config.seed)
+    return Job(data=config.data, model=facts, seed=config.seed, tokens=model.tokens)
 
 
 def build_data(config: RunConfig, model: Any) -> TaskData:
     """Everything that a run reads."""
-    return read_data(job_of(config, model), tokens=config.model.tokens)
+    return read_data(job_of(config, model))
 
 
 def check_size(samples: Samples | None, world: int) -> None:

@@ -28,7 +28,11 @@ class Evaluator:
 
     @classmethod
     def of(cls, config: RunConfig, data: TaskData) -> Evaluator | None:
-        return cls(config, data) if data.held_out is not None else None
+        if data.held_out is not None:
+            return cls(config, data)
+        if config.eval.every:
+            log.warn("eval.every has no effect: nothing is held out (data.held_out, or others by data.eval_path)")
+        return None
 
     @torch.no_grad()
     def __call__(self, learner: Learner) -> dict[str, float]:

@@ -20,7 +20,7 @@ from vertebra.sequence.batch import Batch
 
 
 class AnyLoader(Protocol):
-    """What a feed needs of a loader: `data.loader.Loader` and `data.stream.StreamLoader` have it."""
+    """What a feed needs of a loader: `Loader` and `StreamLoader` of `data.loaders` have it."""
 
     @property
     def epoch(self) -> int: ...

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from vertebra.backbone.vocabulary import grow_to
 from vertebra.errors import ConfigError
 from vertebra.model.encoders.part import ItemEncoder
 from vertebra.model.encoders.patches import PatchEncoder
+from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.fresh import new_part, new_queries
 from vertebra.model.model import Model
 from vertebra.training.config import ImageConfig, RunConfig
@@ -95,15 +97,13 @@ def _queries(config: RunConfig, backbone: Any, parts: Any) -> dict[str, Any]:
     return {name: new_queries(backbone, count) for name, count in wanted.items() if name not in parts}
 
 
-def image_encoder(image: ImageConfig) -> ItemEncoder:
-    """A patch encoder of one's own, or a pretrained vision tower."""
+def image_encoder(image: ImageConfig, tower: Callable[..., ItemEncoder] = VisionTower.load) -> ItemEncoder:
+    """A patch encoder of one's own, or a vision tower: the pretrained one, or what else `tower` makes of its name."""
     if image.encoder == "patches":
         return PatchEncoder(image.width, image_size=image.image_size or 32, patch_size=image.patch_size)
     if image.name is None:
         raise ConfigError("model.image.name: the `vision` encoder needs the id or folder of a vision model")
-    from vertebra.model.encoders.vision.tower import VisionTower
-
-    return VisionTower.load(image.name, block=image.block, pool=image.pool, image_size=image.image_size)
+    return tower(image.name, block=image.block, pool=image.pool, image_size=image.image_size)
 
 
 def fresh_weights(backbone: Any, *, seed: int = 0, late: bool = False) -> tuple[Any, Late | None]:

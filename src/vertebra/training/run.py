@@ -304,7 +304,7 @@ def _dry(config: RunConfig, loss: LossFunction | None = None) -> Outcome:
         if wrong:
             raise TrainingError(f"the checkpoint could not be read back: {'; '.join(wrong)}")
         found.update(_last_eval(part))
-        found["samples"] = "streamed" if made.data.train is None else len(made.data.train)
+        found["samples"] = "a stream" if made.data.train is None else f"{len(made.data.train)} samples"
         raise _Done
 
     target = Path(config.folder).absolute().parent / f"{config.name}-dry-run"
@@ -316,7 +316,7 @@ def _dry(config: RunConfig, loss: LossFunction | None = None) -> Outcome:
         for folder in missing:
             with contextlib.suppress(OSError):  # somebody else's by now
                 folder.rmdir()
-    log.info(f"dry run: {found['samples']} samples, one step, one evaluation and one checkpoint are good")
+    log.info(f"dry run: {found['samples']}, one step, one evaluation and one checkpoint are good")
     return Outcome(folder=Path(config.folder), step=1, steps=made.feed.steps, found=found)
 
 

@@ -160,7 +160,7 @@ def fork(case: str, rank: int, world: int, folder: Path) -> int:
 
 
 def main(cases: list[str]) -> None:
-    models.image_encoder = lambda image: VisionTower(**shapes.tower_shape(image.name))  # type: ignore[assignment]
+    models.image_encoder = lambda image: VisionTower(**shapes.tower_shape(image.name))  # type: ignore[assignment, misc]
     found: dict[str, int] = {}
     for case in cases:
         world = ranks_of(case)

@@ -57,7 +57,7 @@ class StreamLoader:
     view: what the samples of a block become before they are batched (`lambda table: Blocks(table, 512)`).
     on_bad: an unusable row stops the run (`fail`), or is left out and counted (`skip`).
 
-    exchange: how ranks agree (see `data.ranks`); through the process group where one of this many ranks is up. A rank
+    exchange: how ranks agree (see `ranks`); through the process group where one of this many ranks is up. A rank
     with fewer batches in a block than another repeats its last one with weight 0, so that all take equally many steps.
     All ranks must iterate: one that evaluates alone says so by `rank=0, world=1`.
     """

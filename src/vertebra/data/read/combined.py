@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -72,6 +73,33 @@ class Chain(Source):
         made = Chain(sources, self.name)
         made._sizes = {new: self._sizes[int(old)] for new, old in enumerate(order) if int(old) in self._sizes}
         return made
+
+
+class Head(Source):
+    """The first units of a source; no more of it is read."""
+
+    def __init__(self, source: Source, size: int) -> None:
+        self.source, self.size, self.name = source, size, source.name
+
+    def raw(self, start: int = 0) -> Iterator[Raw]:
+        yield from islice(self.source.raw(start), max(0, self.size - start))
+
+    def parse(self, raw: Raw) -> Row | Fault | None:
+        return self.source.parse(raw)
+
+    def units(self) -> int | None:
+        known = self.source.units()
+        return None if known is None else min(known, self.size)
+
+    def fingerprint(self) -> str | None:
+        whole = self.source.fingerprint()
+        return None if whole is None else digest("head", self.size, whole)
+
+    def at_epoch(self, epoch: int, *, seed: int = 0, shuffle: bool = True) -> Source:
+        return Head(self.source.at_epoch(epoch, seed=seed, shuffle=shuffle), self.size)
+
+    def label_names(self) -> dict[str, list[str]]:
+        return self.source.label_names()
 
 
 class Subset(Source):

@@ -5,7 +5,7 @@ Parameters have the names that they have in the real model, so that stages and p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from vertebra.backbone.source import find
 from vertebra.backbone.weights import parameters_on_meta
 from vertebra.errors import ConfigError
 from vertebra.model.encoders.part import Part
-from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.encoders.queries import Queries
 from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.folder import recorded_parts
 from vertebra.model.projectors import Projector
-from vertebra.training.config import ImageConfig, RunConfig
+from vertebra.training.config import RunConfig
+from vertebra.training.model import image_encoder
 from vertebra.training.planning.shapes import shape_of, tower_shape
 from vertebra.tune.parts import parts_of
 from vertebra.tune.stages import choose
@@ -107,11 +107,25 @@ def depths(config: RunConfig) -> tuple[int, int, int] | None:
     return (low, high, total) if total > high else None
 
 
-def outlined_parts(config: RunConfig, width: int) -> dict[str, nn.Module]:
+def outlined_tower(name: str, *, image_size: int | None, **settings: Any) -> VisionTower:
+    """A vision tower whose shape is known, or its config's."""
+    size = {} if image_size is None else {"image_size": image_size, "preparation": None}
+    return VisionTower(**{**tower_shape(name), **settings, **size})
+
+
+def described_tower(name: str, *, image_size: int | None, **settings: Any) -> VisionTower:
+    """A vision tower with the preparation that its files describe."""
+    return VisionTower(**{**VisionTower.described(name, image_size=image_size), **settings})
+
+
+def outlined_parts(
+    config: RunConfig, width: int, tower: Callable[..., VisionTower] = outlined_tower
+) -> dict[str, nn.Module]:
+    """The parts of a recipe's model, with whatever weights new modules have."""
     model = config.model
     parts: dict[str, nn.Module] = {}
     if model.image is not None:
-        encoder = _encoder(model.image)
+        encoder = image_encoder(model.image, tower)
         parts["image"] = Part(encoder, Projector(model.image.projector, encoder.width, width))
     elif model.start is not None:
         parts = _recorded(model.start)
@@ -126,12 +140,3 @@ def _recorded(start: str) -> dict[str, nn.Module]:
             f"model.start: there is no folder `{start}` yet; make it first, or plan with `model.image` set"
         )
     return recorded_parts(find(start))
-
-
-def _encoder(image: ImageConfig) -> Any:
-    if image.encoder == "patches":
-        return PatchEncoder(image.width, image_size=image.image_size or 32, patch_size=image.patch_size)
-    if image.name is None:
-        raise ConfigError("model.image.name: the `vision` encoder needs the id or folder of a vision model")
-    size = {} if image.image_size is None else {"image_size": image.image_size, "preparation": None}
-    return VisionTower(**{**tower_shape(image.name), "block": image.block, "pool": image.pool, **size})

@@ -84,7 +84,8 @@ def _facts(rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
     if run:
         facts["model"] = str(run["model"].get("start") or run["model"]["backbone"])
         facts["stage"] = str(run["tune"]["stage"])
-        facts["data"] = str(run["data"].get("path") or run["data"]["kind"])
+        data = run["data"]
+        facts["data"] = str(data.get("path") or ", ".join(data.get("mix") or ()) or data["kind"])
     cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in facts.items())
     return f"<table>{cells}</table>"
 
