@@ -27,8 +27,8 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_its_recipes_are_those_in_the_folder():
-    rows = re.findall(r"^\| ((?:`[a-z-]+`(?:, )?)+) \|", TEXT, re.MULTILINE)
-    named = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
+    rows = re.findall(r"^\| ((?:`[a-z0-9-]+`(?:, )?)+) \|", TEXT, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([a-z0-9-]+)`", row)}
     assert named == {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
 
 

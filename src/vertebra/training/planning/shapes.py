@@ -49,9 +49,32 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
             "vocab_size": 51200,
         },
     ),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": (
+        "LlamaForCausalLM",
+        {
+            "hidden_size": 576,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "intermediate_size": 1536,
+            "vocab_size": 49152,
+            "tie_word_embeddings": True,
+        },
+    ),
 }
 # The same for vision towers: (config, image size).
 TOWERS: dict[str, tuple[dict[str, Any], int]] = {
+    "dinov2-small": (
+        {
+            "model_type": "dinov2",
+            "hidden_size": 384,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 6,
+            "patch_size": 14,
+            "image_size": 518,
+        },
+        224,
+    ),
     "google/siglip-so400m-patch14-224": (
         {
             "model_type": "siglip_vision_model",
