@@ -14,7 +14,7 @@ from vertebra.cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
-PAGES = [*READMES, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*READMES, *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]
 
 
 ANSWER = "I take the red block and put it on the shelf."
