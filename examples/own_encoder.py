@@ -47,7 +47,7 @@ def row(model, pitch, phase, *answer):
 
 backbone = vt.load_backbone("tiny-llama2")
 model = vt.Model(backbone, {"sound": new_part(backbone, SoundEncoder(), "linear")})
-rows = [row(model, name, phase, {"role": "assistant", "content": name}) for name in ("low", "high") for phase in range(8)]
+rows = [row(model, name, at, {"role": "assistant", "content": name}) for name in ("low", "high") for at in range(8)]
 batch = model.collate(*zip(*rows, strict=True))
 optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
 for _ in range(40):
