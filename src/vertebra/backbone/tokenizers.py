@@ -105,7 +105,7 @@ def _require_prefix(file: Path, model: Any) -> None:
         pair = merge.split(" ", 1) if isinstance(merge, str) else merge
         if not isinstance(pair, list) or not str(pair[-1] if pair else "").startswith(prefix):
             raise CheckpointError(
-                f"in `{file}` what continues a word begins with {prefix!r:.40}, but its merge {merge!r:.60} does not. "
+                f"in `{file}` what continues a word begins with {prefix!r:.40}, and its merge {merge!r:.60} does not. "
                 "Copy or save it again"
             )
 
