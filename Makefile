@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # The tests and the demo never touch a network or a user's cache of models.
 QUIET  := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
-.PHONY: help setup demo test test-real test-browser fuzz check bench format clean
+.PHONY: help setup demo test test-real test-browser fuzz check bench docs format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ check: $(STAMP)  ## format, lint, types, architecture and exports
 
 bench: $(STAMP)  ## every benchmark beside its peer; prints medians and ratios
 	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(QUIET) $(BIN)/python $$file; done
+
+docs: $(STAMP)  ## every public name with its docstring, as build/docs/api.html
+	$(QUIET) $(BIN)/python -W error docs/make_api.py
 
 format: $(STAMP)  ## write the format
 	$(BIN)/ruff format .

@@ -33,7 +33,7 @@ def sequence() -> None:
     made = render(conversation, backbone.prompt_builder_fn, backbone.tokenizer, sizes={"image": 4}, anchored=("image",))
     console = Console(record=True, width=72, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     made.show(backbone.tokenizer, console=console)
-    console.save_svg(str(PICTURES / "sequence.svg"), title="one sequence: ids, who speaks, what is learned, slots")
+    console.save_svg(str(PICTURES / "sequence.svg"), title="one sequence: ids, roles, what is learned, slots")
 
 
 def traces() -> None:

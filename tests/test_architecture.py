@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parent.parent / "src" / "vertebra"
+DESIGN = (Path(__file__).parent.parent / "docs" / "design.md").read_text(encoding="utf-8")
 
 FLOORS: list[set[str]] = [
     {"errors"},
@@ -67,6 +69,25 @@ ROOMS: dict[str, list[set[str]]] = {
         {"model"},
     ],
 }
+
+
+def cells(heading: str, number: int = 0) -> list[list[str]]:
+    """The rows of a table of the design page: the first, second … one under a heading."""
+    under = DESIGN.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    table = re.findall(r"(?:^\|.*\n)+", under, re.MULTILINE)[number]
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.splitlines()[2:]]
+
+
+def test_the_design_page_draws_these_floors_and_rooms():
+    names = re.compile(r"`([^`]+)`")
+    floors = [(int(row[0]), set(names.findall(row[1]))) for row in cells("Floors")]
+    assert floors == list(enumerate(FLOORS))
+    unbuilt = set(re.findall(r"\*`([^`]+)`\*", DESIGN))
+    assert unbuilt == {package for package in FLOOR if not any(SRC.glob(f"{package}*"))}
+    rooms = {names.findall(row[0])[0]: [set(names.findall(r)) for r in row[1].split("→")] for row in cells("Rooms")}
+    assert rooms == ROOMS
+    paths = [path for row in cells("Rooms", 1) for path in names.findall(row[1])]
+    assert [path for path in paths if not (SRC / path).exists()] == []
 
 
 def modules() -> list[Path]:

@@ -6,6 +6,7 @@ import ast
 import importlib
 import pkgutil
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = ("backbone", "checks", "data", "decode", "model", "prompt", "sequence", "tasks", "training", "tune")
 PACKAGES = ["vertebra", *(f"vertebra.{one.name}" for one in pkgutil.iter_modules(vertebra.__path__) if one.ispkg)]
 OFFERED = [(package, name) for package in PACKAGES for name in getattr(importlib.import_module(package), "__all__", ())]
-PAGES = [*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/*.py"), *ROOT.glob("examples/*.py")]
+PAGES = [*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/*.py"), *ROOT.glob("examples/*.*")]
 
 
 @pytest.mark.parametrize(("package", "name"), OFFERED, ids=lambda part: part)
@@ -25,6 +26,15 @@ def test_public_name(package: str, name: str):
     value = getattr(module, name)
     assert (value.__doc__ or "").strip(), f"{package}.{name} has no docstring"
     assert name in dir(module)
+
+
+def test_the_api_page_has_them_all():
+    """Made as `make docs` makes it; warnings are errors here as well. A constant's docstring stands beneath it."""
+    page = runpy.run_path(str(ROOT / "docs" / "make_api.py"))["page"]()
+    listed = re.findall(r'<h3 id="([\w.]+)">', page)
+    assert sorted(listed) == sorted(f"{package}.{name}" for package, name in OFFERED if name not in ROOMS)
+    assert page.count("<h2>") == len(PACKAGES) - 1, "the command line offers no names"
+    assert " at 0x" not in page
 
 
 def test_every_name_has_one_spelling():

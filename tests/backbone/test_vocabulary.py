@@ -215,7 +215,7 @@ def test_other_bad_arguments():
         grow_vocabulary(plain, ["<A>"], multiple_of=2.5)
     with pytest.raises(UnknownNameError, match="not among the tokens to add"):
         grow_vocabulary(plain, ["<A>"], init={"<A>": ["go"], "<C>": ["stop"]})
-    with pytest.raises(VocabularyError, match="says nothing of '<B>'"):
+    with pytest.raises(VocabularyError, match="has nothing for '<B>'"):
         grow_vocabulary(plain, ["<A>", "<B>"], init={"<A>": ["go"]})
     backbone = load_backbone("tiny-llama2")
     with pytest.raises(UnknownNameError, match="mean"):

@@ -1,17 +1,11 @@
-"""`vertebra demo`, and the examples: what they promise to write and to learn."""
+"""`vertebra demo`: what it promises to write and to learn."""
 
 from __future__ import annotations
 
 import re
-import runpy
-import sys
-from pathlib import Path
 
-import matplotlib as mpl
-import pytest
 import torch
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 PNG = b"\x89PNG"
 
 
@@ -44,26 +38,3 @@ def test_a_folder_that_cannot_be_made(vertebra, tmp_path):
     done = vertebra("demo", "--out", str(tmp_path / "file" / "out"))
     assert done.code == 1
     assert "cannot be made" in done.err
-
-
-@pytest.fixture
-def example(monkeypatch, capsys, tmp_path):
-    def run(name: str, *arguments: str) -> str:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [name, *arguments])
-        with mpl.rc_context({"backend": "Agg"}), torch.random.fork_rng(devices=[]):
-            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
-        return capsys.readouterr().out
-
-    return run
-
-
-def test_bare_loop(example, tmp_path):
-    out = example("bare_loop.py", str(tmp_path / "loss.png"))
-    assert "after: ['Hot tea.', 'On the left.', 'The robot.']" in out
-    assert (tmp_path / "loss.png").read_bytes().startswith(PNG)
-    assert len((EXAMPLES / "bare_loop.py").read_text(encoding="utf-8").splitlines()) < 40
-
-
-def test_load_and_generate(example):
-    assert example("load_and_generate.py", "tiny-gpt2").strip()

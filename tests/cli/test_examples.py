@@ -1,22 +1,76 @@
-"""`generate`, `trace` and `score` on what the two multimodal examples leave behind: models that have learnt something."""
+"""Every example runs and prints what it promises; `generate`, `trace` and `score` on what the two whole models leave behind:
+models that have learnt something."""
 
 from __future__ import annotations
 
 import json
+import re
 import runpy
+import sys
+import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from vertebra.decode.call import generate
 from vertebra.decode.choose.constraint import AllowedIds
+from vertebra.model.encoders.kinds import ENCODERS
 from vertebra.model.model import Model
+from vertebra.tasks.table import TASKS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ASKED = "What action should the robot take to reach the bar?"
 QUESTION = "What is the name?"
+LEARNT = "I take the red block and put it on the shelf."
+
+# What each script must print, line by line where the order matters.
+PRINTS = {
+    "load_and_generate.py": (r"greedy: +\S", r"sampled: +\S", r"dialog: +\S", r"ended by length; .*\[45, 1, 1"),
+    "own_data.py": (r"the same losses: True", r"Hot tea\.", r"On the left\.", r"The robot\."),
+    "lora_and_merge.py": (r"120 steps", r"bound .*: good", rf"adapter +{LEARNT}", rf"merged +{LEARNT}"),
+    "own_encoder.py": (r"\['low', 'high'\]",),
+    "own_task.py": (r"right on held-out rows: (9\d|100)%",),
+    "own_language_model.py": (r"answer: \S*", *[r"^pass "] * 6),
+    "constrained_answers.py": (
+        r"on the (left|right)",
+        r"(left|right) \d{1,3} cm",
+        r"'object': '(cup|plate)'",
+        r"7\d\d",
+    ),
+    "step_by_step.py": (r"goes in +positions +cache", r"who sees whom", r"it chose", r"trace\.html"),
+}
+
+
+@pytest.mark.parametrize("name", PRINTS)
+def test_example(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", [name])
+    known = dict(TASKS), dict(ENCODERS)
+    with torch.random.fork_rng(devices=[]):
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    for table, before in zip((TASKS, ENCODERS), known, strict=True):  # what a script registers is forgotten
+        table.clear()
+        table.update(before)
+    out = capsys.readouterr().out
+    for pattern in PRINTS[name]:
+        found = re.search(pattern, out, re.MULTILINE)
+        assert found, f"{pattern} is not printed:\n{out}"
+        out = out[found.end() :]
+
+
+def test_each_is_short_listed_and_our_own_engine():
+    page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| \[(\w+\.py)\]\(\1\)", page, re.MULTILINE)
+    assert listed == [*PRINTS, "vla_like.py", "document_like.py"]
+    assert set(listed) == {path.name for path in EXAMPLES.glob("*.py")}
+    for path in EXAMPLES.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) < 60, path.name
+        assert not re.search(r"(?<!\bvt)\.generate\(|Trainer", text), path.name
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import re
 import runpy
 from pathlib import Path
 
-import pytest
 import torch
 
 from vertebra.model.description import describe
@@ -26,11 +25,6 @@ def run(name, folder, capsys):
     assert losses[0] > 5
     assert losses[-1] < 0.05
     return names
-
-
-@pytest.mark.parametrize("name", ["vla_like.py", "document_like.py"])
-def test_short(name):
-    assert len((EXAMPLES / name).read_text().splitlines()) < 60
 
 
 def test_the_vla_like_model_looks_at_its_image(tmp_path, capsys):

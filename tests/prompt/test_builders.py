@@ -75,8 +75,8 @@ def test_what_a_turn_writes_is_openvlas():
 @pytest.mark.parametrize(
     ("roles", "message"),
     [
-        (["gpt"], r"`user` must speak here, first"),
-        (["human", "human"], r"message 1 is from `user`, but `assistant` must speak here, after `user`"),
+        (["gpt"], r"`user` is expected here, first"),
+        (["human", "human"], r"message 1 is from `user`, but `assistant` is expected here, after `user`"),
         (["human", "gpt", "gpt"], r"message 2 is from `assistant`, but `user`"),
         (["human", "system"], r"stands first, once"),
         (["human", "gpt", "tool"], r"no place for tools"),
@@ -162,7 +162,7 @@ def test_messages_are_counted_as_they_were_given(name: str, system: str | None):
         PromptError, match=r"message 1 is from `user`, but `assistant` .*after `user`\. The roles were: user, user\."
     ):
         render(turns, prompt_builder(name)("x", system), FastTokenizer(committed("llama"), bos="<s>"))
-    with pytest.raises(PromptError, match=r"message 0 is from `assistant`, but `user` must speak here, first"):
+    with pytest.raises(PromptError, match=r"message 0 is from `assistant`, but `user` is expected here, first"):
         prompt_builder(name)("x", system).add_turn("gpt", "A")
     said = [{"role": "system", "content": "Be kind."}, *turns]
     with pytest.raises(PromptError, match=r"message 2 is from `user`.*The roles were: system, user, user\."):

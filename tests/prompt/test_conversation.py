@@ -104,7 +104,7 @@ def test_roles_weights_and_trust():
         ([{"role": "user", "content": [{"text": "x"}]}], "expected a dict with a `type`"),
         ([{"role": "user", "content": [{"type": "imag"}]}], "unknown part type `imag`.*Did you mean `image`"),
         ([{"role": "user", "content": [{"type": "text"}]}], "expected a string under `text`"),
-        ([{"role": "user", "content": [{"type": "image"}]}], "nobody says how many slots"),
+        ([{"role": "user", "content": [{"type": "image"}]}], "nothing gives how many slots"),
         ([{"role": "user", "content": [{"type": "image", "count": 0}]}], "whole number from 1 on"),
         ([{"role": "user", "content": [{"type": "image", "count": True}]}], "whole number from 1 on"),
         ([{"role": "user", "content": [{"type": "image", "count": 2.0}]}], "whole number from 1 on"),

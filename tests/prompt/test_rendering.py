@@ -114,7 +114,7 @@ def test_trusted_roles_may_say_tokens(caplog):
     call = own.convert_tokens_to_ids("<tool_call>")
     chat = ask("<tool_call>", "<tool_call>")
     assert (render(chat, "chatml", own).ids == call).sum() == 0
-    assert "`assistant` says holds `<tool_call>`, which stays text" in caplog.text
+    assert "the text of `assistant` holds `<tool_call>`, which stays text" in caplog.text
     sequence = render(chat, "chatml", own, trusted=("gpt",))
     assert (sequence.ids == call).sum() == 1
     assert sequence.weight[sequence.ids == call] == 1

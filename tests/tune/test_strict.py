@@ -152,7 +152,7 @@ def test_whole_files_and_folders(everywhere: Path, tmp_path: Path):
         assert str(file) in said or all(key in said for key in load_file(everywhere / file))
     folder = Path(shutil.copytree(everywhere, tmp_path / "more"))
     shutil.copytree(folder / "lora_adapter", folder / "lora_adapter.stray")
-    assert "holds lora_adapter.stray, of which its vertebra.json tells nothing" in message_of(backbone(), folder)
+    assert "holds lora_adapter.stray, which its vertebra.json does not list" in message_of(backbone(), folder)
 
 
 def test_what_was_trained_in_full_survives_a_frozen_round(everywhere: Path, tmp_path: Path):

@@ -1,6 +1,6 @@
 """Any causal language model behind one interface: families as data, loading, vocabulary, tiny real checkpoints.
 
-This floor knows transformers and tokenizers; it does not know images, decoding or training.
+It uses transformers and tokenizers, and no images, decoding or training.
 """
 
 from __future__ import annotations

@@ -222,7 +222,7 @@ class HFCausalLLMBackbone(LLMBackbone):
         kernel = self.attn
         if kernel == "eager":
             return self.llm(**inputs)
-        log.warn_once(f"attention weights were asked for; `{kernel}` keeps none, so that these calls run with `eager`")
+        log.warn_once(f"attention weights were requested; `{kernel}` keeps none, so that these calls run with `eager`")
         with self.kernel("eager"):
             return self.llm(**inputs)
 

@@ -102,7 +102,9 @@ def submodule(llm: nn.Module, path: str, what: str) -> nn.Module:
     try:
         return llm.get_submodule(path)
     except AttributeError as error:
-        raise BackboneError(f"{type(llm).__name__} has no `{path}`, where its family says its {what} are") from error
+        raise BackboneError(
+            f"{type(llm).__name__} has no `{path}`, where its family's row places its {what}"
+        ) from error
 
 
 def _norm_after(llm: nn.Module, layers_path: str) -> str:
@@ -126,7 +128,7 @@ def builder_class(name: str, tokenizer: Any) -> type[PromptBuilder]:
 
 
 def attention_facts(config: Any, *, isolates_by_position: bool) -> AttentionFacts:
-    """What masks must know of a model: kernel, window, layer types, a learned table of positions."""
+    """What masks need of a model: kernel, window, layer types, a learned table of positions."""
     window = getattr(config, "sliding_window", None)
     layer_types = getattr(config, "layer_types", None)
     if layer_types is not None and "sliding_attention" not in layer_types:

@@ -48,7 +48,7 @@ _OF_LLM = (
 
 
 class LLMBackbone(nn.Module, ABC):
-    """A causal language model with its tokenizer: embeds ids, runs embeddings, and tells its own facts."""
+    """A causal language model with its tokenizer: embeds ids, runs embeddings, and has its own facts."""
 
     llm: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -268,5 +268,5 @@ class LLMBackbone(nn.Module, ABC):
 
     @property
     def attention_facts(self) -> AttentionFacts:
-        """What masks must know of this model."""
+        """What masks need of this model."""
         return attention_facts(self._model().config, isolates_by_position=self.family.isolates_by_position)

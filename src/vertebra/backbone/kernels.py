@@ -38,7 +38,7 @@ def choose_kernel(llm_cls: type, *, attn: str | None, use_flash_attention_2: boo
     lacking = _why_no_flash(llm_cls, "flash_attn")
     if lacking is None:
         return "flash_attention_2"
-    log.warn_once(f"flash-attention 2 was asked for, but {lacking}; `{native}` is used instead")
+    log.warn_once(f"flash-attention 2 was requested, but {lacking}; `{native}` is used instead")
     return native
 
 

@@ -186,7 +186,7 @@ def load_displaced(growths: list[Growth], source: Source, token: str | None = No
     file = source.file(DISPLACED, token=token)
     if file is None:
         return
-    with reading(f"`{file}` does not hold the rows that {RECORD} tells of", "save the model again"):
+    with reading(f"`{file}` does not hold the rows that {RECORD} lists", "save the model again"):
         for key, rows in load_file(file).items():
             number, _, name = key.partition(".")
             growths[int(number)].displaced[name] = rows

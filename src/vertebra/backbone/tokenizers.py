@@ -105,7 +105,7 @@ def _require_prefix(file: Path, model: Any) -> None:
         pair = merge.split(" ", 1) if isinstance(merge, str) else merge
         if not isinstance(pair, list) or not str(pair[-1] if pair else "").startswith(prefix):
             raise CheckpointError(
-                f"`{file}` says that what continues a word begins with {prefix!r:.40}, and its merge {merge!r:.60} does not. "
+                f"in `{file}` what continues a word begins with {prefix!r:.40}, and its merge {merge!r:.60} does not. "
                 "Copy or save it again"
             )
 
@@ -205,4 +205,6 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     if Path(model).is_file():
         shutil.copyfile(model, folder / SENTENCEPIECE)
     else:
-        log.warn(f"`{model}` is gone, so that `{folder}` is saved without a {SENTENCEPIECE}; {FILE} says the same")
+        log.warn(
+            f"`{model}` is gone, so that `{folder}` is saved without a {SENTENCEPIECE}; {FILE} has the same content"
+        )

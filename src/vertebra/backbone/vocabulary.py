@@ -152,7 +152,7 @@ def undo_growth(backbone: Any) -> Growth:
     if growth.spare and lost:
         raise VocabularyError(
             f"the tokens {list(growth.tokens)} took over rows {growth.spare} that the matrices had already, and the grown "
-            f"weights that were loaded do not tell what stood there ({', '.join(lost)}). Load the base weights, or a "
+            f"weights that were loaded do not hold what stood there ({', '.join(lost)}). Load the base weights, or a "
             "folder that `save` wrote"
         )
     backbone.growths.pop()
@@ -270,7 +270,7 @@ def _checked(
 def _models(tokenizer: Any, token: str, init: Mapping[str, Sequence[str]]) -> tuple[int, ...]:
     """Ids of the tokens whose rows a new token starts from; a word of several tokens gives them all."""
     if token not in init:
-        raise VocabularyError(f"`init` says nothing of {token!r}; it has {', '.join(init) or 'no token'}")
+        raise VocabularyError(f"`init` has nothing for {token!r}; it has {', '.join(init) or 'no token'}")
     words = [init[token]] if isinstance(init[token], str) else init[token]
     ids = tuple(i for word in words for i in tokenizer(word, add_special_tokens=False).input_ids)
     if not ids:

@@ -130,7 +130,7 @@ def _of_path(
 
     chosen = data_config(path, facts, held_out=0.0, cache=False, **settings)
     tree = configs.apply(DataConfig, configs.plain(chosen), [text.removeprefix("data.") for text in overrides])
-    chosen = configs.build(DataConfig, tree, where="what is asked for")
+    chosen = configs.build(DataConfig, tree, where="the options")
     job = Job(data=chosen, model=facts, tokens=tokens)
     # a language model alone has no slots for images, and their rows can be looked at all the same
     job = job if facts.sizes or facts.is_encoder else _with_slots(job, IMAGE_SLOTS)

@@ -1,7 +1,7 @@
 """`vertebra demo`: three tiny families held against every check, a prompt in color, a plain training loop and a trace of
 what it learned, and a policy that must look at its image, trained by two recipes.
 
-The loop is the one of `examples/bare_loop.py`: nothing of ours but the backbone, the rendering, the batch and the loss.
+The loop is a plain one: nothing of ours but the backbone, the rendering, the batch and the loss.
 """
 
 from __future__ import annotations

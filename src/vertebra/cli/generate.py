@@ -30,7 +30,9 @@ def generate(
     top_k: Annotated[int | None, typer.Option(help="Draw from the k best.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the best that hold this probability.")] = None,
     min_p: Annotated[float | None, typer.Option(help="Draw from what is this likely beside the best.")] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1, what was said becomes rarer.")] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1, tokens that occurred become rarer.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same answer again.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Stop at this text; repeatable.")] = None,
     num_beams: Annotated[int | None, typer.Option(help="Search with so many beams (Hugging Face's engine).")] = None,
@@ -50,7 +52,7 @@ def generate(
     token: Token = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Ask a model. The answer is printed as it comes; what it took is told on standard error."""
+    """Ask a model. The answer is printed as it comes; times and counts go to standard error."""
     from vertebra.backbone.registry import require_name
     from vertebra.cli.asking import given, load, question
 

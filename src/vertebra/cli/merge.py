@@ -25,7 +25,7 @@ def merge(
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace what is in the folder.")] = False,
 ) -> None:
-    """Merge a LoRA adapter in fp32, cast, write, and tell how far the logits moved."""
+    """Merge a LoRA adapter in fp32, cast, write, and report how far the logits moved."""
     from vertebra.backbone.registry import require_name
     from vertebra.cli.output import console
     from vertebra.errors import CheckpointError

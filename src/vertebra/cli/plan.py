@@ -24,11 +24,11 @@ def plan(
     price: Annotated[float | None, typer.Option(help="Of one GPU hour: gives the cost.")] = None,
     images: Annotated[int, typer.Option(help="Images in a row, where the model sees any.")] = 1,
     picture: Annotated[
-        Path | None, typer.Option(help="A picture of the layouts: PNG, or what the suffix says.", **PATH)
+        Path | None, typer.Option(help="A picture of the layouts: PNG, or by the suffix.", **PATH)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The data alone.")] = False,
 ) -> None:
-    """Say whether a run fits, how to shard it, and how long it takes; nothing is loaded."""
+    """Report whether a run fits, how to shard it, and how long it takes; nothing is loaded."""
     from vertebra.backbone.registry import require_name
     from vertebra.cli.output import console, print_json
     from vertebra.training.recipes import read_recipe

@@ -15,7 +15,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def prompt(
     model: Annotated[str, typer.Argument(help="An id, a folder, or a hub name; its weights are not loaded.")],
-    user: Annotated[list[str] | None, typer.Option(help="What the user says; repeatable, turn by turn.")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="The user's text; repeatable, turn by turn.")] = None,
     assistant: Annotated[list[str] | None, typer.Option(help="What the model answers; repeatable.")] = None,
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
     fold_system: Annotated[bool, typer.Option("--fold-system", help="Put it before the first question.")] = False,
@@ -27,7 +27,7 @@ def prompt(
     token: Annotated[str | None, typer.Option(help="Token for private repositories.", envvar="HF_TOKEN")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show a conversation as the model sees it: the prompt's text, its ids, who speaks, and what is trained on."""
+    """Show a conversation as the model sees it: the prompt's text, its ids and roles, and what is trained on."""
     conversation = conversation_of(user or [], assistant or [])
 
     from vertebra.backbone.registry import load_backbone

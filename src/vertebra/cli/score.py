@@ -28,7 +28,7 @@ def score(
     token: Token = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare answers by their likelihood. They are told from the likeliest on; `share` sums to 1 among them."""
+    """Compare answers by their likelihood. They are listed from the likeliest on; `share` sums to 1 among them."""
     from vertebra.backbone.registry import require_name
     from vertebra.cli.asking import load, question
 

@@ -27,11 +27,13 @@ def trace(
     top_k: Annotated[int | None, typer.Option(help="Draw from the k best.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the best that hold this probability.")] = None,
     min_p: Annotated[float | None, typer.Option(help="Draw from what is this likely beside the best.")] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1, what was said becomes rarer.")] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1, tokens that occurred become rarer.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same answer again.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute the whole row anew for every token.")] = False,
     chunk: Annotated[int | None, typer.Option(help="Compute the prompt in pieces of so many positions.")] = None,
-    details: Annotated[int, typer.Option(help="Tell everything that was called for the first so many steps.")] = 2,
+    details: Annotated[int, typer.Option(help="Print everything that was called, for the first so many steps.")] = 2,
     html: Annotated[
         Path | None, typer.Option(help="Write a page of HTML there: no network, no other file.", **PATH)
     ] = None,

@@ -31,7 +31,7 @@ def train(
     ] = False,
     nproc: Annotated[int, typer.Option(help="So many processes on this machine (torchrun).")] = 1,
 ) -> None:
-    """Train as a recipe says: pretrain, finetune, LoRA, policies; exact, and resumed bit for bit."""
+    """Train by a recipe: pretrain, finetune, LoRA, policies; exact, and resumed bit for bit."""
     from vertebra.errors import ConfigError
     from vertebra.training.recipes import read_recipe
 

@@ -3,7 +3,7 @@
     read(RunConfig, "recipe.yaml", ["optim.lr=1e-4"])    a config, or one error that lists all faults
     write(config, "run.yaml")                            the resolved config, every default spelled out
 
-The dataclasses stand beside the code that they configure; this package knows none of them. Fields may be bool, int,
+The dataclasses stand beside the code that they configure; this package uses none of them. Fields may be bool, int,
 float, str, Path, None, Literal, unions, lists, tuples, `dict[str, …]`, and dataclasses of these. What a number may be
 stands beside its field, as in `Annotated[int, Bound(least=1)]`.
 """

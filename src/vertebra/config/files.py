@@ -19,7 +19,7 @@ from vertebra.folders import write_file
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
-    """What a YAML or JSON file says, unchecked but for duplicate keys."""
+    """What a YAML or JSON file holds, unchecked but for duplicate keys."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:

@@ -71,10 +71,15 @@ class Filled:
 
 # What settings may be: named here once, so that a recipe is refused for all of them together.
 Count = Annotated[int, Bound(least=0)]
+"""A whole number, 0 or more."""
 Some = Annotated[int, Bound(least=1)]
+"""A whole number, 1 or more."""
 Amount = Annotated[float, Bound(least=0)]
+"""A finite number, 0 or more."""
 Share = Annotated[float, Bound(least=0, below=1)]
+"""A number from 0 to below 1."""
 Place = Annotated[str, Filled()]
+"""A name or path, not empty."""
 
 
 def require_bounds(config: Any) -> None:

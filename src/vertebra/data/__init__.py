@@ -2,7 +2,7 @@
 
     from vertebra.data import Reading, batches       the usual chain in one call
 
-Reads the world and writes token sequences; it does not know the insides of models. The way through is `open_source`
+Reads the world and writes token sequences; it does not use the insides of models. The way through is `open_source`
 (rows with file and line) → a `Reader` (what a row means) → an encoder → `prepare` (a table of token sequences, cached) →
 a `Loader` (batches that can be resumed).
 """

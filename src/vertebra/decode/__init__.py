@@ -1,6 +1,6 @@
 """Decoding: right with the cache on, in one call (`vertebra.generate`) or piece by piece (`prefill`, `step`, `fork`, `trim`).
 
-It knows models and batches, and asks a model to render what a person typed; it knows no prompt format.
+It uses models and batches, and lets a model render what a person typed; it has no prompt format.
 """
 
 from __future__ import annotations

@@ -204,9 +204,7 @@ class _Choice:
             device=device,
         )
         if follower.ids(0) is None:
-            raise GenerationError(
-                "a grammar needs what was said before; slots are filled all at once. Allow ids by slot"
-            )
+            raise GenerationError("a grammar needs what stands before; slots are filled all at once. Allow ids by slot")
         steps: list[torch.Tensor] = []
         for slot in range(most):
             ids = follower.ids(slot)

@@ -15,13 +15,13 @@ from vertebra.decode.choose.text import cut_at
 from vertebra.decode.state.decoding import DecodeState, Pass
 
 REASONS = {
-    "eos": "an end id was said",
-    "stop string": "a stop string was said",
-    "length": "as many tokens as were asked for",
+    "eos": "an end id was generated",
+    "stop string": "a stop string was generated",
+    "length": "as many tokens as were requested",
     "context": "the model has no further positions",
     "time": "max_time was over",
     "constraint": "the constraint is complete",
-    "stopped": "`stop` said so",
+    "stopped": "`stop` ended it",
     "not a number": "the logits hold NaN or infinity",
     "nothing possible": "every token was ruled out",
 }
@@ -126,7 +126,7 @@ class Generation:
 
     @cached_property
     def text(self) -> list[str]:
-        """What each row said, special tokens and stop strings left out."""
+        """The answer of each row, special tokens and stop strings left out."""
         decode = self.tokenizer.decode
         said = [decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in self.tokens]
         return [

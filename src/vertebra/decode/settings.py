@@ -292,7 +292,7 @@ def _check_together(given: Settings) -> None:
     if not given.use_cache:
         for name in ("compile", "chunk", "cache_length"):
             if getattr(given, name):
-                raise ConfigError(f"`{name}` is about a cache, and use_cache=False asks for none")
+                raise ConfigError(f"`{name}` is about a cache, and use_cache=False keeps none")
     if given.compile and isinstance(given.cache, str) and given.cache == "dynamic":
         object.__setattr__(given, "cache", "static")  # compiled steps need tensors that stay where they are
 

@@ -60,7 +60,7 @@ def start(model: Model, prompt: Any, settings: Settings) -> Start:
             )
     if most < asked and settings.max_new_tokens is not None:
         log.warn_once(
-            f"{asked} tokens were asked for, and `{name}` has positions for {most} after the prompt; rows that get there end "
+            f"{asked} tokens were requested, and `{name}` has positions for {most} after the prompt; rows that get there end "
             "with the reason `context`"
         )
     return Start(**{**vars(given), "layout": layout}, state=state, most=most, cut_short=most < asked, began=now)

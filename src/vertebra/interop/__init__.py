@@ -1,6 +1,6 @@
 """What a name means, wherever it comes from: packages that carry weights, and formats of other projects.
 
-This floor knows backbones and encoders; it does not know training or the command line.
+It uses backbones and encoders, and neither training nor the command line.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from vertebra.tune.record import base_of, is_adapter_folder
 def load(name: str | Path, *, base: str | Path | None = None, **options: Any) -> Model:
     """The model of a name, with its weights and in inference mode unless `options` (`load_backbone`'s) differ.
 
-    `base`: for an adapter, the base that it goes on; by default the one that it names. To train, say
+    `base`: for an adapter, the base that it goes on; by default the one that it names. To train, give
     `inference_mode=False`.
     """
     require_name(name)

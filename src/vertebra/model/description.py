@@ -82,7 +82,7 @@ class ModelFacts:
 
 
 def describe(folder: str | Path) -> ModelFacts:
-    """The facts of a multimodal folder; a damaged or other folder is an error that says so."""
+    """The facts of a multimodal folder; a damaged or other folder is an error that names the fault."""
     source = find(folder)
     described, backbone = source.record.get("parts"), source.record.get("backbone")
     if described is None or backbone is None:

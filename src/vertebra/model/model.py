@@ -190,8 +190,8 @@ class Model(nn.Module):
         """Run a batch (its keys as arguments), or what lies beyond the cache of `past_key_values`.
 
         `loss`: where something is supervised and no cache is in use; divided by `num_items_in_batch` where given.
-        `logits`: [B, n, V] of `logits_to_keep` (0: all) or [N, V] of `positions` (rows, columns of the batch); asked
-        for neither, of all positions when there is no loss, else of none. `attend` is a free rule, as in `plan_attention`.
+        `logits`: [B, n, V] of `logits_to_keep` (0: all) or [N, V] of `positions` (rows, columns of the batch); given
+        neither, of all positions when there is no loss, else of none. `attend` is a free rule, as in `plan_attention`.
         """
         whole = self._taken(batch)
         start = _cached(past_key_values, whole)
@@ -278,13 +278,13 @@ class Model(nn.Module):
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> None:
-        """The name by which a `Trainer` asks for it."""
+        """The name by which a `Trainer` calls it."""
         plain = {"every_n_layers": 1, "offload": False, "use_reentrant": False}
         given = {**dict(activation_checkpointing_kwargs or {}), **options}
         other = {name: value for name, value in given.items() if name not in plain or value != plain[name]}
         if other:
             raise ConfigError(
-                f"gradient checkpointing was asked for with {other}; only the plain non-reentrant form is made here (the "
+                f"gradient checkpointing was requested with {other}; only the plain non-reentrant form is made here (the "
                 "reentrant one gives no gradients beneath a frozen backbone)"
             )
         self.enable_gradient_checkpointing()

@@ -1,6 +1,6 @@
-"""Prompts: formats as data, builders that speak turn by turn, and `render`, which makes a `TokenSequence` in one pass.
+"""Prompts: formats as data, builders that write turn by turn, and `render`, which makes a `TokenSequence` in one pass.
 
-A tokenizer is two methods to this package. It knows neither models nor torch.
+A tokenizer is two methods to this package. It uses neither models nor torch.
 """
 
 from __future__ import annotations

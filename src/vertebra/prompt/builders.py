@@ -27,7 +27,7 @@ _READERS = {False: Reader(), True: Reader(empty_questions=True)}
 class PromptBuilder(ABC):
     """Builds one conversation turn by turn.
 
-    `system_prompt` is what the system says; None means the format's own default, an empty string means nothing. A
+    `system_prompt` is the system's text; None means the format's own default, an empty string means nothing. A
     format without a place for it raises, unless `system="fold"` puts it before the first question.
     """
 
@@ -54,7 +54,7 @@ class PromptBuilder(ABC):
 
     @abstractmethod
     def add_turn(self, role: str, message: str) -> str:
-        """Add what `human` or `gpt` says; returns the text by which the prompt grew."""
+        """Add a turn of `human` or `gpt`; returns the text by which the prompt grew."""
 
     @abstractmethod
     def get_potential_prompt(self, message: str) -> str:

@@ -144,7 +144,7 @@ def check_order(messages: Sequence[Message], *, tools: bool = False) -> None:
         else:
             turn = "user" if previous in (None, "system", "assistant") else "assistant"
             allowed = message.role == turn or (previous == "tool" and message.role == "user")
-            expected = f"`{turn}` must speak here" + (f", after `{previous}`" if previous else ", first")
+            expected = f"`{turn}` is expected here" + (f", after `{previous}`" if previous else ", first")
         if not allowed:
             given = [m.role for m in messages[: number + 1] if m.number is not None]
             raise PromptError(
@@ -254,7 +254,7 @@ class Reader:
         if count is None:
             near = did_you_mean(name, self.sizes)
             raise PromptError(
-                f"{where} has a part `{name}`, and nobody says how many slots it takes.{near} "
+                f"{where} has a part `{name}`, and nothing gives how many slots it takes.{near} "
                 f"Give sizes={{'{name}': …}}, or a `count` in the part. Sizes are {dict(self.sizes)}."
             )
         _positive(count, f"the slot count of `{name}` in {where}")
@@ -302,7 +302,7 @@ def _action(reader: Reader, part: Mapping[str, Any], where: str) -> Content:
     if "ids" not in part:
         return Content("", ((0, reader.slots(part, where, Role.ACTION, "action", None)),))
     if "count" in part:
-        raise PromptError(f"an action of {where} has both `ids` and `count`; ids are said, a count makes slots")
+        raise PromptError(f"an action of {where} has both `ids` and `count`; ids are tokens, a count makes slots")
     if isinstance(part["ids"], str) or not isinstance(part["ids"], Iterable):
         raise PromptError(f"an action of {where} has the ids {part['ids']!r:.80}; expected a list of integers")
     ids = list(part["ids"])

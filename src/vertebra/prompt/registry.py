@@ -47,7 +47,7 @@ def prompt_builder(name: str, *, eos: str | None = None) -> type[PromptBuilder]:
 
 
 def prompt_builder_names() -> list[str]:
-    """Every name that `prompt_builder` knows."""
+    """Every name that `prompt_builder` accepts."""
     return list(_BUILDERS)
 
 

@@ -53,7 +53,7 @@ def render(
 
     `sizes`: slots that a part of each segment takes. `open_turn`: end ready for an answer (after a question), or
     inside the last answer; None opens after a question. `anchor`: a family's rule for BOS (`bos`: the tokenizer adds
-    it; `prepend bos`; `none`), None: as format and tokenizer say. `anchored`: part types or segments whose slots stand
+    it; `prepend bos`; `none`), None: that of format and tokenizer. `anchored`: part types or segments whose slots stand
     right after BOS. `roles`: who is trained on. `trusted`: roles, never the user, whose text may hold added tokens.
     `both_ways`: part types or segments whose slots see each other, each part a block. `slot_id`: the reserved id.
     """
@@ -226,7 +226,7 @@ def _warn_of_text(pieces: Sequence[Piece], facts: Facts) -> None:
             if token.strip() and token in piece.text:
                 who = piece.role.name.lower()
                 log.warn_once(
-                    f"what `{who}` says holds `{token}`, which stays text. If the token is meant: trusted=('{who}',)."
+                    f"the text of `{who}` holds `{token}`, which stays text. If the token is meant: trusted=('{who}',)."
                 )
 
 

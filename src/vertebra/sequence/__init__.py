@@ -1,4 +1,4 @@
-"""The one token sequence: its vectors, masks, packing, batches and loss. It does not know where tokens come from."""
+"""The one token sequence: its vectors, masks, packing, batches and loss. It has nothing to do with where tokens come from."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def sequence_loss(
     count here. `document` [B, L] keeps packed samples apart and padding out: without it each row is taken for one
     document that begins at index 0. `z_loss` adds that times the square of the log of the softmax's denominator.
 
-    Nothing supervised is an error, unless `num_items` says that other micro-batches have something: then it is 0.
+    Nothing supervised is an error, unless `num_items` counts other micro-batches: then it is 0.
     """
     if logits.shape[:-1] != targets.shape or weights.shape != targets.shape or targets.ndim != 2:
         raise SequenceError(

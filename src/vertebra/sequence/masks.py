@@ -42,7 +42,7 @@ Form = Literal["causal", "full", "2d", "packed", "4d"]
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionFacts:
-    """What a plan must know of a model, and no more."""
+    """What a plan needs of a model, and no more."""
 
     kernel: str
     """A name of `KERNELS`: what computes attention."""
@@ -114,10 +114,10 @@ def plan_attention(
     key_sizes: Mapping[str, tuple[int, int]] | None = None,
     attend: Attend | None = None,
 ) -> AttentionPlan:
-    """The cheapest form that says exactly what the batch means, for this model.
+    """The cheapest form that is exactly what the batch means, for this model.
 
     With a cache of `cache_length` positions the batch holds those and the new ones; the queries are the new ones.
-    `key_sizes` tells, by layer type, which keys the cache hands to attention: (how many, from which on), as
+    `key_sizes` gives, by layer type, which keys the cache hands to attention: (how many, from which on), as
     `cache.get_mask_sizes(queries, layer)` has it; default: all. `dtype` is that of the model, for a 4-D mask.
     """
     if not 0 <= cache_length < batch.length:
@@ -188,7 +188,7 @@ class _Look:
 
 def _choose(seen: _Look, facts: AttentionFacts, *, cached: bool) -> tuple[Form, str]:
     if seen.free:
-        return "4d", "a free rule says who sees whom"
+        return "4d", "a free rule sets who sees whom"
     if not facts.causal:
         if not seen.one_block:
             return "4d", "the model sees everything both ways, and not every row is one block of one document"

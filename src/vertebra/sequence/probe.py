@@ -76,7 +76,7 @@ def mask_takes_effect(
     faults = [_told(effect) for effect in effects if effect.missed or effect.leaked]
     if faults:
         raise BackboneError(
-            f"attention is not what the batch says: {listed(faults)}. The kernel dropped or replaced the mask; load "
+            f"attention is not what the batch describes: {listed(faults)}. The kernel dropped or replaced the mask; load "
             'the model with another (attn="sdpa" or "eager"), and hand on all that the plan gives.'
         )
     return effects

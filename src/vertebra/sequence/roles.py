@@ -1,4 +1,4 @@
-"""Who speaks at a position, and the target of a position that predicts nothing. It knows no sequence."""
+"""Whose text a position holds, and the target of a position that predicts nothing. It knows no sequence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NO_TARGET = -100
 
 
 class Role(IntEnum):
-    """Who speaks at a position."""
+    """Whose text a position holds."""
 
     PAD = 0
     TEXT = 1  # plain text, and marks such as BOS that belong to nobody

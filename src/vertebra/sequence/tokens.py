@@ -44,7 +44,7 @@ class TokenSequence:
     weight: np.ndarray
     """How much its loss counts; 0: not supervised."""
     role: np.ndarray
-    """A `Role`: who speaks."""
+    """A `Role`: whose text it is."""
     type: np.ndarray
     """Token type, for models that have them."""
     block: np.ndarray

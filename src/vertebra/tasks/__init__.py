@@ -1,6 +1,6 @@
 """Kinds of work, one file each: what it reads, what it adds to a model, what a sample is, what is measured and shown.
 
-They stand above data, tuning and decoding, and do not know the trainer.
+They stand above data, tuning and decoding, and do not use the trainer.
 """
 
 from __future__ import annotations

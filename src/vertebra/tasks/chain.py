@@ -106,7 +106,7 @@ def batches(
 
     model: one that is there, or its name; no weights are loaded for a name. data: a `Reading`, a `DataConfig`, or
     whatever `open_source` takes; `settings` are those of a recipe's `data` (`kind="chat"`, `block=512`). Nothing is held
-    out unless asked for.
+    out unless requested.
     """
     facts = model if isinstance(model, ModelFacts) else _facts(model)
     if not isinstance(data, DataConfig):

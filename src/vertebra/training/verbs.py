@@ -23,7 +23,7 @@ def train(
     tiny: bool = False,
     **options: Any,
 ) -> Outcome:
-    """Train as a recipe says: its name, its file, or its config; where the model lies is `.model` of what comes back.
+    """Train by a recipe: its name, its file, or its config; where the model lies is `.model` of what comes back.
 
     `overrides`: `["optim.lr=1e-4"]`. `out`: the folder of the run. `tiny`: the whole of it on a tiny backbone, in
     seconds. `options`: `resume=True` goes on from the newest good checkpoint, `overwrite=True` begins anew,

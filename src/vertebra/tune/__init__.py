@@ -1,4 +1,4 @@
-"""What trains: stages, patterns, LoRA on PEFT and its merge. It knows models and folders, and no optimizer."""
+"""What trains: stages, patterns, LoRA on PEFT and its merge. It uses models and folders, and no optimizer."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ PARTS = "parts.safetensors"
 def save_adapter(
     model: Any, adapter: Adapter, folder: str | Path, *, extra: Mapping[str, Any] | None = None, overwrite: bool = False
 ) -> Path:
-    """Write an adapter, whole or not at all. `extra` joins the record: what a policy knows (action statistics)."""
+    """Write an adapter, whole or not at all. `extra` joins the record: what a policy needs (action statistics)."""
     folder = Path(folder)
     require_free(folder, overwrite=overwrite)
     return write_whole(folder, lambda part: write_adapter(model, adapter, part, extra=extra), replace=True)

@@ -74,7 +74,7 @@ def read_adapter(folder: str | Path) -> AdapterFolder:
 def _ours(folder: Path) -> AdapterFolder:
     about = read_json(folder / RECORD)
     if "adapter" not in about:
-        raise CheckpointError(f"`{folder / RECORD}` tells of no adapter; `{folder}` is a whole model, not an adapter")
+        raise CheckpointError(f"`{folder / RECORD}` describes no adapter; `{folder}` is a whole model, not an adapter")
     _require_form(about, folder / RECORD)
     roots = {root: folder / folder_of(root) for root in about["adapter"]["roots"]}
     absent = [f"{path.name}/{file}" for path in roots.values() for file in absent_files(path)]
@@ -83,7 +83,7 @@ def _ours(folder: Path) -> AdapterFolder:
     others = sorted(path.name for path in folder.glob(f"{FOLDER}*") if path.is_dir() and path not in roots.values())
     if others:
         raise CheckpointError(
-            f"`{folder}` holds {', '.join(others)}, of which its {RECORD} tells nothing (it names "
+            f"`{folder}` holds {', '.join(others)}, which its {RECORD} does not list (it lists "
             f"{', '.join(path.name for path in roots.values())}). Take them out, or save the adapter again"
         )
     return AdapterFolder(folder=folder, roots=roots, about=about)
@@ -106,7 +106,7 @@ def _of_peft(folder: Path) -> AdapterFolder:
     above = folder.resolve().parent
     if folder.resolve().name.startswith(FOLDER) and is_adapter_folder(above):
         raise CheckpointError(
-            f"`{folder}` is one piece of the adapter `{above}`, which tells of its base and its tokens: give that"
+            f"`{folder}` is one piece of the adapter `{above}`, which records its base and its tokens: give that"
         )
     absent = absent_files(folder)
     if absent:

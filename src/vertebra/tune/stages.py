@@ -45,6 +45,7 @@ STAGES: dict[Stage, tuple[str, ...]] = {
     "lora": ("heads",),
     "none": (),
 }
+"""What each stage trains, by the pieces of a model; `none` trains nothing."""
 
 
 _OF_PEFT = (".lora_", "lora_magnitude_vector", "trainable_tokens_delta", ".modules_to_save.")

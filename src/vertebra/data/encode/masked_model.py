@@ -117,7 +117,7 @@ class MaskedLM(EncoderModel):
         mask = self.tokenizer.mask_token
         without = [index for index, text in enumerate(texts) if mask not in text]
         if without or not texts:
-            raise DataError(f"nothing to fill: write {mask} where a token is wanted; texts {without} have none")
+            raise DataError(f"nothing to fill: write {mask} where a token is expected; texts {without} have none")
         self.tokenizer.padding_side = "right"
         given = self.tokenizer(texts, padding=True, return_tensors="pt")
         if given["input_ids"].shape[1] > self.context:

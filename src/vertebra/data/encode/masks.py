@@ -54,7 +54,7 @@ class Masked(Samples):
     def __init__(self, samples: Table | Blocks, tokenizer: Any, masking: Masking | None = None) -> None:
         table = samples if isinstance(samples, Table) else samples.table
         if "word" not in table.columns:
-            raise DataError("masking needs to know the words: make the table with `WordEncoder(tokenizer)`")
+            raise DataError("masking needs the words: make the table with `WordEncoder(tokenizer)`")
         self.samples, self.masking = samples, masking or Masking()
         self.tokens = TextTokenizer(tokenizer)
         self.mask_id = mask_id(tokenizer)

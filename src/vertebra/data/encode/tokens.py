@@ -243,7 +243,7 @@ def block_size(tokenizer: Any, context: int | None = None, wanted: int | None = 
     if wanted is None:
         if not limits:
             raise VocabularyError(
-                "neither the model nor the tokenizer says how long a sequence may be "
+                "neither the model nor the tokenizer limits the length of a sequence "
                 f"(model_max_length is {tokenizer.model_max_length:.0e}); give the block size"
             )
         return min(limits)

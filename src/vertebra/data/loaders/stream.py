@@ -59,7 +59,7 @@ class StreamLoader:
 
     exchange: how ranks agree (see `ranks`); through the process group where one of this many ranks is up. A rank
     with fewer batches in a block than another repeats its last one with weight 0, so that all take equally many steps.
-    All ranks must iterate: one that evaluates alone says so by `rank=0, world=1`.
+    All ranks must iterate: one that evaluates alone gives `rank=0, world=1`.
     """
 
     def __init__(

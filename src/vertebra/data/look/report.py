@@ -109,7 +109,7 @@ def check_data(setup: Setup) -> DataReport:
         _lengths(lengths),
         _too_long(setup),
         _supervised(setup),
-        counted("duplicates", rows.doubles, rows.good, "said before", "note", rows.doubles),
+        counted("duplicates", rows.doubles, rows.good, "repeated", "note", rows.doubles),
         counted("empty answers", rows.empty, rows.good, "say nothing", "note", rows.empty),
         *of_ids(setup),
         *of_added(setup, rows.spelled),

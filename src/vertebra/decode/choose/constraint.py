@@ -75,7 +75,7 @@ class AllowedSteps(Constraint):
         _inside(self.steps, vocabulary)
         if steps < len(self.steps):
             raise GenerationError(
-                f"the constraint has {len(self.steps)} steps, and only {steps} tokens may be said; raise max_new_tokens"
+                f"the constraint has {len(self.steps)} steps, and only {steps} tokens may be generated; raise max_new_tokens"
             )
         known: dict[tuple[int, ...], torch.Tensor] = {}
         tables = [known.setdefault(ids, torch.tensor(ids, device=device)) for ids in self.steps]

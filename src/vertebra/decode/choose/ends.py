@@ -72,5 +72,7 @@ def _checked(value: Any, vocabulary: int, name: str) -> tuple[int, ...]:
     ids = ids_of(value)
     wrong = [item for item in ids if not 0 <= item < vocabulary]
     if wrong:
-        raise GenerationError(f"{name} holds {wrong[0]}; the head has the ids 0 to {vocabulary - 1}, and never says it")
+        raise GenerationError(
+            f"{name} holds {wrong[0]}; the head has the ids 0 to {vocabulary - 1}, and never chooses it"
+        )
     return tuple(dict.fromkeys(ids))

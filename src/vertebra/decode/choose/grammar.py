@@ -103,7 +103,7 @@ class _Rows(Follower):
         matcher.consume_token(token)
         if matcher.is_error():
             raise GenerationError(
-                f"row {row} said {token}, which its grammar does not allow ({matcher.get_error().strip()}): a rule or "
+                f"row {row} got {token}, which its grammar does not allow ({matcher.get_error().strip()}): a rule or "
                 "processor that comes after the constraint made it possible"
             )
         self._done[row] = bool(matcher.is_stopped())

@@ -89,7 +89,7 @@ def _timeline(trace: Trace) -> str:
 
 
 def _step(step: StepTrace) -> str:
-    said = f"<code>{_text(step.text)}</code> (id {step.id})" if step.id is not None else "nothing could be said"
+    said = f"<code>{_text(step.text)}</code> (id {step.id})" if step.id is not None else "nothing could be chosen"
     parts = [
         f"<section class='step card' id='step-{step.index}'><h2>Step {step.index}: {said}</h2><p>{_text(story(step))}</p>",
         "<div class='two'><div>",

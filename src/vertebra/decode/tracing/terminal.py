@@ -45,8 +45,8 @@ def _prompt(trace: Trace) -> Text:
 
 def _table(trace: Trace) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("step", "goes in", "positions", "cache", "sees", "said", "sure", "next best", "time"):
-        table.add_column(name, justify="right" if name in ("step", "sure", "time") else "left", overflow="fold")
+    for name in ("step", "goes in", "positions", "cache", "sees", "token", "prob", "next best", "time"):
+        table.add_column(name, justify="right" if name in ("step", "prob", "time") else "left", overflow="fold")
     for step in trace.steps:
         others = [one for one in step.candidates if one.id != step.id][:3]
         best = "  ".join(f"{one.text} {one.probability:.0%}" for one in others)

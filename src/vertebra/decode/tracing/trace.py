@@ -1,4 +1,4 @@
-"""`trace`: one call of decoding told step by step, as it really ran. It keeps what the engine yields; it is no second one.
+"""`trace`: one call of decoding step by step, as it really ran. It keeps what the engine yields; it is no second one.
 
     prepare inputs ─► embed ─► inject ─► decoder layers ─► norm ─► head ─► rules ─► choose ─► append ─► …
 
@@ -26,12 +26,12 @@ from vertebra.model.model import model_of
 from vertebra.sequence.roles import Role
 
 TOP = 8
-"""Candidates that are told of each step."""
+"""Candidates that are listed of each step."""
 
 
 @dataclass
 class Candidate:
-    """A token that could have been said."""
+    """A token that could have been chosen."""
 
     id: int
     text: str
@@ -61,7 +61,7 @@ class StepTrace:
     events: list[Event]
     candidates: list[Candidate]
     id: int | None
-    """None: nothing could be said."""
+    """None: nothing could be chosen."""
     text: str
     probability: float
     how: str
