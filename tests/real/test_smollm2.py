@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from vertebra import collate, load_backbone, render
+from vertebra import check_backbone, collate, load_backbone, render
 from vertebra.decode.call import generate
 from vertebra.decode.state.language import language_of
 from vertebra.sequence.roles import Role
@@ -121,8 +121,14 @@ def test_a_dialog_of_20_turns(smollm2):
     assert len(prompt) > 500
 
 
-def test_every_check_passes(smollm2_folder):
-    from vertebra.checks.run import check_backbone
-
-    report = check_backbone(load_backbone(smollm2_folder, inference_mode=True, weights=True, dtype="float32"))
+@pytest.mark.parametrize(("dtype", "inference"), [("float32", False), ("bfloat16", True)])
+def test_every_check_passes(smollm2_folder, dtype, inference):
+    """In float32 with gradients; in bfloat16 within the wider bounds of docs/check.md."""
+    report = check_backbone(
+        load_backbone(smollm2_folder, inference_mode=inference, weights=inference, dtype=dtype, builder="chatml")
+    )
     assert report.failed == ()
+    said = {result.name: result.said for result in report.results}
+    assert "`model.layers.11`, 37% of float16's largest number" in said["half-precision"]
+    assert "SmolLM, trained by Hugging Face" in said["chat-template"]
+    assert "49152 tokens, 49152 rows of the embedding, 49152 of the head" in said["rows"]
