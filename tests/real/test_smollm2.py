@@ -22,7 +22,15 @@ SUBJECTS = ["robots", "rivers", "bread", "the moon", "bicycles", "old maps", "be
 def test_it_is_the_whole_model(smollm2):
     assert sum(p.numel() for p in smollm2.llm.parameters()) == 134_515_008
     assert smollm2.num_rows == 49_152
-    assert language_of(smollm2).fused is not None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_its_step_runs_in_few_operations(smollm2_folder, dtype):
+    """In bfloat16 the rounding of thirty layers, on special tokens with huge activations, once hid that they agree."""
+    backbone = load_backbone(smollm2_folder, inference_mode=True, weights=True, builder="chatml", dtype=dtype)
+    step = language_of(backbone).fused
+    assert step is not None
+    assert step.free()
 
 
 def test_numbers_are_cut_into_digits_as_in_training(smollm2):

@@ -98,7 +98,7 @@ class Language:
         self.head: Head | None = before.head if before is not None and same else head_behind_body(self.llm)
         self.body = self.llm.base_model
         self._fused: FusedStep | None = None
-        self._fused_tried = not self.backbone.inference_mode or self.head is None
+        self._fused_tried = not self.backbone.inference_mode
 
     def is_of(self, backbone: Any) -> bool:
         """Whether the backbone is still what it was when this was made: moved, cast, grown and adapted models are others."""
@@ -110,10 +110,15 @@ class Language:
     @property
     def fused(self) -> FusedStep | None:
         """The model's step in few operations; found at the first step, since a prompt alone has no use for it."""
-        if not self._fused_tried:
+        if not self._fused_tried and self.head is not None:
             types = self.facts.layer_types or self.facts.types * len(self.layers or ())
-            self._fused_tried, self._fused = True, fused_step(self.llm, tuple(types))
+            self._fused_tried, self._fused = True, fused_step(self.llm, tuple(types), self.head)
         return self._fused
+
+    def before_steps(self) -> None:
+        """Look whether weights were changed in place since copies of them were made for the steps."""
+        if self._fused is not None and not self._fused.is_fresh():
+            self._fused, self._fused_tried = None, False
 
     def step(self, tokens: torch.Tensor, mask: Any, positions: torch.Tensor, cache: Any, want: Want) -> Seen:
         """`run` for one new token a row."""
@@ -122,8 +127,9 @@ class Language:
         if fused is None or self.head is None or not fused.free():
             return self.run({"input_ids": tokens}, mask, positions, cache, want)
         hidden = fused.run(tokens, mask, positions, cache)
+        logits = fused.logits(hidden) if want.rows is None else None
         return Seen(
-            logits=self.head(hidden, want.rows),
+            logits=self.head(hidden, want.rows) if logits is None else logits,
             chosen=hidden if want.states else None,
             ids=None if want.rows is None else want.rows.ids,
             hidden=hidden[:, None],
