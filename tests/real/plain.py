@@ -6,9 +6,8 @@ from collections.abc import Collection
 
 import torch
 
-from vertebra import render
+from vertebra import TokenSequence, render
 from vertebra.checks.precision import computing_in
-from vertebra.sequence.tokens import TokenSequence
 
 ROUNDING = 1e-3
 """Two logits closer than this may change places in float32: a pass of many columns adds in another order than a step.

@@ -6,8 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.real.plain import asked, assert_tie
-from vertebra import collate
-from vertebra.decode.call import generate
+from vertebra import collate, generate
 
 SUBJECTS = [
     "robots", "rivers", "bread", "the moon", "bicycles", "old maps", "bees", "glass", "winter", "copper", "trains",

@@ -6,12 +6,10 @@ import pytest
 import torch
 
 from tests.real.plain import ROUNDING, asked, assert_greedy, teacher_forced
-from vertebra import check_backbone, load_backbone
+from vertebra import TokenSequence, check, generate, load_backbone
 from vertebra.decode import prefill
-from vertebra.decode.call import generate
 from vertebra.decode.state.language import language_of
 from vertebra.sequence.roles import Role
-from vertebra.sequence.tokens import TokenSequence
 
 TEXT = "The robot arm picks up the red block and puts it on the blue plate. Then it moves back to its home position."
 NLL = 4.0309
@@ -93,9 +91,7 @@ def test_a_dialog_of_20_turns(smollm2):
 @pytest.mark.parametrize(("dtype", "inference"), [("float32", False), ("bfloat16", True)])
 def test_every_check_passes(smollm2_folder, dtype, inference):
     """In float32 with gradients; in bfloat16 within the wider bounds of docs/check.md."""
-    report = check_backbone(
-        load_backbone(smollm2_folder, inference_mode=inference, weights=inference, dtype=dtype, builder="chatml")
-    )
+    report = check(smollm2_folder, inference_mode=inference, weights=inference, dtype=dtype, builder="chatml")
     assert report.failed == ()
     said = {result.name: result.said for result in report.results}
     assert "`model.layers.11`, 37% of float16's largest number" in said["half-precision"]
