@@ -46,7 +46,7 @@ def way(request, monkeypatch):
     weight = torch.ones(8, 8, dtype=torch.float32)
     if request.param != "torch" and request.param not in products._possible([weight], 0):
         pytest.skip("torch has no oneDNN here")
-    monkeypatch.setattr(fused, "fastest", lambda weights, total: request.param)
+    monkeypatch.setattr(products, "fastest", lambda weights, total: request.param)
     return request.param
 
 
@@ -135,6 +135,15 @@ def test_hidden_states_that_were_once_asked_for_do_not_hang_on():
     generate(backbone, prompts(), max_new_tokens=3, output_hidden_states=True)
     assert any(layer._forward_hooks for layer in backbone.layers)
     assert fused_of(backbone).free()
+
+
+@pytest.mark.parametrize("way", ["onednn"], indirect=True)
+def test_the_prompts_pass_is_multiplied_so_too(way, monkeypatch):
+    backbone, plain = load("tiny-llama2"), load("tiny-llama2")
+    found = prefill(backbone, prompts()).logits
+    monkeypatch.setattr(products, "fastest", lambda weights, total: "torch")
+    torch.testing.assert_close(found, prefill(plain, prompts()).logits, rtol=1e-5, atol=1e-5)
+    assert (language_of(backbone).way, language_of(plain).way) == ("onednn", "torch")
 
 
 @pytest.mark.parametrize("change", [lambda weight: weight.mul_(1.5), lambda weight: weight.data.mul_(1.5)])

@@ -84,3 +84,39 @@ def test_what_is_tried_at_all(monkeypatch):
     assert fastest([weight.double() for weight in weights], 1 << 30) == "torch"
     odd = [torch.ones(8, 7)] * 3  # rows that end inside of a word have no checksum
     assert fastest(odd, 1 << 30) != "packed"
+
+
+def test_the_matrices_that_weigh_most_are_tried(monkeypatch):
+    tried = []
+    monkeypatch.setattr(products, "fastest", lambda weights, total: tried.append((len(weights), total)) or "torch")
+    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(4)), nn.Linear(8, 64), nn.Linear(8, 64), nn.LayerNorm(8))
+    assert products.way_of(model) == "torch"
+    assert tried == [(2, 4 * (4 * 64 + 2 * 512))]
+    assert products.way_of(nn.LayerNorm(8)) == "torch"
+    assert products.way_of(model.to("meta")) == "torch"
+    assert len(tried) == 1
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "torch"])
+def test_linears_inside_a_long_pass_are_onednns(way, monkeypatch):
+    counted = []
+    onednn = products._onednn
+    monkeypatch.setattr(products, "_onednn", lambda *args: counted.append(1) or onednn(*args))
+    modules = nn.ModuleList([nn.Linear(64, 32), nn.Linear(64, 32, bias=False)])
+    x = torch.randn(2, 7, 64)
+    for module in modules:
+        with torch.no_grad():
+            expected = module(x)
+            with products.long_passes(way):
+                torch.testing.assert_close(module(x), expected, rtol=1e-5, atol=1e-5)
+                assert module(x[:, :0]).shape == (2, 0, 32)
+    assert len(counted) == 2
+    with torch.no_grad(), products.long_passes(way):
+        nn.Linear(64, 32, dtype=torch.bfloat16)(x.bfloat16())
+    with products.long_passes(way):
+        modules[0](x).sum().backward()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), products.long_passes(way):
+        assert modules[0](x).dtype == torch.bfloat16
+    with torch.no_grad(), products.long_passes("torch"):
+        modules[0](x)
+    assert len(counted) == 2

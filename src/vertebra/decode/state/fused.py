@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from vertebra.backbone.head import Head
 from vertebra.decode.state.cache_layers import RoomLayer
-from vertebra.decode.state.products import Product, Way, fastest, num_bytes
+from vertebra.decode.state.products import Product, Way
 
 # Attention and feed-forward classes that do what is done here; another class may do more under the same names.
 _ATTENTION = {"LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention", "SmolLM3Attention"}
@@ -58,12 +58,10 @@ class _Layer:
 class FusedStep:
     """The step of one model: `run` gives the last hidden states [B, D], after the final norm, and `logits` theirs."""
 
-    def __init__(self, llm: Any, layer_types: tuple[str, ...], head: Head) -> None:
+    def __init__(self, llm: Any, layer_types: tuple[str, ...], head: Head, way: Way = "torch") -> None:
         body = llm.base_model
         self.embed, self.norm, self.rotary = body.embed_tokens, body.norm, body.rotary_emb
         with torch.inference_mode(False), torch.no_grad():  # the weights may still be trained one day
-            gates = [layer.mlp.gate_proj.weight for layer in body.layers]
-            way = fastest(gates, num_bytes([parameter for parameter in llm.parameters() if parameter.dim() == 2]))
             self.layers = tuple(
                 _layer_of(layer, kind, way) for layer, kind in zip(body.layers, layer_types, strict=True)
             )
@@ -191,11 +189,11 @@ def is_known(llm: Any) -> bool:
 
 
 @torch.inference_mode()
-def fused_step(llm: Any, layer_types: tuple[str, ...], head: Head) -> FusedStep | None:
+def fused_step(llm: Any, layer_types: tuple[str, ...], head: Head, way: Way = "torch") -> FusedStep | None:
     """The fused step of a model, tried once beside the model itself; None where the two differ or it is not known."""
     if llm.device.type != "cpu" or not is_known(llm):  # on a GPU graphs of the stock modules do as well
         return None
-    step = FusedStep(llm, layer_types, head)
+    step = FusedStep(llm, layer_types, head, way)
     if not step.free():
         return None
     # tokens from all over the vocabulary: the first ids are special ones, on which real models do strange things

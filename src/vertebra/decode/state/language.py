@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ import torch
 from vertebra.backbone.head import Head, HeadRows, head_behind_body
 from vertebra.decode.state import cache as caches
 from vertebra.decode.state.fused import FusedStep, fused_step
+from vertebra.decode.state.products import Way, long_passes, way_of
 from vertebra.errors import GenerationError
 
 
@@ -112,8 +114,13 @@ class Language:
         """The model's step in few operations; found at the first step, since a prompt alone has no use for it."""
         if not self._fused_tried and self.head is not None:
             types = self.facts.layer_types or self.facts.types * len(self.layers or ())
-            self._fused_tried, self._fused = True, fused_step(self.llm, tuple(types), self.head)
+            self._fused_tried, self._fused = True, fused_step(self.llm, tuple(types), self.head, self.way)
         return self._fused
+
+    @cached_property
+    def way(self) -> Way:
+        """How products are computed fastest here."""
+        return way_of(self.llm)
 
     def before_steps(self) -> None:
         """Look whether weights were changed in place since copies of them were made for the steps."""
@@ -155,7 +162,8 @@ class Language:
         if want.attentions and self.facts.kernel != "eager":
             with self.backbone.kernel("eager"):  # the only one that keeps attention weights
                 return self._run(call, want)
-        return self._run(call, want)
+        with long_passes(self.way):
+            return self._run(call, want)
 
     def _run(self, call: dict[str, Any], want: Want) -> Seen:
         if self.head is None:

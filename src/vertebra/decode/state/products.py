@@ -1,21 +1,23 @@
-"""Matrices times one column a row, on a CPU: by torch's own linear, by oneDNN, or by oneDNN with packed matrices.
+"""Products with a model's matrices on a CPU: by torch's own linear, by oneDNN, or by oneDNN with packed matrices.
 
-Which is fastest depends on the machine and the number type (MKL reads float32 matrices at half of the speed that oneDNN
-does on an AMD, and packed bfloat16 ones are read twice as fast), so each is tried on matrices of the model itself, and
-must be faster by far to be taken. Torch's and oneDNN's read the modules' own weights; packed ones are a second copy,
-made up to a bound, and each knows by a checksum whether the weights it was made of have changed since.
+Which is fastest depends on the machine and the number type (on an AMD, MKL multiplies float32 at half of the speed of
+oneDNN, and packed bfloat16 matrices are read twice as fast), so each is tried on matrices of the model itself, and must
+be faster by far to be taken. Torch's and oneDNN's read the modules' own weights; packed ones are a second copy, made up
+to a bound, and each knows by a checksum whether the weights it was made of have changed since.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 Way = Literal["torch", "onednn", "packed"]
 _GAIN: dict[Way, float] = {"torch": 1.0, "onednn": 1.2, "packed": 1.4}
@@ -26,7 +28,7 @@ PACKED_BYTES = 2 << 30
 """A model with more in its matrices is not packed."""
 _WORTH_BYTES = 8 << 20
 """A model with less in its matrices runs out of the processor's cache, and is not tried."""
-_TRIED_BYTES = 64 << 20
+_TRIED_BYTES = 16 << 20
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -109,7 +111,7 @@ def fastest(weights: Sequence[torch.Tensor], total: int) -> Way:
     if total < _WORTH_BYTES:
         return "torch"
     some = [weights[0]]
-    for weight in weights[1:]:  # several, since one alone would stay in the processor's cache
+    for weight in weights[1:]:  # several, since one alone would stay in the processor's nearest cache
         if num_bytes(some) < _TRIED_BYTES:
             some.append(weight)
     best: Way = "torch"
@@ -119,6 +121,38 @@ def fastest(weights: Sequence[torch.Tensor], total: int) -> Way:
         if seconds * _GAIN[way] / _GAIN[best] < taken:
             best, taken = way, seconds
     return best
+
+
+def way_of(llm: nn.Module) -> Way:
+    """The fastest way to multiply with a model's matrices where it is."""
+    weights = [module.weight for module in llm.modules() if type(module) is nn.Linear]
+    if not weights or weights[0].device.type != "cpu":
+        return "torch"
+    by_shape: dict[torch.Size, list[torch.Tensor]] = {}
+    for weight in weights:
+        by_shape.setdefault(weight.shape, []).append(weight)
+    return fastest(max(by_shape.values(), key=num_bytes), num_bytes(weights))
+
+
+class _ByOneDnn(TorchFunctionMode):
+    """Inside, linears in float32 are oneDNN's, whichever module asks for them; it knows no gradients."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.linear and not kwargs and _is_plain(*args):
+            return _onednn(*args)
+        return func(*args, **(kwargs or {}))
+
+
+def _is_plain(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:
+    known = type(x) is torch.Tensor and type(weight) in (torch.Tensor, nn.Parameter)
+    return known and x.dtype == weight.dtype == torch.float32 and x.numel() > 0 and x.device.type == "cpu"
+
+
+def long_passes(way: Way) -> AbstractContextManager[Any]:
+    """How to run a pass of many columns by a model's own modules. In 16 bits torch's linear is oneDNN's anyway."""
+    if way == "torch" or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        return nullcontext()
+    return _ByOneDnn()
 
 
 def _possible(weights: Sequence[torch.Tensor], total: int) -> tuple[Way, ...]:
