@@ -73,6 +73,19 @@ def pad_is_eos(backbone: Any, monkeypatch: Any) -> None:
     follow_pad(backbone)
 
 
+def added_to_the_tokenizer_alone(backbone: Any, monkeypatch: Any) -> None:
+    backbone.tokenizer.add_tokens(["<added>"])
+
+
+def base_models_end_alone(backbone: Any, monkeypatch: Any) -> None:
+    """`<|im_end|>` closes every turn of the chat format, and decoding goes on behind it."""
+    monkeypatch.setattr(backbone, "eos_token_ids", (backbone.tokenizer.convert_tokens_to_ids("<|endoftext|>"),))
+
+
+def template_without_line_ends(backbone: Any, monkeypatch: Any) -> None:
+    backbone.tokenizer.chat_template = backbone.tokenizer.chat_template.replace("\\n", " ")
+
+
 class OpenWithSpaces(PurePromptBuilder):
     """Its open prompt ends with white space that the answered one does not have there."""
 
@@ -173,6 +186,12 @@ def documents_without_window(llm: Any, inputs: dict[str, Any]) -> None:
     inputs["attention_mask"] = unwindowed(causal(positions.shape[1]) & (document[:, :, None] == document[:, None]))
 
 
+def large_offset(backbone: Any, monkeypatch: Any) -> None:
+    """Every norm takes the mean away again, so that float32 loses nothing by it, and 16 bits what they have to say."""
+    with torch.no_grad():
+        backbone.layers[0].mlp.fc2.bias += 64.0
+
+
 def equal_new_rows(backbone: Any, monkeypatch: Any) -> None:
     write = growth.write_rows
 
@@ -224,7 +243,10 @@ PERTURBATIONS: dict[str, Perturbation] = {
     "bos": Perturbation("tiny-llama2", wrong_anchor),
     "pad": Perturbation("tiny-llama2", other_pad_in_config),
     "pad-is-no-end": Perturbation("tiny-qwen2", pad_is_eos),
+    "rows": Perturbation("tiny-llama3", added_to_the_tokenizer_alone),
     "prompt-ids": Perturbation("tiny-llama2", open_turn_with_spaces),
+    "answer-ends": Perturbation("tiny-qwen2.5", base_models_end_alone),
+    "chat-template": Perturbation("tiny-qwen2", template_without_line_ends),
     "fingerprint": Perturbation("tiny-qwen2", files_lose_merges),
     "tokenizer-files": Perturbation("tiny-mistral", class_with_rules_of_its_own),
     "greedy-savable": Perturbation("tiny-llama2", temperature_without_sampling),
@@ -237,6 +259,7 @@ PERTURBATIONS: dict[str, Perturbation] = {
     "batch-beyond-window": Perturbation("tiny-mistral", around_forward(rows_without_window)),
     "packed": Perturbation("tiny-opt", said_to_isolate),
     "packed-beyond-window": Perturbation("tiny-mistral", around_forward(documents_without_window)),
+    "half-precision": Perturbation("tiny-phi2", large_offset),
     "growth": Perturbation("tiny-llama2", equal_new_rows),
     "gradients-frozen": Perturbation("tiny-llama2", no_input_gradients),
     "gradients-lora": Perturbation("tiny-llama2", reentrant),

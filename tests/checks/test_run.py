@@ -13,12 +13,15 @@ from vertebra.backbone.families.table import MODELS, ModelRow
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.tiny import TINY, tiny_checkpoint, write_tiny
 from vertebra.checks import subject
+from vertebra.checks.precision import computing_in
 from vertebra.checks.run import check_backbone, chosen_checks
 from vertebra.checks.table import CHECKS
 from vertebra.errors import BackboneError, UnknownNameError
+from vertebra.sequence.batch import Batch, collate
 
 LOGITS = ("embeddings", "cached", "left-padded", "batch", "packed")
 WINDOWED = {"tiny-mistral", "tiny-phi3", "tiny-gemma2", "tiny-gemma3"}
+CHAT = {name for name in TINY if TINY[name].template} - {"tiny-llama2", "tiny-mistral"}  # theirs are OpenVLA's
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -28,7 +31,8 @@ def test_every_tiny_family_passes(name):
     assert [result.name for result in report.results] == list(CHECKS)
     skipped = {result.name for result in report.results if result.status == "skip"}
     beyond = {check for check in CHECKS if check.endswith("beyond-window")}
-    assert skipped == (set() if name in WINDOWED else beyond)
+    no_template = set() if name in CHAT else {"chat-template"}
+    assert skipped == no_template | (set() if name in WINDOWED else beyond)
     assert report.guesses == {}
 
 
@@ -141,6 +145,67 @@ def test_other_number_types_have_a_bound_of_their_own(dtype, bound):
     assert report.passed
     assert report.facts["dtype"] == dtype
     assert subject.TOLERANCE[getattr(torch, dtype)] == bound
+
+
+def test_what_overflows_in_16_bits_is_seen_in_32():
+    """OPT is run in float16. Values a million times as large, and an output that makes them small again."""
+    backbone = load_backbone("tiny-opt")
+    attention = backbone.layers[0].self_attn
+    with torch.no_grad():
+        attention.v_proj.weight[0] *= 2.0**20
+        attention.v_proj.bias[0] *= 2.0**20
+        attention.out_proj.weight[:, 0] /= 2.0**20
+    report = check_backbone(backbone, skip=["save-load"])
+    assert report.failed == ("half-precision",)
+    (row,) = [result for result in report.results if result.name == "half-precision"]
+    assert row.number == float("inf")
+    assert "`model.decoder.layers.0.self_attn.v_proj`" in row.said
+    assert "of float16's largest number" in row.said
+
+
+@pytest.mark.parametrize("name", ["tiny-llama3", "tiny-gemma3", "tiny-opt-narrow", "tiny-pythia"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_a_model_run_in_another_type_is_one_loaded_in_it(name, dtype):
+    backbone, other = load_backbone(name), load_backbone(name, dtype=dtype)
+    ids = torch.arange(5, 25)[None]
+    kept = dict(backbone.named_parameters())
+    with torch.no_grad():
+        with computing_in(backbone.eval().llm, other.dtype):
+            found = backbone(input_ids=ids).logits
+        expected = other.eval()(input_ids=ids).logits
+    assert found.dtype == other.dtype
+    assert subject.difference(found, expected) < 5e-2
+    if dtype == "float64":
+        assert subject.difference(found, expected) < 1e-12
+    assert all(parameter is kept[name] for name, parameter in backbone.named_parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_largest_activation_is_the_same_whatever_type_was_loaded(dtype):
+    report = check_backbone(load_backbone("tiny-smollm2", dtype=dtype), only=["half-precision"])
+    assert report.passed
+    assert report.results[0].said == "bfloat16 beside float32; the largest activation is 16, of `model.norm`"
+
+
+def test_a_template_with_a_default_system_prompt_is_named():
+    (row,) = check_backbone(load_backbone("tiny-smollm2"), only=["chat-template"]).results
+    assert row.status == "pass"
+    assert "without a system prompt the template adds '<|im_start|>system\\nYou are a helpful AI assistant" in row.said
+    (row,) = check_backbone(load_backbone("tiny-llama3"), only=["chat-template"]).results
+    assert "adds" not in row.said
+
+
+def test_a_prompt_that_hides_the_end_is_red(monkeypatch):
+    """As labels do that are masked by the pad id where pad = eos."""
+
+    def by_pad_id(sequences, *, pad_id, **options):
+        batch = collate(sequences, pad_id=pad_id, **options)
+        end = batch["input_ids"] == backbone.tokenizer.eos_token_id
+        return Batch({**batch, "weights": batch["weights"].masked_fill(end, 0)})
+
+    backbone = load_backbone("tiny-smollm2")
+    monkeypatch.setattr("vertebra.checks.prompts.collate", by_pad_id)
+    assert check_backbone(backbone).failed == ("answer-ends",)
 
 
 def test_an_inference_backbone_skips_gradients():

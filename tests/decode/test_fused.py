@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from vertebra import TokenSequence, generate, load_backbone
 from vertebra.backbone import TINY
 from vertebra.decode import prefill
+from vertebra.decode.state import fused, products
 from vertebra.decode.state.language import Language, language_of
 from vertebra.tune import LoraSettings, TuneConfig, choose
 
@@ -19,6 +20,7 @@ LLAMA_LIKE = [
     "tiny-smollm3",
 ]  # fmt: skip
 LENGTHS = (9, 3, 14)
+WAYS = ["torch", "onednn", "packed"]
 
 
 def load(name: str, **options):
@@ -28,6 +30,24 @@ def load(name: str, **options):
 def prompts() -> list[TokenSequence]:
     draw = torch.Generator().manual_seed(5)
     return [TokenSequence.of(torch.randint(5, 250, (length,), generator=draw).tolist()) for length in LENGTHS]
+
+
+def fused_of(backbone) -> fused.FusedStep:
+    """The step that is taken, and not merely there."""
+    step = language_of(backbone).fused
+    assert step is not None
+    assert step.free()
+    return step
+
+
+@pytest.fixture
+def way(request, monkeypatch):
+    """Multiply so, whatever would be fastest here; tiny models are otherwise multiplied by torch."""
+    weight = torch.ones(8, 8, dtype=torch.float32)
+    if request.param != "torch" and request.param not in products._possible([weight], 0):
+        pytest.skip("torch has no oneDNN here")
+    monkeypatch.setattr(products, "fastest", lambda weights, total: request.param)
+    return request.param
 
 
 @pytest.fixture
@@ -48,13 +68,14 @@ def steps(backbone, count: int, prompt=None) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("attn", ["sdpa", "eager"])
+@pytest.mark.parametrize("way", WAYS, indirect=True)
 @pytest.mark.parametrize("name", LLAMA_LIKE)
-def test_every_step_has_the_logits_of_the_stock_modules(name, attn, stock):
+def test_every_step_has_the_logits_of_the_stock_modules(name, way, attn, stock):
     backbone = load(name, attn=attn)
-    fused = steps(backbone, 70)  # beyond the windows of the tiny checkpoints, and beyond the first buffer of the cache
-    assert language_of(backbone).fused is not None
+    found = steps(backbone, 70)  # beyond the windows of the tiny checkpoints, and beyond the first buffer of the cache
+    assert fused_of(backbone).way == way
     stock()
-    for number, (ours, theirs) in enumerate(zip(fused, steps(backbone, 70), strict=True)):
+    for number, (ours, theirs) in enumerate(zip(found, steps(backbone, 70), strict=True)):
         bound = 1e-5 * float(theirs.abs().max())
         assert float((ours - theirs).abs().max()) <= bound, number
 
@@ -83,12 +104,13 @@ def test_allowed_rows_and_states_are_those_of_the_stock_step(stock):
     assert ours.tokens == theirs.tokens
 
 
-def test_in_16_bits_it_is_within_their_rounding(stock):
+@pytest.mark.parametrize("way", WAYS, indirect=True)
+def test_in_16_bits_it_is_within_their_rounding(way, stock):
     backbone = load("tiny-llama2", dtype="bfloat16")
-    fused = steps(backbone, 20)
-    assert language_of(backbone).fused is not None
+    found = steps(backbone, 20)
+    assert fused_of(backbone).way == way
     stock()
-    for ours, theirs in zip(fused, steps(backbone, 20), strict=True):
+    for ours, theirs in zip(found, steps(backbone, 20), strict=True):
         assert float((ours - theirs).abs().max()) <= 4e-2 * float(theirs.abs().max())
 
 
@@ -107,7 +129,40 @@ def test_whoever_hangs_on_a_module_is_not_passed_by():
     assert len(seen) == 4
 
 
-def test_changed_weights_count_at_once():
+def test_hidden_states_that_were_once_asked_for_do_not_hang_on():
+    """transformers leaves its hooks on every layer, where they do nothing until it is asked again."""
+    backbone = load("tiny-llama2")
+    generate(backbone, prompts(), max_new_tokens=3, output_hidden_states=True)
+    assert any(layer._forward_hooks for layer in backbone.layers)
+    assert fused_of(backbone).free()
+
+
+@pytest.mark.parametrize("way", ["onednn"], indirect=True)
+def test_the_prompts_pass_is_multiplied_so_too(way, monkeypatch):
+    backbone, plain = load("tiny-llama2"), load("tiny-llama2")
+    found = prefill(backbone, prompts()).logits
+    monkeypatch.setattr(products, "fastest", lambda weights, total: "torch")
+    torch.testing.assert_close(found, prefill(plain, prompts()).logits, rtol=1e-5, atol=1e-5)
+    assert (language_of(backbone).way, language_of(plain).way) == ("onednn", "torch")
+
+
+@pytest.mark.parametrize("change", [lambda weight: weight.mul_(1.5), lambda weight: weight.data.mul_(1.5)])
+@pytest.mark.parametrize("module", ["model.layers.1.self_attn.k_proj", "model.layers.0.mlp.down_proj", "lm_head"])
+@pytest.mark.parametrize("way", ["packed"], indirect=True)
+def test_packed_weights_that_change_are_packed_again(way, module, change, stock):
+    backbone = load("tiny-llama2")
+    before = steps(backbone, 2)[-1]
+    with torch.no_grad():
+        change(backbone.llm.get_submodule(module).weight)
+    changed = steps(backbone, 2)[-1]
+    assert not torch.allclose(before, changed)
+    fused_of(backbone)
+    stock()
+    torch.testing.assert_close(changed, steps(backbone, 2)[-1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", WAYS, indirect=True)
+def test_changed_weights_count_at_once(way):
     """In place, as an optimizer writes them, and replaced, as a loader does."""
     backbone = load("tiny-llama2")
     before = steps(backbone, 2)[-1]
@@ -124,7 +179,7 @@ def test_what_is_saved_is_what_was_loaded(tmp_path):
     backbone = load("tiny-qwen3")
     kept = {name: tensor.clone() for name, tensor in backbone.llm.state_dict().items()}
     steps(backbone, 2)
-    assert language_of(backbone).fused is not None
+    fused_of(backbone)
     again = AutoModelForCausalLM.from_pretrained(backbone.save(tmp_path / "saved"))
     for name, tensor in kept.items():
         assert torch.equal(again.state_dict()[name], tensor), name
@@ -152,8 +207,8 @@ def test_one_row_and_many_forks(stock):
     backbone = load("tiny-llama3")
     ours = prefill(backbone, prompts()[:1]).fork([0, 0, 0])
     tokens = torch.tensor([7, 11, 13])
-    fused = [ours.step(tokens + number).clone() for number in range(10)]
+    found = [ours.step(tokens + number).clone() for number in range(10)]
     stock()
     theirs = prefill(backbone, prompts()[:1]).fork([0, 0, 0])
-    for number, logits in enumerate(fused):
+    for number, logits in enumerate(found):
         torch.testing.assert_close(logits, theirs.step(tokens + number), rtol=1e-5, atol=1e-5)

@@ -271,7 +271,8 @@ def _pending(
 
     `used`: how many rows the tokens need, all growths counted.
     """
-    known = _tokens_of(source, token)
+    # a large file, which only growths and rows that do not fit have use for
+    known = _tokens_of(source, token) if growths or rows != grown else None
     for done in range(len(growths), -1, -1):
         expected = growths[done].rows_before if done < len(growths) else grown
         # a growth into spare rows leaves their number alone: the folder's own tokenizer tells whether it happened

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vertebra.checks import attention, gradients, saving, tokenizer_files, tokens, vocabulary
+from vertebra.checks import attention, gradients, precision, prompts, saving, tokenizer_files, tokens, vocabulary
 from vertebra.checks.results import Measure, Skip
 from vertebra.checks.subject import Subject
 
@@ -52,11 +52,32 @@ _ROWS = (
         mend="Choose a reserved token as pad, or add one: `grow_vocabulary(backbone, ['<PAD>'], is_pad=True)`.",
     ),
     Check(
+        name="rows",
+        run=tokens.rows,
+        shows="every id of the tokenizer has a row of the embedding and of the head",
+        breaks_on="a token that was added to the tokenizer alone",
+        mend="Add tokens with `grow_vocabulary(backbone, [...])`, which grows the matrices too.",
+    ),
+    Check(
         name="prompt-ids",
-        run=tokens.prompt_ids,
+        run=prompts.prompt_ids,
         shows="the prompt of inference is, id for id, the start of the sequence of training",
         breaks_on="a format whose open turn ends otherwise than its answered one",
         mend="Compare both with `vertebra prompt`; render both with `vertebra.prompt.rendering.render`.",
+    ),
+    Check(
+        name="answer-ends",
+        run=prompts.answer_ends,
+        shows="the token that an answer is trained to end with ends decoding, in padded rows too",
+        breaks_on="a chat format on decoding settings that know the base model's end alone",
+        mend="Name the format's end beside the model's own, as `eos_token_id` in the folder's generation_config.json.",
+    ),
+    Check(
+        name="chat-template",
+        run=prompts.chat_template,
+        shows="a chat prompt is the tokenizer's own template's, but for a system prompt that the template adds",
+        breaks_on="a tokenizer whose template writes turns otherwise",
+        mend="Use the builder that follows the tokenizer: `--builder template`, or the one that the model was tuned with.",
     ),
     Check(
         name="fingerprint",
@@ -144,6 +165,13 @@ _ROWS = (
         shows="the same beyond the sliding window",
         breaks_on="a block-diagonal mask without the window",
         mend=_WINDOW_MEND,
+    ),
+    Check(
+        name="half-precision",
+        run=precision.half,
+        shows="logits in the model's 16-bit type are those of float32, however large single activations are",
+        breaks_on="a large offset in every channel, which every norm takes away again",
+        mend="Run it in the type that it was trained in: `--dtype bfloat16` where float16 overflows, else float32.",
     ),
     Check(
         name="growth",

@@ -1,4 +1,4 @@
-"""What the tokenizer does around a text: BOS, padding, the prompt of training beside that of inference, its fingerprint.
+"""What the tokenizer does around a text: BOS, padding, the rows behind its tokens, its fingerprint.
 
 Everything is found by encoding; a flag of a tokenizer says what it was asked for and not what it does.
 """
@@ -6,23 +6,13 @@ Everything is found by encoding; a flag of a tokenizer says what it was asked fo
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
 
 from vertebra.backbone.habits import check_anchor, fingerprint_probes, probe
-from vertebra.checks.results import Measure, Skip
+from vertebra.checks.prompts import builder_of, conversation
+from vertebra.checks.results import Measure
 from vertebra.checks.subject import Subject
-from vertebra.errors import ConfigError, VocabularyError
-from vertebra.prompt.builders import PromptBuilder
-from vertebra.prompt.chat_template import TemplatePromptBuilder
-from vertebra.prompt.conversation import turns_of
+from vertebra.errors import VocabularyError
 from vertebra.prompt.rendering import render
-
-_TURNS = (
-    ("What is on the table?", "A red cup."),
-    ("¿Dónde está la taza? 杯子在哪里？", "À gauche — 左边."),
-    ("Pick up 12.5 g of salt,\nthen stop.", "Done:\n- salt\n- 12.5 g"),
-)
 
 
 def bos(subject: Subject) -> Measure:
@@ -37,7 +27,7 @@ def bos(subject: Subject) -> Measure:
     builder = builder_of(backbone)
     if backbone.anchor != "none" and builder is not None and not faults:
         start = habits.bos_id if habits.bos_id is not None else tokenizer.bos_token_id
-        ids = render(_conversation(1), builder, tokenizer, anchor=backbone.anchor).ids.tolist()
+        ids = render(conversation(1), builder, tokenizer, anchor=backbone.anchor).ids.tolist()
         leading = next((i for i, token in enumerate(ids) if token != start), len(ids))
         if leading != 1:
             faults.append(f"a prompt begins with {leading} BOS; expected 1")
@@ -85,50 +75,17 @@ def pad_is_no_end(subject: Subject) -> Measure:
     )
 
 
-def prompt_ids(subject: Subject) -> Measure | Skip:
-    """The prompt that a model is asked with is, id for id, the start of what it was trained on.
-
-    It is asked in both ways: rendered, and as the builder's string through the tokenizer.
-    """
+def rows(subject: Subject) -> Measure:
+    """Every id that the tokenizer can give has a row where it enters and where it is predicted."""
     backbone = subject.backbone
-    builder = builder_of(backbone)
-    if builder is None:
-        return Skip("no prompt format is known for this model; name one with `--builder`")
-    if issubclass(builder, TemplatePromptBuilder):
-        builder = builder.of(backbone.tokenizer)
-    differing = compared = 0
-    faults: list[str] = []
-    for conversation in _conversations(backbone, builder):
-        trained = render(conversation, builder, backbone.tokenizer, anchor=backbone.anchor)
-        rendered = render(conversation[:-1], builder, backbone.tokenizer, anchor=backbone.anchor).ids.tolist()
-        ways = {"rendered": rendered, "as a string": _string_ids(backbone, builder, conversation[:-1])}
-        for how, asked in ways.items():
-            start = trained.ids[: len(asked)].tolist()
-            parted = [i for i in range(len(asked)) if start[i : i + 1] != asked[i : i + 1]]
-            if parted:
-                faults.append(f"{how}, {conversation[-2]['content']!r:.40} parts at position {parted[0]}")
-            differing, compared = differing + len(parted), compared + len(asked)
-        if not trained.weight[len(rendered) :].any():
-            faults.append("no position after the prompt is supervised")
+    tokens = max(len(backbone.tokenizer), 1 + max(backbone.tokenizer.get_vocab().values()))
+    head = int(backbone.llm.get_output_embeddings().weight.shape[0])
     return Measure(
-        number=differing,
+        number=max(0, tokens - min(backbone.num_rows, head)),
         relation="==",
         bound=0,
-        said=f"ids of {compared} that differ between training and inference, builder `{builder.name}`",
-        faults=tuple(faults[:2]),
+        said=f"ids without a row; {tokens} tokens, {backbone.num_rows} rows of the embedding, {head} of the head",
     )
-
-
-def _string_ids(backbone: Any, builder: type[PromptBuilder], turns: list[dict[str, str]]) -> list[int]:
-    """The ids of an open prompt as older code makes them: one string, tokenized."""
-    system = turns[0]["content"] if turns[0]["role"] == "system" else None
-    speaker = builder(backbone.llm_family, system)
-    for turn in turns[system is not None :]:
-        speaker.add_turn(turn["role"], turn["content"])
-    tokenizer = backbone.tokenizer
-    ids = list(tokenizer(speaker.get_prompt(), add_special_tokens=not speaker.writes_bos(tokenizer)).input_ids)
-    lacks_bos = backbone.anchor == "prepend bos" and ids[:1] != [tokenizer.bos_token_id]
-    return [tokenizer.bos_token_id, *ids] if lacks_bos else ids
 
 
 def fingerprint(subject: Subject) -> Measure:
@@ -157,27 +114,3 @@ def fingerprint(subject: Subject) -> Measure:
         said=f"probe strings of {len(first)} whose ids change",
         faults=tuple(faults),
     )
-
-
-def builder_of(backbone: Any) -> type[PromptBuilder] | None:
-    """The model's prompt builder; None where its id names none."""
-    try:
-        return backbone.prompt_builder_fn
-    except ConfigError:
-        return None
-
-
-def _conversation(turns: int, system: str | None = None) -> list[dict[str, str]]:
-    questions, answers = zip(*_TURNS[:turns], strict=True)
-    return turns_of(questions, answers, system=system)
-
-
-def _conversations(backbone: Any, builder: type[PromptBuilder]) -> Sequence[list[dict[str, str]]]:
-    """One turn and three, and a system prompt where the format has a place for one."""
-    plain = [_conversation(1), _conversation(2), _conversation(3)]
-    with_system = _conversation(1, "You are a robot.")
-    try:
-        render(with_system, builder, backbone.tokenizer, anchor=backbone.anchor)
-    except ValueError:  # refused by the format, or by the template of the tokenizer
-        return plain
-    return [*plain, with_system]

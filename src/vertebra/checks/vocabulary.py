@@ -30,7 +30,7 @@ def growth(subject: Subject) -> Measure | Skip:
     ids = subject.ids(subject.inside)
     with _on_copies(backbone) as before, torch.no_grad():
         logits, prints = backbone.eval()(input_ids=ids).logits, fingerprint(backbone.tokenizer)
-        vocabulary, tied = len(backbone.tokenizer), len(before)
+        vocabulary, tied = min(len(backbone.tokenizer), logits.shape[-1]), len(before)
         made = grow_vocabulary(backbone, list(TOKENS))
         faults = _faults_of(backbone, made, before, tied)
         moved = difference(backbone(input_ids=ids).logits[..., :vocabulary], logits[..., :vocabulary])

@@ -214,6 +214,8 @@ _ROWS = (
         "Gemma2",
         _GEMMA_IDS,
         template="gemma2",
+        generation={"_from_model_config": True},
+        generation_ids={"eos_token_id": ("<eos>", "<end_of_turn>")},
         num_key_value_heads=2,
         head_dim=24,
         query_pre_attn_scalar=24,

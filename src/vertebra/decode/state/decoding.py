@@ -327,6 +327,7 @@ class DecodeState:
             )
         layout, language = self._given_layout(), self.language
         self._match_windows(layout.goes_on_by_column)
+        language.before_steps()
         return StepMasks(layout, language.facts, dtype=language.dtype, static_length=self.static_length)
 
     def _next_positions(self) -> torch.Tensor:

@@ -4,10 +4,10 @@
     here    rms_norm · qkv in one product · rotate q and k together · cache in place · sdpa · o · rms_norm · gate and up
             in one product · act · down
 
-At one new column a row most of the time is spent between the products; on 135 M parameters this step takes 0.8 of the
-stock one's time, on tiny models a quarter. It is taken where the model is made of modules known here and nobody hangs
-on them, and where a trial gives what the stock modules give; all else is run by the stock modules. Merged matrices
-are one tensor of which the modules' own weights are views, so nothing is held twice.
+On a small model most of a step's time is spent between the products, on a large one in them; `products` finds how they
+are computed fastest here. The step is taken where the model is made of modules known here and nobody hangs on them, and
+where a trial gives what the stock modules give; all else is run by the stock modules. Merged matrices are one tensor of
+which the modules' own weights are views.
 
     B rows, D width, N query heads, K key heads, H their width
 """
@@ -22,7 +22,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from vertebra.backbone.head import Head
 from vertebra.decode.state.cache_layers import RoomLayer
+from vertebra.decode.state.products import Product, Way
 
 # Attention and feed-forward classes that do what is done here; another class may do more under the same names.
 _ATTENTION = {"LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention", "SmolLM3Attention"}
@@ -31,49 +33,7 @@ _BODY = {"LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model", "SmolLM3Model
 _TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-5}
 _LOW_TOLERANCE = 4e-2
 """Of the largest hidden value, in 16 bits: another order of additions rounds elsewhere."""
-_MERGED_BYTES = 32 << 20
-"""Larger matrices are products of their own: merging them would copy them and gain nothing."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Product:
-    """Linears that read the same input, as one product where they are merged."""
-
-    parts: tuple[nn.Linear, ...]
-    weight: torch.Tensor | None
-    bias: torch.Tensor | None
-    places: tuple[int, ...]
-    """Where the parts' weights lay when this was made."""
-
-    @classmethod
-    def of(cls, *parts: nn.Linear) -> _Product:
-        weight = bias = None
-        total = sum(part.weight.numel() * part.weight.element_size() for part in parts)
-        if len(parts) > 1 and total <= _MERGED_BYTES:
-            weight, bias = _merged([part.weight for part in parts]), None
-            if parts[0].bias is not None:
-                bias = _merged([part.bias for part in parts])
-        return cls(parts, weight, bias, tuple(part.weight.data_ptr() for part in parts))
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.weight is not None:
-            return F.linear(x, self.weight, self.bias)
-        made = [F.linear(x, part.weight, part.bias) for part in self.parts]
-        return made[0] if len(made) == 1 else torch.cat(made, -1)
-
-    def holds(self) -> bool:
-        """Whether the parts still have the weights that were merged."""
-        return all(part.weight.data_ptr() == place for part, place in zip(self.parts, self.places, strict=True))
-
-
-def _merged(weights: list[torch.Tensor]) -> torch.Tensor:
-    """One tensor with these below each other; each becomes a view of its rows."""
-    whole = torch.cat([weight.data for weight in weights])
-    start = 0
-    for weight in weights:
-        weight.data = whole[start : start + len(weight)]
-        start += len(weight)
-    return whole
+_IDLE_HOOKS = "transformers.utils.output_capturing"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +42,10 @@ class _Layer:
 
     first: nn.Module
     second: nn.Module
-    qkv: _Product
-    out: _Product
-    gate_up: _Product
-    down: _Product
+    qkv: Product
+    out: Product
+    gate_up: Product
+    down: Product
     activation: Callable[[torch.Tensor], torch.Tensor]
     heads: tuple[int, int, int]
     """N, K, H."""
@@ -96,36 +56,65 @@ class _Layer:
 
 
 class FusedStep:
-    """The step of one model; `run` gives the last hidden states [B, D], after the final norm."""
+    """The step of one model: `run` gives the last hidden states [B, D], after the final norm, and `logits` theirs."""
 
-    def __init__(self, llm: Any, layer_types: tuple[str, ...]) -> None:
+    def __init__(self, llm: Any, layer_types: tuple[str, ...], head: Head, way: Way = "torch") -> None:
         body = llm.base_model
         self.embed, self.norm, self.rotary = body.embed_tokens, body.norm, body.rotary_emb
         with torch.inference_mode(False), torch.no_grad():  # the weights may still be trained one day
-            self.layers = tuple(_layer_of(layer, kind) for layer, kind in zip(body.layers, layer_types, strict=True))
-        self._hooks = [
-            hooks for module in body.modules() for hooks in (module._forward_hooks, module._forward_pre_hooks)
-        ]
+            self.layers = tuple(
+                _layer_of(layer, kind, way) for layer, kind in zip(body.layers, layer_types, strict=True)
+            )
+            self._head = Product.of(head.module, way=way) if type(head.module) is nn.Linear else None
+        self._form, self.way = head.form, way
+        products = [p for layer in self.layers for p in (layer.qkv, layer.out, layer.gate_up, layer.down)]
+        self._products = products if self._head is None else [*products, self._head]
+        modules = [*body.modules(), head.module]
+        self._hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
 
     def free(self) -> bool:
-        """Whether nobody hangs on the modules, whom this step would pass by."""
-        return not any(self._hooks)
+        """Whether nobody hangs on the modules, whom this step would pass by. Hooks that transformers has left since it
+        was once asked for hidden states do nothing until it is asked again."""
+        return not any(hook.__module__ != _IDLE_HOOKS for hooks in self._hooks for hook in hooks.values())
 
     def holds(self) -> bool:
         """Whether the model still has the weights that this was made of."""
-        return all(
-            product.holds() for layer in self.layers for product in (layer.qkv, layer.out, layer.gate_up, layer.down)
-        )
+        return all(product.holds() for product in self._products)
+
+    def is_fresh(self) -> bool:
+        """Whether what was packed is what the model holds now."""
+        return all(product.is_fresh() for product in self._products)
 
     def run(self, ids: torch.Tensor, mask: Any, positions: torch.Tensor, cache: Any) -> torch.Tensor:
         """ids and positions [B, 1]; the cache grows by one column."""
         x = self.embed(ids[:, 0])
-        cos, sin = _turns(self.rotary(x, positions))
+        turns = _turns(self.rotary(x, positions))
         for layer, kept in zip(self.layers, cache.layers, strict=True):
-            x = x + layer.out(_attended(layer, x, mask, cos, sin, kept))
-            gate, up = layer.gate_up(_normed(layer.second, x)).chunk(2, -1)
-            x = x + layer.down(layer.activation(gate) * up)
+            x = _through(layer, x, mask, turns, kept)
         return _normed(self.norm, x)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor | None:
+        """[B, V]; None where the head is more than one matrix."""
+        return None if self._head is None else self._form(self._head(hidden))
+
+    def agrees(self, states: list[torch.Tensor], positions: torch.Tensor, cache: Any) -> bool:
+        """Whether each layer makes of the stock one's input what the stock one did: `states` [B, D] enter the layers, the
+        last one left the norm. Layer by layer, since in 16 bits the rounding of thirty would hide a fault of one."""
+        turns = _turns(self.rotary(states[0], positions))
+        bound = _TOLERANCE.get(states[0].dtype, _LOW_TOLERANCE)
+        for layer, kept, x, expected in zip(self.layers, cache.layers, states, states[1:], strict=False):
+            found = _through(layer, x, None, turns, kept)
+            found = _normed(self.norm, found) if expected is states[-1] else found
+            if not bool((found - expected).abs().max() <= bound * expected.abs().max()):
+                return False
+        return True
+
+
+def _through(layer: _Layer, x: torch.Tensor, mask: Any, turns: tuple[torch.Tensor, torch.Tensor], kept: Any) -> Any:
+    """One decoder layer: [B, D] to [B, D]."""
+    x = x + layer.out(_attended(layer, x, mask, *turns, kept))
+    gate, up = layer.gate_up(_normed(layer.second, x)).chunk(2, -1)
+    return x + layer.down(layer.activation(gate) * up)
 
 
 def _attended(
@@ -140,13 +129,13 @@ def _attended(
     if layer.rotates:
         qk = qk * cos + qk.roll(width // 2, -1) * sin
     seen_keys, seen_values = kept.update(qk[:, queries:, None], values[:, :, None])
+    # query heads of one key head as so many queries of it: the same products, in fewer and larger ones
     seen = F.scaled_dot_product_attention(
-        qk[:, :queries, None],
+        qk[:, :queries].unflatten(1, (keys, -1)),
         seen_keys,
         seen_values,
         attn_mask=mask.get(layer.kind) if isinstance(mask, dict) else mask,
         scale=layer.scaling,
-        enable_gqa=queries != keys,
     )
     return seen.flatten(1)
 
@@ -162,17 +151,17 @@ def _turns(pair: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch
     return cos[:, :1], torch.cat((-sin[:, :1, :half], sin[:, :1, half:]), -1)
 
 
-def _layer_of(layer: Any, kind: str) -> _Layer:
+def _layer_of(layer: Any, kind: str, way: Way) -> _Layer:
     attention, feed = layer.self_attn, layer.mlp
     width = attention.head_dim
     norms = (attention.q_norm, attention.k_norm) if hasattr(attention, "q_norm") else None
     return _Layer(
         first=layer.input_layernorm,
         second=layer.post_attention_layernorm,
-        qkv=_Product.of(attention.q_proj, attention.k_proj, attention.v_proj),
-        out=_Product.of(attention.o_proj),
-        gate_up=_Product.of(feed.gate_proj, feed.up_proj),
-        down=_Product.of(feed.down_proj),
+        qkv=Product.of(attention.q_proj, attention.k_proj, attention.v_proj, way=way),
+        out=Product.of(attention.o_proj, way=way),
+        gate_up=Product.of(feed.gate_proj, feed.up_proj, way=way),
+        down=Product.of(feed.down_proj, way=way),
         activation=feed.act_fn,
         heads=(attention.q_proj.out_features // width, attention.k_proj.out_features // width, width),
         scaling=float(attention.scaling),
@@ -200,26 +189,30 @@ def is_known(llm: Any) -> bool:
 
 
 @torch.inference_mode()
-def fused_step(llm: Any, layer_types: tuple[str, ...]) -> FusedStep | None:
+def fused_step(llm: Any, layer_types: tuple[str, ...], head: Head, way: Way = "torch") -> FusedStep | None:
     """The fused step of a model, tried once beside the model itself; None where the two differ or it is not known."""
     if llm.device.type != "cpu" or not is_known(llm):  # on a GPU graphs of the stock modules do as well
         return None
-    step = FusedStep(llm, layer_types)
+    step = FusedStep(llm, layer_types, head, way)
     if not step.free():
         return None
-    ids = torch.arange(6, device=llm.device)[None].remainder(llm.get_input_embeddings().weight.shape[0]).expand(2, -1)
-    hidden = []
-    for fused in (False, True):
-        cache = _cache_of(len(step.layers))
+    # tokens from all over the vocabulary: the first ids are special ones, on which real models do strange things
+    ids = torch.randint(len(llm.get_input_embeddings().weight), (2, 6), generator=torch.Generator().manual_seed(0))
+    positions = torch.full((2, 1), 5)
+    stock, own = _cache_of(len(step.layers)), _cache_of(len(step.layers))
+    for cache in (stock, own):
         llm.base_model(input_ids=ids[:, :5], past_key_values=cache, use_cache=True)
-        last, positions = ids[:, 5:], torch.full((2, 1), 5, device=llm.device)
-        if fused:
-            hidden.append(step.run(last, None, positions, cache))
-        else:
-            out = llm.base_model(input_ids=last, position_ids=positions, past_key_values=cache, use_cache=True)
-            hidden.append(out.last_hidden_state[:, -1])
-    bound = _TOLERANCE.get(llm.dtype, _LOW_TOLERANCE) * float(hidden[0].abs().max())
-    return step if bool((hidden[0] - hidden[1]).abs().max() <= bound) else None
+    states: list[torch.Tensor] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda module, args: states.append(args[0][:, 0]))
+        for layer in llm.base_model.layers
+    ]
+    try:
+        out = llm.base_model(input_ids=ids[:, 5:], position_ids=positions, past_key_values=stock, use_cache=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return step if step.agrees([*states, out.last_hidden_state[:, 0]], positions, own) else None
 
 
 def _cache_of(layers: int) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ import torch
 from vertebra.backbone.head import Head, HeadRows, head_behind_body
 from vertebra.decode.state import cache as caches
 from vertebra.decode.state.fused import FusedStep, fused_step
+from vertebra.decode.state.products import Way, long_passes, way_of
 from vertebra.errors import GenerationError
 
 
@@ -98,7 +100,7 @@ class Language:
         self.head: Head | None = before.head if before is not None and same else head_behind_body(self.llm)
         self.body = self.llm.base_model
         self._fused: FusedStep | None = None
-        self._fused_tried = not self.backbone.inference_mode or self.head is None
+        self._fused_tried = not self.backbone.inference_mode
 
     def is_of(self, backbone: Any) -> bool:
         """Whether the backbone is still what it was when this was made: moved, cast, grown and adapted models are others."""
@@ -110,10 +112,20 @@ class Language:
     @property
     def fused(self) -> FusedStep | None:
         """The model's step in few operations; found at the first step, since a prompt alone has no use for it."""
-        if not self._fused_tried:
+        if not self._fused_tried and self.head is not None:
             types = self.facts.layer_types or self.facts.types * len(self.layers or ())
-            self._fused_tried, self._fused = True, fused_step(self.llm, tuple(types))
+            self._fused_tried, self._fused = True, fused_step(self.llm, tuple(types), self.head, self.way)
         return self._fused
+
+    @cached_property
+    def way(self) -> Way:
+        """How products are computed fastest here."""
+        return way_of(self.llm)
+
+    def before_steps(self) -> None:
+        """Look whether weights were changed in place since copies of them were made for the steps."""
+        if self._fused is not None and not self._fused.is_fresh():
+            self._fused, self._fused_tried = None, False
 
     def step(self, tokens: torch.Tensor, mask: Any, positions: torch.Tensor, cache: Any, want: Want) -> Seen:
         """`run` for one new token a row."""
@@ -122,8 +134,9 @@ class Language:
         if fused is None or self.head is None or not fused.free():
             return self.run({"input_ids": tokens}, mask, positions, cache, want)
         hidden = fused.run(tokens, mask, positions, cache)
+        logits = fused.logits(hidden) if want.rows is None else None
         return Seen(
-            logits=self.head(hidden, want.rows),
+            logits=self.head(hidden, want.rows) if logits is None else logits,
             chosen=hidden if want.states else None,
             ids=None if want.rows is None else want.rows.ids,
             hidden=hidden[:, None],
@@ -149,7 +162,8 @@ class Language:
         if want.attentions and self.facts.kernel != "eager":
             with self.backbone.kernel("eager"):  # the only one that keeps attention weights
                 return self._run(call, want)
-        return self._run(call, want)
+        with long_passes(self.way):
+            return self._run(call, want)
 
     def _run(self, call: dict[str, Any], want: Want) -> Seen:
         if self.head is None:
