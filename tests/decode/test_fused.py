@@ -197,6 +197,17 @@ def test_the_model_can_be_trained_afterwards():
     assert all(weight.grad is not None and bool(weight.grad.any()) for weight in projections)
 
 
+@pytest.mark.parametrize("way", WAYS, indirect=True)
+def test_a_model_may_be_loaded_under_inference_mode(way):
+    expected = generate(load("tiny-llama2"), prompts(), max_new_tokens=5).tokens
+    with torch.inference_mode():
+        backbone = load("tiny-llama2")
+        assert backbone.llm.lm_head.weight.is_inference()
+        assert generate(backbone, prompts(), max_new_tokens=5).tokens == expected
+    fused_of(backbone)
+    assert generate(backbone, prompts(), max_new_tokens=5).tokens == expected
+
+
 def test_a_model_with_an_adapter_keeps_its_modules():
     backbone = load("tiny-llama2")
     choose(backbone, TuneConfig(stage="lora", lora=LoraSettings(r=2)))

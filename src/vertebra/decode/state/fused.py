@@ -61,7 +61,8 @@ class FusedStep:
     def __init__(self, llm: Any, layer_types: tuple[str, ...], head: Head, way: Way = "torch") -> None:
         body = llm.base_model
         self.embed, self.norm, self.rotary = body.embed_tokens, body.norm, body.rotary_emb
-        with torch.inference_mode(False), torch.no_grad():  # the weights may still be trained one day
+        loaded_for_inference = self.norm.weight.is_inference()  # otherwise the weights may still be trained one day
+        with torch.inference_mode(loaded_for_inference), torch.no_grad():
             self.layers = tuple(
                 _layer_of(layer, kind, way) for layer, kind in zip(body.layers, layer_types, strict=True)
             )
