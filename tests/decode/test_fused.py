@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 from vertebra import TokenSequence, generate, load_backbone
@@ -196,11 +197,38 @@ def test_the_model_can_be_trained_afterwards():
     assert all(weight.grad is not None and bool(weight.grad.any()) for weight in projections)
 
 
+@pytest.mark.parametrize("way", WAYS, indirect=True)
+def test_a_model_may_be_loaded_under_inference_mode(way):
+    expected = generate(load("tiny-llama2"), prompts(), max_new_tokens=5).tokens
+    with torch.inference_mode():
+        backbone = load("tiny-llama2")
+        assert backbone.llm.lm_head.weight.is_inference()
+        assert generate(backbone, prompts(), max_new_tokens=5).tokens == expected
+    fused_of(backbone)
+    assert generate(backbone, prompts(), max_new_tokens=5).tokens == expected
+
+
 def test_a_model_with_an_adapter_keeps_its_modules():
     backbone = load("tiny-llama2")
     choose(backbone, TuneConfig(stage="lora", lora=LoraSettings(r=2)))
     backbone.eval()
     assert language_of(backbone).fused is None
+
+
+class Quantized(torch.Tensor):
+    """What torchao puts into ordinary linears is a tensor of its own kind."""
+
+
+@pytest.mark.parametrize("name", ["model.layers.1.mlp.up_proj", "lm_head"])
+def test_a_model_with_other_tensors_in_its_linears_keeps_them(name):
+    backbone = load("tiny-llama2")
+    module = backbone.llm.get_submodule(name)
+    weight = module.weight.data.as_subclass(Quantized)
+    module.weight = nn.Parameter(weight, requires_grad=False)
+    assert type(module.weight) is Quantized
+    step = language_of(backbone).fused
+    assert step is None if "layers" in name else step.logits(torch.ones(1, 64)) is None
+    assert products.way_of(backbone.llm) == "torch"
 
 
 def test_one_row_and_many_forks(stock):

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from vertebra.backbone.head import Head
 from vertebra.decode.state.cache_layers import RoomLayer
-from vertebra.decode.state.products import Product, Way
+from vertebra.decode.state.products import Product, Way, is_plain
 
 # Attention and feed-forward classes that do what is done here; another class may do more under the same names.
 _ATTENTION = {"LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention", "SmolLM3Attention"}
@@ -61,11 +61,12 @@ class FusedStep:
     def __init__(self, llm: Any, layer_types: tuple[str, ...], head: Head, way: Way = "torch") -> None:
         body = llm.base_model
         self.embed, self.norm, self.rotary = body.embed_tokens, body.norm, body.rotary_emb
-        with torch.inference_mode(False), torch.no_grad():  # the weights may still be trained one day
+        loaded_for_inference = self.norm.weight.is_inference()  # otherwise the weights may still be trained one day
+        with torch.inference_mode(loaded_for_inference), torch.no_grad():
             self.layers = tuple(
                 _layer_of(layer, kind, way) for layer, kind in zip(body.layers, layer_types, strict=True)
             )
-            self._head = Product.of(head.module, way=way) if type(head.module) is nn.Linear else None
+            self._head = _head_of(head, way)
         self._form, self.way = head.form, way
         products = [p for layer in self.layers for p in (layer.qkv, layer.out, layer.gate_up, layer.down)]
         self._products = products if self._head is None else [*products, self._head]
@@ -151,6 +152,11 @@ def _turns(pair: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch
     return cos[:, :1], torch.cat((-sin[:, :1, :half], sin[:, :1, half:]), -1)
 
 
+def _head_of(head: Head, way: Way) -> Product | None:
+    module = head.module
+    return Product.of(module, way=way) if type(module) is nn.Linear and is_plain(module.weight) else None
+
+
 def _layer_of(layer: Any, kind: str, way: Way) -> _Layer:
     attention, feed = layer.self_attn, layer.mlp
     width = attention.head_dim
@@ -180,7 +186,7 @@ def is_known(llm: Any) -> bool:
         type(layer.self_attn).__name__ in _ATTENTION
         and type(layer.mlp).__name__ in _FEED_FORWARD
         and all(
-            type(module) is nn.Linear
+            type(module) is nn.Linear and is_plain(module.weight)
             for module in [*layer.self_attn.children(), *layer.mlp.children()]
             if hasattr(module, "in_features")
         )

@@ -125,7 +125,7 @@ def fastest(weights: Sequence[torch.Tensor], total: int) -> Way:
 
 def way_of(llm: nn.Module) -> Way:
     """The fastest way to multiply with a model's matrices where it is."""
-    weights = [module.weight for module in llm.modules() if type(module) is nn.Linear]
+    weights = [module.weight for module in llm.modules() if type(module) is nn.Linear and is_plain(module.weight)]
     if not weights or weights[0].device.type != "cpu":
         return "torch"
     by_shape: dict[torch.Size, list[torch.Tensor]] = {}
@@ -138,14 +138,24 @@ class _ByOneDnn(TorchFunctionMode):
     """Inside, linears in float32 are oneDNN's, whichever module asks for them; it knows no gradients."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.linear and not kwargs and _is_plain(*args):
+        if func is F.linear and not kwargs and _is_ours(*args):
             return _onednn(*args)
         return func(*args, **(kwargs or {}))
 
 
-def _is_plain(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:
-    known = type(x) is torch.Tensor and type(weight) in (torch.Tensor, nn.Parameter)
-    return known and x.dtype == weight.dtype == torch.float32 and x.numel() > 0 and x.device.type == "cpu"
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is numbers and no more: quantizers put tensors of their own kinds into ordinary linears."""
+    return type(tensor) in (torch.Tensor, nn.Parameter)
+
+
+def _is_ours(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:
+    return (
+        is_plain(x)
+        and is_plain(weight)
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() > 0
+        and x.device.type == "cpu"
+    )
 
 
 def long_passes(way: Way) -> AbstractContextManager[Any]:
