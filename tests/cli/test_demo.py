@@ -11,7 +11,7 @@ PNG = b"\x89PNG"
 
 def test_demo(vertebra, tmp_path):
     threads = torch.get_num_threads()
-    done = vertebra("demo", "--out", str(tmp_path / "out"))
+    done = vertebra("demo", "--no-real", "--out", str(tmp_path / "out"))
     assert done.code == 0
     assert "3 of 3 families passed" in done.out
     assert "3 of 3 right" in done.out
@@ -38,3 +38,18 @@ def test_a_folder_that_cannot_be_made(vertebra, tmp_path):
     done = vertebra("demo", "--out", str(tmp_path / "file" / "out"))
     assert done.code == 1
     assert "cannot be made" in done.err
+
+
+def test_real_models_that_cannot_be_fetched(monkeypatch, capsys):
+    """One line, and the demo goes on."""
+    from rich.console import Console
+
+    from vertebra.cli import demo_real
+    from vertebra.errors import NetworkError
+
+    def refused(name):
+        raise NetworkError("no network here\nand more")
+
+    monkeypatch.setattr("vertebra.interop.packages.get", refused)
+    assert not demo_real.real_models(Console(width=200))
+    assert capsys.readouterr().out == "no real models here, the demo goes on without them: no network here\n"

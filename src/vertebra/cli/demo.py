@@ -31,8 +31,13 @@ _REACHED = 0.8
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="A folder for what the demo writes.", **PATH)] = Path("out"),
+    real: Annotated[
+        bool,
+        typer.Option("--real/--no-real", help="Fetch two real models where they can be fetched, and teach one to see."),
+    ] = True,
 ) -> None:
-    """Check three models, show a prompt, train one and trace it, train a policy on images; in about a minute."""
+    """Check three models, show a prompt, train one and trace it, train a policy on images, and teach a real model to see."""
+    from vertebra.cli import demo_real
     from vertebra.cli.output import console
 
     start = time.monotonic()
@@ -49,6 +54,12 @@ def demo(
         told = _trace(backbone, out / "trace.html")
         printer.rule("a policy that looks: a hand to be moved to a square")
         reached, report = _policy(printer, out)
+    answered, accuracy, seen = "", None, None
+    if real and demo_real.real_models(printer):
+        printer.rule("a real model")
+        answered = demo_real.answer(printer)
+        printer.rule("a real language model that learns to see")
+        accuracy, seen = demo_real.look(printer, out)
     printer.rule("done")
     learned = sum(answer == wanted for answer, wanted in zip(after, ANSWERS.values(), strict=True))
     printer.print(f"checks   {len(FAMILIES) - len(failed)} of {len(FAMILIES)} families passed")
@@ -56,7 +67,9 @@ def demo(
         f"answers  {learned} of {len(ANSWERS)} right after {_STEPS} steps; loss {losses[0]:.2f} -> {losses[-1]:.4f}"
     )
     printer.print(f"policy   reaches {reached:.0%} of squares that it has not seen; chance is one in eight")
-    for path in (page, picture, told, report):
+    if accuracy is not None:
+        printer.print(f"real     {answered!r}; {accuracy:.0%} of questions about new pictures right")
+    for path in (page, picture, told, report, seen):
         if path is not None:
             printer.print(f"written  {path}", soft_wrap=True)
     printer.print(f"took     {time.monotonic() - start:.0f} s")

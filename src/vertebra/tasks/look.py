@@ -16,12 +16,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vertebra.tasks.quiz import Item, Question, Quiz
+from vertebra.config import Bound, require_bounds
+from vertebra.tasks.quiz import Item, Question, Quiz, QuizOptions
 
 COLORS = {
     "red": (215, 40, 40), "green": (30, 160, 60), "blue": (45, 80, 220), "yellow": (235, 205, 40),
@@ -36,20 +37,32 @@ PLACES = (
 SIZE, ACROSS = 112, 3  # of a picture in pixels, and how many places it has side by side
 
 
+@dataclass(frozen=True, kw_only=True)
+class LookOptions(QuizOptions):
+    """What is drawn, and how much of it is asked."""
+
+    things: Annotated[int, Bound(least=1, most=4)] = 4
+    """The most things in a picture."""
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
+
+
 class Look(Quiz):
     """Colors, shapes, counts, relations."""
 
     name: ClassVar[str] = "look"
     settings: ClassVar[tuple[str, ...]] = ("count", "shuffled_images", "block")
     needs: ClassVar[tuple[str, ...]] = ("image",)
+    Options: ClassVar[type | None] = LookOptions
     sorts: ClassVar[tuple[str, ...]] = ("color", "shape", "count", "relation")
     longest: ClassVar[int] = 4
     most: ClassVar[int] = 4
     """Questions about a picture, but for the first."""
 
-    def item(self, seed: int, number: int, *, held_out: bool) -> Item:
+    def item(self, seed: int, number: int, options: Any, *, held_out: bool) -> Item:
         rng = np.random.default_rng([seed, number])
-        scene = Scene.drawn(rng, unseen=held_out and number % 2 == 1)
+        scene = Scene.drawn(rng, unseen=held_out and number % 2 == 1, most=options.things)
         first = () if held_out else (scene.about_all(),)
         return Item(questions=(*first, *_chosen(scene, self.most, rng)), picture=scene.picture())
 
@@ -83,9 +96,9 @@ class Scene:
     ground: tuple[int, int, int]
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator, *, unseen: bool) -> Scene:
-        """`unseen`: its first thing is of a kind that no other scene has."""
-        places = rng.permutation(ACROSS**2)[: rng.integers(1, len(NUMBERS))]
+    def drawn(cls, rng: np.random.Generator, *, unseen: bool, most: int = 4) -> Scene:
+        """`most`: things; `unseen`: its first thing is of a kind that no other scene has."""
+        places = rng.permutation(ACROSS**2)[: rng.integers(1, most + 1)]
         things = [_thing(rng, int(place), unseen=unseen and not at) for at, place in enumerate(places)]
         red, green, blue = (int(value) for value in rng.integers(60, 110, 3))
         return cls(things=tuple(things), ground=(red, green, blue))

@@ -9,7 +9,7 @@ orders speak of items in colors that no training order has.
 from __future__ import annotations
 
 import json
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Orders(Quiz):
     supervised: ClassVar[float] = 0.4
     longest: ClassVar[int] = 40
 
-    def item(self, seed: int, number: int, *, held_out: bool) -> Item:
+    def item(self, seed: int, number: int, options: Any, *, held_out: bool) -> Item:
         rng = np.random.default_rng([seed, number])
         item, color = str(rng.choice(list(_ITEMS))), str(rng.choice(_COLORS))
         while is_unseen(item, color) and not held_out:

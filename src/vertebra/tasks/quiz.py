@@ -71,8 +71,8 @@ class Quiz(Task):
     """Tokens of the longest answer."""
 
     @abstractmethod
-    def item(self, seed: int, number: int, *, held_out: bool) -> Item:
-        """Item `number`, always the same; held-out ones may hold what training never shows."""
+    def item(self, seed: int, number: int, options: Any, *, held_out: bool) -> Item:
+        """Item `number`, always the same; held-out ones may hold what training never shows. `options`: of its kind."""
 
     def drawn(self, job: Job) -> tuple[Samples, Samples | None]:
         data = job.data
@@ -120,7 +120,8 @@ class Quizzes(Samples):
     def __init__(self, quiz: Quiz, job: Job, count: int, *, held_out: bool = False) -> None:
         self.quiz, self.job, self.count, self.held_out = quiz, job, count, held_out
         self.seed = job.seed + held_out
-        self.items = [quiz.item(self.seed, number, held_out=held_out) for number in range(count)]
+        options = quiz.options(job.data)
+        self.items = [quiz.item(self.seed, number, options, held_out=held_out) for number in range(count)]
         self._sequences = [self._fitting(item) for item in self.items]
         self.lengths = np.array([len(sequence) for sequence in self._sequences], np.int64)
 
