@@ -5,8 +5,8 @@
          Is the red circle left of …?       no             relation
          What is where?                     top left red circle, middle blue cross
 
-The last question opens every training row and is no held-out one: its answer names everything, so that a row teaches
-far more than a few words could. Pictures are drawn by Pillow. Four pairs of color and shape are in no training picture;
+The last question ends every training row and is no held-out one: its answer names everything, so that a row teaches far
+more than a few words could. In front of the others it would teach them to read its answer, and not the picture. Pictures are drawn by Pillow. Four pairs of color and shape are in no training picture;
 in every other held-out picture one of them is. With `shuffled_images` each is asked about another one's picture: what is
 right then, is guessed.
 """
@@ -58,13 +58,13 @@ class Look(Quiz):
     sorts: ClassVar[tuple[str, ...]] = ("color", "shape", "count", "relation")
     longest: ClassVar[int] = 4
     most: ClassVar[int] = 4
-    """Questions about a picture, but for the first."""
+    """Questions about a picture, but for the last."""
 
     def item(self, seed: int, number: int, options: Any, *, held_out: bool) -> Item:
         rng = np.random.default_rng([seed, number])
         scene = Scene.drawn(rng, unseen=held_out and number % 2 == 1, most=options.things)
-        first = () if held_out else (scene.about_all(),)
-        return Item(questions=(*first, *_chosen(scene, self.most, rng)), picture=scene.picture())
+        last = () if held_out else (scene.about_all(),)
+        return Item(questions=(*_chosen(scene, self.most, rng), *last), picture=scene.picture())
 
 
 @dataclass(frozen=True, kw_only=True)
