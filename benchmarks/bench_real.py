@@ -159,8 +159,8 @@ def load(folder: Path, quick: bool) -> None:
             return model.generate(**inputs, max_new_tokens=1, do_sample=False)
 
         why = (
-            "both map the weights, which costs nothing; ours then runs the model twice over eight tokens to see what its "
-            "head does, and keeps a second tokenizer that guards what users type"
+            "both map the weights, which costs nothing at this size; ours then runs eight tokens to see what the head "
+            "does, asks the tokenizer for its habits, and keeps a second one that guards what users type"
         )
         row(
             str(dtype)[6:],

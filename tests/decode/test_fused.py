@@ -231,6 +231,22 @@ def test_a_model_with_other_tensors_in_its_linears_keeps_them(name):
     assert products.way_of(backbone.llm) == "torch"
 
 
+@pytest.mark.parametrize("name", ["tiny-llama2", "tiny-mistral"])
+def test_a_prompt_of_one_token_is_a_step(name, stock):
+    backbone = load(name)
+    ran = []
+    step = fused_of(backbone).run
+    fused_of(backbone).run = lambda *args: ran.append(1) or step(*args)
+    first = TokenSequence.of([9])
+    found = [generate(backbone, first, max_new_tokens=n, output_logits=True).logits for n in (1, 3)]
+    assert len(ran) == 1 + 3
+    stock()
+    for ours in found:
+        theirs = generate(backbone, first, max_new_tokens=len(ours), output_logits=True).logits
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
 def test_one_row_and_many_forks(stock):
     backbone = load("tiny-llama3")
     ours = prefill(backbone, prompts()[:1]).fork([0, 0, 0])

@@ -94,7 +94,7 @@ class Head:
 
 def head_of(llm: Any) -> Head | None:
     """The head of a model whose logits are the known form of what enters its head, else None."""
-    shown = _shown(llm)
+    shown = _shown(llm, _probe(llm))
     return None if shown is None else shown[0]
 
 
@@ -103,28 +103,48 @@ def head_behind_body(llm: Any) -> Head | None:
     """The head of a model whose logits are exactly `head(base_model(…))`, so that a decoder may run the two apart."""
     if llm.base_model is llm or llm._forward_hooks or llm._forward_pre_hooks or hasattr(llm, "_hf_hook"):
         return None  # somebody hangs on the whole model's forward, which would be passed by
-    shown = _shown(llm)
+    probe = _probe(llm)
+    with _leaving_body(llm, probe) as left:
+        shown = _shown(llm, probe)
     if shown is None:
         return None
     head, entered = shown
-    with _evaluating(llm):
-        left = llm.base_model(**_probe(llm)).last_hidden_state
-    return head if _close(left, entered) else None
+    if len(left) != 1:  # the model called its body otherwise than a decoder would, or not at all
+        with _evaluating(llm):
+            left = [llm.base_model(**probe).last_hidden_state]
+    return head if _close(left[0], entered) else None
 
 
 @torch.no_grad()
-def _shown(llm: Any) -> tuple[Head, torch.Tensor] | None:
+def _shown(llm: Any, probe: dict[str, torch.Tensor]) -> tuple[Head, torch.Tensor] | None:
     """A head that a few tokens showed to be true, and what entered it; it is not `plain` where its matrix is not all."""
     if llm.get_output_embeddings() is None:
         return None
     head = Head(llm)
     with _evaluating(llm):
         with entering_head(llm, lambda hidden: hidden) as seen:
-            expected = llm(**_probe(llm)).logits
+            expected = llm(**probe).logits
         if len(seen) != 1 or not _close(head(seen[0]), expected):
             return None
         head.plain = head.plain and _close(head.logits(seen[0], *head.tensors()), expected)
     return head, seen[0]
+
+
+@contextmanager
+def _leaving_body(llm: Any, probe: dict[str, torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """What leaves the body where it is called with these very tensors and no others."""
+    left: list[torch.Tensor] = []
+
+    def leave(module: nn.Module, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+        tensors = {name: value for name, value in kwargs.items() if torch.is_tensor(value)}
+        if not args and tensors.keys() == probe.keys() and all(tensors[name] is probe[name] for name in probe):
+            left.append(out.last_hidden_state)
+
+    handle = llm.base_model.register_forward_hook(leave, with_kwargs=True)
+    try:
+        yield left
+    finally:
+        handle.remove()
 
 
 def _probe(llm: Any) -> dict[str, torch.Tensor]:

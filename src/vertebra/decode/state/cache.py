@@ -62,8 +62,8 @@ def static(config: Any, max_length: int) -> Cache:
 
 
 def grows(cache: Any) -> bool:
-    """Whether every layer is one of ours, which a step writes in place."""
-    return all(isinstance(layer, RoomLayer) for layer in cache.layers)
+    """Whether every layer is one of ours, which a step writes in place, or not at all."""
+    return all(isinstance(layer, RoomLayer | PassingLayer) for layer in cache.layers)
 
 
 def is_static(cache: Any) -> bool:

@@ -265,7 +265,12 @@ class DecodeState:
             mask, positions = planned.attention_mask, planned.position_ids
         elif cache is None:
             cache = self.language.passing  # one that keeps nothing: without any, the library looks for packed rows
-        self.seen = self.language.run(self.inputs(start, stop), mask, positions, cache, want)
+        inputs = self.inputs(start, stop)
+        if stop - start == 1 and mask is None and cache is not None and "input_ids" in inputs:
+            self.language.before_steps()
+            self.seen = self.language.step(inputs["input_ids"], None, positions, cache, want)
+        else:
+            self.seen = self.language.run(inputs, mask, positions, cache, want)
         self._note(kind, stop - start, begin)
 
     def inputs(self, start: int, stop: int) -> dict[str, torch.Tensor]:

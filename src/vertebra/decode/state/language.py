@@ -162,7 +162,7 @@ class Language:
         if want.attentions and self.facts.kernel != "eager":
             with self.backbone.kernel("eager"):  # the only one that keeps attention weights
                 return self._run(call, want)
-        with long_passes(self.way):
+        with long_passes(self.way, self.dtype):
             return self._run(call, want)
 
     def _run(self, call: dict[str, Any], want: Want) -> Seen:
