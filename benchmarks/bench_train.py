@@ -34,7 +34,7 @@ from vertebra.training.learner import Learner
 from vertebra.training.model import fresh_weights
 from vertebra.training.planning.rehearsal import Alive
 from vertebra.training.trainer import ExactTrainer
-from vertebra.tune.lora import LoraSettings, add_lora
+from vertebra.tune.lora import LoraConfig, add_lora
 from vertebra.tune.merge import merge_in_place
 
 TEN_MILLION = {"hidden_size": 320, "num_hidden_layers": 6, "intermediate_size": 1024, "num_attention_heads": 5,
@@ -230,7 +230,7 @@ def _bench_one_head(rows: int, dtype: torch.dtype, count: int = 1024) -> None:
 def bench_merge() -> None:
     def adapted() -> tuple[Model, Any]:
         made = model(**{**TEN_MILLION, "hidden_size": 768, "num_attention_heads": 12, "num_key_value_heads": 12})
-        return made, add_lora(made, LoraSettings(r=32))
+        return made, add_lora(made, LoraConfig(r=32))
 
     def in_place() -> float:
         made, _ = adapted()

@@ -24,7 +24,7 @@ from vertebra.training.config import RunConfig
 from vertebra.training.feed import Feed
 from vertebra.training.learner import Learner
 from vertebra.training.trainer import ExactTrainer
-from vertebra.tune import LoraSettings, TuneConfig, choose
+from vertebra.tune import LoraConfig, TuneConfig, choose
 
 LONGEST, SAMPLES, PADDED_ROWS, RANK = 512, 60, 4, 16
 Rate = Callable[[], float]
@@ -38,7 +38,7 @@ def samples() -> list[list[int]]:
 
 
 def ours(backbone: Any, folder: Path, steps: int) -> Rate:
-    choose(backbone, TuneConfig(stage="lora", lora=LoraSettings(r=RANK, alpha=RANK)))
+    choose(backbone, TuneConfig(stage="lora", lora=LoraConfig(r=RANK, alpha=RANK)))
     table = ChunkBuilder(("ids",))
     for ids in samples():
         table.place("made", 1)

@@ -53,7 +53,7 @@ def test_the_face_is_about_forty_names():
 
 
 def test_rooms_are_reached_by_their_name():
-    assert vertebra.decode.Settings().temperature is None
+    assert vertebra.decode.DecodeConfig().temperature is None
     assert vertebra.errors.VertebraError is vertebra.VertebraError
 
 

@@ -19,7 +19,7 @@ from vertebra.backbone.tiny import tiny_checkpoint
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.model.model import Model
 from vertebra.tune.adapter import load_adapter, save_adapter
-from vertebra.tune.lora import LoraSettings
+from vertebra.tune.lora import LoraConfig
 from vertebra.tune.merge import merge
 from vertebra.tune.stages import TuneConfig, choose
 
@@ -31,7 +31,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained adapter of ours on tiny-llama2, with a new token."""
     model = backbone("tiny-llama2")
     grow_vocabulary(model, ["<ACT>"])
-    adapter = choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=4)))
+    adapter = choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=4)))
     train_a_little(model)
     return save_adapter(model, adapter, tmp_path_factory.mktemp("adapters") / "ours")
 
@@ -90,7 +90,7 @@ def test_trace_and_score_take_them_too(vertebra: Any, ours: Path):
 def test_an_adapter_on_a_model_folder(vertebra: Any, tmp_path: Path):
     base = with_parts("tiny-qwen2").save(tmp_path / "base")
     model = Model.load(base, dtype="float32")
-    adapter = choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=4, projector=True)))
+    adapter = choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=4, projector=True)))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.add_(0.05 if "lora_B" in name else 0.0)

@@ -14,7 +14,7 @@ from vertebra.backbone import TINY
 from vertebra.decode import prefill
 from vertebra.decode.state import fused, products
 from vertebra.decode.state.language import Language, language_of
-from vertebra.tune import LoraSettings, TuneConfig, choose
+from vertebra.tune import LoraConfig, TuneConfig, choose
 
 LLAMA_LIKE = [
     "tiny-llama2", "tiny-llama3", "tiny-mistral", "tiny-qwen2", "tiny-qwen2.5", "tiny-qwen3", "tiny-smollm2",
@@ -210,7 +210,7 @@ def test_a_model_may_be_loaded_under_inference_mode(way):
 
 def test_a_model_with_an_adapter_keeps_its_modules():
     backbone = load("tiny-llama2")
-    choose(backbone, TuneConfig(stage="lora", lora=LoraSettings(r=2)))
+    choose(backbone, TuneConfig(stage="lora", lora=LoraConfig(r=2)))
     backbone.eval()
     assert language_of(backbone).fused is None
 

@@ -31,7 +31,7 @@ from vertebra.decode.choose.sampling import (
     top_p,
     typical_p,
 )
-from vertebra.decode.settings import Settings
+from vertebra.decode.settings import DecodeConfig
 
 V = 23
 quick = hypothesis_settings(max_examples=40, deadline=None)
@@ -180,7 +180,7 @@ def test_a_space_of_few_ids_is_the_same_distribution(case, allowed):
     """The rules on a few columns give what they give on all columns with the others ruled out, ties and signed zeros too."""
     scores, ids = case
     allowed = torch.tensor(sorted(allowed))
-    settings = Settings(
+    settings = DecodeConfig(
         repetition_penalty=1.3, temperature=0.8, top_k=5, top_p=0.8, no_repeat_ngram_size=2, suppress_tokens=(2,)
     )
     rules = rules_of(settings, Call(ends=(), vocabulary=V, last_step=9, prompt=1))
@@ -197,7 +197,7 @@ def test_the_order_is_that_of_transformers():
     """All of them at once, beside the list that `generate` would make."""
     ids = torch.tensor([[1, 2, 3, 1, 2], [4, 4, 5, 6, 7]])
     scores = torch.randn(2, V, generator=torch.Generator().manual_seed(0)) * 3
-    settings = Settings(
+    settings = DecodeConfig(
         sequence_bias={(2,): 4.0, (1, 2, 3): 2.0}, repetition_penalty=1.4, no_repeat_ngram_size=3,
         bad_words_ids=[[7], [2, 9]], min_new_tokens=3, suppress_tokens=(11,), begin_suppress_tokens=(12,),
         temperature=0.6, top_h=0.9, top_k=9, top_p=0.9, min_p=0.05, typical_p=0.9, epsilon_cutoff=0.01,
@@ -255,7 +255,9 @@ def test_drawing(case, number):
 def test_of_the_same_logits_a_row_draws_the_same_alone_and_in_any_batch(case, seed):
     """Bit for bit, through every rule; a stream's numbers do not depend on how many are drawn of it."""
     scores, ids = case
-    settings = Settings(repetition_penalty=1.3, temperature=0.8, top_k=9, top_p=0.8, min_p=0.02, no_repeat_ngram_size=2)
+    settings = DecodeConfig(
+        repetition_penalty=1.3, temperature=0.8, top_k=9, top_p=0.8, min_p=0.02, no_repeat_ngram_size=2
+    )
     rules = rules_of(settings, Call(ends=(), vocabulary=V, last_step=9, prompt=1))
     numbers = torch.rand(len(scores), 1, generator=torch.Generator().manual_seed(seed))
 

@@ -7,7 +7,7 @@ from transformers import GenerationConfig
 
 from tests.decode.plain import backbone, prompts
 from vertebra.decode.call import generate
-from vertebra.decode.settings import KEYS, ROWS, Settings, settings_of
+from vertebra.decode.settings import KEYS, ROWS, DecodeConfig, settings_of
 from vertebra.errors import ConfigError, GenerationError, UnknownNameError
 
 NAME = "tiny-llama2"
@@ -98,9 +98,9 @@ def test_a_generation_config_is_read():
 
 
 def test_defaults():
-    assert settings_of() == Settings()
-    assert not Settings().samples
-    assert Settings().tokens_after(10) == 256
-    assert settings_of(Settings(top_k=3), top_k=None, max_new_tokens=2) == Settings(max_new_tokens=2)
-    assert settings_of(cache_implementation="static", prefill_chunk_size=4) == Settings(cache="static", chunk=4)
+    assert settings_of() == DecodeConfig()
+    assert not DecodeConfig().samples
+    assert DecodeConfig().tokens_after(10) == 256
+    assert settings_of(DecodeConfig(top_k=3), top_k=None, max_new_tokens=2) == DecodeConfig(max_new_tokens=2)
+    assert settings_of(cache_implementation="static", prefill_chunk_size=4) == DecodeConfig(cache="static", chunk=4)
     assert dict(settings_of(cache_implementation="quantized").hf) == {"cache_implementation": "quantized"}

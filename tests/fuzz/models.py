@@ -31,7 +31,7 @@ def make(folder: Path) -> None:
     from vertebra.backbone.tiny import write_tiny
     from vertebra.backbone.vocabulary import grow_vocabulary
     from vertebra.tune.adapter import save_adapter
-    from vertebra.tune.lora import LoraSettings, add_lora
+    from vertebra.tune.lora import LoraConfig, add_lora
 
     for name in PLAIN:
         write_tiny(name, folder / name)
@@ -68,7 +68,7 @@ def make(folder: Path) -> None:
         backbone.save(folder / f"grown-{name}")
     with_parts().save(folder / "parts")
     model = load_backbone("tiny-llama2")
-    adapter = add_lora(model, LoraSettings(r=2))
+    adapter = add_lora(model, LoraConfig(r=2))
     save_adapter(model, adapter, folder / "adapter")
 
 

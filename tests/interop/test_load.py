@@ -19,7 +19,7 @@ from vertebra.model.model import Model, model_of
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.tokens import TokenSequence
 from vertebra.tune.adapter import load_adapter, save_adapter
-from vertebra.tune.lora import LoraSettings
+from vertebra.tune.lora import LoraConfig
 from vertebra.tune.stages import TuneConfig, choose
 
 ROW = TokenSequence.of([5, 6, 7, 8, 9])
@@ -34,7 +34,7 @@ def logits_of(model: Model, batch: Batch | None = None) -> torch.Tensor:
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = backbone("tiny-llama2")
     grow_vocabulary(model, ["<ACT>"])
-    made = choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=2)))
+    made = choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=2)))
     train_a_little(model)
     return save_adapter(model, made, tmp_path_factory.mktemp("adapters") / "ours")
 

@@ -22,7 +22,7 @@ from vertebra.model.fresh import new_part
 from vertebra.model.model import Model
 from vertebra.tasks import quiz
 from vertebra.tasks.config import DataConfig
-from vertebra.tasks.look import COLORS, NUMBERS, SIZE, UNSEEN, Look, LookOptions, Scene
+from vertebra.tasks.look import COLORS, NUMBERS, SIZE, UNSEEN, Look, LookConfig, Scene
 from vertebra.tasks.orders import Orders, is_unseen
 from vertebra.tasks.quiz import Item, Question, Quizzes
 from vertebra.tasks.task import HeldOut, Job
@@ -46,7 +46,7 @@ def job(model: Any, kind: str, **data: Any) -> Job:
 def test_an_orders_answer_is_what_it_orders(held_out: bool):
     unseen = 0
     for number in range(MANY):
-        (question,) = Orders().item(7, number, quiz.QuizOptions(), held_out=held_out).questions
+        (question,) = Orders().item(7, number, quiz.QuizConfig(), held_out=held_out).questions
         answer = json.loads(question.answer)
         assert list(answer) == ["item", "color", "count"]
         text = question.text.lower()
@@ -86,7 +86,7 @@ def _answer(scene: Scene, text: str) -> str:
 def test_a_pictures_answers_are_what_it_shows(held_out: bool):
     look, sorts, kinds = Look(), Counter(), Counter()
     for number in range(MANY):
-        item = look.item(3, number, LookOptions(), held_out=held_out)
+        item = look.item(3, number, LookConfig(), held_out=held_out)
         scene = Scene.drawn(np.random.default_rng([3, number]), unseen=held_out and number % 2 == 1)
         assert item.picture == scene.picture()
         assert 1 <= len(item.questions) <= look.most + 1
@@ -110,9 +110,9 @@ def test_a_pictures_answers_are_what_it_shows(held_out: bool):
 
 
 def test_items_are_the_same_in_every_process():
-    first, again = (Look().item(0, 5, LookOptions(), held_out=False) for _ in range(2))
+    first, again = (Look().item(0, 5, LookConfig(), held_out=False) for _ in range(2))
     assert first == again
-    assert first != Look().item(0, 6, LookOptions(), held_out=False)
+    assert first != Look().item(0, 6, LookConfig(), held_out=False)
 
 
 def test_pictures_of_one_thing(model):

@@ -10,7 +10,7 @@ import torch
 from tests.tune.models import backbone, train_a_little
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.tune.adapter import save_adapter
-from vertebra.tune.lora import LoraSettings
+from vertebra.tune.lora import LoraConfig
 from vertebra.tune.merge import probe_logits
 from vertebra.tune.stages import TuneConfig, choose
 
@@ -20,7 +20,7 @@ def adapter_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained adapter with a new token, on tiny-llama2; beside it the logits that it gave."""
     model = backbone()
     grow_vocabulary(model, ["<ACT>"])
-    adapter = choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=4)))
+    adapter = choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=4)))
     train_a_little(model)
     folder = save_adapter(model, adapter, tmp_path_factory.mktemp("run") / "a", extra={"statistics": {"x": 1}})
     torch.save(probe_logits(model), folder.parent / "logits.pt")

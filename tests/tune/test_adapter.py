@@ -16,7 +16,7 @@ from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.tune.adapter import load_adapter, save_adapter
-from vertebra.tune.lora import LoraSettings, peft_quiet
+from vertebra.tune.lora import LoraConfig, peft_quiet
 from vertebra.tune.merge import probe_logits
 from vertebra.tune.stages import TuneConfig, choose
 
@@ -52,7 +52,7 @@ def test_no_whole_matrix_is_saved(adapter_folder: Path):
 def test_parts_trained_beside_an_adapter_come_back(tmp_path: Path):
     model = with_parts()
     adapter = choose(
-        model, TuneConfig(stage="lora", lora=LoraSettings(r=2, projector=True), train=("parts.image.encoder",))
+        model, TuneConfig(stage="lora", lora=LoraConfig(r=2, projector=True), train=("parts.image.encoder",))
     )
     with torch.no_grad():
         for name, parameter in model.named_parameters():

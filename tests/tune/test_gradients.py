@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.tune.models import batch_for, with_parts
 from vertebra.tune.gradients import check_gradients
-from vertebra.tune.lora import LoraSettings
+from vertebra.tune.lora import LoraConfig
 from vertebra.tune.stages import TuneConfig, choose
 
 
@@ -27,7 +27,7 @@ def test_the_check_finds_what_does_not_learn():
 
 def test_the_check_prints_what_may_be_zero():
     model = with_parts()
-    choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=2)))
+    choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=2)))
     model(**batch_for(model)).loss.backward()
     expected = "all 29 trainable tensors have a finite gradient. Zero, as they may be: 14 × *.lora_A.*"
     assert expected in str(check_gradients(model))

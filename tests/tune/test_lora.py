@@ -10,7 +10,7 @@ from vertebra.backbone.tiny import TINY
 from vertebra.backbone.vocabulary import grow_vocabulary, new_row_ids
 from vertebra.errors import ConfigError
 from vertebra.tune.gradients import check_gradients
-from vertebra.tune.lora import LoraSettings, add_lora
+from vertebra.tune.lora import LoraConfig, add_lora
 from vertebra.tune.merge import merge_in_place
 from vertebra.tune.stages import TuneConfig, choose
 
@@ -36,7 +36,7 @@ def test_default_targets_are_all_linears_but_the_head(name: str):
     linear = tuple(type(m) for kind, m in weights.items() if kind in ("Linear", "Conv1D"))
     expected = {n for n, m in model.llm.named_modules() if isinstance(m, linear) and m is not head}
     assert {n.rpartition(".")[2] for n in expected} == leaves
-    adapter = add_lora(model, LoraSettings(r=2))
+    adapter = add_lora(model, LoraConfig(r=2))
     found = {n.partition(".lora_A")[0] for n, _ in model.llm.named_modules() if n.endswith("lora_A")}
     assert found == expected
     assert model.llm.get_output_embeddings() is head
@@ -46,16 +46,16 @@ def test_default_targets_are_all_linears_but_the_head(name: str):
 
 
 def test_defaults_are_openvlas():
-    settings = LoraSettings()
+    settings = LoraConfig()
     assert (settings.r, settings.alpha, settings.dropout, settings.init) == (32, 16, 0.0, "gaussian")
 
 
 def test_towers_and_projector_only_by_choice():
     model = with_parts()
-    choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=2)))
+    choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=2)))
     assert not any(".lora_" in name for name in trained(model) if not name.startswith("backbone"))
     model = with_parts()
-    choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=2, projector=True)))
+    choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=2, projector=True)))
     assert "parts.image.projector.fc2.lora_A.default.weight" in trained(model)
     assert "parts.image.projector.fc1.lora_B.default.weight" in trained(model)
     model(**batch_for(model)).loss.backward()
@@ -65,11 +65,11 @@ def test_towers_and_projector_only_by_choice():
 def test_the_start_depends_on_the_seed_alone():
     first, again, other = (backbone() for _ in range(3))
     state = torch.get_rng_state()
-    add_lora(first, LoraSettings(r=2), seed=1)
+    add_lora(first, LoraConfig(r=2), seed=1)
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(3)
-    add_lora(again, LoraSettings(r=2), seed=1)
-    add_lora(other, LoraSettings(r=2), seed=2)
+    add_lora(again, LoraConfig(r=2), seed=1)
+    add_lora(other, LoraConfig(r=2), seed=2)
     name = next(n for n, _ in first.named_parameters() if "lora_A" in n)
     assert torch.equal(dict(first.named_parameters())[name], dict(again.named_parameters())[name])
     assert not torch.equal(dict(first.named_parameters())[name], dict(other.named_parameters())[name])
@@ -80,7 +80,7 @@ def test_new_rows_train_beside_the_adapter_and_no_other_row_moves(name: str):
     model = backbone(name)
     grow_vocabulary(model, ["<ACT>", "<B>"])
     embedding = model.llm.get_input_embeddings().weight.detach().clone()
-    choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=2)))
+    choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=2)))
     train_a_little(model)
     merge_in_place(model)
     after = model.llm.get_input_embeddings().weight.detach()
@@ -98,11 +98,11 @@ def test_new_rows_train_beside_the_adapter_and_no_other_row_moves(name: str):
 )
 def test_settings_that_cannot_work(settings: dict, message: str):
     with pytest.raises(ConfigError, match=message):
-        add_lora(backbone(), LoraSettings(**settings))
+        add_lora(backbone(), LoraConfig(**settings))
 
 
 def test_layers_and_targets_can_be_chosen():
     model = backbone()
-    add_lora(model, LoraSettings(r=2, targets=("q_proj", "mlp.up_proj"), layers=(1,)))
+    add_lora(model, LoraConfig(r=2, targets=("q_proj", "mlp.up_proj"), layers=(1,)))
     found = {n.partition(".lora_A")[0] for n, _ in model.llm.named_modules() if n.endswith("lora_A")}
     assert found == {"model.layers.1.self_attn.q_proj", "model.layers.1.mlp.up_proj"}

@@ -11,7 +11,7 @@ import torch
 from tests.tune.models import backbone, expected_logits, train_a_little
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.errors import CheckpointError, ConfigError
-from vertebra.tune.lora import LoraSettings
+from vertebra.tune.lora import LoraConfig
 from vertebra.tune.merge import merge, merge_in_place, probe_logits
 from vertebra.tune.stages import TuneConfig, choose
 
@@ -21,7 +21,7 @@ def test_merging_in_place_equals_peft(name: str):
     ours, theirs = backbone(name), backbone(name)
     for model in (ours, theirs):
         grow_vocabulary(model, ["<ACT>"])
-        adapter = choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=4)), seed=3)
+        adapter = choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=4)), seed=3)
         train_a_little(model)
     merge_in_place(ours)
     theirs.llm = adapter.language.merge_and_unload()
@@ -32,7 +32,7 @@ def test_merging_in_place_equals_peft(name: str):
 
 def test_merging_dora_falls_back_to_peft():
     model = backbone()
-    choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=2, dora=True)))
+    choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=2, dora=True)))
     train_a_little(model)
     before = probe_logits(model)
     merge_in_place(model)

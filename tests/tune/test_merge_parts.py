@@ -18,11 +18,11 @@ from vertebra.errors import CheckpointError
 from vertebra.model.fresh import new_queries
 from vertebra.model.model import Model
 from vertebra.tune.adapter import load_adapter, save_adapter
-from vertebra.tune.lora import LoraSettings, has_adapter
+from vertebra.tune.lora import LoraConfig, has_adapter
 from vertebra.tune.merge import merge
 from vertebra.tune.stages import TuneConfig, choose
 
-EVERYWHERE = TuneConfig(stage="lora", lora=LoraSettings(r=3, projector=True, towers=True))
+EVERYWHERE = TuneConfig(stage="lora", lora=LoraConfig(r=3, projector=True, towers=True))
 
 
 def fit(model: Any, steps: int = 3) -> None:
@@ -92,7 +92,7 @@ def test_queries_that_join_an_aligned_base_are_brought(tmp_path: Path):
     base = model.save(tmp_path / "base")
     model = Model.load(base)
     model = Model(model.backbone, {**model.parts, "action": new_queries(model.backbone, 2)})
-    adapter = choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=2)))
+    adapter = choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=2)))
     fit(model)
     folder = save_adapter(model, adapter, tmp_path / "adapter")
     assert {name.split(".")[1] for name in load_file(folder / "parts.safetensors")} == {"action"}

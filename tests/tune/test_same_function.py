@@ -16,7 +16,7 @@ from vertebra.backbone.head import head_of
 from vertebra.backbone.tiny import TINY
 from vertebra.backbone.vocabulary import grow_vocabulary, new_row_ids
 from vertebra.tune.adapter import load_adapter, save_adapter
-from vertebra.tune.lora import LoraSettings
+from vertebra.tune.lora import LoraConfig
 from vertebra.tune.merge import merge, merge_in_place, probe_logits
 from vertebra.tune.stages import TuneConfig, choose
 
@@ -47,7 +47,7 @@ def furthest(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
 def test_before_training_it_moves_no_logit_and_merges_into_what_it_was(name: str, new_tokens: bool):
     model = grown(name).eval()
     expected = probe_logits(model)
-    choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=2, new_tokens=new_tokens)))
+    choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=2, new_tokens=new_tokens)))
     assert furthest(probe_logits(model.eval()), expected) < 1e-6
     train_a_little(model)
     model.double()  # these steps are large: some models amplify every rounding in fp32
@@ -61,7 +61,7 @@ def test_before_training_it_moves_no_logit_and_merges_into_what_it_was(name: str
 def test_a_biased_head_keeps_its_bias(tied: bool):
     model = grown("tiny-phi2", tied=tied)
     expected = probe_logits(model.eval())
-    adapter = choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=2)))
+    adapter = choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=2)))
     assert furthest(probe_logits(model.eval()), expected) < 1e-6
     with adapter.language.disable_adapter():
         assert furthest(probe_logits(model), expected) < 1e-6
@@ -73,7 +73,7 @@ def test_a_biased_head_keeps_its_bias(tied: bool):
 def test_the_bias_is_there_in_training_too():
     """The gradients of an untrained adapter beside a plain model's, row by row: the twin trains whole tables."""
     plain, model = grown("tiny-phi2"), grown("tiny-phi2")
-    choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=2)))
+    choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=2)))
     ids = some_ids(model, "Pick up <ACT> the red block, <B> then stop.")
     for one in (plain, model):
         one.eval()(input_ids=ids, labels=ids).loss.backward()
@@ -86,7 +86,7 @@ def test_a_biased_head_comes_back_and_merges(tmp_path: Path):
     model = backbone("tiny-phi2")
     assert bool(model.llm.lm_head.bias.any())
     grow_vocabulary(model, ["<ACT>"])
-    adapter = choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=2)))
+    adapter = choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=2)))
     train_a_little(model)
     expected = probe_logits(model)
     folder = save_adapter(model, adapter, tmp_path / "adapter")
@@ -101,7 +101,7 @@ def test_one_that_was_trained_without_the_bias_stays_so(tmp_path: Path, caplog: 
     twin, model = backbone("tiny-phi2"), backbone("tiny-phi2")
     for one in (twin, model):
         grow_vocabulary(one, ["<ACT>"])
-    adapter = choose(model, TuneConfig(stage="lora", lora=LoraSettings(r=2)))
+    adapter = choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=2)))
     folder = save_adapter(model, adapter, tmp_path / "adapter")
     record = json.loads((folder / "vertebra.json").read_text())
     assert record["adapter"].pop("head_bias")

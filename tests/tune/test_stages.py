@@ -13,7 +13,7 @@ from vertebra.backbone.tiny import TINY
 from vertebra.errors import ConfigError
 from vertebra.model.model import Model
 from vertebra.tune.gradients import check_gradients
-from vertebra.tune.lora import LoraSettings
+from vertebra.tune.lora import LoraConfig
 from vertebra.tune.stages import STAGES, Stage, TuneConfig, choose
 
 # stage -> what trains; language model: "all", "last" (embedding, last layer, head) or ""
@@ -80,7 +80,7 @@ def test_a_stage_trains_exactly_its_parts(name: str, stage: str):
 @pytest.mark.parametrize("stage", ["align", "full-finetune", "vla-sandwich-train", "lora"])
 def test_gradients_reach_what_trains(name: str, stage: str):
     model = with_all_kinds(name) if stage == "lora" else model_of(name)
-    choose(model, TuneConfig(stage=stage, lora=LoraSettings(r=2)))  # type: ignore[arg-type]
+    choose(model, TuneConfig(stage=stage, lora=LoraConfig(r=2)))  # type: ignore[arg-type]
     model.zero_grad()
     model.train()(**row_of_all_kinds(model)).loss.backward()
     found = check_gradients(model)

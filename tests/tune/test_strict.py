@@ -17,7 +17,7 @@ from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.errors import CheckpointError
 from vertebra.model.model import Model
 from vertebra.tune.adapter import load_adapter, save_adapter
-from vertebra.tune.lora import LoraSettings
+from vertebra.tune.lora import LoraConfig
 from vertebra.tune.merge import merge, probe_logits
 from vertebra.tune.stages import TuneConfig, choose
 
@@ -31,7 +31,7 @@ def everywhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = with_all_kinds()
     grow_vocabulary(model.backbone, ["<ACT>"])
-    lora = LoraSettings(r=2, projector=True, towers=True)
+    lora = LoraConfig(r=2, projector=True, towers=True)
     adapter = choose(model, TuneConfig(stage="lora", lora=lora, train=("backbone.llm.model.norm",)))
     return save_adapter(model, adapter, tmp_path_factory.mktemp("strict") / "adapter")
 

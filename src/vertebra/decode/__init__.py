@@ -10,7 +10,7 @@ from vertebra.lazy import offer
 __getattr__, __dir__, __all__ = offer(
     __name__,
     {
-        "settings": "Settings",
+        "settings": "DecodeConfig",
         "state.prefill": "prefill",
         "state.decoding": "DecodeState",
         "state.capture": "Capture",

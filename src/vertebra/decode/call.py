@@ -12,7 +12,7 @@ from typing import Any, Literal
 from vertebra.decode.asking import ask
 from vertebra.decode.engine import Run
 from vertebra.decode.result import Generation, Step, Timings
-from vertebra.decode.settings import Settings, question_of, settings_of
+from vertebra.decode.settings import DecodeConfig, question_of, settings_of
 from vertebra.decode.start import eval_mode, start
 from vertebra.errors import GenerationError, UnknownNameError
 from vertebra.model.model import model_of
@@ -22,13 +22,13 @@ ENGINES = ("auto", "vertebra", "hf")
 
 
 def generate(
-    model: Any, prompt: Any = None, settings: Settings | None = None, *, engine: EngineName = "auto", **options: Any
+    model: Any, prompt: Any = None, settings: DecodeConfig | None = None, *, engine: EngineName = "auto", **options: Any
 ) -> Generation:
     """Decode a prompt to its end.
 
     `model`: a `Model` or a backbone. `prompt`: a text, a conversation, a `TokenSequence`, a list of these, a `Batch`,
     or a `DecodeState`, which is not changed. `options`: what stands beside the prompt (`Question`: `system`, `images`,
-    `page`, `raw`, `action`, `inputs_embeds`), names of `Settings`, keys of transformers' `GenerationConfig`, or
+    `page`, `raw`, `action`, `inputs_embeds`), names of `DecodeConfig`, keys of transformers' `GenerationConfig`, or
     `generation_config=` a whole one. `engine`: `auto` takes Hugging Face's only for what ours does not do.
     """
     if engine not in ENGINES:
@@ -46,7 +46,7 @@ def generate(
         return collect(run, run.go())
 
 
-def stream(model: Any, prompt: Any = None, settings: Settings | None = None, **options: Any) -> Iterator[Step]:
+def stream(model: Any, prompt: Any = None, settings: DecodeConfig | None = None, **options: Any) -> Iterator[Step]:
     """The same token by token, with the text of each as it becomes certain; close it whenever you have enough."""
     question, options = question_of(options)
     wanted = settings_of(settings, **options)
@@ -56,7 +56,7 @@ def stream(model: Any, prompt: Any = None, settings: Settings | None = None, **o
         yield from Run(start(asked.model, asked.prompt, wanted), wanted, text=True).go()
 
 
-def _refuse_theirs(settings: Settings) -> None:
+def _refuse_theirs(settings: DecodeConfig) -> None:
     if settings.hf:
         names = ", ".join(f"`{name}`" for name in settings.hf)
         raise GenerationError(f'{names}: only Hugging Face\'s engine does that; use generate(…, engine="hf")')

@@ -2,7 +2,7 @@
 
     prefill ─► logits ─► rules ─► choose ─► Step ─► step(tokens) ─► logits ─► …
 
-A row that ends leaves the batch once half of the rows have, so that it slows nobody. What to do is said by `Settings`,
+A row that ends leaves the batch once half of the rows have, so that it slows nobody. What to do is said by `DecodeConfig`,
 where a call stands by its state; what a model is, this module does not know.
 """
 
@@ -21,7 +21,7 @@ from vertebra.decode.choose.history import History
 from vertebra.decode.choose.sampling import NEVER, Call, Context, Space, drawn, greedy, needs_history, rules_of
 from vertebra.decode.choose.text import Writer
 from vertebra.decode.result import Step
-from vertebra.decode.settings import Settings
+from vertebra.decode.settings import DecodeConfig
 from vertebra.decode.start import Start, compute
 from vertebra.decode.state.capture import capture_of
 from vertebra.decode.state.decoding import DecodeState
@@ -32,7 +32,7 @@ from vertebra.errors import GenerationError
 class Run:
     """One call of decoding: everything that changes while it goes on."""
 
-    def __init__(self, begun: Start, settings: Settings, *, text: bool = False) -> None:
+    def __init__(self, begun: Start, settings: DecodeConfig, *, text: bool = False) -> None:
         self.begin = begun.began
         self.settings = settings
         self._hidden = capture_of(settings.output_hidden_states)

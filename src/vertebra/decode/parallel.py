@@ -28,7 +28,7 @@ from vertebra.decode.asking import ask
 from vertebra.decode.choose.constraint import AllowedIds, Constraint
 from vertebra.decode.choose.sampling import NEVER, Call, Context, Space, drawn, greedy, rules_of
 from vertebra.decode.engine import seeds_of
-from vertebra.decode.settings import Settings, about_prompt
+from vertebra.decode.settings import DecodeConfig, about_prompt
 from vertebra.decode.slots.encoder import EncoderSide, FillsMasks
 from vertebra.decode.slots.places import FilledSlots, Slots, slots_at
 from vertebra.decode.start import eval_mode
@@ -80,7 +80,7 @@ def fill(
     for kind, name, known in (("see", see, SEES), ("read", read or "before", READS)):
         if name not in known:
             raise UnknownNameError(f"value of `{kind}`", name, known)
-    settings = Settings(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
+    settings = DecodeConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
     request = _Request(at=at, see=see, read=read, allowed=allowed, settings=settings)
     with torch.inference_mode():
         if isinstance(model, FillsMasks):
@@ -104,7 +104,7 @@ class _Request:
     see: See
     read: Read | None
     allowed: Any
-    settings: Settings
+    settings: DecodeConfig
 
     def places(self, batch: Batch, at: Any, read: Read) -> Slots:
         """The slots of a batch; `at` and `read` where none were given."""

@@ -1,4 +1,4 @@
-"""`Settings`: everything that one call of decoding can be given, one row a setting, checked before anything runs.
+"""`DecodeConfig`: everything that one call of decoding can be given, one row a setting, checked before anything runs.
 
 A row is a name, its default, what it may be, what it means, and what follows from it: the library's own name for it,
 whether it reads the text so far, shapes what is drawn, holds ids, is decided by a state, or is ours alone. The engines
@@ -89,7 +89,7 @@ def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class DecodeConfig:
     """One call's settings. Greedy, to the model's own end ids or 256 tokens, unless others are given."""
 
     max_new_tokens: Annotated[int | None, Row(_COUNT)] = None
@@ -222,10 +222,12 @@ class Settings:
         return self.max_length - columns
 
 
-_HINTS = get_type_hints(Settings, include_extras=True)
+_HINTS = get_type_hints(DecodeConfig, include_extras=True)
 ROWS: dict[str, Row] = {name: hint.__metadata__[0] for name, hint in _HINTS.items() if get_origin(hint) is Annotated}
 SHAPING = tuple(name for name, row in ROWS.items() if row.shapes)
-_DEFAULTS: dict[str, Any] = {one.name: {} if one.default_factory is dict else one.default for one in fields(Settings)}
+_DEFAULTS: dict[str, Any] = {
+    one.name: {} if one.default_factory is dict else one.default for one in fields(DecodeConfig)
+}
 _OURS = {name: Key("ours", setting=name) for name in ROWS}
 KEYS: Mapping[str, Key] = {**_OURS, **{row.key: _OURS[name] for name, row in ROWS.items() if row.key}, **FOREIGN}
 """Every option by every name that it has, and what becomes of it."""
@@ -237,7 +239,7 @@ _OVERRULES = {
 }
 
 
-def settings_of(settings: Settings | None = None, *, generation_config: Any = None, **options: Any) -> Settings:
+def settings_of(settings: DecodeConfig | None = None, *, generation_config: Any = None, **options: Any) -> DecodeConfig:
     """Settings from settings, a transformers `GenerationConfig` and options by name; the later wins."""
     given: dict[str, Any] = {}
     if generation_config is not None:
@@ -262,10 +264,10 @@ def settings_of(settings: Settings | None = None, *, generation_config: Any = No
             ours[key.setting] = _DEFAULTS[key.setting] if value is None else value
     if theirs:
         ours["hf"] = {**(settings.hf if settings else {}), **theirs}
-    return Settings(**ours) if settings is None else replace(settings, **ours)
+    return DecodeConfig(**ours) if settings is None else replace(settings, **ours)
 
 
-def _check_together(given: Settings) -> None:
+def _check_together(given: DecodeConfig) -> None:
     """What no setting says alone."""
     if given.max_new_tokens is not None and given.max_length is not None:
         raise ConfigError("max_new_tokens and max_length both say when to stop; give one of them")

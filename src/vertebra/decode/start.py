@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vertebra import log
-from vertebra.decode.settings import ROWS, Settings
+from vertebra.decode.settings import ROWS, DecodeConfig
 from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.decode.state.compiled import compiled_step
 from vertebra.decode.state.decoding import DecodeState
@@ -38,7 +38,7 @@ class Start(Ready):
     """When the call began."""
 
 
-def start(model: Model, prompt: Any, settings: Settings) -> Start:
+def start(model: Model, prompt: Any, settings: DecodeConfig) -> Start:
     """The prompt of a call, checked. `prompt`: a batch, sequences, or a `DecodeState`."""
     now = time.perf_counter()
     state = prompt if isinstance(prompt, DecodeState) else None
@@ -66,7 +66,7 @@ def start(model: Model, prompt: Any, settings: Settings) -> Start:
     return Start(**{**vars(given), "layout": layout}, state=state, most=most, cut_short=most < asked, began=now)
 
 
-def _check_state(settings: Settings) -> None:
+def _check_state(settings: DecodeConfig) -> None:
     """A state has its cache and its rule already."""
     decided = [name for name in settings.differing if name in ROWS and ROWS[name].state]
     if decided:
@@ -75,7 +75,7 @@ def _check_state(settings: Settings) -> None:
         )
 
 
-def compute(begun: Start, settings: Settings, want: Want) -> DecodeState:
+def compute(begun: Start, settings: DecodeConfig, want: Want) -> DecodeState:
     """The state after the prompt, with what is wanted of its last pass; one of its own, whatever was given."""
     if begun.state is not None:
         state = begun.state.fork()
@@ -99,13 +99,13 @@ def compute(begun: Start, settings: Settings, want: Want) -> DecodeState:
     return state
 
 
-def _one_token(begun: Start, settings: Settings) -> bool:
+def _one_token(begun: Start, settings: DecodeConfig) -> bool:
     """Whether nothing will ever read a cache: one token of each prompt, and nobody who goes on from there."""
     plain = isinstance(settings.cache, str) and settings.chunk is None and settings.num_return_sequences == 1
     return begun.most == 1 and plain and not settings.keep_state and not settings.compile
 
 
-def _compile(state: DecodeState, settings: Settings) -> None:
+def _compile(state: DecodeState, settings: DecodeConfig) -> None:
     if state.static_length is None:
         raise GenerationError("`compile` needs a static cache, whose tensors stay where they are; leave `cache` out")
     state.compiled = compiled_step(state.language, settings.compile)

@@ -16,7 +16,7 @@ from vertebra.decode import call, parallel, scoring
 from vertebra.decode.call import EngineName
 from vertebra.decode.result import Generation, Step
 from vertebra.decode.scoring import Candidate, Scores
-from vertebra.decode.settings import Settings
+from vertebra.decode.settings import DecodeConfig
 from vertebra.decode.slots.places import FilledSlots
 from vertebra.decode.tracing import trace as tracing
 from vertebra.decode.tracing.trace import Trace
@@ -27,25 +27,27 @@ _loaded: dict[str, tuple[Any, Model]] = {}
 
 
 def generate(
-    model: Any, prompt: Any = None, settings: Settings | None = None, *, engine: EngineName = "auto", **options: Any
+    model: Any, prompt: Any = None, settings: DecodeConfig | None = None, *, engine: EngineName = "auto", **options: Any
 ) -> Generation:
     """Let a model answer; `print` shows the answer.
 
     `model`: a `Model`, a backbone, or a name: an id, a folder, an adapter, a run, a hub name, a GGUF file. `prompt`: a
     text, a conversation, a `TokenSequence`, a list of these, a `Batch`, or a `DecodeState`, which is not changed; or
     `inputs_embeds=` [B, L, D] with `attention_mask=`. `options`: what stands beside the prompt (`system`, `images`,
-    `page`, `raw`, `action`), names of `vertebra.decode.Settings`, keys of transformers' `GenerationConfig`, or
+    `page`, `raw`, `action`), names of `vertebra.decode.DecodeConfig`, keys of transformers' `GenerationConfig`, or
     `generation_config=` a whole one. `engine`: `auto` takes Hugging Face's only for what ours does not do.
     """
     return call.generate(named(model), prompt, settings, engine=engine, **options)
 
 
-def stream(model: Any, prompt: Any = None, settings: Settings | None = None, **options: Any) -> Iterator[Step]:
+def stream(model: Any, prompt: Any = None, settings: DecodeConfig | None = None, **options: Any) -> Iterator[Step]:
     """`generate` token by token, with the text of each as it becomes certain; close it whenever you have enough."""
     return call.stream(named(model), prompt, settings, **options)
 
 
-def trace(model: Any, prompt: Any = None, settings: Settings | None = None, *, row: int = 0, **options: Any) -> Trace:
+def trace(
+    model: Any, prompt: Any = None, settings: DecodeConfig | None = None, *, row: int = 0, **options: Any
+) -> Trace:
     """`generate`, and what happened in each step, of one row: passes, masks, caches, candidates, the choice."""
     return tracing.trace(named(model), prompt, settings, row=row, **options)
 

@@ -6,9 +6,10 @@
          What is where?                     top left red circle, middle blue cross
 
 The last question ends every training row and is no held-out one: its answer names everything, so that a row teaches far
-more than a few words could. In front of the others it would teach them to read its answer, and not the picture. Pictures are drawn by Pillow. Four pairs of color and shape are in no training picture;
-in every other held-out picture one of them is. With `shuffled_images` each is asked about another one's picture: what is
-right then, is guessed.
+more than a few words could. In front of the others it would teach them to read its answer, and not the picture.
+
+Pictures are drawn by Pillow. Four pairs of color and shape are in no training picture; in every other held-out picture
+one of them is. With `shuffled_images` each is asked about another one's picture: what is right then, is guessed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vertebra.config import Bound, require_bounds
-from vertebra.tasks.quiz import Item, Question, Quiz, QuizOptions
+from vertebra.tasks.quiz import Item, Question, Quiz, QuizConfig
 
 COLORS = {
     "red": (215, 40, 40), "green": (30, 160, 60), "blue": (45, 80, 220), "yellow": (235, 205, 40),
@@ -38,7 +39,7 @@ SIZE, ACROSS = 112, 3  # of a picture in pixels, and how many places it has side
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookOptions(QuizOptions):
+class LookConfig(QuizConfig):
     """What is drawn, and how much of it is asked."""
 
     things: Annotated[int, Bound(least=1, most=4)] = 4
@@ -54,7 +55,7 @@ class Look(Quiz):
     name: ClassVar[str] = "look"
     settings: ClassVar[tuple[str, ...]] = ("count", "shuffled_images", "block")
     needs: ClassVar[tuple[str, ...]] = ("image",)
-    Options: ClassVar[type | None] = LookOptions
+    Options: ClassVar[type | None] = LookConfig
     sorts: ClassVar[tuple[str, ...]] = ("color", "shape", "count", "relation")
     longest: ClassVar[int] = 4
     most: ClassVar[int] = 4

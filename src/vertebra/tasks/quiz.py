@@ -52,7 +52,7 @@ class Item:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuizOptions:
+class QuizConfig:
     """How much of a quiz is asked in an evaluation."""
 
     asked: Some = 200
@@ -63,7 +63,7 @@ class Quiz(Task):
     """Questions with one right answer."""
 
     settings: ClassVar[tuple[str, ...]] = ("count", "block")
-    Options: ClassVar[type | None] = QuizOptions
+    Options: ClassVar[type | None] = QuizConfig
     supervised: ClassVar[float] = 0.1
     sorts: ClassVar[tuple[str, ...]] = ()
     """The sorts of its questions, where there are several."""

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = offer(
     __name__,
     {
         "stages": "choose TuneConfig STAGES",
-        "lora": "LoraSettings add_lora",
+        "lora": "LoraConfig add_lora",
         "adapter": "load_adapter save_adapter",
         "gradients": "check_gradients",
         "table": "what_trains as_text",

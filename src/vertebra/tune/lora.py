@@ -20,7 +20,7 @@ from vertebra.backbone.vocabulary import new_row_ids
 from vertebra.errors import ConfigError, MissingPartError
 from vertebra.tune.fingerprint import BasePrint, base_print
 from vertebra.tune.parts import parts_of
-from vertebra.tune.settings import LoraSettings
+from vertebra.tune.settings import LoraConfig
 
 LANGUAGE = "lm"
 
@@ -42,7 +42,7 @@ class Adapter:
         return self.roots[LANGUAGE]
 
 
-def add_lora(model: Any, settings: LoraSettings, *, seed: int = 0) -> Adapter:
+def add_lora(model: Any, settings: LoraConfig, *, seed: int = 0) -> Adapter:
     """Put adapters into a model, in place. Its start is a function of `seed` alone."""
     peft = require_peft()
     from vertebra.tune.biased import add_bias
@@ -98,8 +98,8 @@ def linears(root: nn.Module) -> list[str]:
     ]
 
 
-def _peft_config(peft: Any, parts: Any, root: Any, settings: LoraSettings, *, language: bool) -> Any:
-    targets = _targets(root, settings if language else LoraSettings(), parts)
+def _peft_config(peft: Any, parts: Any, root: Any, settings: LoraConfig, *, language: bool) -> Any:
+    targets = _targets(root, settings if language else LoraConfig(), parts)
     if targets == [""]:
         raise ConfigError(f"an adapter cannot sit on a bare {type(root).__name__}; train that part in full (`train`)")
     conv = any(type(root.get_submodule(name)).__name__ == "Conv1D" for name in targets)
@@ -122,7 +122,7 @@ def _peft_config(peft: Any, parts: Any, root: Any, settings: LoraSettings, *, la
     )
 
 
-def _targets(root: nn.Module, settings: LoraSettings, parts: Any) -> list[str]:
+def _targets(root: nn.Module, settings: LoraConfig, parts: Any) -> list[str]:
     found = linears(root)
     if settings.targets:
         missing = [t for t in settings.targets if not any(n == t or n.endswith("." + t) for n in found)]

@@ -15,7 +15,7 @@ Stage = Literal[
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraSettings:
+class LoraConfig:
     """An adapter's shape. Defaults are OpenVLA's."""
 
     r: Annotated[int, Bound(least=1)] = 32
@@ -46,7 +46,7 @@ class TuneConfig:
     stage: Stage = "full-finetune"
     blocks: Annotated[int, Bound(least=1)] = 1
     """For `last-blocks`: how many of the last decoder layers train."""
-    lora: LoraSettings = field(default_factory=LoraSettings)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     """For `lora`."""
     train: tuple[str, ...] = ()
     """Patterns over parameter names that train as well, as in `*.projector.*`."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from vertebra.decode.choose.constraint import Follower
 from vertebra.decode.choose.text import StopStrings
-from vertebra.decode.settings import ROWS, Settings, ids_of
+from vertebra.decode.settings import ROWS, DecodeConfig, ids_of
 from vertebra.errors import GenerationError
 
 
@@ -20,7 +20,7 @@ class Ends:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: DecodeConfig,
         eos: Sequence[int],
         tokenizer: Any,
         before: Sequence[Sequence[int]],
@@ -56,7 +56,7 @@ class Ends:
         return all(row in self.reasons for row in rows)
 
 
-def ids_in(settings: Settings, backbone: Any, vocabulary: int) -> tuple[tuple[int, ...], int]:
+def ids_in(settings: DecodeConfig, backbone: Any, vocabulary: int) -> tuple[tuple[int, ...], int]:
     """(the ids that end a row, the pad id) of a call, once every id in its settings is one of the head's."""
     for name in settings.differing:
         if name in ROWS and ROWS[name].ids:

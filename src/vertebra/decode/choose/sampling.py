@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from vertebra.decode.choose.history import History
-from vertebra.decode.settings import ROWS, Settings, ids_of
+from vertebra.decode.settings import ROWS, DecodeConfig, ids_of
 
 NEVER = float("-inf")
 
@@ -66,7 +66,7 @@ class Call:
     """Columns of the prompt."""
 
 
-def rules_of(settings: Settings, call: Call, *, before: bool = False) -> list[Rule]:
+def rules_of(settings: DecodeConfig, call: Call, *, before: bool = False) -> list[Rule]:
     """The rules of one call, in their order. `before`: only those that come before what shapes the draw."""
     given = set(settings.differing)
     names = [name for name in RULES if name in given and (settings.samples or not ROWS[name].shapes)]
@@ -75,7 +75,7 @@ def rules_of(settings: Settings, call: Call, *, before: bool = False) -> list[Ru
     return [rule for name in names for rule in RULES[name](getattr(settings, name), call)]
 
 
-def needs_history(settings: Settings) -> bool:
+def needs_history(settings: DecodeConfig) -> bool:
     """Whether a rule reads the text so far."""
     return any(ROWS[name].reads for name in settings.differing if name in ROWS)
 

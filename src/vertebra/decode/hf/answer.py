@@ -13,7 +13,7 @@ import torch
 
 from vertebra.decode.choose.text import StopStrings
 from vertebra.decode.result import Generation, Timings
-from vertebra.decode.settings import Settings
+from vertebra.decode.settings import DecodeConfig
 from vertebra.decode.start import Start
 from vertebra.decode.state.capture import Capture, capture_of
 from vertebra.decode.state.decoding import Pass
@@ -65,7 +65,7 @@ class PassLog:
 
 
 def answer(
-    out: Any, new: torch.Tensor, begun: Start, settings: Settings, *, eos: Sequence[int], pad_id: int, log: PassLog
+    out: Any, new: torch.Tensor, begun: Start, settings: DecodeConfig, *, eos: Sequence[int], pad_id: int, log: PassLog
 ) -> Generation:
     """The library's output in our words. `new`: the ids that follow the prompt."""
     tokenizer = begun.model.backbone.tokenizer
@@ -98,7 +98,7 @@ def _kept(out: Any, name: str, asked: bool | Capture) -> tuple[tuple[torch.Tenso
 
 
 def _row(
-    ids: list[int], eos: Sequence[int], pad_id: int, settings: Settings, tokenizer: Any, *, cut_short: bool
+    ids: list[int], eos: Sequence[int], pad_id: int, settings: DecodeConfig, tokenizer: Any, *, cut_short: bool
 ) -> tuple[list[int], str]:
     """What a row said before the padding, and why it ended."""
     strings = StopStrings(tokenizer, settings.stops, ()) if settings.stops else None

@@ -18,7 +18,7 @@ from vertebra.decode.choose.ends import ids_in
 from vertebra.decode.hf.answer import PassLog, answer
 from vertebra.decode.hf.rules import OurRules
 from vertebra.decode.result import Generation
-from vertebra.decode.settings import KEYS, ROWS, SHAPING, Settings
+from vertebra.decode.settings import KEYS, ROWS, SHAPING, DecodeConfig
 from vertebra.decode.start import Start, start
 from vertebra.decode.state import cache as caches
 from vertebra.decode.state.decoding import DecodeState
@@ -31,7 +31,7 @@ _NO_ID = 2**31
 """No token has it."""
 
 
-def generate_hf(model: Model, prompt: Any, settings: Settings) -> Generation:
+def generate_hf(model: Model, prompt: Any, settings: DecodeConfig) -> Generation:
     """One call of Hugging Face's engine."""
     _refuse_ours(settings)
     begun = start(model, prompt, settings)
@@ -60,7 +60,7 @@ def generate_hf(model: Model, prompt: Any, settings: Settings) -> Generation:
     return answer(out, new, begun, settings, eos=eos, pad_id=pad_id, log=log)
 
 
-def _refuse_ours(settings: Settings) -> None:
+def _refuse_ours(settings: DecodeConfig) -> None:
     for name in settings.differing:
         if name in ROWS and ROWS[name].alone:
             raise GenerationError(f'`{name}` is ours alone; leave it out, or use engine="vertebra"')
@@ -70,7 +70,7 @@ def _refuse_ours(settings: Settings) -> None:
         )
 
 
-def _refuse_here(begun: Start, settings: Settings, *, embeds: bool) -> None:
+def _refuse_here(begun: Start, settings: DecodeConfig, *, embeds: bool) -> None:
     """What depends on the batch or on the machine."""
     theirs = settings.hf
     for name in theirs:
@@ -89,7 +89,7 @@ def _refuse_here(begun: Start, settings: Settings, *, embeds: bool) -> None:
         )
 
 
-def _inputs(model: Model, begun: Start, settings: Settings) -> dict[str, Any]:
+def _inputs(model: Model, begun: Start, settings: DecodeConfig) -> dict[str, Any]:
     """Ids or embeddings, the mask, and a cache where there is one."""
     state, batch = begun.state, begun.batch
     if state is None and (begun.layout.plain or _says_it_all(begun)):
@@ -123,7 +123,7 @@ def _says_it_all(begun: Start) -> bool:
 
 
 @torch.inference_mode()
-def _from_state(state: DecodeState, settings: Settings) -> dict[str, Any]:
+def _from_state(state: DecodeState, settings: DecodeConfig) -> dict[str, Any]:
     """Everything but the last column as a cache."""
     batch, layout = state.batch, state.layout
     seen = layout.tensor(layout.open)
@@ -149,7 +149,7 @@ def _from_state(state: DecodeState, settings: Settings) -> dict[str, Any]:
     return {**inputs, "inputs_embeds": whole}
 
 
-def _config(begun: Start, settings: Settings, eos: Sequence[int], pad_id: int) -> GenerationConfig:
+def _config(begun: Start, settings: DecodeConfig, eos: Sequence[int], pad_id: int) -> GenerationConfig:
     """What is handed to the library besides the inputs and our rules, which come before it shapes and draws."""
     names = (*SHAPING, "renormalize_logits", "max_time")
     keys = {name: getattr(settings, name) for name in names if getattr(settings, name) not in (None, False)}
@@ -174,7 +174,7 @@ def _config(begun: Start, settings: Settings, eos: Sequence[int], pad_id: int) -
 
 
 @contextmanager
-def _seeded(settings: Settings) -> Iterator[None]:
+def _seeded(settings: DecodeConfig) -> Iterator[None]:
     """With the seed that was given, and the caller's own stream as it was afterwards."""
     if settings.seed is None:
         yield

@@ -14,7 +14,7 @@ from transformers import LogitsProcessor
 from vertebra.decode.choose.constraint import Follower
 from vertebra.decode.choose.history import History
 from vertebra.decode.choose.sampling import NEVER, Call, Context, Rule, Space, needs_history, rules_of
-from vertebra.decode.settings import Settings
+from vertebra.decode.settings import DecodeConfig
 from vertebra.decode.start import Start
 from vertebra.decode.state.inputs import encoded
 from vertebra.errors import GenerationError
@@ -32,7 +32,7 @@ class OurRules(LogitsProcessor):
         self._columns: int | None = None
 
     @classmethod
-    def of(cls, begun: Start, settings: Settings, eos: Sequence[int]) -> OurRules | None:
+    def of(cls, begun: Start, settings: DecodeConfig, eos: Sequence[int]) -> OurRules | None:
         """The processor of a call, or None where there is nothing to do."""
         vocabulary = begun.language.num_logits
         call = Call(ends=eos, vocabulary=vocabulary, last_step=begun.most - 1, prompt=begun.batch.length)

@@ -18,7 +18,7 @@ from vertebra.decode.call import collect
 from vertebra.decode.choose.sampling import Rule
 from vertebra.decode.engine import Run
 from vertebra.decode.result import REASONS, Step
-from vertebra.decode.settings import Settings, question_of, settings_of
+from vertebra.decode.settings import DecodeConfig, question_of, settings_of
 from vertebra.decode.start import Start, eval_mode, start
 from vertebra.decode.tracing.record import Event, PassRecord, Recorder
 from vertebra.errors import GenerationError
@@ -90,7 +90,9 @@ class Trace:
         return asdict(self)
 
 
-def trace(model: Any, prompt: Any = None, settings: Settings | None = None, *, row: int = 0, **options: Any) -> Trace:
+def trace(
+    model: Any, prompt: Any = None, settings: DecodeConfig | None = None, *, row: int = 0, **options: Any
+) -> Trace:
     """Decode with our engine and report what happened, of one row. Takes what `generate` takes."""
     question, options = question_of(options)
     wanted = settings_of(settings, **options)
@@ -125,7 +127,7 @@ def trace(model: Any, prompt: Any = None, settings: Settings | None = None, *, r
 class _Traced(Run):
     """A run whose choices are noted too."""
 
-    def __init__(self, begun: Start, settings: Settings, recorder: Recorder) -> None:
+    def __init__(self, begun: Start, settings: DecodeConfig, recorder: Recorder) -> None:
         self._recorder = recorder
         super().__init__(begun, settings)
         self._columns = begun.batch.length
@@ -258,7 +260,7 @@ def _facts(begun: Start) -> dict[str, str]:
     }
 
 
-def _settings(settings: Settings) -> str:
+def _settings(settings: DecodeConfig) -> str:
     """What differs from the defaults."""
     told = ", ".join(f"{name}={getattr(settings, name)!r:.60}" for name in settings.differing)
     return told or "defaults: greedy, to an end id or 256 tokens"
