@@ -15,7 +15,12 @@ from vertebra.training.watching.metrics import read
 @pytest.mark.timeout(1800)
 def test_a_habit_learned_by_lora(smollm2_folder, tmp_path: Path):
     """From no answer in JSON to nearly all; merged, it has the habit still."""
-    settings = [f"model.backbone={smollm2_folder}", f"out={tmp_path / 'run'}", "data.options={asked: 40}", "eval.every=0"]
+    settings = [
+        f"model.backbone={smollm2_folder}",
+        f"out={tmp_path / 'run'}",
+        "data.options={asked: 40}",
+        "eval.every=0",
+    ]
     run = vt.train(read_recipe("smollm2-lora", settings))
     rows = [row["eval"] for row in read(tmp_path / "run" / "metrics.jsonl") if "eval" in row]
     assert rows[-1]["accuracy"] >= 0.9
@@ -23,5 +28,7 @@ def test_a_habit_learned_by_lora(smollm2_folder, tmp_path: Path):
     assert not any("right" in row["answer"] for row in samples["before"])
     merged = vt.merge(smollm2_folder, run.model, tmp_path / "merged", dtype="float32")
     assert merged is not None
-    answer = vt.generate(str(tmp_path / "merged"), "Good morning! Emma here, I need three white candles.", max_new_tokens=40)
+    answer = vt.generate(
+        str(tmp_path / "merged"), "Good morning! Emma here, I need three white candles.", max_new_tokens=40
+    )
     assert json.loads(answer.text[0]) == {"item": "candle", "color": "white", "count": 3}
