@@ -1,11 +1,12 @@
-"""Decoding on a GPU, in bf16, with random models of the shapes of 0.5 B and 7 B parameters: `python benchmarks/gpu.py`.
+"""Decoding on a GPU, in bf16, with random models of the shapes of SmolLM2-135M and LLaMA-2-7B: `python benchmarks/gpu.py`.
 
-    python benchmarks/gpu.py [--shapes "0.5 B"] [--rounds N]      the table
-    python benchmarks/gpu.py --shapes tiny --device cpu           does it run at all? Its times say nothing
+    python benchmarks/gpu.py [--shapes "7 B"] [--rounds N] [--minutes N]      the table, as much as the minutes allow
+    python benchmarks/gpu.py --shapes tiny --device cpu                       does it run at all? Its times say nothing
 
 The table of `bench_generate.py` where a GPU is present: per token (eager, and compiled with CUDA graphs on and off), 56 action
 slots in one pass, constrained decoding, prefix reuse; beside Hugging Face's `generate` in the same run. Sides run in turn,
-each timed with the device waited for. Prints Markdown with the machine's name, so that it can be committed as it is.
+each timed with the device waited for; what compiles comes last, since it takes minutes. Prints Markdown with the machine's
+name, so that it can be committed as it is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,9 @@ SHAPES: dict[str, dict[str, Any]] = {
         "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "vocab_size": 1280,
     },
-    "0.5 B": {
-        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
-        "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 151936,
+    "135 M": {
+        "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+        "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49152, "tie_word_embeddings": True,
     },
     "7 B": {
         "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -114,21 +116,26 @@ def hf(llm: Any, batch: Batch, tokens: int, **options: Any) -> Side:
 
 
 def per_token(model: Any, shape: str, device: str, rounds: int) -> None:
-    options: dict[str, Any] = {"max_new_tokens": NEW, "eos_token_id": ()}
     for rows in (1, 8):
         batch = rows_of(PROMPT, rows, device)
         sides: dict[str, Side] = {
-            "ours": lambda b=batch: generate(model, b, **options),
+            "ours": lambda b=batch: generate(model, b, max_new_tokens=NEW, eos_token_id=()),
             "HF generate": hf(model.llm, batch, NEW),
         }
         report(f"{shape}, batch {rows}: per token, eager", _each(measured(sides, device, rounds), NEW))
-        sides = {
-            "ours": lambda b=batch: generate(model, b, compile=True, **options),
-            "ours, compiled without graphs": lambda b=batch: generate(model, b, compile=without_graphs, **options),
-            "HF generate": hf(model.llm, batch, NEW),
-            "HF generate, static cache, compiled": hf(model.llm, batch, NEW, cache_implementation="static"),
-        }
-        report(f"{shape}, batch {rows}: per token, compiled, CUDA graphs", _each(measured(sides, device, rounds), NEW))
+
+
+def compiled(model: Any, shape: str, device: str, rounds: int, rows: int = 1) -> None:
+    batch = rows_of(PROMPT, rows, device)
+    sides: dict[str, Side] = {
+        "ours": lambda: generate(model, batch, compile=True, max_new_tokens=NEW, eos_token_id=()),
+        "ours, compiled without graphs": lambda: generate(
+            model, batch, compile=without_graphs, max_new_tokens=NEW, eos_token_id=()
+        ),
+        "HF generate": hf(model.llm, batch, NEW),
+        "HF generate, static cache, compiled": hf(model.llm, batch, NEW, cache_implementation="static"),
+    }
+    report(f"{shape}, batch {rows}: per token, compiled, CUDA graphs", _each(measured(sides, device, rounds), NEW))
 
 
 def _each(taken: dict[str, float], count: int) -> dict[str, float]:
@@ -188,12 +195,22 @@ def prefixes(model: Any, shape: str, device: str, rounds: int) -> None:
     report(f"{shape}: 20 questions on a page of {PAGE}", measured(sides, device, max(rounds // 2, 2)))
 
 
+PARTS: dict[str, Callable[[Any, str, str, int], None]] = {
+    "per token": per_token,
+    "action slots": slots,
+    "prefixes": prefixes,
+    "compiled, batch 1": compiled,
+    "compiled, batch 8": partial(compiled, rows=8),
+}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--shapes", nargs="*", default=[name for name in SHAPES if name != "tiny"], choices=list(SHAPES)
     )
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=8, help="what has not begun by then is left out")
     parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
@@ -204,11 +221,14 @@ def main() -> int:
     print("| what | ours | × : the peer's time over ours |\n|---|---|---|")
     if not arguments.device.startswith("cuda"):
         print("without a GPU there are no CUDA graphs, and `compiled` is the compiler alone\n", file=sys.stderr)
-    for shape in arguments.shapes:
-        model = backbone(shape, arguments.device)
-        for part in (per_token, slots, prefixes):
+    until = time.monotonic() + 60 * arguments.minutes
+    models = {shape: backbone(shape, arguments.device) for shape in arguments.shapes}
+    for name, part in PARTS.items():
+        for shape, model in models.items():
+            if time.monotonic() > until:
+                print(f"| {shape}: {name} | left out | {arguments.minutes:g} minutes were over |", flush=True)
+                continue
             part(model, shape, arguments.device, arguments.rounds)
-        del model
     return 0
 
 

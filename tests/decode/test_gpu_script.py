@@ -30,6 +30,15 @@ def test_it_runs(capsys, monkeypatch):
         assert any(peer in beside for _, _, beside in rows), peer
 
 
+def test_what_there_is_no_time_for_is_left_out(capsys, monkeypatch):
+    script = runpy.run_path(str(SCRIPT))
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--shapes", "tiny", "--device", "cpu", "--minutes", "-1"])
+    assert script["main"]() == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| tiny")]
+    assert len(rows) == len(script["PARTS"])
+    assert all("left out" in row for row in rows)
+
+
 def test_without_a_gpu_it_says_so(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     script = runpy.run_path(str(SCRIPT))
