@@ -33,7 +33,7 @@ _ROWS = (
     Check(
         name="bos",
         run=tokens.bos,
-        shows="the tokenizer puts before a text what the anchor policy says, and a prompt begins with BOS once",
+        shows="the tokenizer puts before a text what the anchor policy requires, and a prompt begins with BOS once",
         breaks_on="an anchor policy that is not what the tokenizer does",
         mend="Use the tokenizer that belongs to the model, or register a family with the right anchor policy.",
     ),
@@ -156,7 +156,7 @@ _ROWS = (
         name="packed",
         run=attention.packed,
         shows="logits of documents packed into one row are those of each alone",
-        breaks_on="a family said to isolate by position that does not (OPT)",
+        breaks_on="a family recorded as isolating by position that does not (OPT)",
         mend="Set `isolates_by_position=False` in the family's row; run packed rows with `use_cache=False`.",
     ),
     Check(
