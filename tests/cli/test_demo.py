@@ -40,7 +40,7 @@ def test_a_folder_that_cannot_be_made(vertebra, tmp_path):
     assert "cannot be made" in done.err
 
 
-def test_real_models_that_cannot_be_fetched(monkeypatch, capsys):
+def test_a_real_model_that_cannot_be_fetched(monkeypatch, capsys):
     """One line, and the demo goes on."""
     from rich.console import Console
 
@@ -51,5 +51,5 @@ def test_real_models_that_cannot_be_fetched(monkeypatch, capsys):
         raise NetworkError("no network here\nand more")
 
     monkeypatch.setattr("vertebra.interop.packages.get", refused)
-    assert not demo_real.real_models(Console(width=200))
-    assert capsys.readouterr().out == "no real models here, the demo goes on without them: no network here\n"
+    assert not demo_real.real_model(Console(width=200))
+    assert capsys.readouterr().out == "no real model here, the demo goes on without them: no network here\n"

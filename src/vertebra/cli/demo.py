@@ -33,10 +33,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="A folder for what the demo writes.", **PATH)] = Path("out"),
     real: Annotated[
         bool,
-        typer.Option("--real/--no-real", help="Fetch two real models where they can be fetched, and teach one to see."),
+        typer.Option("--real/--no-real", help="Fetch a real model where it can be fetched, and teach it a habit."),
     ] = True,
 ) -> None:
-    """Check three models, show a prompt, train one and trace it, train a policy on images, and teach a real model to see."""
+    """Check three models, show a prompt, train one and trace it, train a policy on images, and teach a real model a habit."""
     from vertebra.cli import demo_real
     from vertebra.cli.output import console
 
@@ -54,12 +54,12 @@ def demo(
         told = _trace(backbone, out / "trace.html")
         printer.rule("a policy that looks: a hand to be moved to a square")
         reached, report = _policy(printer, out)
-    answered, accuracy, seen = "", None, None
-    if real and demo_real.real_models(printer):
+    answered, accuracy, learnt = "", None, None
+    if real and demo_real.real_model(printer):
         printer.rule("a real model")
         answered = demo_real.answer(printer)
-        printer.rule("a real language model that learns to see")
-        accuracy, seen = demo_real.look(printer, out)
+        printer.rule("it learns a habit: orders, answered as JSON")
+        accuracy, learnt = demo_real.habit(printer, out)
     printer.rule("done")
     learned = sum(answer == wanted for answer, wanted in zip(after, ANSWERS.values(), strict=True))
     printer.print(f"checks   {len(FAMILIES) - len(failed)} of {len(FAMILIES)} families passed")
@@ -68,8 +68,8 @@ def demo(
     )
     printer.print(f"policy   reaches {reached:.0%} of squares that it has not seen; chance is one in eight")
     if accuracy is not None:
-        printer.print(f"real     {answered!r}; {accuracy:.0%} of questions about new pictures right")
-    for path in (page, picture, told, report, seen):
+        printer.print(f"real     {answered!r}; answers {accuracy:.0%} of held-out orders right")
+    for path in (page, picture, told, report, learnt):
         if path is not None:
             printer.print(f"written  {path}", soft_wrap=True)
     printer.print(f"took     {time.monotonic() - start:.0f} s")

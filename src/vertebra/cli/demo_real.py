@@ -1,6 +1,6 @@
-"""The demo's part with real models: fetched where they can be, an answer in words, and minutes of teaching one to see.
+"""The demo's part with a real model: fetched where it can be, an answer in words, and a habit learned in two minutes.
 
-Where they cannot be fetched one line says so, and the demo goes on without them.
+Where it cannot be fetched one line reports it, and the demo goes on without it.
 """
 
 from __future__ import annotations
@@ -11,29 +11,21 @@ from typing import Any
 
 from vertebra.errors import MissingPartError, NetworkError
 
-LANGUAGE, VISION = "smollm2-135m-instruct", "dinov2-small"
+LANGUAGE = "smollm2-135m-instruct"
 QUESTION = "What is the capital of Italy? Answer in one sentence."
-# `look` with one shape a picture: what stage 1 and 2 learn of it in about three minutes of two cores.
-_CUT = (
-    "data.count=600",
-    "data.held_out=0.1",
-    "data.options={things: 1, asked: 60}",
-    "data.block=256",
-    "watch.every=20",
-)
-_ALIGN_STEPS, _LORA_STEPS = 60, 80
+_STEPS = 60
+_SETTINGS = (f"steps={_STEPS}", "eval.every=0", "save.every=0", "data.options={asked: 40}")
 
 
-def real_models(printer: Any) -> bool:
-    """Whether both are in the user's cache; they are fetched now where that is possible."""
+def real_model(printer: Any) -> bool:
+    """Whether it is in the user's cache; it is fetched now where that is possible."""
     from vertebra.interop.packages import get
 
     try:
-        for name in (LANGUAGE, VISION):
-            get(name)
+        get(LANGUAGE)
     except (NetworkError, MissingPartError) as error:
         printer.print(
-            f"no real models here, the demo goes on without them: {str(error).splitlines()[0]}", soft_wrap=True
+            f"no real model here, the demo goes on without them: {str(error).splitlines()[0]}", soft_wrap=True
         )
         return False
     return True
@@ -50,18 +42,18 @@ def answer(printer: Any) -> str:
     return said
 
 
-def look(printer: Any, out: Path) -> tuple[float, Path]:
-    """A language model is taught to see: the projector first, then both. The share of held-out questions it answers right."""
+def habit(printer: Any, out: Path) -> tuple[float, Path]:
+    """The model learns to answer orders as JSON; the share of held-out orders that it answers right, and the report."""
     from vertebra.training.recipes import read_recipe
     from vertebra.training.run import train
+    from vertebra.training.watching.samples import read_samples
 
     with all_threads():
-        settings = [*_CUT, f"steps={_ALIGN_STEPS}", f"out={out / 'look-align'}"]
-        aligned = train(read_recipe("look-align", settings), overwrite=True)
-        settings = [*_CUT, f"steps={_LORA_STEPS}", f"out={out / 'look'}", f"model.start={aligned.model}"]
-        made = train(read_recipe("look", [*settings, "eval.every=0"]), overwrite=True)
-    for run in (aligned, made):
-        printer.print(f"{run.folder}: {run.step} steps, accuracy {run.found['accuracy']:.2f}", soft_wrap=True)
+        made = train(read_recipe("smollm2-lora", [*_SETTINGS, f"out={out / 'smollm2-lora'}"]), overwrite=True)
+    samples = read_samples(made.folder)
+    for when in ("before", "after"):
+        row = samples[when][-1]
+        printer.print(f"{when:6}  {row['prompt']}  {row['answer'][:90]!r}", soft_wrap=True)
     return float(made.found["accuracy"]), made.folder / "report.html"
 
 
