@@ -152,7 +152,12 @@ def before_the_first_step(folder: Path) -> dict[str, Any]:
     def slow_start() -> None:
         from vertebra.training import run
 
-        run.Prepared.of = classmethod(lambda cls, given: time.sleep(600))  # type: ignore[method-assign,assignment]
+        def load(cls: type, given: Any) -> None:
+            # in pieces: a signal that comes just before a sleep begins does not end it
+            for _ in range(6000):
+                time.sleep(0.1)
+
+        run.Prepared.of = classmethod(load)  # type: ignore[method-assign,assignment]
 
     child, terminal = start("--out", str(folder), *LONG, before=slow_start)
     act = once(lambda shown: (folder / LOCK).is_file(), lambda: os.write(terminal, b"\x03"))

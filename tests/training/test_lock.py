@@ -211,3 +211,19 @@ def test_places_that_cannot_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(lock, "_write", full)
     with pytest.raises(CheckpointError, match=r"No space left on device\. Make room"):
         only_writer(tmp_path / "run").__enter__()
+
+
+def test_a_folder_that_goes_while_it_is_made(tmp_path, monkeypatch):
+    """`mkdir` finds the folder, looks at it, and it is gone: another run made it for nothing."""
+    plain, times = Path.mkdir, []
+
+    def gone(path, *arguments, **options):
+        times.append(path)
+        if len(times) == 1:
+            raise FileExistsError(17, "File exists", str(path))
+        return plain(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", gone)
+    with only_writer(tmp_path / "run"):
+        assert (tmp_path / "run" / LOCK).is_file()
+    assert len(times) > 1

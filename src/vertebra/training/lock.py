@@ -67,8 +67,10 @@ def _taken(path: Path) -> int:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:
-            continue  # who made the folder for nothing has just removed it
+        except (FileNotFoundError, FileExistsError):
+            if path.parent.exists() and not path.parent.is_dir():
+                raise
+            continue  # who made the folder for nothing has just removed it: before it was opened, or while it was made
         try:
             locked = _flock(handle)
             if locked is False:
