@@ -31,7 +31,7 @@ def reading(
     `passing`, for which the caller has better words."""
     try:
         yield
-    except Exception as thrown:
+    except Exception as thrown:  # whatever a foreign reader throws: that is what this is for
         if isinstance(thrown, (VertebraError, *passing)):
             raise
         raise error(f"{what} ({reason(thrown)}); {advice}") from thrown

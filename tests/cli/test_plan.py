@@ -64,11 +64,17 @@ def test_a_short_run_takes_time_and_costs_something(vertebra):
 OPTIONS = {"memory": "--gpu-memory"}
 
 
-@pytest.mark.parametrize("text", ["nan", "inf", "-1", "1e300"])
-@pytest.mark.parametrize("name", [name for name in BOUNDS if name not in ("gpus", "images")])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (name, text)
+        for name in BOUNDS
+        if name not in ("gpus", "images")
+        for text in ("nan", "inf", "-1", "1e300")
+        if not BOUNDS[name].holds(float(text))
+    ],
+)
 def test_numbers_that_cannot_be(vertebra, name: str, text: str):
-    if BOUNDS[name].holds(float(text)):
-        pytest.skip(f"{name} may be {text}")
     more = ("--tokens", "1e9") if name == "price" else ()
     done = vertebra(*RECIPE, *more, OPTIONS.get(name, f"--{name}"), text)
     assert done.code == 1

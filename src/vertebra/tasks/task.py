@@ -101,13 +101,15 @@ class Task(ABC):
 
     def load_encoder(self, name: str, data: DataConfig, *, pretrained: bool) -> Any:
         """The encoder that it trains, where it trains one."""
-        raise NotImplementedError(f"kind `{self.name}` trains no encoder")
+        raise ConfigError(f"kind `{self.name}` trains no encoder; one that does defines `load_encoder`")
 
     # What a sample is
 
     def sequence(self, sample: Any, job: Job) -> TokenSequence:
         """One row (a `Text`, `Conversation`, `Pair`) as the model reads it, with what is learned of it in `weight`."""
-        raise NotImplementedError(f"kind `{self.name}` says neither what a sequence is nor what encodes its rows")
+        raise ConfigError(
+            f"kind `{self.name}` defines neither `sequence` nor `encoder`; one of them makes samples of rows"
+        )
 
     def encoder(self, job: Job) -> Encoder:
         """What makes vectors of many rows at once."""
@@ -129,7 +131,7 @@ class Task(ABC):
 
     def drawn(self, job: Job) -> tuple[Samples, Samples | None]:
         """Samples to train on and to evaluate on, of a kind that reads nothing."""
-        raise NotImplementedError(f"kind `{self.name}` draws no samples")
+        raise ConfigError(f"kind `{self.name}` reads nothing (`reads`) and draws nothing; it has to define `drawn`")
 
     def packs(self, data: DataConfig) -> bool:
         """Whether samples are of any length: several may share a row of a batch, and some may be too long."""

@@ -50,7 +50,7 @@ def loss_by(function: LossFunction, outputs: Any, batch: dict[str, Any], items: 
         loss = function(outputs, batch, items)
     except (VertebraError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # a function of the user's own may throw anything
         raise TrainingError(
             f"the loss function `{called}` failed: {as_text(error)}. VERTEBRA_DEBUG=1 shows the whole traceback"
         ) from error
