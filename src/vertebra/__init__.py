@@ -39,6 +39,6 @@ __getattr__, __dir__, __all__ = offer(
         "model.encoders.kinds": "register_encoder",
         "model.hook": "inject_at_prefill",
         # the rooms behind: everything else, by one spelling
-        "": "backbone checks data decode model prompt sequence tasks training tune",
+        "": "action backbone checks data decode model prompt sequence tasks training tune",
     },
 )
