@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from vertebra.errors import ConfigError, UnknownNameError
 from vertebra.model.heads.expert import Expert
 from vertebra.model.heads.head import ActionHead, Chunks, Seen, require_sizes
-from vertebra.model.heads.previous import Previous, guided, require_previous
 from vertebra.model.heads.prefix import Prefix, prefix_of
+from vertebra.model.heads.previous import Previous, guided, require_previous
 
 Times = Literal["beta", "uniform"]
 TIMES: tuple[Times, ...] = ("beta", "uniform")

@@ -61,6 +61,13 @@ class Prefix:
             layers.append((wide[0], wide[1]))
         return Prefix(layers=tuple(layers), hidden=self.hidden, start=self.start, length=self.length, room=columns)
 
+    def with_gradients(self) -> Prefix:
+        """The same in tensors that autograd may keep, though they were computed in inference mode."""
+        with torch.inference_mode(False):
+            layers = tuple((keys.clone(), values.clone()) for keys, values in self.layers)
+            hidden, start = None if self.hidden is None else self.hidden.clone(), self.start.clone()
+        return Prefix(layers=layers, hidden=hidden, start=start, length=self.length)
+
 
 def prefix_of(seen: Seen, at: Chunks, reads: Sequence[int], shape: tuple[int, int], dtype: torch.dtype) -> Prefix:
     """What the chunks of a batch see. `shape`: the heads and the width of keys that are expected."""

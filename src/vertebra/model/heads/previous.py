@@ -47,7 +47,9 @@ class Previous:
                 f"previous actions are {self.actions.dtype} {list(self.actions.shape)}; expected numbers [rows, actions, dims]"
             )
         if not 0 <= self.delay <= self.actions.shape[1]:
-            raise ConfigError(f"delay is {self.delay} of {self.actions.shape[1]} actions that are left; expected at most those")
+            raise ConfigError(
+                f"delay is {self.delay} of {self.actions.shape[1]} actions that are left; expected at most those"
+            )
         if not bool(torch.isfinite(self.actions).all()):
             raise ConfigError("previous actions hold NaN or infinite values; begin without them")
         if not self.most > 0:
@@ -72,16 +74,27 @@ def require_previous(previous: Previous, shape: tuple[int, int, int], trained: i
 def guided(velocity: Velocity, prefix: Prefix, x: torch.Tensor, steps: int, previous: Previous) -> torch.Tensor:
     """Denoise with a pull towards the previous chunk: each step asks where it would end, and how the chunk must change so
     that this end agrees with what is decided (Black et al., 2025)."""
-    count, chunk = previous.actions.shape[1], x.shape[1]
-    wanted = torch.nn.functional.pad(previous.actions.to(x), (0, 0, 0, chunk - count))
-    weights = torch.as_tensor(prefix_weights(chunk, previous.delay, count), dtype=x.dtype, device=x.device)[:, None]
-    for step in range(steps):
-        moment = step / steps
-        time = torch.full(x.shape[:2], moment, device=x.device)
-        with torch.inference_mode(False), torch.enable_grad():
-            at = x.detach().clone().requires_grad_()
-            moves = velocity(at, time, prefix)
-            end = at + (1 - moment) * moves
-            (pull,) = torch.autograd.grad(end, at, (weights * (wanted - end)).detach())
-        x = x + (moves.detach() + guidance_weight(moment, most=previous.most) * pull) / steps
+    # tensors that were made in inference mode cannot be gone back through
+    with torch.inference_mode(False), torch.no_grad():
+        prefix, x, decided = prefix.with_gradients(), x.clone(), previous.actions.clone()
+        count, chunk = decided.shape[1], x.shape[1]
+        wanted = torch.nn.functional.pad(decided.to(x), (0, 0, 0, chunk - count))
+        firm = prefix_weights(chunk, previous.delay, count)
+        weights = torch.as_tensor(firm, dtype=x.dtype, device=x.device)[:, None]
+        for step in range(steps):
+            moment = step / steps
+            moves, pull = _pulled(velocity, prefix, x, moment, wanted, weights)
+            x = x + (moves + guidance_weight(moment, most=previous.most) * pull) / steps
     return x
+
+
+def _pulled(
+    velocity: Velocity, prefix: Prefix, x: torch.Tensor, moment: float, wanted: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where chunks move, and where they must move so that their end comes nearer to what is wanted."""
+    with torch.enable_grad():
+        at = x.detach().requires_grad_()
+        moves = velocity(at, torch.full(x.shape[:2], moment, device=x.device), prefix)
+        end = at + (1 - moment) * moves
+        (pull,) = torch.autograd.grad(end, at, weights * (wanted - end.detach()))
+    return moves.detach(), pull
