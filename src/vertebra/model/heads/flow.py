@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from vertebra.errors import ConfigError, UnknownNameError
 from vertebra.model.heads.expert import Expert
-from vertebra.model.heads.head import ActionHead, Chunks, Seen, require_sizes
+from vertebra.model.heads.head import ActionHead, Chunks, Seen, require_sizes, wide
 from vertebra.model.heads.prefix import Prefix, prefix_of
 from vertebra.model.heads.previous import Previous, guided, require_previous
 
@@ -98,7 +98,7 @@ class FlowHead(ActionHead):
         moments = sin_cos(time, self.expert_width).to(dtype)
         entering = torch.cat([self.action_in(x.to(dtype)), moments], -1)
         entering = self.time_out(F.silu(self.time_in(entering)))
-        return self.action_out(self.expert(entering, prefix)).float()
+        return wide(self.action_out(self.expert(entering, prefix)))
 
     def prefix(self, seen: Seen, at: Chunks) -> Prefix:
         """What the chunks of a batch see of the backbone."""
