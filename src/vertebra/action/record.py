@@ -54,6 +54,8 @@ class ActionRecord:
     """What is asked, with the instruction in it: a user's message in the model's own prompt format, …"""
     raw: bool = False
     """… or, with `raw`, the whole text as it stands behind the anchor and the slots of cameras and proprio."""
+    images: Literal["before", "after"] = "before"
+    """Where the images of a message stand: before its text, or after it."""
     lower: bool = False
     """Whether instructions are written in small letters."""
     lead: tuple[int, ...] = ()
@@ -88,6 +90,8 @@ class ActionRecord:
             faults.append(f"head `{self.head}` needs {'`bins`' if says else 'no `bins`, for it gives numbers'}")
         if (self.steps is not None) and self.head != "flow":
             faults.append(f"steps={self.steps} without effect: only `flow` takes steps, and the head is `{self.head}`")
+        if self.raw and self.images == "after":
+            faults.append('images="after" is about a message, and `raw` has none: its images stand behind the anchor')
         if self.head == "tokens" and (self.tail or self.attention != "causal"):
             faults.append("`tail` and `attention` are about slots, and the head `tokens` has none")
         return faults
