@@ -87,7 +87,9 @@ def test_parallel_slots_are_read_one_before(see):
     }
     batch["block"] = blocks[see]
     with torch.no_grad():
-        logits = policy.model(**batch, return_loss=False).logits[0, slots[0].nonzero()[:, 0] - 1][:, policy.bins.ids.tolist()]
+        logits = policy.model(**batch, return_loss=False).logits[0, slots[0].nonzero()[:, 0] - 1][
+            :, policy.bins.ids.tolist()
+        ]
     chances = logits.softmax(-1)
     assert np.array_equal(made.ids.ravel(), policy.bins.ids[logits.argmax(-1)])
     assert np.allclose(made.confidence.ravel(), chances.max(-1).values, atol=1e-5)

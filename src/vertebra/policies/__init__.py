@@ -14,5 +14,8 @@ __getattr__, __dir__, __all__ = offer(
         "observation": "Observation",
         "settings": "PolicySettings",
         "decision": "Decision",
+        "golden": "Golden GoldenReport golden_pair check_golden",
+        "golden_files": "write_golden read_golden",
+        "drawn": "drawn_observation",
     },
 )

@@ -27,9 +27,9 @@ from vertebra.errors import ConfigError, DataError
 from vertebra.model.model import Model
 from vertebra.policies.decision import Decision, sureness
 from vertebra.policies.heads import Asking, Predicted, predict
-from vertebra.policies.observation import Observation, faults
+from vertebra.policies.observation import Missing, Observation, faults
 from vertebra.policies.prefix import Prefixes
-from vertebra.policies.prompts import Prompts
+from vertebra.policies.prompts import Asked, Prompts
 from vertebra.policies.settings import PolicySettings
 
 
@@ -131,6 +131,28 @@ class Policy:
         """Those of a data set, or the only ones there are."""
         return self._known(unnorm_key)[1]
 
+    def known_key(self, unnorm_key: str | None = None) -> str:
+        """The data set that a key means: itself, or the only one."""
+        return self._known(unnorm_key)[0]
+
+    def predicted(self, observation: Observation, instruction: str, key: str) -> tuple[Predicted, Asked]:
+        """What the head says of one observation, with probabilities, and the row it said it of. Nothing is remembered."""
+        self._require_fit([observation], [instruction], missing="mask", count=False)
+        row = self.prompts.row(observation, instruction, self._proprio(observation, self._known(key)[1]))
+        options = self._options()
+        if "seed" in options:
+            options["seed"] = 0  # the same noise whenever it is asked
+        return predict(self.asking, [row], sure=True, options=options), row
+
+    def settled(self, said: Predicted, observation: Observation, key: str) -> np.ndarray:
+        """[C, D] the first row of what a head said, in the robot's units. Nothing is cut, counted or remembered."""
+        actions = unnormalize(said.values[0], self._known(key)[1].action, self.record.normalization)
+        return self._in_units(actions, observation)
+
+    def _in_units(self, actions: np.ndarray, observation: Observation) -> np.ndarray:
+        actions = from_frame(actions, self.record.frame, observation.proprio, dims=self.record.frame_dims)
+        return gripped(actions, self.record.gripper)
+
     def _known(self, key: str | None) -> tuple[str, DatasetStatistics]:
         if key not in self._statistics:  # None is never among them
             key, found = lookup(self.record.statistics, key)
@@ -139,8 +161,10 @@ class Policy:
         assert key is not None
         return key, self._statistics[key]
 
-    def _require_fit(self, seen: Sequence[Observation], texts: Sequence[str]) -> None:
-        missing = self.settings.missing_camera
+    def _require_fit(
+        self, seen: Sequence[Observation], texts: Sequence[str], *, missing: Missing | None = None, count: bool = True
+    ) -> None:
+        missing = missing or self.settings.missing_camera
         found = []
         for row, (one, text) in enumerate(zip(seen, texts, strict=True)):
             where = f"robot {row}: " if len(seen) > 1 else ""
@@ -148,7 +172,7 @@ class Policy:
         if found:
             raise DataError("this policy cannot act on what it was given:\n" + "\n".join(f"  {one}" for one in found))
         masked = sum(one.images.get(name) is None for one in seen for name in self.record.cameras)
-        if masked:
+        if masked and count:
             self.counts["missing camera"] += masked
 
     def _proprio(self, observation: Observation, statistics: DatasetStatistics) -> np.ndarray | None:
@@ -177,9 +201,7 @@ class Policy:
         values, broken = self._whole(said.values[row], robot)
         actions = unnormalize(values, statistics.action, self.record.normalization)
         beyond = outside(actions, statistics.action, self.record.normalization)
-        actions = self._inside(actions, beyond, statistics, key)
-        actions = from_frame(actions, self.record.frame, observation.proprio, dims=self.record.frame_dims)
-        actions = gripped(actions, self.record.gripper)
+        actions = self._in_units(self._inside(actions, beyond, statistics, key), observation)
         self.counts["actions"] += len(actions)
         if self.settings.ensemble is not None:
             chunk = self._memory(robot).blended(actions, self.settings.ensemble)[None]
