@@ -191,7 +191,9 @@ def test_the_largest_activation_is_the_same_whatever_type_was_loaded(dtype):
 def test_a_template_with_a_default_system_prompt_is_named():
     (row,) = check_backbone(load_backbone("tiny-smollm2"), only=["chat-template"]).results
     assert row.status == "pass"
-    assert "without a system prompt the template adds '<|im_start|>system\\nYou are a helpful AI assistant" in row.message
+    assert (
+        "without a system prompt the template adds '<|im_start|>system\\nYou are a helpful AI assistant" in row.message
+    )
     (row,) = check_backbone(load_backbone("tiny-llama3"), only=["chat-template"]).results
     assert "adds" not in row.message
 

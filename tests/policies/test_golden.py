@@ -172,7 +172,7 @@ class TestTheFolder:
         (folder / "vertebra.json").write_text(json.dumps(record))
         (row,) = check(folder, only=["golden"]).results
         assert row.status == "fail"
-        assert "the statistics are others" in row.said
+        assert "the statistics are others" in row.message
 
     def test_load_warns_or_refuses(self, folder, caplog):
         file = folder / "golden" / "golden.json"
@@ -224,7 +224,7 @@ def test_checks_of_policies_on_a_backbone_are_skipped(model):
     report = check_backbone(model.backbone, only=["golden", "bos"])
     assert [(row.name, row.status) for row in report.results] == [("bos", "pass"), ("golden", "skip")]
     (row,) = check(model, only=["golden"]).results
-    assert "no golden pair" in row.said
+    assert "no golden pair" in row.message
 
 
 def test_drawn_observations_fit(model):

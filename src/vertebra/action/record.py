@@ -134,3 +134,32 @@ class ActionRecord:
 def segment_of(camera: str) -> str:
     """The segment whose slots a camera's image fills."""
     return camera if camera == "image" else f"image:{camera}"
+
+
+def drawn(record: ActionRecord) -> str:
+    """How a policy acts, as text: what `vertebra info` shows.
+
+    policy    tokens: 1 × 7 numbers by 256 bins (openvla)      statistics: bridge_orig, fractal
+    """
+    how = {
+        "tokens": "tokens one after the other",
+        "parallel": "tokens in one pass",
+        "l1": "regression",
+        "flow": "flow matching",
+    }
+    bins = record.bins or {}
+    count = bins.get("count") or len(bins.get("ids", ()))
+    said = f" by {count} bins ({bins.get('scheme')})" if count else ""
+    eyes = f"sees {', '.join(record.cameras) or 'nothing'}" + (
+        f", {record.history + 1} images of each" if record.history else ""
+    )
+    own = f", {record.proprio} numbers of proprio" if record.proprio else ""
+    kept = record.statistics
+    names = ", ".join(sorted(kept)) if len(kept) <= 6 else f"{len(kept)} data sets"
+    norm = record.normalization if isinstance(record.normalization, str) else "a rule for each dimension"
+    lines = [
+        f"policy    {record.chunk} × {record.dims} numbers, {how[record.head]}{said}",
+        f"          {eyes}{own}; asked {record.asked('…')!r}",
+        f"          units: {names or 'no statistics'} ({norm}, {record.frame})",
+    ]
+    return "\n".join(lines)

@@ -37,7 +37,7 @@ def golden(policy: Policy, folder: Path | None) -> Measure | Skip:
         said += f"; changed since: {'; '.join(report.changed)}"
     # tokens that fell otherwise at a toss-up differ by whole bins, and hold
     number = min(report.difference, report.bound) if report.holds else report.difference
-    return Measure(number=number, relation="<=", bound=report.bound, said=said, faults=report.faults)
+    return Measure(number=number, relation="<=", bound=report.bound, message=said, faults=report.faults)
 
 
 def looks(policy: Policy, folder: Path | None) -> Measure | Skip:
@@ -50,7 +50,7 @@ def looks(policy: Policy, folder: Path | None) -> Measure | Skip:
     seen = drawn_observation(policy, unnorm_key=keys[0])
     said, _ = policy.predicted(seen, _ASKED, keys[0])
     changed = looks_at(policy, seen, _ASKED, keys[0], said)
-    return Measure(number=changed, relation=">=", bound=LOOKS, said="how much of its action other images change")
+    return Measure(number=changed, relation=">=", bound=LOOKS, message="how much of its action other images change")
 
 
 _ROWS = (
