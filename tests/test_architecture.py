@@ -23,7 +23,7 @@ FLOORS: list[set[str]] = [
     {"backbone"},
     {"model"},
     {"decode", "tune", "data"},
-    {"tasks"},
+    {"tasks", "policies"},
     {"training", "interop", "serve"},
     {"evaluate", "checks"},
     {"cli"},

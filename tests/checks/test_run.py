@@ -13,6 +13,7 @@ from vertebra.backbone.families.table import MODELS, ModelRow
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.tiny import TINY, tiny_checkpoint, write_tiny
 from vertebra.checks import subject
+from vertebra.checks.policies import OF_POLICIES
 from vertebra.checks.precision import computing_in
 from vertebra.checks.run import check_backbone, chosen_checks
 from vertebra.checks.table import CHECKS
@@ -190,7 +191,9 @@ def test_the_largest_activation_is_the_same_whatever_type_was_loaded(dtype):
 def test_a_template_with_a_default_system_prompt_is_named():
     (row,) = check_backbone(load_backbone("tiny-smollm2"), only=["chat-template"]).results
     assert row.status == "pass"
-    assert "without a system prompt the template adds '<|im_start|>system\\nYou are a helpful AI assistant" in row.message
+    assert (
+        "without a system prompt the template adds '<|im_start|>system\\nYou are a helpful AI assistant" in row.message
+    )
     (row,) = check_backbone(load_backbone("tiny-llama3"), only=["chat-template"]).results
     assert "adds" not in row.message
 
@@ -244,7 +247,7 @@ def test_a_model_without_a_prompt_format_is_not_red(monkeypatch):
 def test_selection():
     assert [check.name for check in chosen_checks(only=["packed", "bos"])] == ["bos", "packed"]
     left = [check.name for check in chosen_checks(skip=["gradients-full"])]
-    assert left == [name for name in CHECKS if name != "gradients-full"]
+    assert left == [name for name in (*CHECKS, *OF_POLICIES) if name != "gradients-full"]
     started = []
     check_backbone(load_backbone("tiny-gpt2"), only=["pad", "bos"], on_start=lambda *told: started.append(told))
     assert started == [("bos", 1, 2), ("pad", 2, 2)]

@@ -49,6 +49,8 @@ COMMANDS: dict[str, Entry] = {
     "generate": Entry("vertebra.cli.generate", "Ask a model; its answer is printed as it comes.", _ASKING),
     "trace": Entry("vertebra.cli.trace", "Watch an answer being made, step by step.", _ASKING),
     "score": Entry("vertebra.cli.score", "Compare answers by their likelihood.", _ASKING),
+    "act": Entry("vertebra.cli.act", "Show the actions that a policy would take.", _ASKING),
+    "statistics": Entry("vertebra.cli.statistics", "Show or attach a policy's action statistics.", _MODELS),
     "env": Entry("vertebra.cli.env", "Show versions, devices, and what is missing.", _SYSTEM),
     "demo": Entry("vertebra.cli.demo", "Check three models, show a prompt, train and generate.", _SYSTEM),
 }
