@@ -72,6 +72,7 @@ class VisionTower(PixelEncoder):
         self.resized = {family.interpolate: True} if family.interpolate and size != full.image_size else {}
         self.mean, self.std = _statistics(mean, std, IMAGENET if family.class_tokens else HALF)
         self.skipped = family.class_tokens + getattr(full, "num_register_tokens", 0)
+        self.before = family.before
         full.num_hidden_layers = self.blocks
         self._take(model_class(full)(full))
 
@@ -79,6 +80,9 @@ class VisionTower(PixelEncoder):
         """Keep what leads to the chosen block, and drop the rest."""
         inner: Any = getattr(model, "vision_model", model)  # where SigLIP's two halves share a class, it is nested
         self.embeddings, self.encoder = inner.embeddings, inner.encoder
+        before = family_of(model.config).before
+        if before is not None:
+            self.add_module(before, getattr(inner, before))
         layers = next(child for child in self.encoder.children() if isinstance(child, nn.ModuleList))
         del layers[self.blocks :]
         for name in family_of(model.config).unused:
@@ -124,15 +128,20 @@ class VisionTower(PixelEncoder):
         }
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        dtype = next(self.encoder.parameters()).dtype
-        pixels = scaled(values, dtype)
-        mean, std = (pixels.new_tensor(numbers)[:, None, None] for numbers in (self.mean, self.std))
-        hidden = self.embeddings((pixels - mean) / std, **self.resized)
+        hidden = self.embeddings(self.normalized(values), **self.resized)
+        if self.before is not None:
+            hidden = self.get_submodule(self.before)(hidden)
         if self.recompute and torch.is_grad_enabled():
             hidden = checkpoint(self._through, hidden, use_reentrant=False)
         else:
             hidden = self._through(hidden)
         return pooled(hidden[:, self.skipped :], self.pool)
+
+    def normalized(self, values: torch.Tensor) -> torch.Tensor:
+        """Pixels as the tower reads them; computed in fp32, for bf16 cannot hold 256 shades, and then cast."""
+        pixels = scaled(values, torch.float32)
+        mean, std = (pixels.new_tensor(numbers)[:, None, None] for numbers in (self.mean, self.std))
+        return ((pixels - mean) / std).to(next(self.encoder.parameters()).dtype)
 
     def _through(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.encoder(hidden).last_hidden_state
