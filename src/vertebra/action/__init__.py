@@ -11,5 +11,12 @@ __getattr__, __dir__, __all__ = offer(
     __name__,
     {
         "record": "ActionRecord segment_of",
+        "bins": "Bins openvla_bins uniform_bins quantile_bins quantile_edges",
+        "tokens": "action_tokens token_ids reserved_ids",
+        "statistics": "Moments DatasetStatistics envelope lookup",
+        "counting": "Counter",
+        "normalization": "normalize unnormalize outside",
+        "frames": "to_frame from_frame gripped",
+        "chunks": "windows first Ensemble prefix_weights guidance_weight remaining",
     },
 )

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from vertebra import config
+from vertebra.action.frames import Frame, Gripper
+from vertebra.action.normalization import Norm
 from vertebra.config import Bound
 from vertebra.errors import ConfigError
 
@@ -23,9 +25,6 @@ POLICY = "policy"
 """Its place in a model's record."""
 
 Head = Literal["tokens", "parallel", "l1", "flow"]
-Norm = Literal["quantile", "mean-std", "min-max", "none"]
-Frame = Literal["absolute", "delta", "relative"]
-Gripper = Literal["as-is", "binary", "sign", "sign-inverted"]
 Sees = Literal["causal", "block", "row"]
 _COUNT = Bound(least=1)
 
@@ -47,6 +46,8 @@ class ActionRecord:
     """Numbers ⇄ ids, for the heads that say tokens: a record of `action.bins.Bins`. None for the others."""
     cameras: tuple[str, ...] = ("image",)
     """Names, in the order of the sequence. `image` fills the segment `image`, any other `NAME` fills `image:NAME`."""
+    history: Annotated[int, Bound(least=0)] = 0
+    """Earlier images of each camera that stand before the present one, the oldest first."""
     proprio: Annotated[int | None, _COUNT] = None
     """Numbers that the robot says of itself (the segment `proprio`); None: it is not asked."""
     template: str = "{instruction}"
