@@ -26,6 +26,7 @@ from torch import nn
 from vertebra.backbone.interface import LLMBackbone
 from vertebra.errors import ConfigError, GenerationError, SequenceError, UnknownNameError
 from vertebra.folders import require_free, write_whole
+from vertebra.model.aside import Aside
 from vertebra.model.encoders.part import Part
 from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.encoding import AnyPart, encode_items, serving
@@ -53,12 +54,15 @@ class Model(nn.Module):
         parts: Mapping[str, AnyPart] | None = None,
         *,
         record: Mapping[str, Any] | None = None,
+        aside: Aside | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.parts = backbone, nn.ModuleDict(dict(parts or {}))
         _check_widths(self.parts, backbone)  # type: ignore[arg-type]
         self.record = dict(record or {})
         """What else belongs to the model and is saved with it, as plain data (statistics of actions, say)."""
+        self.aside = aside or Aside()
+        """What came with it from elsewhere and is only kept."""
         share_once(self)
 
     @property
@@ -138,7 +142,7 @@ class Model(nn.Module):
         longer. Text-only rows cost nothing. One error lists every row whose items are wrong or do not fit.
         """
         batch = self._taken(batch)
-        encoded = encode_items(self.parts, batch, self.device)  # type: ignore[arg-type]
+        encoded = encode_items(self.parts, batch, self.device, self.backbone.embed_input_ids)  # type: ignore[arg-type]
         return place(batch, encoded, width=self.backbone.embedding_width)
 
     def embed(

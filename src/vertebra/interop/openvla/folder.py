@@ -67,13 +67,15 @@ def is_openvla(where: str | Path) -> bool:
         return False
 
 
-def read_facts(folder: Path) -> Facts:
-    """The facts of a folder in Hugging Face's form, all faults of its config in one error."""
-    config = read_json(folder / CONFIG)
+def read_facts(folder: Path, base: Path | None = None) -> Facts:
+    """The facts of a folder in Hugging Face's form, all faults of its config in one error. `base`: whose config holds
+    where the folder has none of its own."""
+    place = folder if (folder / CONFIG).is_file() or base is None else base
+    config = read_json(place / CONFIG)
     absent = [name for name in _NEEDED if config.get(name) is None]
     if absent:
         raise CheckpointError(
-            f"`{folder / CONFIG}` lacks {', '.join(absent)}; expected the config of an OpenVLA folder. Copy it again"
+            f"`{place / CONFIG}` lacks {', '.join(absent)}; expected the config of an OpenVLA folder. Copy it again"
         )
     ids, sizes = _strings(config["timm_model_ids"], "timm_model_ids", folder), config["image_sizes"]
     fused = bool(config["use_fused_vision_backbone"])
@@ -87,7 +89,7 @@ def read_facts(folder: Path) -> Facts:
     return Facts(
         where=str(folder),
         config=config,
-        preprocessor=_preprocessor(folder),
+        preprocessor=_preprocessor(folder if (folder / PREPROCESSOR).is_file() or base is None else base),
         statistics=read_statistics(folder, config),
         timm_ids=ids,
         image_sizes=tuple(sizes),
@@ -157,3 +159,8 @@ def require_one_size(facts: Facts) -> int:
             f"`{facts.where}` has towers for images of {facts.image_sizes} pixels; expected one size for both"
         )
     return facts.image_sizes[0]
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a model's own weights lie in a folder, be some of their shards missing."""
+    return any((folder / name).is_file() for name in ("model.safetensors.index.json", "model.safetensors"))

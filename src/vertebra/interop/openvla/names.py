@@ -10,7 +10,7 @@ What is neither used nor on the allow-list of what is never run is an error that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,12 +93,11 @@ def written(model: Any, kinds: tuple[str, ...]) -> Iterator[tuple[str, torch.Ten
 def _folded(part: Any, kinds: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """The part's tensors, with what timm has no place for folded into what it has."""
     state = dict(part.state_dict())
-    for number, (tower, kind) in enumerate(zip(_towers(part), kinds, strict=True)):
+    for number, kind in enumerate(kinds):
         if kind == "dinov2":
             stem = _stem(part, number)
             own = {name.removeprefix(stem): value for name, value in state.items() if name.startswith(stem)}
             state.update({stem + name: value for name, value in timm.fold_class_position(own).items()})
-        del tower
     return state
 
 
@@ -107,7 +106,8 @@ def _rows(kinds: tuple[str, ...], image: Any) -> dict[str, timm.Rename]:
     found = {}
     for number, (kind, tower) in enumerate(zip(kinds, _towers(image), strict=True)):
         stem = _stem(image, number)
-        for row in timm.renames(kind, tower.blocks):
+        film = timm.film_renames(tower.blocks) if tower.listens else []
+        for row in [*timm.renames(kind, tower.blocks), *film]:
             ours = tuple(stem + one for one in row.ours)
             theirs = FEATURIZERS[number] + row.theirs
             found[theirs] = timm.Rename(theirs=theirs, ours=ours, read=row.read, write=row.write)
@@ -123,6 +123,3 @@ def _towers(image: Any) -> list[Any]:
 
 def _stem(image: Any, number: int) -> str:
     return f"encoder.towers.{number}." if hasattr(image.encoder, "towers") else "encoder."
-
-
-Read = Callable[[str], torch.Tensor]

@@ -11,26 +11,34 @@ never run. What no file says is guessed, and every guess is in `record["openvla"
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vertebra import log
+from vertebra.backbone.kernels import as_dtype
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.weights import assign, mapped_tensors, parameters_on_meta
 from vertebra.errors import CheckpointError, ConfigError
-from vertebra.interop.openvla import names, policy
+from vertebra.interop.openvla import names, oft, policy, prismatic
 from vertebra.interop.openvla import towers as timm
-from vertebra.interop.openvla.folder import Facts, read_facts, require_one_size, small_files
+from vertebra.interop.openvla.folder import CONFIG as CONFIG_JSON
+from vertebra.interop.openvla.folder import Facts, has_weights, is_openvla, read_facts, require_one_size, small_files
 from vertebra.interop.openvla.images import image_facts
+from vertebra.interop.openvla.lora import merged, read_lora
 from vertebra.interop.openvla.options import Guesses, ImportOptions
+from vertebra.model.aside import Aside
 from vertebra.model.encoders.part import Part
 from vertebra.model.encoders.vision import FusedTowers, VisionTower
 from vertebra.model.model import Model
 from vertebra.model.projectors import Projector
+from vertebra.reading import read_json
+from vertebra.tune.folder import CONFIG, digest
 
+CUT = ("image_aug", "openvla-7b-oft-finetuned", "openvla-7b-finetuned-libero")
+"""Marks in the names of folders whose training cut images, the published ones among them."""
 RECORD = "openvla"
 """The place in a model's record of what a folder was."""
 
@@ -41,52 +49,130 @@ class Found:
 
     facts: Facts
     tensors: Mapping[str, torch.Tensor]
-    files: Mapping[str, bytes]
-    first: tuple[str, ...] = ()
-    """Steps of TensorFlow's before an image is prepared."""
-    llm: str | Path = ""
+    llm: str | Path
     """Where config and tokenizer of the language model are."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    extras: oft.Extras | None = None
+    """What OFT put beside it; None for other folders."""
+    merged: tuple[str, ...] = ()
+    """Marks of the adapters that are in the tensors."""
 
 
-def load_openvla(where: str | Path, options: ImportOptions | None = None, **backbone: Any) -> Model:
-    """The model in a folder; `backbone`: options of `load_backbone`."""
+def load_openvla(
+    where: str | Path, options: ImportOptions | None = None, *, base: str | Path | None = None, **backbone: Any
+) -> Model:
+    """The model in a folder of OpenVLA's, OFT's or prismatic's; `backbone`: options of `load_backbone`.
+
+    `base`: what an adapter in the folder goes on, for one without weights of its own.
+    """
     folder, options, guesses = Path(where).expanduser(), options or ImportOptions(), Guesses()
-    facts = read_facts(folder)
-    found = Found(facts=facts, tensors=mapped_tensors(folder), files=small_files(folder), llm=folder)
+    dtype = as_dtype(backbone["dtype"]) if backbone.get("dtype") else None
+    if prismatic.is_run(folder):
+        found = prismatic.find_run(folder, options)
+    else:
+        found = find_folder(folder, base, dtype, guesses)
     return build(found, options, guesses, **backbone)
+
+
+def find_folder(folder: Path, base: str | Path | None, dtype: torch.dtype | None, guesses: Guesses) -> Found:
+    """A folder in Hugging Face's form, with what OFT put beside it."""
+    extras = oft.read_extras(folder) if oft.is_oft(folder) else None
+    whole = has_weights(folder)
+    under = None if whole and base is None else _base(folder, base)
+    facts = read_facts(folder, under)
+    tensors, marks = mapped_tensors(under or folder), merged_before(under or folder)
+    adapter = folder / oft.ADAPTER
+    if under is not None and extras is not None and (adapter / CONFIG).is_file():
+        lora = read_lora(adapter)
+        if extras.vision:  # the towers come whole, their share of the adapter in them
+            lora = lora.without(oft.WRAPPED)
+        tensors = merged(tensors, lora, dtype=dtype, base=str(under), before=marks)
+        marks = (*marks, lora.digest)
+    elif under is not None:
+        raise ConfigError(f"`base` is what an adapter goes on, and `{folder}` has none; leave it out")
+    elif (adapter / CONFIG).is_file():
+        marks = (*marks, digest([adapter]))
+        guesses.add("its adapter is taken to be merged into its weights, as OFT leaves a folder that has both")
+    if extras is not None and extras.vision:
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(oft.WRAPPED)}
+        tensors = {**own, **extras.vision}
+    llm = folder if (folder / CONFIG_JSON).is_file() else under
+    assert llm is not None, "read_facts found a config"
+    files = {**(small_files(under) if under else {}), **small_files(folder)}
+    return Found(facts=facts, tensors=tensors, llm=llm, files=files, extras=extras, merged=marks)
+
+
+def _base(folder: Path, base: str | Path | None) -> Path:
+    """The folder of the base that an adapter goes on: the one given, or the one that it names."""
+    named = base
+    if named is None and (folder / oft.ADAPTER / CONFIG).is_file():
+        named = read_json(folder / oft.ADAPTER / CONFIG).get("base_model_name_or_path")
+        beside = folder.parent / Path(str(named)).name if named else folder
+        named = named if named and Path(str(named)).expanduser().is_dir() else beside if is_openvla(beside) else None
+    if named is None or not Path(named).expanduser().is_dir():
+        raise CheckpointError(
+            f"`{folder}` has no weights, only what goes on a base; give the folder of its base: base=…, or --base"
+        )
+    return Path(named).expanduser()
+
+
+def merged_before(folder: Path) -> tuple[str, ...]:
+    """Marks of the adapters that a folder says are in its weights."""
+    adapter = folder / oft.ADAPTER
+    return (digest([adapter]),) if has_weights(folder) and (adapter / CONFIG).is_file() else ()
 
 
 def build(found: Found, options: ImportOptions, guesses: Guesses, **asked: Any) -> Model:
     """The model of what was found."""
     facts = found.facts
     if asked.get("quantization") is not None:
-        raise ConfigError(
-            "quantization packs weights while a plain checkpoint loads; write the model with import first"
-        )
+        raise ConfigError("quantization packs weights while a plain checkpoint loads; write the model with import first")
     asked.pop("weights", None)
     runs = bool(asked.pop("inference_mode", True))
-    kinds, image = image_part(found, options, int(facts.text.get("hidden_size", 0)))
-    sorted_ = names.sort(found.tensors, kinds, image, where=facts.where)
-    image.load_state_dict(sorted_.image, assign=True)
-    model = load_backbone(found.llm, inference_mode=True, **asked)
-    _fill(model, sorted_.language, facts)
-    image.to(model.dtype).to(model.device)
-    record = policy.record_of(facts, model, options, guesses)
+    steps = steps_of(found, options, guesses)
+    kinds, image = image_part(found, options, int(facts.text.get("hidden_size", 0)), steps)
+    given = names.sort(found.tensors, kinds, image, where=facts.where)
+    image.load_state_dict(given.image, assign=True)
+    backbone = load_backbone(found.llm, inference_mode=True, **asked)
+    _fill(backbone, given.language, facts)
+    record, parts, heads = policy.acting(facts, backbone, found.extras, options, guesses)
+    about = {
+        "kinds": list(kinds), "timm": list(facts.timm_ids), "guesses": guesses.made, "merged": list(found.merged),
+        "files": dict(found.extras.files) if found.extras else {},
+    }  # fmt: skip
     made = Model(
-        model,
-        {names.IMAGE: image},
-        record={**record, RECORD: {"kinds": list(kinds), "timm": list(facts.timm_ids), "guesses": guesses.made}},
+        backbone,
+        {names.IMAGE: image, **parts},
+        heads=heads,
+        record={**record, RECORD: about},
+        aside=Aside(tensors=given.aside, files=found.files),
     )
+    for modules in (made.parts, made.heads):
+        modules.to(backbone.dtype).to(backbone.device)
     for sentence in guesses.made:
         log.info(f"{facts.where}: {sentence}")
     return made.eval() if runs else to_train(made)
 
 
-def image_part(found: Found, options: ImportOptions, width: int) -> tuple[tuple[str, ...], Part]:
+def steps_of(found: Found, options: ImportOptions, guesses: Guesses) -> tuple[str, ...]:
+    """What happens to an image before its preparation: OFT resizes as its data were, and cuts where training did."""
+    resized = ("tf-lanczos",) if found.extras is not None else ()
+    cut = options.center_crop
+    if cut is None:
+        cut = any(mark in found.facts.where for mark in CUT)
+        if cut or resized:
+            known = "for its name says so" if cut else "for nothing says that training cut them"
+            guesses.add(f"images are {'cut' if cut else 'not cut'} to their middle, {known} (center_crop=…)")
+    return (*resized, "tf-crop") if cut else resized
+
+
+def image_part(
+    found: Found, options: ImportOptions, width: int, steps: tuple[str, ...] = ()
+) -> tuple[tuple[str, ...], Part]:
     """The kinds of the towers, and the part without weights: towers and projector as the tensors are shaped."""
     facts, towers, kinds = found.facts, [], []
     shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
-    preparation, statistics = image_facts(facts, first=found.first)
+    preparation, statistics = image_facts(facts, first=steps)
     heads = options.heads or (None,) * len(facts.timm_ids)
     if len(heads) != len(facts.timm_ids):
         raise ConfigError(f"heads={heads}; expected {len(facts.timm_ids)}, one number a tower of `{facts.where}`")
@@ -112,6 +198,11 @@ def image_part(found: Found, options: ImportOptions, width: int) -> tuple[tuple[
         encoder = FusedTowers(towers, preparation=preparation) if len(towers) > 1 else towers[0]
         kind = "gelu3" if f"{names.PROJECTOR}fc3.weight" in shapes else "gelu2"
         return tuple(kinds), Part(encoder, Projector(kind, encoder.width, width), place="anchored")
+
+
+def film_of(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """How wide what a tower hears is; None for one without FiLM."""
+    return shapes["blocks.0.scale.weight"][1] if "blocks.0.scale.weight" in shapes else None
 
 
 def _activation(facts: Facts, number: int) -> dict[str, str]:

@@ -250,6 +250,16 @@ def renames(kind: str, blocks: int) -> list[Rename]:
     return rows
 
 
+def film_renames(blocks: int) -> list[Rename]:
+    """The rows of what OFT's FiLM adds to each block."""
+    return [
+        Rename(theirs=f"blocks.{i}.{what}.{leaf}", ours=(f"film.{what}.{i}.{leaf}",))
+        for i in range(blocks)
+        for what in ("scale", "shift")
+        for leaf in ("weight", "bias")
+    ]
+
+
 def fold_class_position(state: Tensors) -> dict[str, torch.Tensor]:
     """The class token with its position in it, as timm has no place for one; nothing changes where it is still zero."""
     name, positions = "embeddings.cls_token", state["embeddings.position_embeddings"]
