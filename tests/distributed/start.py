@@ -16,9 +16,8 @@ from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part
 from vertebra.model.model import Model
 from vertebra.training.learner import Learner
-from vertebra.training.model import build_model
+from vertebra.training.model import build_late, build_model
 from vertebra.training.scale.sharding import shard
-from vertebra.training.scale.start import late_of
 from vertebra.tune.stages import choose
 
 CPU = torch.device("cpu")
@@ -55,9 +54,9 @@ def run_of(folder: Path, name: str) -> Any:
 
 
 def built(run: Any, *, late: bool) -> Any:
-    model = build_model(run, late=late)
+    model, waiting = build_late(run) if late else (build_model(run), None)
     choose(model, run.tune, seed=run.seed)
-    return model
+    return model, waiting
 
 
 def equal(folder: Path) -> None:
@@ -65,10 +64,10 @@ def equal(folder: Path) -> None:
     found: dict[str, list[str]] = {}
     for name in STARTS:
         run = run_of(folder, name)
-        whole = dict(built(run, late=False).named_parameters())
-        model = built(run, late=True)
-        assert late_of(model) is not None or "lora" in name
-        learner = shard(Learner(model), run, CPU, dist.get_world_size())
+        whole = dict(built(run, late=False)[0].named_parameters())
+        model, waiting = built(run, late=True)
+        assert waiting is not None or "lora" in name
+        learner = shard(Learner(model, late=waiting), run, CPU, dist.get_world_size())
         wrong = []
         for parameter_name, parameter in learner.model.named_parameters():
             expected, full = whole[parameter_name], parameter.full_tensor()
@@ -98,8 +97,8 @@ def memory(folder: Path) -> None:
         gc.collect()
         run = config(**changes, parallel__kind="fsdp")
         with Allocated() as seen:
-            model = built(run, late=True)
-            learner = shard(Learner(model), run, CPU, dist.get_world_size())
+            model, waiting = built(run, late=True)
+            learner = shard(Learner(model, late=waiting), run, CPU, dist.get_world_size())
         whole = sum(p.numel() * p.element_size() for p in learner.parameters())
         found[name] = seen.peak / whole
     everyone: list[Any] = [None] * dist.get_world_size()

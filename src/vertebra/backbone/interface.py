@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
@@ -162,6 +162,15 @@ class LLMBackbone(nn.Module, ABC):
             )
         self._awaiting_weights = False
         self._weights_came()
+
+    def set_to_train(self) -> Self:
+        """From a backbone that was built to run to one that was built to train; its weights may be yet to come."""
+        self.llm.train()
+        self.inference_mode = False
+        self._awaiting_weights = False
+        self.tokenizer.padding_side = "right"
+        self.llm.enable_input_require_grads()
+        return self
 
     def _weights_came(self) -> None:
         """Called once, when a state dict has brought all weights."""

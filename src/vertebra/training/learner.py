@@ -26,7 +26,7 @@ from vertebra.sequence.loss import Supervised, supervised_positions
 from vertebra.training.cached.layers import SEGMENT as LOWER
 from vertebra.training.cached.layers import UpperLayers
 from vertebra.training.own_loss import LossFunction, loss_by, require_signature
-from vertebra.training.scale.start import late_of
+from vertebra.training.scale.start import Late
 
 
 class Learner(nn.Module):
@@ -43,6 +43,7 @@ class Learner(nn.Module):
         shift: bool = True,
         function: LossFunction | None = None,
         upper: UpperLayers | None = None,
+        late: Late | None = None,
     ) -> None:
         super().__init__()
         if function is not None:
@@ -51,9 +52,11 @@ class Learner(nn.Module):
         self.rule, self.shift, self.function = rule or LossRule(), shift, function
         self.upper = upper
         """What runs batches that bring the hidden states of frozen lower layers; no module, for it shares the model's."""
-        self.to_show = late_of(model) is not None
+        self.late = late
+        """What of the model is not there yet."""
+        self.to_show = late is not None
         """Whether `head` is yet to be shown on the model, which can only run inside a forward of this."""
-        self.head = fused_head(model) if fused and function is None else None
+        self.head = fused_head(model, waiting=self.to_show) if fused and function is None else None
 
     @property
     def lm(self) -> Any:
@@ -68,7 +71,7 @@ class Learner(nn.Module):
         `call`: do this with the model instead, inside a forward: where shards are gathered, and all ranks together.
         """
         if self.to_show:
-            self.to_show, shown = False, fused_head(self.model, late=True)
+            self.to_show, shown = False, fused_head(self.model, waiting=False)
             self.head = None if self.head is None else shown
         if call is not None:
             return call(self.model)
@@ -128,13 +131,13 @@ def lm_of(model: Any) -> Any:
     return model.encoder if hasattr(model, "encoder") else model
 
 
-def fused_head(model: nn.Module, *, late: bool = False) -> Head | None:
+def fused_head(model: nn.Module, *, waiting: bool | None = None) -> Head | None:
     """The head of a model whose matrix and form are all that makes its logits, so that head and loss can be one.
 
-    `late`: the weights have come meanwhile.
+    `waiting`: whether weights are yet to come, in place of a look.
     """
     lm = lm_of(model)
-    if not late and (late_of(model) is not None or any(p.is_meta for p in lm.parameters())):
+    if waiting or (waiting is None and any(p.is_meta for p in lm.parameters())):
         return Head(lm)  # nothing to show it on yet
     head = head_of(lm)
     if head is not None and head.plain:

@@ -1,6 +1,6 @@
 """The model that a recipe names: a backbone (pretrained or drawn anew), added tokens, images, action slots.
 
-`late=True` leaves what can wait: the decoder layers then come one at a time, when the model is sharded.
+`build_late` leaves what can wait: the decoder layers then come one at a time, when the model is sharded.
 """
 
 from __future__ import annotations
@@ -25,17 +25,26 @@ from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.fresh import new_part, new_queries
 from vertebra.model.model import Model
 from vertebra.training.config import ImageConfig, RunConfig
-from vertebra.training.scale.start import Late, remember, scratch
+from vertebra.training.scale.start import Late, scratch
 
 
-def build_model(config: RunConfig, *, late: bool = False) -> nn.Module:
+def build_model(config: RunConfig) -> nn.Module:
     """The model of a run, its weights a function of the recipe and its seed."""
+    return _built(config, late=False)[0]
+
+
+def build_late(config: RunConfig) -> tuple[nn.Module, Late | None]:
+    """The same model, and what of it is yet to come; None where nothing can wait."""
+    return _built(config, late=True)
+
+
+def _built(config: RunConfig, *, late: bool) -> tuple[nn.Module, Late | None]:
     torch.manual_seed(config.seed)
     model = config.model
     task = config.task
     if task.for_encoder:
         encoder: nn.Module = task.load_encoder(model.backbone, config.data, pretrained=not model.scratch)
-        return encoder
+        return encoder, None
     if model.start is not None:
         return _started(config, late=late)
     options: dict[str, Any] = {
@@ -60,13 +69,10 @@ def build_model(config: RunConfig, *, late: bool = False) -> nn.Module:
     parts: dict[str, Any] = {}
     if model.image is not None:
         parts["image"] = new_part(backbone, image_encoder(model.image), model.image.projector)
-    made = Model(backbone, parts | _queries(config, backbone, parts))
-    if waiting is not None:
-        remember(made, waiting)
-    return made
+    return Model(backbone, parts | _queries(config, backbone, parts)), waiting
 
 
-def _started(config: RunConfig, *, late: bool) -> Model:
+def _started(config: RunConfig, *, late: bool) -> tuple[Model, Late | None]:
     """A model folder to go on from; action slots join it where it has none yet."""
     model = config.model
     if not Path(str(model.start)).is_dir():
@@ -75,20 +81,19 @@ def _started(config: RunConfig, *, late: bool) -> Model:
             "run that recipe first, or name another folder (--set model.start=FOLDER)"
         )
     options: dict[str, Any] = {"attn": model.attn, "llm_max_length": model.max_length}
+    waiting: Late | None = None
     if late:
         started = Model.load(str(model.start), inference_mode=True, **options)
         waiting = _as_wanted(started, as_dtype(model.dtype))
         _cast_under_adapters(started, waiting, config)
-        _made_to_train(started.backbone)
+        started.backbone.set_to_train()
         started.train()
     else:
         started = Model.load(str(model.start), dtype=model.dtype, **options)
     new = _queries(config, started.backbone, started.parts)
     if new:
         started = Model(started.backbone, {**started.parts, **new}, record=started.record)  # type: ignore[dict-item]
-    if late:
-        remember(started, waiting)
-    return started
+    return started, waiting
 
 
 def _queries(config: RunConfig, backbone: Any, parts: Any) -> dict[str, Any]:
@@ -113,14 +118,14 @@ def fresh_weights(backbone: Any, *, seed: int = 0, late: bool = False) -> tuple[
     waiting = scratch(structure, seed=seed)
     if waiting is not None:
         _tables_ready(structure, waiting) if late else waiting.ready(structure)
-        return _made_to_train(backbone), waiting if late else None
+        return backbone.set_to_train(), waiting if late else None
     log.info(f"{type(structure).__name__} has rules of its own for new weights; every process draws the whole model")
     llm = type(structure)._from_config(
         structure.config, dtype=structure.config.dtype, attn_implementation=structure.config._attn_implementation
     )
     llm.generation_config, llm.loss_type = structure.generation_config, structure.loss_type
     backbone.llm = llm
-    return _made_to_train(backbone), None
+    return backbone.set_to_train(), None
 
 
 def mapped_weights(backbone: Any) -> tuple[Any, Late]:
@@ -129,7 +134,7 @@ def mapped_weights(backbone: Any) -> tuple[Any, Late]:
     load_weights(backbone, backbone.hf_hub_path, as_stored=True)
     waiting = Late()
     waiting.cast(backbone.llm, wanted)
-    return _made_to_train(backbone), waiting
+    return backbone.set_to_train(), waiting
 
 
 def _as_wanted(model: Model, dtype: torch.dtype) -> Late:
@@ -157,12 +162,3 @@ def _tables_ready(llm: Any, waiting: Late) -> None:
             waiting.ready(module)
     llm.tie_weights()
 
-
-def _made_to_train(backbone: Any) -> Any:
-    """A backbone that was built to run, as one that was built to train."""
-    backbone.llm.train()
-    backbone.inference_mode = False
-    backbone._awaiting_weights = False
-    backbone.tokenizer.padding_side = "right"
-    backbone.llm.enable_input_require_grads()
-    return backbone

@@ -32,13 +32,14 @@ from vertebra.training.feed import Feed, steps_of
 from vertebra.training.folder import RUN, check_claim, check_finished, claim
 from vertebra.training.learner import Learner
 from vertebra.training.lock import only_writer
-from vertebra.training.model import build_model
+from vertebra.training.model import build_late, build_model
 from vertebra.training.output import answers, best_place, finish, write_output
 from vertebra.training.own_loss import LossFunction, loss_function
 from vertebra.training.planning.budget import tell_budget
 from vertebra.training.precision import resolved
 from vertebra.training.scale.export import model_at
 from vertebra.training.scale.sharding import check_hybrid
+from vertebra.training.scale.start import Late
 from vertebra.training.stop import Stopper
 from vertebra.training.watching.metrics import Metrics
 from vertebra.training.watching.samples import read_samples, write_samples
@@ -179,11 +180,18 @@ class Prepared:
     feed: Feed
     upper: UpperLayers | None = None
     """The layers that are run, where what the others compute is kept."""
+    late: Late | None = None
+    """What of the model comes when it is sharded."""
 
     @classmethod
     def of(cls, config: RunConfig) -> Prepared:
         rank, world = _rank(), int(os.environ.get("WORLD_SIZE", "1"))
-        model: Any = build_model(config, late=config.parallel.kind == "fsdp" and world > 1)
+        model: Any
+        late: Late | None = None
+        if config.parallel.kind == "fsdp" and world > 1:
+            model, late = build_late(config)
+        else:
+            model = build_model(config)
         data = build_data(config, model)
         check_size(data.train, world)
         adapter = choose(model, config.tune, seed=config.seed)
@@ -194,7 +202,7 @@ class Prepared:
         steps = steps_of(loader, steps=config.steps, epochs=config.epochs, accumulate=config.optim.accumulate)
         log.info(as_text(what_trains(model)))
         feed = Feed(loader, steps=steps, accumulate=config.optim.accumulate)
-        return cls(config=config, model=model, adapter=adapter, data=data, feed=feed, upper=upper)
+        return cls(config=config, model=model, adapter=adapter, data=data, feed=feed, upper=upper, late=late)
 
     def trainer(self, folder: Path, own: LossFunction | None = None, **options: Any) -> Any:
         from vertebra.training.trainer import ExactTrainer  # needs accelerate
@@ -207,6 +215,7 @@ class Prepared:
             shift=self.data.task.shift,
             function=own or (loss_function(loss.function) if loss.function else None),
             upper=self.upper,
+            late=self.late,
         )
         evaluator = Evaluator.of(self.config, self.data)
         signature = {"model": signature_of(self.model)}

@@ -113,11 +113,11 @@ def step(learner: Any, optimizer: Any, batch: Batch) -> None:
 
 
 def built(run: Any, world: int) -> Any:
-    model = models.build_model(run, late=world > 1)
+    model, waiting = models.build_late(run) if world > 1 else (models.build_model(run), None)
     choose(model, run.tune)
     if run.optim.checkpointing:
         model.enable_gradient_checkpointing()
-    learner = Learner(model.train())
+    learner = Learner(model.train(), late=waiting)
     return shard(learner, run, torch.device("cpu"), world) if world > 1 else learner
 
 

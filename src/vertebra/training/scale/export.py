@@ -20,11 +20,11 @@ from vertebra.errors import CheckpointError
 from vertebra.folders import require_free, write_whole
 from vertebra.training import checkpoint
 from vertebra.training.config import RunConfig
-from vertebra.training.model import build_model
+from vertebra.training.model import build_late
 from vertebra.training.output import write_model
 from vertebra.training.recipes import read_run
 from vertebra.training.scale.shards import SHARDS, changing, consolidate
-from vertebra.training.scale.start import Late, late_of
+from vertebra.training.scale.start import Late
 from vertebra.tune.lora import Adapter
 from vertebra.tune.stages import choose
 
@@ -48,17 +48,17 @@ def model_at(config: RunConfig, place: Path) -> Iterator[tuple[Any, Adapter | No
     """The model of a run with a checkpoint's weights, while the block lasts: they are mapped from files."""
     # the name is one that a later run sweeps away, should this process be killed
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".checkpoint-whole-") as part:
-        model: Any = build_model(config, late=True)
+        model: Any
+        model, late = build_late(config)
         adapter = choose(model, config.tune, seed=config.seed)
         sharded = (place / SHARDS).is_dir()
         tensors = mapped_tensors(consolidate(place, part)) if sharded else checkpoint.read_weights(place)
-        put(model, tensors, place)
+        put(model, tensors, place, late or Late())
         yield model.eval(), adapter
 
 
-def put(model: Any, tensors: Mapping[str, torch.Tensor], place: Path) -> None:
+def put(model: Any, tensors: Mapping[str, torch.Tensor], place: Path, late: Late) -> None:
     """Put a checkpoint's tensors into a model, and make the rest of it real."""
-    late = late_of(model) or Late()
     named = changing(model)
     wrong = sorted(set(named) ^ set(tensors)) or [n for n, t in named.items() if t.shape != tensors[n].shape]
     if wrong:

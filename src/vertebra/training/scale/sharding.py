@@ -21,7 +21,7 @@ from vertebra.backbone.vocabulary import restricted_parameters
 from vertebra.errors import ConfigError
 from vertebra.training.config import RunConfig
 from vertebra.training.learner import Learner
-from vertebra.training.scale.start import Late, late_of
+from vertebra.training.scale.start import Late
 from vertebra.tune.parts import parts_of
 
 
@@ -41,7 +41,7 @@ def shard(learner: Learner, config: RunConfig, device: torch.device, world: int)
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else None
     options: dict[str, Any] = {"mesh": mesh_of(config.parallel.hybrid, device.type, world)}
     options |= {"mp_policy": policy} if policy else {}
-    late = late_of(learner.model) or Late()
+    late = learner.late or Late()
     for layer in parts_of(learner.model).layers:
         late.ready(layer)
         _check_types(layer)

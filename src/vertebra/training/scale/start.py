@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import hashlib
-import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -54,18 +53,6 @@ class Late:
                     made[id(known)] = nn.Parameter(maker(), requires_grad=known.requires_grad)
                 if id(parameter) in made:
                     part._parameters[name] = made[id(parameter)]
-
-
-_late: weakref.WeakKeyDictionary[nn.Module, Late] = weakref.WeakKeyDictionary()
-
-
-def late_of(model: nn.Module) -> Late | None:
-    """What of a model is not there yet; None where all of it is."""
-    return _late.get(model)
-
-
-def remember(model: nn.Module, late: Late) -> None:
-    _late[model] = late
 
 
 def _cast(parameter: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
