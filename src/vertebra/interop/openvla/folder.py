@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vertebra.backbone.source import OPENVLA_TYPES
 from vertebra.errors import CheckpointError, ConfigError
@@ -21,6 +21,11 @@ from vertebra.reading import as_object, read_json
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 STATISTICS = "dataset_statistics.json"
+CHECKPOINTS = "checkpoints"
+"""Where a run of prismatic's has its `.pt` files."""
+ADAPTER = "lora_adapter"
+"""Where OFT has its adapter."""
+Kind = Literal["huggingface", "oft", "prismatic"]
 KEPT = (".json", ".model", ".txt", ".jinja")
 """Endings of files that are kept for writing back; `.py` is not among them."""
 _NEEDED = ("text_config", "timm_model_ids", "image_sizes", "use_fused_vision_backbone")
@@ -56,15 +61,35 @@ class Facts:
         return {key: len(entry["action"]["q01"]) for key, entry in self.statistics.items()}
 
 
-def is_openvla(where: str | Path) -> bool:
-    """Whether a folder's config is of one of OpenVLA's types; a damaged one is not this function's to name."""
-    file = Path(where).expanduser() / CONFIG
-    if not file.is_file() or file.stat().st_size > LARGEST:
-        return False
+def kind_of(where: str | Path) -> Kind | None:
+    """Which of OpenVLA's forms a folder (or a `.pt` file of a run) has; None: none of them. A folder that is damaged is for
+    whoever reads it to name."""
+    place = Path(where).expanduser()
+    run = run_of(place)
+    if (run / CHECKPOINTS).is_dir() and {"vla", "model"} & set(_config(run)):
+        return "prismatic"
+    if not place.is_dir():
+        return None
+    ours = _config(place).get("model_type")
+    if ours not in OPENVLA_TYPES and ours is not None:
+        return None
+    if any(place.glob("*--*checkpoint.pt")) or (place / ADAPTER / "adapter_config.json").is_file():
+        return "oft"
+    return "huggingface" if ours is not None else None
+
+
+def run_of(where: Path) -> Path:
+    """The run that a folder or a checkpoint is of."""
+    return where.parents[1] if where.suffix == ".pt" and where.parent.name == CHECKPOINTS else where
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    """The config of a folder; nothing where there is none, or none that can be read."""
+    file = folder / CONFIG
     try:
-        return read_json(file).get("model_type") in OPENVLA_TYPES
-    except CheckpointError:
-        return False
+        return read_json(file) if file.is_file() and file.stat().st_size < LARGEST else {}
+    except (CheckpointError, OSError):
+        return {}
 
 
 def read_facts(folder: Path, base: Path | None = None) -> Facts:

@@ -74,7 +74,7 @@ def sort(tensors: Mapping[str, torch.Tensor], kinds: tuple[str, ...], image: Any
 
 def is_aside(name: str, kinds: tuple[str, ...], image: Any) -> bool:
     """Whether a tensor is on the allow-list of what is never run."""
-    for number, tower in enumerate(_towers(image)):
+    for number, tower in enumerate(towers_of(image)):
         if name.startswith(FEATURIZERS[number]):
             return timm.is_behind(kinds[number], name.removeprefix(FEATURIZERS[number]), tower.blocks)
     return name.startswith(QUERIES)
@@ -104,7 +104,7 @@ def _folded(part: Any, kinds: tuple[str, ...]) -> dict[str, torch.Tensor]:
 def _rows(kinds: tuple[str, ...], image: Any) -> dict[str, timm.Rename]:
     """One row a tensor of towers and projector: their name, with ours inside of our part."""
     found = {}
-    for number, (kind, tower) in enumerate(zip(kinds, _towers(image), strict=True)):
+    for number, (kind, tower) in enumerate(zip(kinds, towers_of(image), strict=True)):
         stem = _stem(image, number)
         film = timm.film_renames(tower.blocks) if tower.listens else []
         for row in [*timm.renames(kind, tower.blocks), *film]:
@@ -116,7 +116,8 @@ def _rows(kinds: tuple[str, ...], image: Any) -> dict[str, timm.Rename]:
     return found
 
 
-def _towers(image: Any) -> list[Any]:
+def towers_of(image: Any) -> list[Any]:
+    """The towers of a part, one or two."""
     encoder = image.encoder
     return list(encoder.towers) if hasattr(encoder, "towers") else [encoder]
 

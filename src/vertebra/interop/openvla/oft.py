@@ -20,13 +20,13 @@ import torch
 
 from vertebra.backbone.weights import plain_bin
 from vertebra.errors import CheckpointError, ConfigError
+from vertebra.interop.openvla.folder import ADAPTER
 from vertebra.interop.openvla.lora import lora_of, merged
 from vertebra.interop.openvla.options import Guesses, ImportOptions
 from vertebra.reading import read_json
 from vertebra.tune.folder import CONFIG
 
 HEAD, PROPRIO, NOISY, VISION = "action_head", "proprio_projector", "noisy_action_projector", "vision_backbone"
-ADAPTER = "lora_adapter"
 WRAPPED = "vision_backbone."
 
 
@@ -69,11 +69,6 @@ class Extras:
     def diffuses(self) -> bool:
         """Whether its head removes noise, step by step."""
         return bool(self.noisy) or any(name.startswith("noise_predictor.") for name in self.head)
-
-
-def is_oft(folder: Path) -> bool:
-    """Whether OFT's files lie in a folder."""
-    return any(_files(folder, part) for part in (HEAD, PROPRIO, VISION)) or (folder / ADAPTER / CONFIG).is_file()
 
 
 def read_extras(folder: Path) -> Extras:

@@ -67,6 +67,15 @@ def taken(options: Mapping[str, Any]) -> tuple[ImportOptions, dict[str, Any]]:
     return ImportOptions(**own), {name: value for name, value in options.items() if name not in NAMES}
 
 
+def refuse_own(options: Mapping[str, Any], name: object) -> None:
+    """Options of an import have no effect on a model that is none of OpenVLA's kin."""
+    own = [option for option in options if option in NAMES]
+    if own:
+        raise ConfigError(
+            f"{', '.join(own)}: options of OpenVLA's, OFT's and prismatic's folders, which `{name}` is not; leave them out"
+        )
+
+
 @dataclass
 class Guesses:
     """What was guessed while a folder was read, each in a sentence."""

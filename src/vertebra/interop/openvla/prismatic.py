@@ -11,6 +11,7 @@ tokenizer of the language model come from its id, or from a folder.
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from collections.abc import Mapping
@@ -20,13 +21,26 @@ from typing import Any
 
 import torch
 
+from vertebra.backbone.registry import row_of
+from vertebra.backbone.source import find
 from vertebra.errors import CheckpointError, ConfigError, UnknownNameError
 from vertebra.interop.openvla import towers as timm
-from vertebra.interop.openvla.folder import CONFIG, Facts, read_statistics, small_files
+from vertebra.interop.openvla.folder import (
+    CHECKPOINTS,
+    CONFIG,
+    PREPROCESSOR,
+    STATISTICS,
+    Facts,
+    read_statistics,
+    run_of,
+    small_files,
+)
+from vertebra.interop.openvla.found import Found
+from vertebra.interop.openvla.names import FEATURIZERS
 from vertebra.interop.openvla.options import ImportOptions
 from vertebra.reading import as_object, read_json, reading
 
-CHECKPOINTS, LATEST = "checkpoints", "latest-checkpoint.pt"
+LATEST = "latest-checkpoint.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,36 +82,18 @@ def _base(vision: str, llm: str, strategy: str, arch: str) -> dict[str, str]:
 
 _FUSED, _PLAIN = "no-align+fused-gelu-mlp", "no-align+gelu-mlp"
 BASES: dict[str, dict[str, str]] = {
+    "siglip-224px+7b": _base("siglip-vit-so400m", "vicuna-v15-7b", "letterbox", _PLAIN),
+    "dinosiglip-224px-resize-naive+7b": _base("dinosiglip-vit-so-224px", "vicuna-v15-7b", "resize-naive", _FUSED),
     "prism-dinosiglip-224px+7b": _base("dinosiglip-vit-so-224px", "llama2-7b-pure", "resize-naive", _FUSED),
     "prism-dinosiglip-224px-controlled+7b": _base("dinosiglip-vit-so-224px", "llama2-7b-pure", "resize-naive", _FUSED),
     "prism-dinosiglip+7b": _base("dinosiglip-vit-so-384px", "llama2-7b-pure", "resize-naive", _FUSED),
     "prism-dinosiglip+13b": _base("dinosiglip-vit-so-384px", "llama2-13b-pure", "resize-naive", _FUSED),
     "prism-siglip+7b": _base("siglip-vit-so400m-384px", "llama2-7b-pure", "resize-naive", _PLAIN),
-    "prism-siglip+13b": _base("siglip-vit-so400m-384px", "llama2-13b-pure", "resize-naive", _PLAIN),
     "prism-clip+7b": _base("clip-vit-l-336px", "llama2-7b-pure", "resize-naive", _PLAIN),
-    "siglip-224px+7b": _base("siglip-vit-so400m", "vicuna-v15-7b", "resize-naive", _PLAIN),
-    "dinosiglip-224px+7b": _base("dinosiglip-vit-so-224px", "vicuna-v15-7b", "resize-naive", _FUSED),
+    "prism-clip+13b": _base("clip-vit-l-336px", "llama2-13b-pure", "resize-naive", _PLAIN),
 }
 """What the base of a policy's run is made of, by its name; a run of a vision-language model says it itself."""
 _PROJECTOR = {"0": "fc1", "2": "fc2", "4": "fc3"}
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder is a run of prismatic's, or one of its `.pt` files is named."""
-    run = run_of(folder)
-    file = run / CONFIG
-    if not file.is_file() or not (run / CHECKPOINTS).is_dir():
-        return False
-    try:
-        config = read_json(file)
-    except CheckpointError:
-        return False
-    return isinstance(config.get("vla"), dict) or isinstance(config.get("model"), dict)
-
-
-def run_of(where: Path) -> Path:
-    """The run that a folder or a checkpoint is of."""
-    return where.parents[1] if where.suffix == ".pt" and where.parent.name == CHECKPOINTS else where
 
 
 def checkpoint_of(where: Path) -> Path:
@@ -115,10 +111,8 @@ def checkpoint_of(where: Path) -> Path:
     return steps[-1]
 
 
-def find_run(where: Path, options: ImportOptions) -> Any:
+def find_run(where: Path, options: ImportOptions) -> Found:
     """A run as what `read` builds a model of."""
-    from vertebra.interop.openvla.read import Found  # the two know each other at this one place
-
     run = run_of(where)
     made = _made_of(read_json(run / CONFIG), run)
     vision = VISION.get(made["vision_backbone_id"])
@@ -138,16 +132,29 @@ def find_run(where: Path, options: ImportOptions) -> Any:
         "pad_to_multiple_of": 64,
         "text_config": text,
     }
+    config |= {
+        "model_type": "openvla",
+        "architectures": ["OpenVLAForActionPrediction"],
+        "hf_llm_id": str(llm),
+        "n_action_bins": 256,
+        "torch_dtype": "bfloat16",
+    }
+    preprocessor = _preprocessor(made["image_resize_strategy"], vision)
     facts = Facts(
         where=str(where),
         config=config,
-        preprocessor=_preprocessor(made["image_resize_strategy"], vision),
-        statistics=read_statistics(run, {}) if (run / "dataset_statistics.json").is_file() else {},
+        preprocessor=preprocessor,
+        statistics=read_statistics(run, {}) if (run / STATISTICS).is_file() else {},
         timm_ids=vision.timm,
         image_sizes=(vision.size,) * len(vision.timm),
         text=text,
     )
-    return Found(facts=facts, tensors=tensors, llm=llm, files=small_files(run))
+    files = {
+        **{name: content for name, content in small_files(run).items() if name == STATISTICS},
+        CONFIG: json.dumps(config, indent=2, sort_keys=True).encode(),
+        PREPROCESSOR: json.dumps(preprocessor, indent=2, sort_keys=True).encode(),
+    }
+    return Found(facts=facts, tensors=tensors, llm=llm, files=files)
 
 
 def _made_of(config: Mapping[str, Any], run: Path) -> dict[str, str]:
@@ -184,8 +191,6 @@ def _parts(file: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 def _vision(tensors: Mapping[str, torch.Tensor], vision: Vision) -> dict[str, torch.Tensor]:
     """Towers under the names of Hugging Face's form; layer scales are `gamma` here."""
-    from vertebra.interop.openvla.names import FEATURIZERS
-
     found = {}
     for name, tensor in tensors.items():
         number = next((n for n, prefix in enumerate(vision.prefixes) if name.startswith(prefix)), None)
@@ -209,9 +214,6 @@ def _rest(parts: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, torch.Te
 
 def _text_config(llm: str | Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """What the language model's id says of it, with the rows that the checkpoint has."""
-    from vertebra.backbone.registry import row_of
-    from vertebra.backbone.source import find
-
     row = row_of(str(llm))
     try:
         config = find(row.hub if row else llm).config
@@ -227,9 +229,22 @@ def _text_config(llm: str | Path, tensors: Mapping[str, torch.Tensor]) -> dict[s
 
 def _preprocessor(strategy: str, vision: Vision) -> dict[str, Any]:
     rows = [timm.tower_named(one) for one in vision.timm]
+    side = [vision.size, vision.size] if strategy == "resize-naive" else vision.size
+    boxed = strategy == "letterbox"
     return {
+        "image_processor_type": "PrismaticImageProcessor",
+        "processor_class": "PrismaticProcessor",
+        "use_fused_vision_backbone": len(rows) > 1,
         "image_resize_strategy": strategy,
+        "input_sizes": [[3, vision.size, vision.size] for _ in rows],
         "interpolations": ["bicubic"] * len(rows),
         "means": [list(row.mean) for row in rows],
         "stds": [list(row.std) for row in rows],
+        "tvf_resize_params": [
+            {"size": side, "interpolation": 3, "antialias": True, "max_size": None} for _ in rows
+        ],
+        "tvf_crop_params": [{"output_size": [vision.size, vision.size]} for _ in rows],
+        "tvf_normalize_params": [{"mean": list(row.mean), "std": list(row.std), "inplace": False} for row in rows],
+        "tvf_do_letterbox": boxed,
+        "tvf_letterbox_fill": [int(value * 255) for value in rows[-1].mean] if boxed else None,
     }

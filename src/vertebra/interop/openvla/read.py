@@ -11,7 +11,6 @@ never run. What no file says is guessed, and every guess is in `record["openvla"
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,16 @@ from vertebra.errors import CheckpointError, ConfigError
 from vertebra.interop.openvla import names, oft, policy, prismatic
 from vertebra.interop.openvla import towers as timm
 from vertebra.interop.openvla.folder import CONFIG as CONFIG_JSON
-from vertebra.interop.openvla.folder import Facts, has_weights, is_openvla, read_facts, require_one_size, small_files
+from vertebra.interop.openvla.folder import (
+    ADAPTER,
+    Facts,
+    has_weights,
+    kind_of,
+    read_facts,
+    require_one_size,
+    small_files,
+)
+from vertebra.interop.openvla.found import Found
 from vertebra.interop.openvla.images import image_facts
 from vertebra.interop.openvla.lora import merged, read_lora
 from vertebra.interop.openvla.options import Guesses, ImportOptions
@@ -43,21 +51,6 @@ RECORD = "openvla"
 """The place in a model's record of what a folder was."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
-    """A folder as it was found: its facts, and its tensors under the names of Hugging Face's form."""
-
-    facts: Facts
-    tensors: Mapping[str, torch.Tensor]
-    llm: str | Path
-    """Where config and tokenizer of the language model are."""
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    extras: oft.Extras | None = None
-    """What OFT put beside it; None for other folders."""
-    merged: tuple[str, ...] = ()
-    """Marks of the adapters that are in the tensors."""
-
-
 def load_openvla(
     where: str | Path, options: ImportOptions | None = None, *, base: str | Path | None = None, **backbone: Any
 ) -> Model:
@@ -67,21 +60,26 @@ def load_openvla(
     """
     folder, options, guesses = Path(where).expanduser(), options or ImportOptions(), Guesses()
     dtype = as_dtype(backbone["dtype"]) if backbone.get("dtype") else None
-    if prismatic.is_run(folder):
+    kind = kind_of(folder)
+    if kind is None:
+        raise CheckpointError(f"`{folder}` is no folder of OpenVLA's, of OFT's, nor a run of prismatic's")
+    if kind != "prismatic":
+        found = find_folder(folder, base, dtype, guesses)
+    elif base is None:
         found = prismatic.find_run(folder, options)
     else:
-        found = find_folder(folder, base, dtype, guesses)
+        raise ConfigError(f"`base` is what an adapter goes on, and `{folder}` is a model of its own; leave it out")
     return build(found, options, guesses, **backbone)
 
 
 def find_folder(folder: Path, base: str | Path | None, dtype: torch.dtype | None, guesses: Guesses) -> Found:
     """A folder in Hugging Face's form, with what OFT put beside it."""
-    extras = oft.read_extras(folder) if oft.is_oft(folder) else None
+    extras = oft.read_extras(folder) if kind_of(folder) == "oft" else None
     whole = has_weights(folder)
     under = None if whole and base is None else _base(folder, base)
     facts = read_facts(folder, under)
     tensors, marks = mapped_tensors(under or folder), merged_before(under or folder)
-    adapter = folder / oft.ADAPTER
+    adapter = folder / ADAPTER
     if under is not None and extras is not None and (adapter / CONFIG).is_file():
         lora = read_lora(adapter)
         if extras.vision:  # the towers come whole, their share of the adapter in them
@@ -91,7 +89,6 @@ def find_folder(folder: Path, base: str | Path | None, dtype: torch.dtype | None
     elif under is not None:
         raise ConfigError(f"`base` is what an adapter goes on, and `{folder}` has none; leave it out")
     elif (adapter / CONFIG).is_file():
-        marks = (*marks, digest([adapter]))
         guesses.add("its adapter is taken to be merged into its weights, as OFT leaves a folder that has both")
     if extras is not None and extras.vision:
         own = {name: tensor for name, tensor in tensors.items() if not name.startswith(oft.WRAPPED)}
@@ -105,10 +102,10 @@ def find_folder(folder: Path, base: str | Path | None, dtype: torch.dtype | None
 def _base(folder: Path, base: str | Path | None) -> Path:
     """The folder of the base that an adapter goes on: the one given, or the one that it names."""
     named = base
-    if named is None and (folder / oft.ADAPTER / CONFIG).is_file():
-        named = read_json(folder / oft.ADAPTER / CONFIG).get("base_model_name_or_path")
+    if named is None and (folder / ADAPTER / CONFIG).is_file():
+        named = read_json(folder / ADAPTER / CONFIG).get("base_model_name_or_path")
         beside = folder.parent / Path(str(named)).name if named else folder
-        named = named if named and Path(str(named)).expanduser().is_dir() else beside if is_openvla(beside) else None
+        named = named if named and Path(str(named)).expanduser().is_dir() else beside if kind_of(beside) else None
     if named is None or not Path(named).expanduser().is_dir():
         raise CheckpointError(
             f"`{folder}` has no weights, only what goes on a base; give the folder of its base: base=…, or --base"
@@ -118,7 +115,7 @@ def _base(folder: Path, base: str | Path | None) -> Path:
 
 def merged_before(folder: Path) -> tuple[str, ...]:
     """Marks of the adapters that a folder says are in its weights."""
-    adapter = folder / oft.ADAPTER
+    adapter = folder / ADAPTER
     return (digest([adapter]),) if has_weights(folder) and (adapter / CONFIG).is_file() else ()
 
 
@@ -233,8 +230,7 @@ def to_train(model: Model) -> Model:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()
+    model.train()
     backbone: Any = model.backbone
-    backbone.inference_mode = False
-    backbone.tokenizer.padding_side = "right"
-    backbone.llm.enable_input_require_grads()
-    return model.train()
+    backbone.set_to_train()
+    return model
