@@ -75,8 +75,8 @@ def find(name: str | Path, *, token: str | None = None) -> Source:
     here = fetched(text)
     folder = here or Path(text).expanduser()
     if folder.is_dir():
-        config, inside = _language(_local_config(folder), f"`{folder / 'config.json'}`")
-        return Source(text, folder, _checked(text, config), local=True, inside=inside)
+        data, inside = _language(_local_config(folder), f"`{folder / 'config.json'}`")
+        return Source(text, folder, _checked(text, data), local=True, inside=inside)
     if folder.is_file() and looks_like_gguf(folder):
         from vertebra.backbone.gguf.convert import gguf_folder  # only such a file needs what it imports
 

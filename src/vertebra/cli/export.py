@@ -18,7 +18,9 @@ def export(
     run: Annotated[Path, typer.Argument(help="The folder of a run; with --format openvla, of a model.", **PATH)],
     out: Annotated[Path, typer.Argument(help="Where the model (or adapter) goes.", **PATH)],
     step: Annotated[int | None, typer.Option(help="Which checkpoint; the newest good one by default.")] = None,
-    form: Annotated[str, typer.Option("--format", help="vertebra, or openvla for a model that came from there.")] = "vertebra",
+    form: Annotated[
+        str, typer.Option("--format", help="vertebra, or openvla for a model that came from there.")
+    ] = "vertebra",
     overwrite: Annotated[bool, typer.Option(help="Replace what is in the folder.")] = False,
 ) -> None:
     """Write the model of a run at one of its checkpoints as safetensors; one process, in little memory."""
@@ -32,7 +34,9 @@ def export(
         from vertebra.interop.openvla.write import write_openvla
 
         if step is not None:
-            raise ConfigError("--step is about a run's checkpoints; write the model of one first, then that in this format")
+            raise ConfigError(
+                "--step is about a run's checkpoints; write the model of one first, then that in this format"
+            )
         console().print(f"written to {write_openvla(load(run), out, overwrite=overwrite)}", soft_wrap=True)
         return
     from vertebra.training.recipes import read_run

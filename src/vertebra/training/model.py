@@ -161,4 +161,3 @@ def _tables_ready(llm: Any, waiting: Late) -> None:
         if module is not None:
             waiting.ready(module)
     llm.tie_weights()
-

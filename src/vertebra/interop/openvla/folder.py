@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vertebra.backbone.source import OPENVLA_TYPES
+from vertebra.backbone.source import OPENVLA_TYPES, RECORD
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.reading import as_object, read_json
 
@@ -68,7 +68,7 @@ def kind_of(where: str | Path) -> Kind | None:
     run = run_of(place)
     if (run / CHECKPOINTS).is_dir() and {"vla", "model"} & set(_config(run)):
         return "prismatic"
-    if not place.is_dir():
+    if not place.is_dir() or (place / RECORD).is_file():  # the latter is ours
         return None
     ours = _config(place).get("model_type")
     if ours not in OPENVLA_TYPES and ours is not None:

@@ -83,7 +83,9 @@ def lora_of(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any], wher
             raise CheckpointError(f"`{name}` in `{where}` is no part of a LoRA adapter; expected lora_A and lora_B")
     lone = [name for name, pair in halves.items() if len(pair) < 2]
     if lone or not halves:
-        raise CheckpointError(f"`{where}` has only one of lora_A and lora_B for {some(lone) or 'anything'}; copy it again")
+        raise CheckpointError(
+            f"`{where}` has only one of lora_A and lora_B for {some(lone) or 'anything'}; copy it again"
+        )
     pairs = {name: (pair["A"], pair["B"]) for name, pair in halves.items()}
     scales = {name: _scale(name, len(a), config) for name, (a, _) in pairs.items()}
     return Lora(where=where, pairs=pairs, scales=scales, base=base, digest=mark)
@@ -100,12 +102,19 @@ def _scale(name: str, rank: int, config: Mapping[str, Any]) -> float:
 
     alpha = of("lora_alpha", min(rank, 16))
     if of("r", rank) != rank:
-        raise CheckpointError(f"`{name}` has rank {rank} in its tensors, and {of('r', rank)} in {CONFIG}; copy it again")
+        raise CheckpointError(
+            f"`{name}` has rank {rank} in its tensors, and {of('r', rank)} in {CONFIG}; copy it again"
+        )
     return float(alpha / rank**0.5 if config.get("use_rslora") else alpha / rank)
 
 
 def merged(
-    tensors: Mapping[str, torch.Tensor], lora: Lora, *, dtype: torch.dtype | None, base: str, before: tuple[str, ...] = ()
+    tensors: Mapping[str, torch.Tensor],
+    lora: Lora,
+    *,
+    dtype: torch.dtype | None,
+    base: str,
+    before: tuple[str, ...] = (),
 ) -> dict[str, torch.Tensor]:
     """The base's tensors with an adapter in them, in `dtype` (None: that of each). `before`: marks of adapters that are in
     the base already. The given tensors are not changed."""

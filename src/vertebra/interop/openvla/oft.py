@@ -135,9 +135,7 @@ class Shape:
     proprio: int | None
 
 
-def shape_of(
-    names: tuple[str, ...], dims: int, proprio: int | None, options: ImportOptions, guesses: Guesses
-) -> Shape:
+def shape_of(names: tuple[str, ...], dims: int, proprio: int | None, options: ImportOptions, guesses: Guesses) -> Shape:
     """Chunk, cameras and normalisation, from options or from the robot that is guessed."""
     robot = robot_of(names, dims, proprio)
     chunk = options.chunk or (robot.chunk if robot else None)

@@ -15,14 +15,13 @@ import torch
 
 from vertebra.action.record import POLICY, ActionRecord
 from vertebra.backbone.weights import parameters_on_meta, some
-from vertebra.errors import CheckpointError, ConfigError
+from vertebra.errors import CheckpointError
 from vertebra.interop.openvla import oft
 from vertebra.interop.openvla.folder import Facts
 from vertebra.interop.openvla.options import TEMPLATES, Guesses, ImportOptions
 from vertebra.model.encoders.part import Part
 from vertebra.model.encoders.queries import Queries
 from vertebra.model.encoders.vector import VectorEncoder
-from vertebra.model.heads.l1 import L1Head
 from vertebra.model.projectors import Projector
 
 ACTION = "action"
@@ -32,9 +31,7 @@ Acting = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 """Record, parts, heads."""
 
 
-def acting(
-    facts: Facts, backbone: Any, extras: oft.Extras | None, options: ImportOptions, guesses: Guesses
-) -> Acting:
+def acting(facts: Facts, backbone: Any, extras: oft.Extras | None, options: ImportOptions, guesses: Guesses) -> Acting:
     """What makes a model act; nothing for one that is no policy."""
     if not facts.acts:
         return {}, {}, {}
@@ -61,13 +58,18 @@ def _in_slots(facts: Facts, backbone: Any, extras: oft.Extras, options: ImportOp
     parts, proprio = _proprio(extras, backbone)
     shape = oft.shape_of(_names(facts), _dims(facts, None, guesses), proprio, options, guesses)
     record = ActionRecord(
-        head="parallel", bins=_bins(facts, backbone, options, guesses), **_chunk(shape), **_asked(facts, backbone, options, guesses)
+        head="parallel",
+        bins=_bins(facts, backbone, options, guesses),
+        **_chunk(shape),
+        **_asked(facts, backbone, options, guesses),
     )
     return {POLICY: record.to_json()}, {**parts, ACTION: _slots(shape, backbone)}, {}
 
 
 def _by_head(facts: Facts, backbone: Any, extras: oft.Extras, options: ImportOptions, guesses: Guesses) -> Acting:
     """OFT: a chunk of numbers in one pass."""
+    from vertebra.model.heads.l1 import L1Head
+
     if extras.diffuses:
         raise CheckpointError(
             f"the action head of `{facts.where}` removes noise step by step (OFT's use_diffusion), which is not read here; "
@@ -196,6 +198,8 @@ def prompt_of(facts: Facts, options: ImportOptions, guesses: Guesses) -> str:
 
 
 def lead_of(backbone: Any) -> tuple[int, ...]:
-    """The lone space between `Out:` and an action, in vocabularies that have one."""
+    """The lone `▁` between `Out:` and an action, in vocabularies of SentencePiece (29871 in LLaMA's)."""
     found = backbone.habits.lone_space_id
-    return () if found is None else (int(found),)
+    if found is None or backbone.tokenizer.convert_ids_to_tokens(found) != "▁":
+        return ()
+    return (int(found),)

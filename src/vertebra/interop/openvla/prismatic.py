@@ -103,7 +103,9 @@ def checkpoint_of(where: Path) -> Path:
             raise CheckpointError(f"there is no checkpoint `{where}`")
         return where
     latest = where / CHECKPOINTS / LATEST
-    steps = sorted((where / CHECKPOINTS).glob("step-*.pt"), key=lambda file: [int(n) for n in re.findall(r"\d+", file.name)])
+    steps = sorted(
+        (where / CHECKPOINTS).glob("step-*.pt"), key=lambda file: [int(n) for n in re.findall(r"\d+", file.name)]
+    )
     if latest.is_file():
         return latest
     if not steps:
@@ -168,7 +170,9 @@ def _made_of(config: Mapping[str, Any], run: Path) -> dict[str, str]:
     base = as_object(config.get("vla") or {}, f"`vla` in `{run / CONFIG}`").get("base_vlm")
     name = str(base).rstrip("/").rpartition("/")[2]
     if name not in BASES:
-        raise UnknownNameError("base of a prismatic run", base, BASES, hint=f"It is `vla.base_vlm` of `{run / CONFIG}`.")
+        raise UnknownNameError(
+            "base of a prismatic run", base, BASES, hint=f"It is `vla.base_vlm` of `{run / CONFIG}`."
+        )
     return BASES[name]
 
 
@@ -179,11 +183,14 @@ def _parts(file: Path) -> dict[str, dict[str, torch.Tensor]]:
         "convert it where you trust it",
     ):
         loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    whole = loaded.get("model") if isinstance(loaded, dict) else None
+    given = loaded.get("model") if isinstance(loaded, dict) else None
+    whole = given if isinstance(given, dict) else {}
     needed = ("vision_backbone", "projector", "llm_backbone")
-    absent = [name for name in needed if not isinstance(whole, dict) or not isinstance(whole.get(name), dict)]
+    absent = [name for name in needed if not isinstance(whole.get(name), dict)]
     if absent:
-        raise CheckpointError(f"`{file}` has no state of {', '.join(absent)} under `model`; expected a prismatic checkpoint")
+        raise CheckpointError(
+            f"`{file}` has no state of {', '.join(absent)} under `model`; expected a prismatic checkpoint"
+        )
     if whole.get("downsampler"):
         raise CheckpointError(f"`{file}` has a downsampler, which no known model of this format has")
     return {name: whole[name] for name in needed}
@@ -240,9 +247,7 @@ def _preprocessor(strategy: str, vision: Vision) -> dict[str, Any]:
         "interpolations": ["bicubic"] * len(rows),
         "means": [list(row.mean) for row in rows],
         "stds": [list(row.std) for row in rows],
-        "tvf_resize_params": [
-            {"size": side, "interpolation": 3, "antialias": True, "max_size": None} for _ in rows
-        ],
+        "tvf_resize_params": [{"size": side, "interpolation": 3, "antialias": True, "max_size": None} for _ in rows],
         "tvf_crop_params": [{"output_size": [vision.size, vision.size]} for _ in rows],
         "tvf_normalize_params": [{"mean": list(row.mean), "std": list(row.std), "inplace": False} for row in rows],
         "tvf_do_letterbox": boxed,

@@ -23,7 +23,6 @@ from vertebra.backbone.weights import assign, mapped_tensors, parameters_on_meta
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.interop.openvla import names, oft, policy, prismatic
 from vertebra.interop.openvla import towers as timm
-from vertebra.interop.openvla.folder import CONFIG as CONFIG_JSON
 from vertebra.interop.openvla.folder import (
     ADAPTER,
     Facts,
@@ -33,6 +32,7 @@ from vertebra.interop.openvla.folder import (
     require_one_size,
     small_files,
 )
+from vertebra.interop.openvla.folder import CONFIG as CONFIG_JSON
 from vertebra.interop.openvla.found import Found
 from vertebra.interop.openvla.images import image_facts
 from vertebra.interop.openvla.lora import merged, read_lora
@@ -123,9 +123,13 @@ def build(found: Found, options: ImportOptions, guesses: Guesses, **asked: Any) 
     """The model of what was found."""
     facts = found.facts
     if asked.get("quantization") is not None:
-        raise ConfigError("quantization packs weights while a plain checkpoint loads; write the model with import first")
+        raise ConfigError(
+            "quantization packs weights while a plain checkpoint loads; write the model with import first"
+        )
     asked.pop("weights", None)
     runs = bool(asked.pop("inference_mode", True))
+    if not runs and asked.get("dtype") is None:
+        asked["dtype"] = "float32"  # what every model is trained in unless somebody says otherwise
     steps = steps_of(found, options, guesses)
     kinds, image = image_part(found, options, int(facts.text.get("hidden_size", 0)), steps)
     given = names.sort(found.tensors, kinds, image, where=facts.where)
@@ -140,11 +144,11 @@ def build(found: Found, options: ImportOptions, guesses: Guesses, **asked: Any) 
     made = Model(
         backbone,
         {names.IMAGE: image, **parts},
-        heads=heads,
+        **({"heads": heads} if heads else {}),
         record={**record, RECORD: about},
         aside=Aside(tensors=given.aside, files=found.files),
     )
-    for modules in (made.parts, made.heads):
+    for modules in (made.parts, *heads.values()):
         modules.to(backbone.dtype).to(backbone.device)
     for sentence in guesses.made:
         log.info(f"{facts.where}: {sentence}")
@@ -189,7 +193,7 @@ def image_part(
                     std=std,
                     preparation=preparation,
                     name=timm_id,
-                )  # fmt: skip
+                )
             )
             kinds.append(row.kind)
         encoder = FusedTowers(towers, preparation=preparation) if len(towers) > 1 else towers[0]
