@@ -64,8 +64,9 @@ ROOMS: dict[str, list[set[str]]] = {
     ],
     "model": [
         {"inject", "inputs", "projectors", "selected", "hook", "aside"},
-        {"encoders"},
+        {"encoders", "heads"},
         {"encoding", "folder", "fresh", "description"},
+        {"fit"},
         {"model"},
     ],
 }

@@ -37,6 +37,7 @@ __getattr__, __dir__, __all__ = offer(
         "MistralInstructPromptBuilder PhiPromptBuilder",
         "prompt.registry": "register_prompt_builder",
         "model.encoders.kinds": "register_encoder",
+        "model.heads.kinds": "register_head",
         "model.hook": "inject_at_prefill",
         # the rooms behind: everything else, by one spelling
         "": "action backbone checks data decode model prompt sequence tasks training tune",

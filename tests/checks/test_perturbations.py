@@ -24,7 +24,7 @@ def test_exactly_this_check_turns_red(name, monkeypatch):
     backbone = load_backbone(fault.model)
     fault.apply(backbone, monkeypatch)
     report = check_backbone(backbone)
-    assert report.failed == (name,), [(r.name, r.said) for r in report.results if r.status == "fail"]
+    assert report.failed == (name,), [(r.name, r.message) for r in report.results if r.status == "fail"]
     (row,) = [r for r in report.results if r.name == name]
     assert row.mend == CHECKS[name].mend
     if row.bound is not None and row.bound.startswith("≤"):

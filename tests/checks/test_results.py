@@ -23,21 +23,21 @@ from vertebra.checks.subject import difference
     ],
 )
 def test_a_measure_holds(number, relation, bound, holds):
-    assert Measure(number=number, relation=relation, bound=bound, said="").holds is holds
-    assert not Measure(number=number, relation=relation, bound=bound, said="", faults=("a fault",)).holds
+    assert Measure(number=number, relation=relation, bound=bound, message="").holds is holds
+    assert not Measure(number=number, relation=relation, bound=bound, message="", faults=("a fault",)).holds
 
 
 def test_rows():
-    good = Result.of("a", Measure(number=0, relation="==", bound=0, said="faults"), mend="mend it", seconds=1)
+    good = Result.of("a", Measure(number=0, relation="==", bound=0, message="faults"), mend="mend it", seconds=1)
     bad = Result.of(
-        "b", Measure(number=1, relation="==", bound=0, said="faults", faults=("x is 7",)), mend="mend it", seconds=1
+        "b", Measure(number=1, relation="==", bound=0, message="faults", faults=("x is 7",)), mend="mend it", seconds=1
     )
     broken = Result.of("c", "ValueError: no", mend="mend it", seconds=1)
     left = Result.of("d", Skip("no window"), mend="mend it", seconds=1)
     assert (good.status, good.mend, good.bound) == ("pass", None, "= 0")
-    assert (bad.status, bad.mend, bad.said) == ("fail", "mend it", "faults; x is 7")
+    assert (bad.status, bad.mend, bad.message) == ("fail", "mend it", "faults; x is 7")
     assert (broken.status, broken.number, broken.mend) == ("fail", None, "mend it")
-    assert (left.status, left.mend, left.said) == ("skip", None, "no window")
+    assert (left.status, left.mend, left.message) == ("skip", None, "no window")
     report = Report(model="m", facts={}, guesses={}, results=(good, bad, broken, left))
     assert not report.passed
     assert report.failed == ("b", "c")

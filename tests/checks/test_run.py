@@ -91,7 +91,7 @@ def test_it_is_left_so_when_checks_fail_too(monkeypatch):
         broken_meanwhile.setattr(torch.Tensor, "backward", broken)
         report = check_backbone(backbone)
     assert report.failed == ("growth", "gradients-frozen", "gradients-lora", "gradients-full")
-    assert all("a kernel is missing" in r.said for r in report.results if r.status == "fail")
+    assert all("a kernel is missing" in r.message for r in report.results if r.status == "fail")
     assert_same_state(before, state_of(backbone))
 
 
@@ -113,7 +113,7 @@ def test_a_wide_window_is_narrowed_and_told(tmp_path, monkeypatch):
     )
     report = check_backbone(backbone, only=[name for name in CHECKS if name.endswith("beyond-window")])
     assert report.passed
-    assert all("beyond a window of 32 (narrowed from 300)" in result.said for result in report.results)
+    assert all("beyond a window of 32 (narrowed from 300)" in result.message for result in report.results)
     assert 32 < max(lengths) < 128
     windows = {m.sliding_window for m in backbone.llm.modules() if getattr(m, "sliding_window", None)}
     assert windows == {300}
@@ -136,7 +136,7 @@ def test_a_window_that_is_never_left(tmp_path, monkeypatch):
     report = check_backbone(load_backbone(folder), only=["cached-beyond-window"])
     (result,) = report.results
     assert result.status == "skip"
-    assert "512 positions" in result.said
+    assert "512 positions" in result.message
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("bfloat16", 6e-2), ("float16", 1e-2), ("float64", 1e-6)])
@@ -159,8 +159,8 @@ def test_what_overflows_in_16_bits_is_seen_in_32():
     assert report.failed == ("half-precision",)
     (row,) = [result for result in report.results if result.name == "half-precision"]
     assert row.number == float("inf")
-    assert "`model.decoder.layers.0.self_attn.v_proj`" in row.said
-    assert "of float16's largest number" in row.said
+    assert "`model.decoder.layers.0.self_attn.v_proj`" in row.message
+    assert "of float16's largest number" in row.message
 
 
 @pytest.mark.parametrize("name", ["tiny-llama3", "tiny-gemma3", "tiny-opt-narrow", "tiny-pythia"])
@@ -184,15 +184,17 @@ def test_a_model_run_in_another_type_is_one_loaded_in_it(name, dtype):
 def test_the_largest_activation_is_the_same_whatever_type_was_loaded(dtype):
     report = check_backbone(load_backbone("tiny-smollm2", dtype=dtype), only=["half-precision"])
     assert report.passed
-    assert report.results[0].said == "bfloat16 beside float32; the largest activation is 16, of `model.norm`"
+    assert report.results[0].message == "bfloat16 beside float32; the largest activation is 16, of `model.norm`"
 
 
 def test_a_template_with_a_default_system_prompt_is_named():
     (row,) = check_backbone(load_backbone("tiny-smollm2"), only=["chat-template"]).results
     assert row.status == "pass"
-    assert "without a system prompt the template adds '<|im_start|>system\\nYou are a helpful AI assistant" in row.said
+    assert (
+        "without a system prompt the template adds '<|im_start|>system\\nYou are a helpful AI assistant" in row.message
+    )
     (row,) = check_backbone(load_backbone("tiny-llama3"), only=["chat-template"]).results
-    assert "adds" not in row.said
+    assert "adds" not in row.message
 
 
 def test_a_prompt_that_hides_the_end_is_red(monkeypatch):
@@ -212,7 +214,7 @@ def test_an_inference_backbone_skips_gradients():
     backbone = load_backbone("tiny-llama2", inference_mode=True, weights=True)
     report = check_backbone(backbone)
     assert report.passed
-    skipped = {r.name for r in report.results if r.status == "skip" and "inference" in r.said}
+    skipped = {r.name for r in report.results if r.status == "skip" and "inference" in r.message}
     assert skipped == {"gradients-frozen", "gradients-lora", "gradients-full"}
 
 

@@ -32,14 +32,14 @@ def row(backbone):
 def test_both_files_are_asked(folder):
     result = row(load_backbone(folder))
     assert (result.status, result.number) == ("pass", 0)
-    assert "tokenizer.json and sentencepiece" in result.said
+    assert "tokenizer.json and sentencepiece" in result.message
 
 
 def test_a_model_file_alone(folder):
     (folder / "tokenizer.json").unlink()
     result = row(load_backbone(folder))
     assert (result.status, result.number) == ("pass", 0)
-    assert "of sentencepiece" in result.said
+    assert "of sentencepiece" in result.message
 
 
 def test_files_that_do_not_say_the_same(folder):
@@ -50,9 +50,9 @@ def test_files_that_do_not_say_the_same(folder):
     (folder / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
     result = row(load_backbone(folder))
     assert result.status == "fail"
-    assert "by sentencepiece" in result.said
-    assert "by tokenizer.json" not in result.said
-    assert "' a' has" in result.said
+    assert "by sentencepiece" in result.message
+    assert "by tokenizer.json" not in result.message
+    assert "' a' has" in result.message
     assert "two files do not say the same" in result.mend
 
 
@@ -60,7 +60,7 @@ def test_without_the_package_it_says_so(folder, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = row(load_backbone(folder))
     assert result.status == "pass"
-    assert "for want of the package sentencepiece" in result.said
+    assert "for want of the package sentencepiece" in result.message
 
 
 def test_tokens_that_were_added_since_are_no_fault(folder):
@@ -81,4 +81,4 @@ def test_a_vocabulary_of_another_kind_is_skipped(tmp_path):
     assert len(backbone.tokenizer("a robot").input_ids) > 1
     result = row(backbone)
     assert result.status == "skip"
-    assert "neither tokenizer.json nor tokenizer.model" in result.said
+    assert "neither tokenizer.json nor tokenizer.model" in result.message

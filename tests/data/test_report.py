@@ -80,7 +80,7 @@ def test_each_fault_is_found(jsonl, models):
     assert ":5 has" in report.finding("too long").places[0]
     assert not report.passed
     assert report.finding("BOS").value == "1 in 4"
-    assert report.finding("BOS").said.startswith("`<s>`")
+    assert report.finding("BOS").message.startswith("`<s>`")
 
 
 def test_unknown_tokens_and_label_names(jsonl, models):
@@ -88,7 +88,7 @@ def test_unknown_tokens_and_label_names(jsonl, models):
     assert report.finding("unknown tokens").status == "note"
     pairs = [{"sentence1": "a", "sentence2": f"b{i}", "label": label} for i, label in enumerate(["x", "y", "x"])]
     report = found(pairs, models[ENCODER], jsonl)
-    assert report.finding("labels").said == "x 2, y 1; inferred"
+    assert report.finding("labels").message == "x 2, y 1; inferred"
     assert report.finding("labels").value == "0 to 1"
     assert (report.finding("BOS").value, report.finding("EOS").value) == ("1 in 3", "2 in 3")  # [CLS] and [SEP]
     assert (report.finding("too long").status, report.finding("too long").value) == ("pass", "0")
@@ -97,7 +97,7 @@ def test_unknown_tokens_and_label_names(jsonl, models):
     assert (
         found([{**row, "label": i * 2} for i, row in enumerate(pairs)], models[ENCODER], jsonl)
         .finding("labels")
-        .said.endswith("nobody is 1, 3; inferred")
+        .message.endswith("nobody is 1, 3; inferred")
     )
 
 
@@ -113,13 +113,13 @@ def test_labels_that_are_slips_are_named(jsonl, models):
     for reason in ("unknown label: `yes`", "no label", "label out of range: -1"):
         assert reason in listed
     labels = report.finding("labels")
-    assert (labels.status, labels.said) == ("fail", "0 20, 1 21, 2 1; inferred")
+    assert (labels.status, labels.message) == ("fail", "0 20, 1 21, 2 1; inferred")
     assert ":41)" in labels.places[0]
     assert "--label 0 --label 1 --label 2" in labels.places[0]
     blank = report.finding("empty sentences")
     assert (blank.status, blank.places[0].rpartition(":")[2]) == ("note", "46")
     declared = found([*rows, *bad[:1]], models[ENCODER], jsonl, labels=["0", "1", "2"])
-    assert (declared.passed, declared.finding("labels").said) == (True, "0 20, 1 20, 2 1")
+    assert (declared.passed, declared.finding("labels").message) == (True, "0 20, 1 20, 2 1")
     lone = found([{**row, "label": "0"} for row in rows], models[ENCODER], jsonl).finding("labels")
     assert lone.status == "fail"
     with pytest.raises(ConfigError, match="labels: of kinds `chat`, `pairs` alone"):

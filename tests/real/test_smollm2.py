@@ -93,7 +93,7 @@ def test_every_check_passes(smollm2_folder, dtype, inference):
     """In float32 with gradients; in bfloat16 within the wider bounds of docs/check.md."""
     report = check(smollm2_folder, inference_mode=inference, weights=inference, dtype=dtype, builder="chatml")
     assert report.failed == ()
-    said = {result.name: result.said for result in report.results}
+    said = {result.name: result.message for result in report.results}
     assert "`model.layers.11`, 37% of float16's largest number" in said["half-precision"]
     assert "SmolLM, trained by Hugging Face" in said["chat-template"]
     assert "49152 tokens, 49152 rows of the embedding, 49152 of the head" in said["rows"]

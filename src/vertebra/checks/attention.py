@@ -79,7 +79,7 @@ def _beyond(subject: Subject, measure: Any) -> Measure | Skip:
 
 
 def _measure(subject: Subject, worst: float, said: str) -> Measure:
-    return Measure(number=worst, relation="<=", bound=subject.tolerance, said=said)
+    return Measure(number=worst, relation="<=", bound=subject.tolerance, message=said)
 
 
 @torch.no_grad()

@@ -108,7 +108,7 @@ def _measure(expected: Any, reached: set[str], what: str) -> Measure:
         number=len(expected) - len(missed),
         relation="==",
         bound=len(expected),
-        said=f"{what} that a gradient reached, checkpointing on",
+        message=f"{what} that a gradient reached, checkpointing on",
         faults=faults,
     )
 

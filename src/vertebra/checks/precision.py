@@ -37,7 +37,7 @@ def half(subject: Subject) -> Measure | Skip:
         number=difference(low_logits, high_logits),
         relation="<=",
         bound=BOUND[low],
-        said=f"{name} beside float32; the largest activation is {largest:,.0f}, of `{peak}`{beside}",
+        message=f"{name} beside float32; the largest activation is {largest:,.0f}, of `{peak}`{beside}",
     )
 
 

@@ -53,7 +53,7 @@ def prompt_ids(subject: Subject) -> Measure | Skip:
         number=differing,
         relation="==",
         bound=0,
-        said=f"ids of {compared} that differ between training and inference, builder `{builder.name}`",
+        message=f"ids of {compared} that differ between training and inference, builder `{builder.name}`",
         faults=tuple(faults[:2]),
     )
 
@@ -81,7 +81,7 @@ def answer_ends(subject: Subject) -> Measure | Skip:
         number=len(lasts) - len(wrong),
         relation="==",
         bound=1 + 2 + 3,
-        said=f"answers trained to end with what ends decoding: {ends}",
+        message=f"answers trained to end with what ends decoding: {ends}",
         faults=tuple(f"one ends with {token!r}" for token in shown),
     )
 
@@ -113,7 +113,7 @@ def chat_template(subject: Subject) -> Measure | Skip:
     said = f"prompts of 3 that the tokenizer's template writes otherwise, builder `{builder.name}`"
     if added and not differing:
         said += f"; without a system prompt the template adds {tokenizer.decode(added)!r:.120}, the builder nothing"
-    return Measure(number=differing, relation="==", bound=0, said=said)
+    return Measure(number=differing, relation="==", bound=0, message=said)
 
 
 def _string_ids(backbone: Any, builder: type[PromptBuilder], turns: list[dict[str, str]]) -> list[int]:

@@ -24,7 +24,7 @@ class Measure:
     number: float
     relation: Relation
     bound: float
-    said: str
+    message: str
     """What was measured, in a few words."""
     faults: tuple[str, ...] = ()
 
@@ -52,7 +52,7 @@ class Result:
     status: Status
     number: float | None
     bound: str | None
-    said: str
+    message: str
     mend: str | None
     """What to do; only where it failed."""
     seconds: float
@@ -62,17 +62,17 @@ class Result:
         """The row of an outcome; a string is the message of the error that ended the check."""
         if isinstance(outcome, Skip):
             return cls(
-                name=name, status="skip", number=None, bound=None, said=outcome.reason, mend=None, seconds=seconds
+                name=name, status="skip", number=None, bound=None, message=outcome.reason, mend=None, seconds=seconds
             )
         if isinstance(outcome, str):
-            return cls(name=name, status="fail", number=None, bound=None, said=outcome, mend=mend, seconds=seconds)
-        said = outcome.said + "".join(f"; {fault}" for fault in outcome.faults)
+            return cls(name=name, status="fail", number=None, bound=None, message=outcome, mend=mend, seconds=seconds)
+        said = outcome.message + "".join(f"; {fault}" for fault in outcome.faults)
         return cls(
             name=name,
             status="pass" if outcome.holds else "fail",
             number=outcome.number,
             bound=outcome.wanted,
-            said=said,
+            message=said,
             mend=None if outcome.holds else mend,
             seconds=seconds,
         )
@@ -85,7 +85,7 @@ class Result:
             "status": self.status,
             "number": number if finite else None if number is None else str(number),
             "bound": self.bound,
-            "said": self.said,
+            "message": self.message,
             "mend": self.mend,
             "seconds": round(self.seconds, 3),
         }

@@ -67,7 +67,7 @@ def save_and_load(subject: Subject) -> Measure | Skip:
     said = f"difference of the logits, read back {how}; {size / 1e6:.1f} MB"
     # the same bits, as the faults tell; yet mapped memory lies elsewhere, and a kernel may add in another order
     return Measure(
-        number=worst, relation="<=", bound=subject.tolerance / 100, said=said, faults=tuple(dict.fromkeys(faults))
+        number=worst, relation="<=", bound=subject.tolerance / 100, message=said, faults=tuple(dict.fromkeys(faults))
     )
 
 
@@ -116,6 +116,6 @@ def greedy(subject: Subject) -> Measure:
         number=len(faults),
         relation="==",
         bound=0,
-        said="decoding settings that are not greedy, or cannot be saved",
+        message="decoding settings that are not greedy, or cannot be saved",
         faults=tuple(faults),
     )

@@ -71,7 +71,7 @@ def files(subject: Subject) -> Measure | Skip:
         number=len(differing),
         relation="==",
         bound=0,
-        said=f"texts of {len(own)} whose ids are not those of {' and '.join(asked) or 'the files'}{unasked}",
+        message=f"texts of {len(own)} whose ids are not those of {' and '.join(asked) or 'the files'}{unasked}",
         faults=tuple(fault for who, others in asked.items() for fault in _shown(who, others, own)),
     )
 

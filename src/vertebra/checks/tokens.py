@@ -35,7 +35,7 @@ def bos(subject: Subject) -> Measure:
         number=int(habits.adds_bos),
         relation="==",
         bound=int(backbone.anchor == "bos"),
-        said=f"tokens that the tokenizer puts before a text; anchor policy `{backbone.anchor}`",
+        message=f"tokens that the tokenizer puts before a text; anchor policy `{backbone.anchor}`",
         faults=tuple(faults),
     )
 
@@ -58,7 +58,7 @@ def pad(subject: Subject) -> Measure:
         number=len(faults),
         relation="==",
         bound=0,
-        said=f"disagreements about the pad token, `{tokenizer.pad_token}` ({own})",
+        message=f"disagreements about the pad token, `{tokenizer.pad_token}` ({own})",
         faults=tuple(faults),
     )
 
@@ -71,7 +71,7 @@ def pad_is_no_end(subject: Subject) -> Measure:
         number=sum(end == backbone.tokenizer.pad_token_id for end in ends),
         relation="==",
         bound=0,
-        said=f"ids that end an answer and also pad; ends are {', '.join(map(str, ends))}",
+        message=f"ids that end an answer and also pad; ends are {', '.join(map(str, ends))}",
     )
 
 
@@ -84,7 +84,7 @@ def rows(subject: Subject) -> Measure:
         number=max(0, tokens - min(backbone.num_rows, head)),
         relation="==",
         bound=0,
-        said=f"ids without a row; {tokens} tokens, {backbone.num_rows} rows of the embedding, {head} of the head",
+        message=f"ids without a row; {tokens} tokens, {backbone.num_rows} rows of the embedding, {head} of the head",
     )
 
 
@@ -111,6 +111,6 @@ def fingerprint(subject: Subject) -> Measure:
         number=len(differing),
         relation="==",
         bound=0,
-        said=f"probe strings of {len(first)} whose ids change",
+        message=f"probe strings of {len(first)} whose ids change",
         faults=tuple(faults),
     )

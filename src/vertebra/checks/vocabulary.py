@@ -44,7 +44,7 @@ def growth(subject: Subject) -> Measure | Skip:
         )
     tables = ", ".join(table.name for table in matrices(backbone.llm))
     said = f"faults, and numbers of {tables} left changed, after 2 tokens came and went"
-    return Measure(number=changed + len(faults), relation="==", bound=0, said=said, faults=tuple(faults))
+    return Measure(number=changed + len(faults), relation="==", bound=0, message=said, faults=tuple(faults))
 
 
 @contextmanager

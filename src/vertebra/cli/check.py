@@ -82,7 +82,7 @@ def print_report(report: Report) -> None:
             Text(result.status, STYLES[result.status]),
             number,
             result.bound or "",
-            Text(result.said, "dim" if result.status == "skip" else ""),
+            Text(result.message, "dim" if result.status == "skip" else ""),
         )
     out.print(shown)
     for result in report.results:

@@ -297,7 +297,7 @@ def _print_report(report: Any) -> None:
     shown = table("what", "", "number", "what it is", right=("number",))
     for finding in report.findings:
         shown.add_row(
-            Text(finding.name), Text(finding.status, styles[finding.status]), finding.value, Text(finding.said)
+            Text(finding.name), Text(finding.status, styles[finding.status]), finding.value, Text(finding.message)
         )
     out.print(shown)
     for finding in report.findings:

@@ -1,4 +1,4 @@
-"""Outside embeddings: encoders, projectors, the one place where they enter, and the model that holds them all.
+"""Outside embeddings: encoders, projectors, the one place where they enter; heads for actions; the model that holds all.
 
 It uses sequences and backbones, and no decoding, no optimizer, and no source of images.
 """
@@ -13,8 +13,10 @@ __getattr__, __dir__, __all__ = offer(
         "model": "model_of",
         "folder": "ModelFiles",
         "description": "describe",
-        "fresh": "new_part new_queries",
+        "fresh": "new_part new_queries new_l1",
         "inject": "Injection",
+        "heads.head": "ActionHead",
+        "heads.l1": "L1Head",
         "encoders.part": "ItemEncoder Part",
         "encoders.vision.tower": "VisionTower",
         "encoders.vision.fused": "FusedTowers",

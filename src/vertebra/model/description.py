@@ -3,6 +3,8 @@
     image     siglip_vision_model, block 26 of 27, from 224 × 224 pixels
               256 × 1152 ──gelu2──► 256 × 4096     256 slots an item, right after BOS        412.4 M, 4.7 M
     backbone  llama2-7b-pure (llama2) …
+    action    8 × 7 numbers by L1 regression …
+              56 hidden states ──l1──► 8 × 7     151.1 M parameters
 
 `vertebra info` prints it. It knows files, not models.
 """
@@ -43,6 +45,21 @@ class PartFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadFacts:
+    """One action head of a model folder."""
+
+    name: str
+    kind: str
+    about: str
+    reads: str
+    slots: int
+    """Slots that one chunk takes."""
+    chunk: int
+    dims: int
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelFacts:
     """A multimodal folder."""
 
@@ -55,6 +72,7 @@ class ModelFacts:
     """Rows and columns of the embedding matrix."""
     backbone_parameters: int
     parts: tuple[PartFacts, ...]
+    heads: tuple[HeadFacts, ...]
     dtypes: tuple[str, ...]
     bytes: int
     versions: Mapping[str, str]
@@ -62,11 +80,12 @@ class ModelFacts:
 
     @property
     def parameters(self) -> int:
-        return self.backbone_parameters + sum(p.encoder_parameters + p.projector_parameters for p in self.parts)
+        parts = sum(p.encoder_parameters + p.projector_parameters for p in self.parts)
+        return self.backbone_parameters + parts + sum(head.parameters for head in self.heads)
 
     def draw(self) -> str:
-        """The parts, their widths, parameters and slots, as text."""
-        names = [*(part.name for part in self.parts), "backbone"]
+        """The parts and heads, their widths, parameters and slots, as text."""
+        names = [*(part.name for part in self.parts), *(head.name for head in self.heads), "backbone"]
         wide = max(len(name) for name in names) + 2
         lines = []
         for part in self.parts:
@@ -76,6 +95,7 @@ class ModelFacts:
         lines += [
             f"{'backbone':<{wide}}{self.backbone} ({self.family}), prompts in the form `{self.builder}`",
             f"{'':<{wide}}embedding {rows} × {columns}{layers}     {counted(self.backbone_parameters)} parameters",
+            *(f"{head.name:<{wide}}{head.about}\n" + " " * wide + _answer(head) for head in self.heads),
             f"{'in all':<{wide}}{counted(self.parameters)} parameters, {', '.join(self.dtypes)}, {self.bytes / 2**20:.1f} MiB",
         ]
         return "\n".join(lines)
@@ -106,6 +126,7 @@ def _facts(
         embedding=tuple(source.record.get("embedding", (0, 0))),
         backbone_parameters=_count(headers, "backbone."),
         parts=tuple(_part(name, entry, headers) for name, entry in described.items()),
+        heads=tuple(_head(name, entry, headers) for name, entry in (source.record.get("heads") or {}).items()),
         dtypes=tuple(sorted({entry["dtype"] for entry in headers.values()})),
         bytes=sum(entry["data_offsets"][1] - entry["data_offsets"][0] for entry in headers.values()),
         versions=source.record.get("versions", {}),
@@ -146,6 +167,13 @@ def _part(name: str, entry: Mapping[str, Any], headers: Mapping[str, Any]) -> Pa
     )  # fmt: skip
 
 
+def _head(name: str, entry: Mapping[str, Any], headers: Mapping[str, Any]) -> HeadFacts:
+    return HeadFacts(
+        name=name, kind=entry["kind"], about=entry["about"], reads=entry["reads"], slots=entry["slots"],
+        chunk=entry["chunk"], dims=entry["dims"], parameters=_count(headers, f"heads.{name}."),
+    )  # fmt: skip
+
+
 def _count(headers: Mapping[str, Any], prefix: str) -> int:
     return sum(prod(entry["shape"]) for name, entry in headers.items() if name.startswith(prefix))
 
@@ -158,3 +186,8 @@ def _flow(part: PartFacts) -> str:
     return (
         f"{part.slots} × {part.encoder_width} ──{part.projector}──► {part.slots} × {part.width}     {slots}     {sizes}"
     )
+
+
+def _answer(head: HeadFacts) -> str:
+    read = f"{head.slots} hidden states" if head.reads == "hidden" else "the keys of its layers"
+    return f"{read} ──{head.kind}──► {head.chunk} × {head.dims}     {counted(head.parameters)} parameters"

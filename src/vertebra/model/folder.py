@@ -3,7 +3,7 @@
     config.json              model type `vertebra`, with the language model's config inside
     model*.safetensors       every tensor once, by the model's own names (tied heads are one tensor)
     generation_config.json   tokenizer files   displaced.safetensors   aside.safetensors, aside/
-    vertebra.json            backbone id, prompt builder, fingerprint, versions; parts with encoder, projector, slots
+    vertebra.json            backbone id, prompt builder, fingerprint, versions; parts with encoder, projector, slots; heads
 
 The files are those that a `Trainer` leaves when it is given `ModelFiles(model)` as its processing class, so a training
 checkpoint is a model folder too. `load_backbone(folder)` reads the backbone out of either.
@@ -28,10 +28,11 @@ from vertebra.backbone.weights import mapped_tensors, parameters_on_meta
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.model.aside import Aside
 from vertebra.model.encoders.kinds import part_from, part_record
+from vertebra.model.heads.kinds import head_from, head_record
 from vertebra.sequence.length import listed
 
 SHARD = 5 * 10**9
-PARTS = "parts."
+PARTS, HEADS = "parts.", "heads."
 
 
 def write_model(model: Any, folder: Path, *, state: Mapping[str, Any] | None = None) -> None:
@@ -58,6 +59,7 @@ def write_companions(model: Any, folder: Path) -> None:
     record = {
         **backbone_record(backbone),
         "parts": {name: part_record(part) for name, part in model.parts.items()},
+        "heads": {name: head_record(head) for name, head in model.heads.items()},
         "embedding": list(backbone.llm.get_input_embeddings().weight.shape),
         "record": model.record,
     }
@@ -77,7 +79,7 @@ class ModelFiles:
 
 
 def load_model(build: Callable[..., Any], where: str | Path, **options: Any) -> Any:
-    """`build(backbone, parts, record=…)` from a folder; `options` are those of `load_backbone`."""
+    """`build(backbone, parts, heads=…, record=…)` from a folder; `options` are those of `load_backbone`."""
     source = find(where)
     described = source.record.get("parts")
     if described is None:
@@ -89,12 +91,14 @@ def load_model(build: Callable[..., Any], where: str | Path, **options: Any) -> 
     if runs:
         options.setdefault("weights", source.folder)
     backbone = load_backbone(source.folder, **options)
-    parts = recorded_parts(source)
-    model = build(backbone, parts, record=source.record.get("record"), aside=Aside.read(source.folder))
-    _fill(model.parts, mapped_tensors(source.folder), source.name)
-    if options.get("dtype") is not None:
-        model.parts.to(backbone.dtype)
-    model.parts.to(backbone.device)
+    parts, heads = recorded_parts(source), recorded_heads(source)
+    model = build(backbone, parts, heads=heads, record=source.record.get("record"), aside=Aside.read(source.folder))
+    tensors = mapped_tensors(source.folder)
+    for modules, prefix, what in ((model.parts, PARTS, "part"), (model.heads, HEADS, "head")):
+        _fill(modules, tensors, source.name, prefix, what)
+        if options.get("dtype") is not None:
+            modules.to(backbone.dtype)
+        modules.to(backbone.device)
     if runs:
         return model.eval()
     with torch.no_grad():  # mapped weights would change under a training that saves into the same file
@@ -110,22 +114,29 @@ def recorded_parts(source: Source) -> dict[str, Any]:
         return {name: part_from(entry, where=f"part `{name}` of `{source.name}`") for name, entry in described.items()}
 
 
-def _fill(parts: nn.ModuleDict, tensors: Mapping[str, torch.Tensor], where: str) -> None:
-    """Put mapped tensors into the parts; all faults are told at once."""
-    found = {name.removeprefix(PARTS): tensor for name, tensor in tensors.items() if name.startswith(PARTS)}
-    expected = parts.state_dict()
-    faults = [f"`{PARTS}{name}` is missing" for name in expected if name not in found]
+def recorded_heads(source: Source) -> dict[str, Any]:
+    """The heads that a folder's record describes, without weights."""
+    described = source.record.get("heads") or {}
+    with parameters_on_meta():
+        return {name: head_from(entry, where=f"head `{name}` of `{source.name}`") for name, entry in described.items()}
+
+
+def _fill(modules: nn.ModuleDict, tensors: Mapping[str, torch.Tensor], where: str, prefix: str, what: str) -> None:
+    """Put mapped tensors into parts or heads; all faults are told at once."""
+    found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    expected = modules.state_dict()
+    faults = [f"`{prefix}{name}` is missing" for name in expected if name not in found]
     faults += [
-        f"`{PARTS}{name}` is {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
+        f"`{prefix}{name}` is {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
         for name in expected
         if name in found and found[name].shape != expected[name].shape
     ]
-    faults += [f"`{PARTS}{name}` belongs to no part" for name in found if name not in expected]
+    faults += [f"`{prefix}{name}` belongs to no {what}" for name in found if name not in expected]
     if faults:
         raise CheckpointError(
-            f"the weights in `{where}` do not fit the parts that its record describes: {listed(faults)}"
+            f"the weights in `{where}` do not fit the {what}s that its record describes: {listed(faults)}"
         )
-    parts.load_state_dict(found, assign=True)
+    modules.load_state_dict(found, assign=True)
 
 
 def share_once(model: nn.Module) -> None:

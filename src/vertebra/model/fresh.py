@@ -1,4 +1,5 @@
-"""New parts for a backbone: projectors aimed at its embedding matrix, outputs brought to the size of its tokens.
+"""New parts and heads for a backbone: projectors aimed at its embedding matrix, outputs brought to the size of its
+tokens; heads as wide as its states.
 
 Loading a model folder does not come through here: there the sizes are whatever training made of them.
 """
@@ -13,6 +14,8 @@ from torch import nn
 from vertebra.model.encoders.part import ItemEncoder, Part, Place
 from vertebra.model.encoders.queries import Queries, Start
 from vertebra.model.encoders.vector import VectorEncoder
+from vertebra.model.heads.head import ActionHead
+from vertebra.model.heads.l1 import L1Head
 from vertebra.model.projectors import Projector, bring_to_size, mark, rms
 
 SAMPLE = 16
@@ -43,6 +46,18 @@ def new_queries(backbone: Any, count: int, *, start: Start = "normal", learned: 
     made = Queries(count, backbone.embedding_width, start=start, learned=learned)
     made.bring_to_size(token_rms(backbone))
     return made.to(backbone.device)
+
+
+def new_l1(backbone: Any, *, chunk: int, dims: int, hidden: int | None = None, blocks: int = 2) -> ActionHead:
+    """An L1 head for a backbone's hidden states; its slots are filled by `new_queries(backbone, chunk * dims)`."""
+    head = L1Head(entering_width(backbone), chunk=chunk, dims=dims, hidden=hidden, blocks=blocks)
+    return head.to(backbone.device)
+
+
+def entering_width(backbone: Any) -> int:
+    """The width of the hidden states that a head reads: those that enter the language model's own head."""
+    output = backbone.llm.get_output_embeddings()
+    return int(getattr(output, "in_features", backbone.embed_dim))
 
 
 class _AsGiven(nn.Identity):

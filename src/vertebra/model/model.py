@@ -1,10 +1,11 @@
-"""`Model`: a backbone, and one part for each kind of outside embedding that enters its sequence; it may have none.
+"""`Model`: a backbone, one part for each kind of outside embedding that enters its sequence, and heads that answer in
+numbers; it may have none of either.
 
     batch ──► encode ──► Injection ─┐   encoders and projectors, once a prompt
       │                             ▼
       └─────► embed(start, stop) ─────► inputs_embeds ──► backbone ──► loss, logits, hidden states, cache
                                                             ▲
-              sequence.plan_attention ──► mask, positions ──┘
+              sequence.plan_attention ──► mask, positions ──┘  └─► heads: chunks of actions
 
     injection = model.encode(batch)                         # a pure table: keep it for as long as you decode
     model.embed(batch, start=0, stop=None, injection=…)     # embeddings of a stretch, outside ones in it
@@ -16,6 +17,7 @@ Nothing about a batch is kept on the model, so that two inputs may take turns on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from vertebra.backbone.head import entering_head
 from vertebra.backbone.interface import LLMBackbone
 from vertebra.errors import ConfigError, GenerationError, SequenceError, UnknownNameError
 from vertebra.folders import require_free, write_whole
@@ -30,21 +33,24 @@ from vertebra.model.aside import Aside
 from vertebra.model.encoders.part import Part
 from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.encoding import AnyPart, encode_items, serving
+from vertebra.model.fit import require_fit
 from vertebra.model.folder import load_model, share_once, write_model
+from vertebra.model.heads.answering import Answering, loss_of, without_answers
+from vertebra.model.heads.head import ActionHead
 from vertebra.model.inject import Injection, inject, place
 from vertebra.model.inputs import whole_batch
 from vertebra.model.selected import Positions, head_outputs
 from vertebra.prompt.rendering import Conversation, render
 from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.features import Features
-from vertebra.sequence.length import listed
 from vertebra.sequence.loss import Supervised, supervised_positions
 from vertebra.sequence.masks import Attend, AttentionPlan, plan_attention
 from vertebra.sequence.tokens import TokenSequence
 
 
 class Model(nn.Module):
-    """A backbone and its parts, by segment name; a part `image` also serves `image:wrist` unless that has its own."""
+    """A backbone with its parts and heads, by segment name; a part `image` also serves `image:wrist` unless that has its
+    own. A head learns what stands in the slots of its segment, which a part fills."""
 
     accepts_loss_kwargs = True  # the Trainer then hands `num_items_in_batch` to `forward`
 
@@ -53,12 +59,14 @@ class Model(nn.Module):
         backbone: LLMBackbone,
         parts: Mapping[str, AnyPart] | None = None,
         *,
+        heads: Mapping[str, ActionHead] | None = None,
         record: Mapping[str, Any] | None = None,
         aside: Aside | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.parts = backbone, nn.ModuleDict(dict(parts or {}))
-        _check_widths(self.parts, backbone)  # type: ignore[arg-type]
+        self.heads = nn.ModuleDict(dict(heads or {}))
+        require_fit(backbone, self.parts, self.heads)  # type: ignore[arg-type]
         self.record = dict(record or {})
         """What else belongs to the model and is saved with it, as plain data (statistics of actions, say)."""
         self.aside = aside or Aside()
@@ -141,7 +149,7 @@ class Model(nn.Module):
         A pure function of (row, absolute position): valid for every stretch of these rows, and for rows that grow
         longer. Text-only rows cost nothing. One error lists every row whose items are wrong or do not fit.
         """
-        batch = self._taken(batch)
+        batch = without_answers(self._taken(batch), self.heads)  # type: ignore[arg-type]
         encoded = encode_items(self.parts, batch, self.device, self.backbone.embed_input_ids)  # type: ignore[arg-type]
         return place(batch, encoded, width=self.backbone.embedding_width)
 
@@ -155,7 +163,8 @@ class Model(nn.Module):
         """
         batch = self._taken(batch)
         ids = batch["input_ids"][:, start:stop]
-        if injection is None and (_has_slots(batch, start, stop) or (start == 0 and batch["features"])):
+        items = batch["features"].keys() - self.heads.keys()
+        if injection is None and (_has_slots(batch, start, stop) or (start == 0 and items)):
             injection = self.encode(batch)
         return inject(self.backbone.embed_input_ids(ids), injection, start=start)
 
@@ -199,9 +208,12 @@ class Model(nn.Module):
         """
         whole = self._taken(batch)
         start = _cached(past_key_values, whole)
-        supervised = None
+        supervised = answering = None
         if return_loss and past_key_values is None and not use_cache:
-            supervised = self._supervised(whole, num_items_in_batch)
+            answering = self.answering(whole)
+            supervised = self._supervised(whole, num_items_in_batch, answering)
+        if answering is not None and answering.cache is not None:
+            past_key_values = answering.cache
         embeds = self.embed(whole, start=start, injection=injection)
         planned = plan_attention(
             whole,
@@ -216,21 +228,22 @@ class Model(nn.Module):
         def run(keep: int | torch.Tensor) -> Any:
             return self._run(embeds, planned, past_key_values, keep, output_hidden_states)
 
-        out, logits, losing = head_outputs(
-            run,
-            self.backbone.llm,
-            supervised=None if supervised is None else Positions(rows=supervised.rows, columns=supervised.columns),
-            positions=None if positions is None else Positions.of(positions, whole, start),
-            keep=logits_to_keep,
-            shape=(whole.rows, embeds.shape[1]),
-        )
+        with nullcontext() if answering is None else entering_head(self.backbone.llm, lambda hidden: hidden) as entered:
+            out, logits, losing = head_outputs(
+                run,
+                self.backbone.llm,
+                supervised=None if supervised is None else Positions(rows=supervised.rows, columns=supervised.columns),
+                positions=None if positions is None else Positions.of(positions, whole, start),
+                keep=logits_to_keep,
+                shape=(whole.rows, embeds.shape[1]),
+            )
         loss = None
         if supervised is not None and losing is not None:
-            loss = supervised.loss(losing, num_items=num_items_in_batch)
+            loss = loss_of(supervised, losing, answering, entered, num_items=num_items_in_batch)
         return type(out)(
             loss=loss,
             logits=logits,
-            past_key_values=out.past_key_values,
+            past_key_values=None if answering is not None else out.past_key_values,
             hidden_states=out.hidden_states,
             attentions=out.attentions,
         )
@@ -251,8 +264,16 @@ class Model(nn.Module):
         run = self.backbone.llm if planned.extra else self.backbone
         return run(**options, output_hidden_states=hidden)
 
-    def _supervised(self, batch: Batch, num_items: int | torch.Tensor | None) -> Supervised | None:
+    def answering(self, batch: Batch) -> Answering | None:
+        """What this model's heads learn from a batch; None where that is nothing."""
+        return Answering.of(self.heads, batch, self.backbone)  # type: ignore[arg-type]
+
+    def _supervised(
+        self, batch: Batch, num_items: int | torch.Tensor | None, answering: Answering | None
+    ) -> Supervised | None:
         at = supervised_positions(batch)
+        if answering is not None:
+            return at
         trains = self.training and torch.is_grad_enabled()
         # a prompt has nothing to learn from; a training batch without anything is a mistake, and the loss says so
         return at if len(at) or trains or num_items is not None else None
@@ -274,6 +295,12 @@ class Model(nn.Module):
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass; gradients reach the parts, whatever of the backbone is frozen."""
+        reading = [name for name, head in self.heads.items() if head.reads == "keys"]
+        if reading:
+            raise ConfigError(
+                f"the head `{reading[0]}` reads the keys that each layer keeps, and gradient checkpointing takes them away "
+                "while a model trains. Leave optim.checkpointing out, or take a head that reads hidden states (`l1`)"
+            )
         self.backbone.enable_gradient_checkpointing()
         for module in self.parts.modules():
             if isinstance(module, VisionTower):
@@ -343,13 +370,3 @@ def _cached(past: Any, batch: Batch) -> int:
             "least one new one (`batch.append(ids)`)"
         )
     return start
-
-
-def _check_widths(parts: Mapping[str, AnyPart], backbone: LLMBackbone) -> None:
-    width = backbone.embedding_width
-    faults = [f"`{name}` makes embeddings of width {part.width}" for name, part in parts.items() if part.width != width]
-    if faults:
-        raise ConfigError(
-            f"{listed(faults)}; the embedding matrix of `{backbone.identifier}` has {width} columns "
-            "(`backbone.embedding_width`)"
-        )

@@ -7,11 +7,11 @@ from vertebra.lazy import offer
 __getattr__, __dir__, __all__ = offer(
     __name__,
     {
-        "roles": "Role NO_TARGET",
+        "roles": "Role NO_TARGET VALUE_TARGET",
         "batch": "uncollate",
         "masks": "AttentionFacts AttentionPlan plan_attention",
         "packing": "pack_sequences StreamPacker",
-        "loss": "sequence_loss supervised_positions token_losses count_items",
+        "loss": "sequence_loss supervised_positions token_losses count_items value_weights",
         "probe": "mask_takes_effect",
     },
 )

@@ -22,6 +22,7 @@ import torch
 from vertebra.errors import SequenceError, UnknownNameError, did_you_mean
 from vertebra.sequence.features import Features, gather
 from vertebra.sequence.length import listed, refuse_too_long
+from vertebra.sequence.roles import VALUE_TARGET
 from vertebra.sequence.tokens import NO_TARGET, Role, TokenSequence
 
 # key -> (vector of the sequence, what padding holds, type). Long is what torch indexes and embeds with; the others are
@@ -194,9 +195,14 @@ def _check(lengths: Sequence[int], *, pad_id: Any, side: str, multiple_of: int) 
 
 def _check_supervision(weights: np.ndarray, targets: np.ndarray) -> None:
     """A weight that is negative or not a number spoils a loss long after; a weighed position needs a target."""
-    if weights.min() >= 0 and weights.max() < np.inf and not ((weights > 0) & (targets < 0)).any():
+    aimless = (weights > 0) & (targets < 0)
+    if (
+        weights.min() >= 0
+        and weights.max() < np.inf
+        and not (aimless.any() and (targets[aimless] != VALUE_TARGET).any())
+    ):
         return
-    wrong = ~(weights >= 0) | ~np.isfinite(weights) | ((weights > 0) & (targets < 0))
+    wrong = ~(weights >= 0) | ~np.isfinite(weights) | (aimless & (targets != VALUE_TARGET))
     faults = [
         f"row {row}, column {column}: weight {weights[row, column]} on target {targets[row, column]}"
         for row, column in np.argwhere(wrong)

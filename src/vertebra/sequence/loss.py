@@ -2,8 +2,8 @@
 
 Targets are aligned with ids, so what stands at index i is predicted by the logits at i - 1 (`shift=True`) or at i
 (masked language models). A document's first position has no such predecessor and is never counted, nor is padding.
-`Supervised` names the positions whose logits are needed at all, so that a head can be run on those alone. Knows no
-models.
+`Supervised` names the positions whose logits are needed at all, so that a head can be run on those alone. Slots whose
+answers are numbers (`VALUE_TARGET`) count as tokens do, and a head of the model makes their loss. Knows no models.
 
     targets     <s>  In   :  left </s> │ <s>  Go  </s>          weights   0 0 0 1 1 │ 1 1 1
     predicted        ▲────▲────▲────▲       ▲────▲              counted         1 1 │   1 1    (│ a new document)
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from vertebra.errors import SequenceError
 from vertebra.sequence.batch import Batch
+from vertebra.sequence.roles import VALUE_TARGET
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +76,14 @@ def supervised_positions(batch: Batch, *, shift: bool = True) -> Supervised:
 
 def count_items(batch: Batch, *, shift: bool = True) -> torch.Tensor:
     """The sum of the weights that count: what `num_items` is made of, over all micro-batches and ranks."""
-    return _counted(batch["targets"], batch["weights"], batch["document"], shift=shift).sum()
+    return (
+        _counted(batch["targets"], batch["weights"], batch["document"], shift=shift).sum() + value_weights(batch).sum()
+    )
+
+
+def value_weights(batch: Batch) -> torch.Tensor:
+    """[B, L]: how much each slot counts whose answer is a number (`VALUE_TARGET`); 0 everywhere else."""
+    return torch.where((batch["targets"] == VALUE_TARGET) & (batch["document"] >= 0), batch["weights"], 0)
 
 
 def sequence_loss(

@@ -1,4 +1,4 @@
-"""Whose text a position holds, and the target of a position that predicts nothing. It knows no sequence."""
+"""Whose text a position holds, and the targets that are no tokens. It knows no sequence."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from enum import IntEnum
 
 NO_TARGET = -100
 """The target of a position that predicts nothing (a slot of an image, padding); its weight is 0."""
+
+
+VALUE_TARGET = -200
+"""The target of a slot whose answer is an outside value, such as a number of an action: its items are in the batch's
+`features`, and a head of the model learns them."""
 
 
 class Role(IntEnum):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.errors import SequenceError
-from vertebra.sequence.roles import NO_TARGET, Role
+from vertebra.sequence.roles import NO_TARGET, VALUE_TARGET, Role
 
 # role -> (style in a terminal, color on a page)
 _COLORS: dict[Role, tuple[str, str]] = {
@@ -103,9 +103,10 @@ def _told(sequence: Any) -> list[str]:
 def _targets(sequence: Any, tokenizer: Any) -> dict[int, str]:
     """What the positions must predict that do not predict themselves: the token and its id."""
     other = (sequence.target != sequence.ids) & (sequence.target != NO_TARGET)
-    ids = np.unique(sequence.target[other])
+    values = {VALUE_TARGET: "a number"} if (sequence.target == VALUE_TARGET).any() else {}
+    ids = np.unique(sequence.target[other & (sequence.target != VALUE_TARGET)])
     told = _texts(ids, tokenizer) if tokenizer is not None else [""] * len(ids)
-    return {int(number): f"{text} {number}".strip() for text, number in zip(told, ids, strict=True)}
+    return values | {int(number): f"{text} {number}".strip() for text, number in zip(told, ids, strict=True)}
 
 
 def _line(sequence: Any, texts: list[str], wanted: dict[int, str], number: int, optional: list[str]) -> _Line:

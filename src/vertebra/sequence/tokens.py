@@ -40,7 +40,8 @@ class TokenSequence:
     ids: np.ndarray
     """Token id. A position that an outside embedding fills holds the id of a real, reserved token."""
     target: np.ndarray
-    """What this position must predict: the id itself, unless masked (masked LM) or a slot (`NO_TARGET`)."""
+    """What this position must predict: the id itself, unless masked (masked LM) or a slot (`NO_TARGET`, or `VALUE_TARGET`
+    where a head learns its item)."""
     weight: np.ndarray
     """How much its loss counts; 0: not supervised."""
     role: np.ndarray

@@ -1,6 +1,7 @@
 """`Learner`: a model together with its loss, as the one module that the trainer, DDP and FSDP see.
 
     batch ──► model, its head held back ──► hidden states at supervised positions ──► head and loss in one
+                                       └──► those of action slots (or the keys of all layers) ──► action heads
 
 The loss is divided by the weight of the whole accumulated batch over all ranks, so that 1 × 8, 8 × 1 and 2 ranks × 4
 are the same step. Where a family does something to its logits that is not known here, the model's own head is run on
@@ -18,10 +19,11 @@ from torch import nn
 from vertebra import log
 from vertebra.backbone.head import Head, entering_head, head_held_back, head_of
 from vertebra.backbone.head_loss import LossRule, head_loss
-from vertebra.errors import SequenceError
+from vertebra.errors import ConfigError, SequenceError
 from vertebra.model.encoding import serving
+from vertebra.model.heads.answering import Answering
 from vertebra.model.model import Model
-from vertebra.sequence.batch import KEYS
+from vertebra.sequence.batch import KEYS, Batch
 from vertebra.sequence.loss import Supervised, supervised_positions
 from vertebra.training.cached.layers import SEGMENT as LOWER
 from vertebra.training.cached.layers import UpperLayers
@@ -79,22 +81,50 @@ class Learner(nn.Module):
             loss = loss_by(self.function, self._run(batch), batch, num_items_in_batch, trains=self.training)
             return {"loss": self._with_idle(loss, batch)}
         at = supervised_positions(batch, shift=self.shift)  # type: ignore[arg-type]
+        answering = self._answering(batch)
+        items = num_items_in_batch
+        if items is None:
+            if not len(at) and answering is None:
+                raise SequenceError(
+                    "no supervised position in this batch; check that answers are supervised (`weight`)"
+                )
+            items = at.weights.sum() + (0 if answering is None else answering.weight)
         if self.head is None:
-            loss = at.loss(self._logits(batch, at), num_items=num_items_in_batch, **vars(self.rule))
-            return {"loss": self._with_idle(loss, batch)}
-        if num_items_in_batch is None and not len(at):
-            raise SequenceError("no supervised position in this batch; check that answers are supervised (`weight`)")
+            logits, hidden = self._logits(batch, at, answering)
+            loss = at.loss(logits, num_items=num_items_in_batch if answering is None else items, **vars(self.rule))
+        else:
+            loss, hidden = self._fused(batch, at, answering)
+            loss = loss / items
+        if answering is not None:
+            loss = loss + answering.loss(hidden) / items
+        return {"loss": self._with_idle(loss, batch, answering)}
+
+    def _fused(
+        self, batch: dict[str, Any], at: Supervised, answering: Answering | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Head and loss of tokens in one, summed by weight; and what would have entered the head."""
+        assert self.head is not None, "asked before"
         weight, bias = self.head.tensors()
         if at.highest >= len(weight):
             raise SequenceError(f"target {at.highest} is no row of the head, which has {len(weight)}")
         with head_held_back(self.lm) as seen:
-            self._run(batch)
+            self._run(batch, answering)
         chosen = at.select(seen[0])
         summed = head_loss(chosen, weight, bias, at.targets, at.weights, rule=self.rule, form=self.head.form)
-        items = at.weights.sum() if num_items_in_batch is None else num_items_in_batch
-        return {"loss": self._with_idle(summed / items, batch)}
+        return summed, seen[0]
 
-    def _with_idle(self, loss: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+    def _answering(self, batch: dict[str, Any]) -> Answering | None:
+        """What action heads learn from the batch."""
+        if not isinstance(self.model, Model):
+            return None
+        answering = self.model.answering(Batch({k: batch[k] for k in KEYS if k in batch}))
+        if answering is not None and self.upper is not None and LOWER in batch["segments"]:
+            raise ConfigError(
+                "cache.layers: kept hidden states have no slots for an action head; leave cache.layers out"
+            )
+        return answering
+
+    def _with_idle(self, loss: torch.Tensor, batch: dict[str, Any], answering: Answering | None = None) -> torch.Tensor:
         """Where several ranks train, parts that this batch has no items for take part with a zero: ranks that send
         gradients of different tensors would wait for each other, or add up what does not belong together."""
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -103,25 +133,30 @@ class Learner(nn.Module):
         features = batch.get("features") or {}
         parts: Any = self.model.parts
         used = {id(serving(parts, name)) for name, block in features.items() if len(block["rows"])}
-        for part in parts.values():
+        used |= {id(head) for head in ([] if answering is None else answering.modules)}
+        for part in (*parts.values(), *self.model.heads.values()):
             for parameter in part.parameters() if id(part) not in used else ():
                 if parameter.requires_grad:
                     loss = loss + 0.0 * parameter.sum().to(loss.dtype)
         return loss
 
-    def _run(self, batch: dict[str, Any]) -> Any:
+    def _run(self, batch: dict[str, Any], answering: Answering | None = None) -> Any:
         inputs = {k: batch[k] for k in KEYS if k in batch}
         if self.upper is not None and LOWER in inputs["segments"]:
             return self.upper(**inputs, return_loss=False, logits_to_keep=0)
         if isinstance(self.model, Model):
-            return self.model(**inputs, return_loss=False, logits_to_keep=0)
+            cache = None if answering is None else answering.cache
+            return self.model(**inputs, past_key_values=cache, return_loss=False, logits_to_keep=0)
         return self.model(**{k: v for k, v in inputs.items() if k not in ("targets", "weights")})
 
-    def _logits(self, batch: dict[str, Any], at: Supervised) -> torch.Tensor:
+    def _logits(
+        self, batch: dict[str, Any], at: Supervised, answering: Answering | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits at supervised positions by the model's own head; and what would have entered it."""
         if self.lm.get_output_embeddings() is None:  # a classifier's logits are no rows of a vocabulary
-            return at.select(self._run(batch)["logits"])
-        with entering_head(self.lm, lambda hidden: at.select(hidden).unsqueeze(0)):
-            return self._run(batch)["logits"][0]
+            return at.select(self._run(batch)["logits"]), None
+        with entering_head(self.lm, lambda hidden: at.select(hidden).unsqueeze(0)) as seen:
+            return self._run(batch, answering)["logits"][0], seen[0]
 
 
 def lm_of(model: Any) -> Any:

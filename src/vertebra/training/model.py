@@ -92,7 +92,8 @@ def _started(config: RunConfig, *, late: bool) -> tuple[Model, Late | None]:
         started = Model.load(str(model.start), dtype=model.dtype, **options)
     new = _queries(config, started.backbone, started.parts)
     if new:
-        started = Model(started.backbone, {**started.parts, **new}, record=started.record)  # type: ignore[dict-item]
+        heads: Any = dict(started.heads.items())
+        started = Model(started.backbone, {**started.parts, **new}, heads=heads, record=started.record)  # type: ignore[dict-item]
     return started, waiting
 
 

@@ -72,7 +72,9 @@ def write_model(
     if adapter is not None:
         write_adapter(model, adapter, part)
     else:
-        alone = not model.parts and not config.task.for_encoder  # a backbone's plain folder, which others load too
+        alone = (
+            not config.task.for_encoder and not model.parts and not model.heads
+        )  # a backbone's plain folder, which others load too
         (model.backbone if alone else model).write(part)
     training = part / "training"
     training.mkdir()

@@ -3,7 +3,7 @@
     lora_adapter/           an ordinary PEFT folder; PEFT alone loads it into the base
     lora_adapter.<part>/    … where encoders or projectors have adapters of their own
     trained.safetensors     what was trained in full beside the adapters (projectors, heads, patterns)
-    parts.safetensors       encoders and projectors, whole, where the base's folder does not hold them
+    parts.safetensors       encoders, projectors and action heads, whole, where the base's folder does not hold them
     vertebra.json           the base's id and fingerprint, growths, prompt builder, statistics
     tokenizer files
 
@@ -34,6 +34,7 @@ from vertebra.errors import CheckpointError, ConfigError, VertebraError
 from vertebra.folders import require_free, write_whole
 from vertebra.model.description import holds_parts
 from vertebra.model.encoders.kinds import part_from, part_record
+from vertebra.model.heads.kinds import head_from, head_record
 from vertebra.model.model import Model, model_of
 from vertebra.reading import reading
 from vertebra.tune.fingerprint import BasePrint, base_print, check_base
@@ -75,7 +76,7 @@ def write_adapter(model: Any, adapter: Adapter, folder: Path, *, extra: Mapping[
     brought = _brought(parts)
     trains = {n for n, p in model.named_parameters() if p.requires_grad} | set(adapter.trained)
     trained = [n for n, _ in model.named_parameters() if n in trains and not is_adapter(n)]
-    _save({n: p for n, p in model.named_parameters() if n in trained and _part_of(n) not in brought}, folder / TRAINED)
+    _save({n: p for n, p in model.named_parameters() if n in trained and _owner(n) not in brought}, folder / TRAINED)
     _save(_whole_parts(parts, brought), folder / PARTS)
     about: dict[str, Any] = {"record": parts.record, **(extra or {})}
     if parts.backbone is not None:
@@ -87,7 +88,8 @@ def write_adapter(model: Any, adapter: Adapter, folder: Path, *, extra: Mapping[
         "roots": list(adapter.roots),
         "head_bias": not forgets_bias(parts.lm),
         "trained": trained,
-        "parts": {name: part_record(parts.outside[name]) for name in brought},
+        "parts": {name: part_record(part) for name, part in parts.outside.items() if f"parts.{name}" in brought},
+        "heads": {name: head_record(head) for name, head in parts.answering.items() if f"heads.{name}" in brought},
     }
     (folder / RECORD).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
 
@@ -113,7 +115,7 @@ def load_adapter(
     `options` are `load_backbone`'s, where the base is loaded here.
     """
     found, who = read_adapter(folder), name or str(folder)
-    model, brought = _with_parts(_loaded(base, options), found.folder, found.told.get("parts", {}), who)
+    model, brought = _with_parts(_loaded(base, options), found, who)
     parts = parts_of(model)
     if has_adapter(model):
         raise CheckpointError(f"`{who}`: the base has an adapter already; load the base anew, or merge the first one")
@@ -124,7 +126,7 @@ def load_adapter(
         roots = {root: _put_on(parts, root, inside, trainable, rows) for root, inside in found.roots.items()}
         full = _spelled(parts, found.told.get("trained", ())) if found.about else _trained_by_peft(model, parts.lm)
         if found.about:
-            _load_trained(parts, found.folder, [n for n in full if _part_of(n) not in brought], who=who)
+            _load_trained(parts, found.folder, [n for n in full if _owner(n) not in brought], who=who)
     _with_bias(parts.lm, found.told, who)
     for parameter_name, parameter in model.named_parameters():
         parameter.requires_grad_(trainable and (is_adapter(parameter_name) or parameter_name in full))
@@ -257,42 +259,47 @@ def _loaded(base: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _brought(parts: Parts) -> list[str]:
-    """What fills slots and the folder of the base does not hold, so that the adapter's must."""
-    if not parts.outside:
+    """What fills slots or answers in them and the folder of the base does not hold, so that the adapter's must; by the
+    names in the model (`parts.image`, `heads.action`)."""
+    if not parts.outside and not parts.answering:
         return []
     where = Path(getattr(parts.backbone, "hf_hub_path", "")) / RECORD
-    held = read_json(where).get("parts", {}) if where.is_file() else {}
-    return [name for name in parts.outside if name not in held]
+    held = read_json(where) if where.is_file() else {}
+    kinds = {"parts": parts.outside, "heads": parts.answering}
+    return [f"{kind}.{name}" for kind, found in kinds.items() for name in found if name not in held.get(kind, {})]
 
 
-def _part_of(name: str) -> str:
-    """The part that a tensor belongs to, by its name; empty for the backbone's."""
-    first, _, rest = name.partition(".")
-    return rest.partition(".")[0] if first == "parts" else ""
+def _owner(name: str) -> str:
+    """The part or head that a tensor belongs to, by its name; empty for the backbone's."""
+    kind, _, rest = name.partition(".")
+    return f"{kind}.{rest.partition('.')[0]}" if kind in ("parts", "heads") else ""
 
 
 def _whole_parts(parts: Parts, brought: Collection[str]) -> dict[str, torch.Tensor]:
-    """Every tensor of these parts by its name without an adapter."""
+    """Every tensor of these parts and heads by its name without an adapter."""
     return {
-        f"parts.{name}.{key.replace('.base_layer.', '.')}": tensor
-        for name in brought
-        for key, tensor in parts.outside[name].state_dict().items()
+        f"{owner}.{key.replace('.base_layer.', '.')}": tensor
+        for owner in brought
+        for key, tensor in parts.model.get_submodule(owner).state_dict().items()
         if not is_adapter(f".{key}")
     }
 
 
-def _with_parts(model: Any, folder: Path, described: Mapping[str, Any], who: str) -> tuple[Any, list[str]]:
-    """The base with the parts that the adapter's folder brings, filled; and their names."""
-    if not described:
+def _with_parts(model: Any, found: AdapterFolder, who: str) -> tuple[Any, list[str]]:
+    """The base with the parts and heads that the adapter's folder brings, filled; and their names in the model."""
+    described = {kind: found.told.get(kind, {}) for kind in ("parts", "heads")}
+    brought = [f"{kind}.{name}" for kind, entries in described.items() for name in entries]
+    if not brought:
         return model, []
-    model = model_of(model)
-    for name, entry in described.items():
-        if name not in model.parts:
-            model.parts[name] = part_from(entry, where=f"part `{name}` of `{who}`").to(
-                model.device, model.backbone.dtype
-            )
+    model, folder = model_of(model), found.folder
+    for kind, build in (("parts", part_from), ("heads", head_from)):
+        modules: Any = getattr(model, kind)
+        for name, entry in described[kind].items():
+            if name not in modules:
+                made: Any = build(entry, where=f"{kind[:-1]} `{name}` of `{who}`")
+                modules[name] = made.to(model.device, model.backbone.dtype)
     tensors = _read(folder / PARTS)
-    named = {name: tensor for name, tensor in model.state_dict().items() if _part_of(name) in described}
+    named = {name: tensor for name, tensor in model.state_dict().items() if _owner(name) in brought}
     faults = [f"`{n}` is missing" for n in named if n not in tensors]
     faults += [f"`{n}` belongs nowhere" for n in tensors if n not in named]
     faults += [f"`{n}` {fault}" for n, t in tensors.items() if n in named and (fault := fault_of(t, named[n]))]
@@ -301,7 +308,7 @@ def _with_parts(model: Any, folder: Path, described: Mapping[str, Any], who: str
     with torch.no_grad():
         for name, tensor in named.items():
             tensor.copy_(tensors[name])
-    return model, list(described)
+    return model, brought
 
 
 def _save(tensors: Mapping[str, torch.Tensor], file: Path) -> None:

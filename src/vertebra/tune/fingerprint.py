@@ -32,6 +32,8 @@ class BasePrint:
     quantized: bool = False
     parts: dict[str, str] = field(default_factory=dict)
     """Of encoders, projectors and queries, by the names of the model's parts."""
+    heads: dict[str, str] = field(default_factory=dict)
+    """Of heads for actions, by segment."""
 
 
 def base_print(parts: Any, *, rows: int | None = None) -> BasePrint:
@@ -51,11 +53,13 @@ def base_print(parts: Any, *, rows: int | None = None) -> BasePrint:
         light=_digest([*light, *_shapes(lm)]),
         quantized=any(not (p.is_floating_point() or p.is_complex()) for _, p in named),
         parts={name: _digest(part.state_dict().items()) for name, part in parts.outside.items()},
+        heads={name: _digest(head.state_dict().items()) for name, head in parts.answering.items()},
     )
 
 
 def check_base(parts: Any, expected: BasePrint, *, who: str, brought: Collection[str] = ()) -> BasePrint:
-    """Stop where a model is not the base that an adapter was trained on. `brought`: parts that the adapter brings."""
+    """Stop where a model is not the base that an adapter was trained on. `brought`: parts and heads that the adapter
+    brings, by their names in the model."""
     found = base_print(parts, rows=min(expected.rows, _table_rows(parts.lm)))
     packed = found.quantized or expected.quantized
     if (found.light != expected.light) if packed else (found.digest != expected.digest):
@@ -65,14 +69,16 @@ def check_base(parts: Any, expected: BasePrint, *, who: str, brought: Collection
             f"{expected.digest[:8]}); this is another base: `{found.name}`{sizes}, fingerprint {found.digest[:8]}. Name "
             "the base that it was trained on, unmerged"
         )
-    own = {name: digest for name, digest in expected.parts.items() if name not in brought}
-    wrong = [name for name, digest in own.items() if found.parts.get(name) != digest]
-    if wrong:
-        has = f"the parts {', '.join(found.parts)}" if found.parts else "no parts"
-        raise CheckpointError(
-            f"the adapter in `{who}` was trained on a model whose {' and '.join(f'`{n}`' for n in wrong)} part is another "
-            f"one; this base has {has}. Name the model folder that it was trained on"
-        )
+    for kind in ("parts", "heads"):
+        trained, has = getattr(expected, kind), getattr(found, kind)
+        own = {name: digest for name, digest in trained.items() if f"{kind}.{name}" not in brought}
+        wrong = [name for name, digest in own.items() if has.get(name) != digest]
+        if wrong:
+            listed = f"the {kind} {', '.join(has)}" if has else f"no {kind}"
+            raise CheckpointError(
+                f"the adapter in `{who}` was trained on a model whose {' and '.join(f'`{n}`' for n in wrong)} {kind[:-1]} is "
+                f"another one; this base has {listed}. Name the model folder that it was trained on"
+            )
     return found
 
 

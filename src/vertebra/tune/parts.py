@@ -1,7 +1,7 @@
 """The parts of a model that can be trained apart: language model, encoders ("vision"), projectors, heads.
 
-A backbone alone has one part; a `Model` has an encoder and a projector for each kind of outside embedding, and learned
-queries, which count as heads. An encoder that comes without knowledge (boxes, patches) is kept apart from
+A backbone alone has one part; a `Model` has an encoder and a projector for each kind of outside embedding, heads for
+actions, and learned queries, which count as heads. An encoder that comes without knowledge (boxes, patches) is kept apart from
 those that are pretrained: it trains wherever its projector does. Any other module is a language model of its own. Which kind
 of model it is, is asked here and nowhere else.
 """
@@ -28,6 +28,8 @@ class Parts:
     """The Hugging Face model itself, head included."""
     outside: Mapping[str, Any] = field(default_factory=dict)
     """What fills slots, by segment; nothing for a language model alone."""
+    answering: Mapping[str, Any] = field(default_factory=dict)
+    """Heads for actions, by segment."""
     record: dict[str, Any] = field(default_factory=dict)
     """What else belongs to the model, as plain data."""
     prefix: str = ""
@@ -84,6 +86,7 @@ def parts_of(model: Any) -> Parts:
         backbone=model.backbone,
         lm=model.backbone.llm,
         outside=model.parts,
+        answering=model.heads,
         record=model.record,
         prefix="backbone.",
     )
@@ -94,6 +97,8 @@ def parts_of(model: Any) -> Parts:
             _keep(found.projector, f"parts.{name}.projector", part.projector)
         elif getattr(part, "learned", True):  # queries may be fixed
             _keep(found.heads, f"parts.{name}", part)
+    for name, head in model.heads.items():
+        _keep(found.heads, f"heads.{name}", head)
     return found
 
 

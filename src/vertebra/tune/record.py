@@ -93,7 +93,8 @@ def _require_form(about: dict[str, Any], file: Path) -> None:
     """A damaged record is one message, and names no file outside its folder."""
     adapter = as_object(about["adapter"], f"`adapter` of `{file}`")
     as_object(about.get("record", {}), f"`record` of `{file}`")
-    as_object(adapter.get("parts", {}), f"`parts` of `{file}`")
+    for kind in ("parts", "heads"):
+        as_object(adapter.get(kind, {}), f"`{kind}` of `{file}`")
     for name in ("roots", "trained"):
         listed = adapter.get(name, [])
         if not isinstance(listed, list) or not all(isinstance(one, str) and "/" not in one for one in listed):

@@ -71,3 +71,41 @@ def test_openvla_is_written_back(model: Model, tmp_path: Path):
     from tests.interop.openvla.test_write import same
 
     same(write_openvla(model, tmp_path / "out"), OPENVLA)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("proprio", [True, False])
+def test_oft(proprio: bool):
+    _, arrays = gold("openvla-oft-tiny")
+    model = load(OFT, dtype="float32")
+    record = ActionRecord.of(model.record)
+    assert (record.head, record.chunk, record.dims, record.cameras) == ("l1", 8, 7, ("image", "wrist"))
+    items = model.prepare({"image": [arrays["image0"]], "image:wrist": [arrays["wrist0"]]})
+    pixels = torch.cat(
+        [
+            tower.normalized(torch.from_numpy(items[name]))
+            for name in items
+            for tower in model.parts["image"].encoder.towers
+        ],
+        1,
+    )
+    assert difference(pixels, arrays["pixel_values0"]) < 1e-6
+    slots = [("image", 256), ("image:wrist", 256)]
+    if proprio:
+        items["proprio"] = arrays["normalised_state0"][None].astype(np.float32)
+        slots.append(("proprio", 1))
+    ids = [*arrays["input_ids0"][0].tolist(), *record.lead]
+    batch = model.collate([row(ids, slots, 56, record.tail)], [items])
+    out = model(**batch, return_loss=False, logits_to_keep=0, output_hidden_states=True)
+    at = torch.arange(len(batch["input_ids"][0]))[-58:-2]
+    if proprio:
+        states = out.hidden_states[-1][0, at]
+        assert difference(states, arrays["action_hidden0"]) < 1e-5 * np.abs(arrays["action_hidden0"]).max()
+        assert difference(model.heads["action"](states[None])[0], arrays["normalised_actions0"]) < 1e-5
+        return
+    statistics = record.statistics["libero_spatial_no_noops"]["action"]
+    low, high, mask = (np.asarray(statistics[name]) for name in ("q01", "q99", "mask"))
+    numbers = Bins.of({"scheme": "openvla", "vocabulary": 32000, "count": 256})
+    made = numbers.decode(out.logits[0, at].argmax(-1).numpy()).reshape(8, 7)
+    actions = np.where(mask, 0.5 * (made + 1) * (high - low + 1e-8) + low, made)
+    assert np.abs(actions - arrays["discrete_actions_no_proprio0"]).max() < 1e-6

@@ -28,7 +28,7 @@ class Finding:
     name: str
     status: Status
     value: str
-    said: str = ""
+    message: str = ""
     places: tuple[str, ...] = ()
 
 

@@ -54,7 +54,7 @@ class DataReport:
             "kind": self.kind,
             "passed": self.passed,
             "findings": [
-                {"name": f.name, "status": f.status, "value": f.value, "said": f.said, "places": list(f.places)}
+                {"name": f.name, "status": f.status, "value": f.value, "message": f.message, "places": list(f.places)}
                 for f in self.findings
             ],
             "lengths": [{"from": low, "to": high, "samples": count} for low, high, count in self.histogram],

@@ -23,14 +23,6 @@ from vertebra.decode.state.cache_layers import ROOM, PassingLayer, RoomLayer, Wi
 from vertebra.errors import GenerationError
 
 
-def kinds_of(config: Any) -> tuple[int | None, ...] | None:
-    """The window of each layer (None: it has none), or None where a layer is of a kind that we do not know."""
-    layers = DynamicCache(config=config).layers
-    if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
-        return None
-    return tuple(getattr(layer, "sliding_window", None) for layer in layers)
-
-
 def growing(kinds: tuple[int | None, ...] | None, config: Any, *, trimmable: bool, room: int = ROOM) -> Cache:
     """An empty cache, with room for so many positions before it moves."""
     if kinds is None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from vertebra.backbone.head import Head, HeadRows, head_behind_body
+from vertebra.backbone.kept import kinds_of
 from vertebra.decode.state import cache as caches
 from vertebra.decode.state.fused import FusedStep, fused_step
 from vertebra.decode.state.products import Way, long_passes, way_of
@@ -88,7 +89,7 @@ class Language:
         self.backbone = weakref.proxy(backbone)
         self.llm = backbone.llm
         self.facts = backbone.attention_facts
-        self.layers = caches.kinds_of(self.llm.config)
+        self.layers = kinds_of(self.llm.config)
         self.passing = None if self.layers is None else caches.passing(self.layers)
         self.dtype: torch.dtype = backbone.dtype
         self.device: torch.device = backbone.device

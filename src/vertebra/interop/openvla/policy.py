@@ -22,6 +22,7 @@ from vertebra.interop.openvla.options import TEMPLATES, Guesses, ImportOptions
 from vertebra.model.encoders.part import Part
 from vertebra.model.encoders.queries import Queries
 from vertebra.model.encoders.vector import VectorEncoder
+from vertebra.model.heads.l1 import L1Head
 from vertebra.model.projectors import Projector
 
 ACTION = "action"
@@ -68,8 +69,6 @@ def _in_slots(facts: Facts, backbone: Any, extras: oft.Extras, options: ImportOp
 
 def _by_head(facts: Facts, backbone: Any, extras: oft.Extras, options: ImportOptions, guesses: Guesses) -> Acting:
     """OFT: a chunk of numbers in one pass."""
-    from vertebra.model.heads.l1 import L1Head
-
     if extras.diffuses:
         raise CheckpointError(
             f"the action head of `{facts.where}` removes noise step by step (OFT's use_diffusion), which is not read here; "

@@ -144,11 +144,11 @@ def build(found: Found, options: ImportOptions, guesses: Guesses, **asked: Any) 
     made = Model(
         backbone,
         {names.IMAGE: image, **parts},
-        **({"heads": heads} if heads else {}),
+        heads=heads,
         record={**record, RECORD: about},
         aside=Aside(tensors=given.aside, files=found.files),
     )
-    for modules in (made.parts, *heads.values()):
+    for modules in (made.parts, made.heads):
         modules.to(backbone.dtype).to(backbone.device)
     for sentence in guesses.made:
         log.info(f"{facts.where}: {sentence}")

@@ -51,11 +51,7 @@ def require_writable(model: Any) -> None:
         faults.append("towers with FiLM, which OFT keeps inside of an adapter's wrappers")
     known = {names.IMAGE, "proprio", "action"}
     faults += [f"a part `{name}`" for name in model.parts if name not in known]
-    faults += [
-        f"a head `{name}` of the kind {head.kind}"
-        for name, head in getattr(model, "heads", {}).items()
-        if head.kind != "l1"
-    ]
+    faults += [f"a head `{name}` of the kind {head.kind}" for name, head in model.heads.items() if head.kind != "l1"]
     if faults:
         raise ConfigError(f"an OpenVLA folder has no place for {listed(faults)}")
 
@@ -109,8 +105,7 @@ def _write_extras(model: Any, part: Path, dtype: torch.dtype) -> None:
 
 
 def _extras(model: Any) -> dict[str, Any]:
-    heads: Any = getattr(model, "heads", {})
-    found = {oft.HEAD: heads["action"]} if "action" in heads else {}
+    found = {oft.HEAD: model.heads["action"]} if "action" in model.heads else {}
     return found | ({oft.PROPRIO: model.parts["proprio"].projector} if "proprio" in model.parts else {})
 
 

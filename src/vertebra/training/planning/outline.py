@@ -18,7 +18,7 @@ from vertebra.errors import ConfigError
 from vertebra.model.encoders.part import Part
 from vertebra.model.encoders.queries import Queries
 from vertebra.model.encoders.vision import VisionTower
-from vertebra.model.folder import recorded_parts
+from vertebra.model.folder import recorded_heads, recorded_parts
 from vertebra.model.projectors import Projector
 from vertebra.training.config import RunConfig
 from vertebra.training.model import image_encoder
@@ -30,10 +30,10 @@ from vertebra.tune.stages import choose
 class Outline(nn.Module):
     """Stands for a `Model`."""
 
-    def __init__(self, llm: Any, parts: Mapping[str, nn.Module]) -> None:
+    def __init__(self, llm: Any, parts: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.backbone = _Bare(llm)
-        self.parts = nn.ModuleDict(dict(parts))
+        self.parts, self.heads = nn.ModuleDict(dict(parts)), nn.ModuleDict(dict(heads))
         self.record: dict[str, Any] = {}
 
     @property
@@ -74,7 +74,8 @@ def outline(config: RunConfig, *, depth: int | None = None) -> Outline:
         raise ConfigError(f"model.dtype `{config.model.dtype}` is no type of torch")
     with parameters_on_meta():
         llm = model_cls._from_config(shape, dtype=dtype)
-        made = Outline(llm, outlined_parts(config, llm.get_input_embeddings().weight.shape[1])).train()
+        parts = outlined_parts(config, llm.get_input_embeddings().weight.shape[1])
+        made = Outline(llm, parts, _recorded_heads(config)).train()
         choose(made, config.tune)
     for name, parameter in made.named_parameters():
         if ".lora_" in name:
@@ -140,3 +141,9 @@ def _recorded(start: str) -> dict[str, nn.Module]:
             f"model.start: there is no folder `{start}` yet; make it first, or plan with `model.image` set"
         )
     return recorded_parts(find(start))
+
+
+def _recorded_heads(config: RunConfig) -> dict[str, nn.Module]:
+    """The heads of the folder that a recipe starts from."""
+    start = config.model.start
+    return recorded_heads(find(start)) if start is not None and Path(start).expanduser().is_dir() else {}

@@ -1,0 +1,100 @@
+"""`L1Head`: a chunk of actions by regression from the hidden states of its slots, as OpenVLA-OFT does it.
+
+    [M, chunk · dims, D] ──► [M, chunk, dims · D] ──► LN ─ fc1 ─ ReLU ─ (x + ReLU(Linear(LN(x)))) × blocks ─ LN ─ fc2
+
+Every number of a chunk has a slot of its own, the numbers of one action one after the other. The names of modules are
+those of OFT's checkpoints, so that their tensors go in as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from vertebra.errors import CheckpointError
+from vertebra.model.heads.head import ActionHead, Chunks, Seen, require_sizes
+
+
+class ResidualBlock(nn.Module):
+    """x + ReLU(Linear(LayerNorm(x)))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ffn = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.ffn(x)
+
+
+class ResidualNet(nn.Module):
+    """OFT's `MLPResNet`."""
+
+    def __init__(self, width_in: int, hidden: int, width_out: int, blocks: int) -> None:
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(width_in)
+        self.fc1 = nn.Linear(width_in, hidden)
+        self.mlp_resnet_blocks = nn.ModuleList(ResidualBlock(hidden) for _ in range(blocks))
+        self.layer_norm2 = nn.LayerNorm(hidden)
+        self.fc2 = nn.Linear(hidden, width_out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.relu(self.fc1(self.layer_norm1(x)))
+        for block in self.mlp_resnet_blocks:
+            x = block(x)
+        return self.fc2(self.layer_norm2(x))
+
+
+class L1Head(ActionHead):
+    """Regression with the mean absolute error."""
+
+    kind: ClassVar[str] = "l1"
+    reads: ClassVar[Literal["hidden", "keys"]] = "hidden"
+
+    def __init__(self, width: int, *, chunk: int, dims: int, hidden: int | None = None, blocks: int = 2) -> None:
+        """`width`: of the hidden states. `hidden`: of the network; as wide as they are by default."""
+        super().__init__()
+        hidden = width if hidden is None else hidden
+        require_sizes(width=width, chunk=chunk, dims=dims, hidden=hidden)
+        self.width, self.chunk, self.dims, self.hidden, self.blocks = width, chunk, dims, hidden, blocks
+        self.slots = chunk * dims
+        self.model = ResidualNet(width * dims, hidden, dims, blocks)
+
+    @classmethod
+    def shaped_as(cls, tensors: Mapping[str, torch.Tensor], *, chunk: int) -> L1Head:
+        """The head that tensors of a checkpoint fit, by their shapes; the length of a chunk is in none of them."""
+        try:
+            wide, dims = len(tensors["model.layer_norm1.weight"]), len(tensors["model.fc2.weight"])
+            hidden = len(tensors["model.fc1.weight"])
+        except KeyError as error:
+            raise CheckpointError(
+                f"{error} is missing; expected the tensors of an L1 head, `model.fc1.weight` …"
+            ) from None
+        blocks = len({name.split(".")[2] for name in tensors if name.startswith("model.mlp_resnet_blocks.")})
+        if not dims or wide % dims:
+            raise CheckpointError(
+                f"a head that reads {wide} numbers for {dims}; expected as many hidden states as numbers"
+            )
+        return cls(wide // dims, chunk=chunk, dims=dims, hidden=hidden, blocks=blocks)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "width": self.width, "chunk": self.chunk, "dims": self.dims, "hidden": self.hidden, "blocks": self.blocks
+        }  # fmt: skip
+
+    def about(self) -> str:
+        return f"{self.chunk} × {self.dims} numbers by L1 regression, {self.blocks} residual blocks of {self.hidden}"
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """[M, chunk · dims, D] hidden states -> [M, chunk, dims]."""
+        return self.model(states.reshape(len(states), self.chunk, -1).to(self.model.fc1.weight.dtype))
+
+    def actions(self, seen: Seen, at: Chunks, **options: Any) -> torch.Tensor:
+        assert seen.hidden is not None, "it reads hidden states"
+        return self(at.before(seen.hidden)).float()
+
+    def loss(self, seen: Seen, at: Chunks, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        errors = (self.actions(seen, at) - values.float()).abs()
+        return (errors * weights.view(errors.shape)).sum()
