@@ -14,7 +14,20 @@ import pytest
 import vertebra
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("action", "backbone", "checks", "data", "decode", "model", "prompt", "sequence", "tasks", "training", "tune")
+ROOMS = (
+    "action",
+    "backbone",
+    "checks",
+    "data",
+    "decode",
+    "model",
+    "policies",
+    "prompt",
+    "sequence",
+    "tasks",
+    "training",
+    "tune",
+)
 PACKAGES = ["vertebra", *(f"vertebra.{one.name}" for one in pkgutil.iter_modules(vertebra.__path__) if one.ispkg)]
 OFFERED = [(package, name) for package in PACKAGES for name in getattr(importlib.import_module(package), "__all__", ())]
 PAGES = [*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/*.py"), *ROOT.glob("examples/*.*")]

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = offer(
         "interop.load": "load",
         "prompt.rendering": "render",
         "interop.verbs": "generate stream trace score fill",
+        "interop.acting": "policy",
         "checks.run": "check",
         "training.verbs": "train plan",
         "tune.merge": "merge",
@@ -40,6 +41,6 @@ __getattr__, __dir__, __all__ = offer(
         "model.heads.kinds": "register_head",
         "model.hook": "inject_at_prefill",
         # the rooms behind: everything else, by one spelling
-        "": "action backbone checks data decode model prompt sequence tasks training tune",
+        "": "action backbone checks data decode model policies prompt sequence tasks training tune",
     },
 )

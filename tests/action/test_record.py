@@ -51,6 +51,7 @@ def test_a_model_without_one_is_no_policy():
         ({"execute": 2}, "execute=2; expected 1 to 1"),
         ({"steps": 4}, "only `flow` takes steps"),
         ({"tail": [2]}, "has none"),
+        ({"images": "after"}, "`raw` has none"),
         ({"template": "go"}, "no place for"),
         ({"cameras": ["a", "a"]}, "each once"),
         ({"normalization": ["none"] * 6}, "6 entries for 7"),

@@ -9,6 +9,7 @@ import pytest
 
 from tests.checks.perturbations import PERTURBATIONS
 from vertebra.backbone.registry import load_backbone
+from vertebra.checks.policies import OF_POLICIES
 from vertebra.checks.run import check_backbone
 from vertebra.checks.table import CHECKS
 
@@ -33,8 +34,9 @@ def test_exactly_this_check_turns_red(name, monkeypatch):
 
 def test_the_page_has_the_same_table():
     page = (Path(__file__).parent.parent.parent / "docs" / "check.md").read_text(encoding="utf-8")
-    rows = [f"| `{check.name}` | {check.shows} | {check.breaks_on} |" for check in CHECKS.values()]
-    assert "\n".join(rows) in page
+    for table in (CHECKS, OF_POLICIES):
+        rows = [f"| `{check.name}` | {check.shows} | {check.breaks_on} |" for check in table.values()]
+        assert "\n".join(rows) in page
 
 
 def test_the_page_runs(capsys):

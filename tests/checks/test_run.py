@@ -13,6 +13,7 @@ from vertebra.backbone.families.table import MODELS, ModelRow
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.tiny import TINY, tiny_checkpoint, write_tiny
 from vertebra.checks import subject
+from vertebra.checks.policies import OF_POLICIES
 from vertebra.checks.precision import computing_in
 from vertebra.checks.run import check_backbone, chosen_checks
 from vertebra.checks.table import CHECKS
@@ -246,7 +247,7 @@ def test_a_model_without_a_prompt_format_is_not_red(monkeypatch):
 def test_selection():
     assert [check.name for check in chosen_checks(only=["packed", "bos"])] == ["bos", "packed"]
     left = [check.name for check in chosen_checks(skip=["gradients-full"])]
-    assert left == [name for name in CHECKS if name != "gradients-full"]
+    assert left == [name for name in (*CHECKS, *OF_POLICIES) if name != "gradients-full"]
     started = []
     check_backbone(load_backbone("tiny-gpt2"), only=["pad", "bos"], on_start=lambda *told: started.append(told))
     assert started == [("bos", 1, 2), ("pad", 2, 2)]

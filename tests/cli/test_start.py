@@ -44,6 +44,9 @@ WRONG_NAMES = {
     "merge tiny-llama2 /none b": "there is no folder",
     "export /none b": "holds no run",
     "report /none": "is no run",
+    "act tiny-lama2 -i a": "Did you mean `tiny-llama2`",
+    "act /none -i a": "there is no folder",
+    "statistics /none": "there is no folder",
 }
 
 

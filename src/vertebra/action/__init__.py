@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = offer(
         "tokens": "action_tokens token_ids reserved_ids",
         "statistics": "Moments DatasetStatistics envelope lookup",
         "counting": "Counter",
+        "files": "read_statistics",
         "normalization": "normalize unnormalize outside",
         "frames": "to_frame from_frame gripped",
         "chunks": "windows first Ensemble prefix_weights guidance_weight remaining",

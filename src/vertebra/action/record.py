@@ -54,6 +54,8 @@ class ActionRecord:
     """What is asked, with the instruction in it: a user's message in the model's own prompt format, …"""
     raw: bool = False
     """… or, with `raw`, the whole text as it stands behind the anchor and the slots of cameras and proprio."""
+    images: Literal["before", "after"] = "before"
+    """Where the images of a message stand: before its text, or after it."""
     lower: bool = False
     """Whether instructions are written in small letters."""
     lead: tuple[int, ...] = ()
@@ -88,6 +90,8 @@ class ActionRecord:
             faults.append(f"head `{self.head}` needs {'`bins`' if says else 'no `bins`, for it gives numbers'}")
         if (self.steps is not None) and self.head != "flow":
             faults.append(f"steps={self.steps} without effect: only `flow` takes steps, and the head is `{self.head}`")
+        if self.raw and self.images == "after":
+            faults.append('images="after" is about a message, and `raw` has none: its images stand behind the anchor')
         if self.head == "tokens" and (self.tail or self.attention != "causal"):
             faults.append("`tail` and `attention` are about slots, and the head `tokens` has none")
         return faults
@@ -130,3 +134,32 @@ class ActionRecord:
 def segment_of(camera: str) -> str:
     """The segment whose slots a camera's image fills."""
     return camera if camera == "image" else f"image:{camera}"
+
+
+def drawn(record: ActionRecord) -> str:
+    """How a policy acts, as text: what `vertebra info` shows.
+
+    policy    tokens: 1 × 7 numbers by 256 bins (openvla)      statistics: bridge_orig, fractal
+    """
+    how = {
+        "tokens": "tokens one after the other",
+        "parallel": "tokens in one pass",
+        "l1": "regression",
+        "flow": "flow matching",
+    }
+    bins = record.bins or {}
+    count = bins.get("count") or len(bins.get("ids", ()))
+    said = f" by {count} bins ({bins.get('scheme')})" if count else ""
+    eyes = f"sees {', '.join(record.cameras) or 'nothing'}" + (
+        f", {record.history + 1} images of each" if record.history else ""
+    )
+    own = f", {record.proprio} numbers of proprio" if record.proprio else ""
+    kept = record.statistics
+    names = ", ".join(sorted(kept)) if len(kept) <= 6 else f"{len(kept)} data sets"
+    norm = record.normalization if isinstance(record.normalization, str) else "a rule for each dimension"
+    lines = [
+        f"policy    {record.chunk} × {record.dims} numbers, {how[record.head]}{said}",
+        f"          {eyes}{own}; asked {record.asked('…')!r}",
+        f"          units: {names or 'no statistics'} ({norm}, {record.frame})",
+    ]
+    return "\n".join(lines)

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Relation = Literal["<=", "=="]
-_HOLDS = {"<=": operator.le, "==": operator.eq}
-_SIGN = {"<=": "≤", "==": "="}
+Relation = Literal["<=", "==", ">="]
+_HOLDS = {"<=": operator.le, "==": operator.eq, ">=": operator.ge}
+_SIGN = {"<=": "≤", "==": "=", ">=": "≥"}
 Status = Literal["pass", "fail", "skip"]
 
 

@@ -33,20 +33,38 @@ def info(
 
     # which kernels can be asked for depends on this machine, and not on the model's files
     told = measured() if attn is not None or family is not None else remembered(model, measured, token=token)
+    acts: str | None = None
     if holds_parts(model):
         told["multimodal"] = asdict(describe(model))
+        acts = _policy(model, told["multimodal"]["record"])
     if json:
         print_json(told)
         return
     out = console()
     if "multimodal" in told:
         out.print(describe(model).draw(), soft_wrap=True)
+    if acts is not None:
+        out.print(acts, soft_wrap=True)
     for heading, facts in _headings(told).items():
         out.print(heading, style="bold cyan")
         out.print(facts_table({f"  {name}": value for name, value in facts.items()}))
     if told["guesses"]:
         out.print("No family describes this model. Read off it instead of known:", style="yellow")
         out.print(facts_table({f"  {name}": value for name, value in told["guesses"].items()}))
+
+
+def _policy(model: str, record: dict[str, Any]) -> str | None:
+    """How a folder's model acts, and whether a golden pair is kept; None where it is no policy."""
+    from pathlib import Path
+
+    from vertebra.action.record import POLICY, ActionRecord, drawn
+    from vertebra.policies.golden_files import FILE, FOLDER
+
+    if POLICY not in record:
+        return None
+    kept = (Path(model).expanduser() / FOLDER / FILE).is_file()
+    pair = "kept" if kept else "none (vertebra act … --golden keeps one)"
+    return f"{drawn(ActionRecord.of(record, where=f'`{model}`'))}\n          golden pair: {pair}"
 
 
 def info_of(backbone: Any) -> dict[str, Any]:

