@@ -93,7 +93,9 @@ def _started(config: RunConfig, *, late: bool) -> tuple[Model, Late | None]:
     new = _queries(config, started.backbone, started.parts)
     if new:
         heads: Any = dict(started.heads.items())
-        started = Model(started.backbone, {**started.parts, **new}, heads=heads, record=started.record)  # type: ignore[dict-item]
+        started = Model(
+            started.backbone, {**started.parts, **new}, heads=heads, record=started.record, aside=started.aside
+        )  # type: ignore[dict-item]
     return started, waiting
 
 
