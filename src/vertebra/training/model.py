@@ -92,8 +92,9 @@ def _started(config: RunConfig, *, late: bool) -> tuple[Model, Late | None]:
         started = Model.load(str(model.start), dtype=model.dtype, **options)
     new = _queries(config, started.backbone, started.parts)
     if new:
+        parts: Any = dict(started.parts.items())
         heads: Any = dict(started.heads.items())
-        started = Model(started.backbone, {**started.parts, **new}, heads=heads, record=started.record)  # type: ignore[dict-item]
+        started = Model(started.backbone, {**parts, **new}, heads=heads, record=started.record, aside=started.aside)
     return started, waiting
 
 
