@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,12 @@ class Asking:
     bins: Bins | None
     prefixes: Prefixes | None = None
     """What is kept of instructions between calls."""
+
+    @cached_property
+    def constraint(self) -> AllowedSteps:
+        """Nothing but ids of bins, as many steps as a chunk has numbers."""
+        assert self.bins is not None
+        return AllowedSteps([self.bins.allowed] * self.numbers)
 
     @property
     def numbers(self) -> int:
@@ -95,7 +102,7 @@ def _tokens(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mapping[
         asking.model,
         asking.collated(rows) if prompt is None else prompt,
         max_new_tokens=steps,
-        constraint=AllowedSteps([bins.allowed] * steps),
+        constraint=asking.constraint,
         output_logits=sure,
     )
     ids = np.full((len(rows), steps), -1, np.int64)
