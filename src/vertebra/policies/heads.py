@@ -19,10 +19,12 @@ import numpy as np
 
 from vertebra.action.bins import Bins
 from vertebra.action.record import ActionRecord
+
+by_head: Any = None
 from vertebra.decode.call import generate
 from vertebra.decode.choose.constraint import AllowedSteps
 from vertebra.decode.parallel import fill
-from vertebra.errors import ConfigError, TooLongError
+from vertebra.errors import TooLongError
 from vertebra.model.model import Model
 from vertebra.policies.prefix import Prefixes
 from vertebra.policies.prompts import SLOTS, Asked
@@ -77,8 +79,6 @@ def predict(
 ) -> Predicted:
     """The chunks of these rows, in one batch. `sure`: with probabilities; `options`: a continuous head's own."""
     _require_room(asking, rows)
-    if asking.record.head not in HEADS:
-        raise ConfigError(f"nothing here asks a head `{asking.record.head}`; known: {', '.join(HEADS)}")
     return HEADS[asking.record.head](asking, rows, sure, dict(options or {}))
 
 
@@ -120,17 +120,7 @@ def _tokens(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mapping[
 def _parallel(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mapping[str, Any]) -> Predicted:
     bins = asking.bins
     assert bins is not None
-    see: Any = asking.record.attention
-    shared = asking.prefixes.shared(asking.model, rows) if asking.prefixes is not None and see != "row" else None
-    if shared is None:
-        made = fill(asking.model, asking.collated(rows), at=SLOTS, see=see, allowed=bins.allowed)
-    else:
-        state, rest = shared
-        features = [row.features for row in rest]
-        made = fill(
-            asking.model, [row.sequence for row in rest], at=SLOTS, see=see, allowed=bins.allowed, state=state,
-            features=features,
-        )  # fmt: skip
+    made = fill(asking.model, **_prompt(asking, rows), at=SLOTS, allowed=bins.allowed)
     ids = np.array(made.tokens, np.int64)
     ids[made.failed] = -1
     logits = None
@@ -138,6 +128,21 @@ def _parallel(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mappin
         order = np.argsort(np.argsort(bins.ids))  # fill's columns are the ids, ascending
         logits = made.logits.float().cpu().numpy()[..., order]
     return _said(asking, ids, logits)
+
+
+def _numbers(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mapping[str, Any]) -> Predicted:
+    made = by_head(asking.model, **_prompt(asking, rows), segment=SLOTS, **options)
+    return Predicted(values=made.double().cpu().numpy())
+
+
+def _prompt(asking: Asking, rows: Sequence[Asked]) -> dict[str, Any]:
+    """The rows as a batch, or behind what is kept of their instruction."""
+    shared = asking.prefixes.shared(asking.model, rows) if asking.prefixes is not None else None
+    if shared is None:
+        return {"prompt": asking.collated(rows)}
+    state, rest = shared
+    sequences = [row.sequence for row in rest]
+    return {"prompt": sequences, "state": state, "features": [row.features for row in rest]}
 
 
 def _said(asking: Asking, ids: np.ndarray, logits: np.ndarray | None) -> Predicted:
@@ -158,5 +163,7 @@ def _said(asking: Asking, ids: np.ndarray, logits: np.ndarray | None) -> Predict
 HEADS: dict[str, Callable[[Asking, Sequence[Asked], bool, Mapping[str, Any]], Predicted]] = {
     "tokens": _tokens,
     "parallel": _parallel,
+    "l1": _numbers,
+    "flow": _numbers,
 }
 """How each kind of head is asked."""

@@ -67,7 +67,8 @@ class Prompts:
         key = (instruction, tuple((name, len(found)) for name, found in items.items()))
         if key not in self._rendered:
             text = self.record.asked(instruction)
-            self._rendered[key] = self._raw(text, items) if self.record.raw else self._message(text, items)
+            made = self._raw(text, items) if self.record.raw else self._message(text, items)
+            self._rendered[key] = seeing(made, self.record.attention)
         self._rendered.move_to_end(key)
         while len(self._rendered) > KEPT:
             self._rendered.popitem(last=False)
@@ -128,3 +129,14 @@ class Prompts:
         role = Role.ACTION if segment == SLOTS else Role.VECTOR if segment == "proprio" else Role.IMAGE
         table = [(0, index) for index in range(count)]
         return TokenSequence.of([reserved] * count, slot=table, segments=[segment], role=role)
+
+
+def seeing(sequence: TokenSequence, attention: str) -> TokenSequence:
+    """The sequence with blocks that say who sees whom: its slots, as a policy records."""
+    if SLOTS not in sequence.segments:
+        return sequence
+    here = sequence.slot[:, 0] == sequence.segments.index(SLOTS)
+    if attention == "row":
+        return sequence.with_vectors(block=np.ones(len(sequence), np.int64))
+    among = int(sequence.block[~here].max(initial=0)) + 1 if attention == "block" else 0
+    return sequence.with_vectors(block=np.where(here, among, sequence.block))
