@@ -51,7 +51,7 @@ ROOMS: dict[str, list[set[str]]] = {
         {"choose"},
         {"result", "slots", "start", "asking"},
         {"hf", "engine", "scoring"},
-        {"call", "parallel"},
+        {"call", "parallel", "actions"},
         {"tracing"},
     ],
     "tasks": [

@@ -84,6 +84,13 @@ class ActionHead(nn.Module, ABC):
     def actions(self, seen: Seen, at: Chunks, **options: Any) -> torch.Tensor:
         """[M, chunk, dims] in fp32."""
 
+    def refuse(self, options: dict[str, Any], *known: str) -> None:
+        """Refuse options of a prediction that would have no effect."""
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise ConfigError(f"{', '.join(given)}: without effect on a head `{self.kind}`; {takes}")
+
     def check(self, values: torch.Tensor, segment: str) -> None:
         """Refuse values that are no chunks of this head."""
         if values.ndim != 3 or tuple(values.shape[1:]) != (self.chunk, self.dims):

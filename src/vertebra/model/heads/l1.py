@@ -92,6 +92,7 @@ class L1Head(ActionHead):
         return self.model(states.reshape(len(states), self.chunk, -1).to(self.model.fc1.weight.dtype))
 
     def actions(self, seen: Seen, at: Chunks, **options: Any) -> torch.Tensor:
+        self.refuse(options)
         assert seen.hidden is not None, "it reads hidden states"
         return self(at.before(seen.hidden)).float()
 

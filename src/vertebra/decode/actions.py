@@ -1,0 +1,118 @@
+"""Chunks of actions by a model's own head: the prompt in one pass, then the head alone.
+
+    predict(model, prompt)                        [rows, chunk, dims], for heads that give numbers
+    predict(model, prompt, previous=Previous(…))  going on from the chunk that is carried out meanwhile (flow)
+    predict(model, more, state=state)             behind a prefix that was computed before, such as the instruction
+
+Each row's prompt holds one chunk's slots. Noise is drawn row by row from seeds, so that a batch of robots gives what one
+alone gives. It knows heads and passes; what numbers mean, and tokens for actions, others know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from vertebra.backbone.head import entering_head
+from vertebra.decode.asking import ask
+from vertebra.decode.settings import about_prompt
+from vertebra.decode.start import eval_mode
+from vertebra.decode.state.decoding import DecodeState
+from vertebra.decode.state.language import Want
+from vertebra.decode.state.prefill import prefill
+from vertebra.errors import GenerationError, UnknownNameError
+from vertebra.model.heads.head import ActionHead, Chunks, Seen, chunks_of
+from vertebra.model.heads.previous import Previous
+from vertebra.model.model import Model, model_of
+from vertebra.sequence.length import listed
+
+_BODY = Want(logits=False)
+
+
+def predict(
+    model: Any,
+    prompt: Any,
+    *,
+    segment: str = "action",
+    steps: int | None = None,
+    seed: int | Sequence[int] | None = None,
+    previous: Previous | None = None,
+    state: DecodeState | None = None,
+    features: Any = None,
+    **options: Any,
+) -> torch.Tensor:
+    """[rows, chunk, dims] in fp32, as the head of `segment` was trained to give them (in −1 … 1).
+
+    `prompt` and `options`: as for `fill`, with one chunk of slots a row. Of flow heads: `steps` of denoising, `seed` of the
+    noise (one for all rows, or one each; by default 0, so that the same observation gives the same actions), `previous`
+    what is left of the chunk before. `state`: a prefix computed before, which `prompt` (sequences, with the `features` of
+    their slots) continues; it is not changed.
+    """
+    given = model_of(model)
+    head = head_named(given, segment)
+    with torch.inference_mode(), eval_mode(given), entering_head(given.backbone.llm, lambda hidden: hidden) as entered:
+        if state is None:
+            asked = ask(given, prompt, about_prompt(options))
+            done, first = prefill(asked.model, asked.prompt, cache=_cache(head), want=_BODY), 0
+        else:
+            done, first = _continued(state, prompt, features, options)
+        at = _one_each(chunks_of(done.batch, segment, head.slots), done.rows, segment)
+        hidden = entered[-1] if entered else None if done.seen is None else done.seen.hidden
+        if head.reads == "hidden":
+            at = Chunks(rows=at.rows, columns=at.columns - first)
+            return head.actions(
+                Seen(batch=done.batch, hidden=hidden), at, **_given(steps=steps, seed=seed, previous=previous)
+            )
+        noise = noise_of(seed, done.rows, head, done.batch.device)
+        seen = Seen(batch=done.batch, keys=tuple((layer.keys, layer.values) for layer in done.cache.layers))
+        return head.actions(seen, at, **_given(noise=noise, steps=steps, previous=previous))
+
+
+def _cache(head: ActionHead) -> str | None:
+    return "dynamic" if head.reads == "keys" else None
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _continued(state: DecodeState, prompt: Any, features: Any, options: Any) -> tuple[DecodeState, int]:
+    """A state that holds what was computed before and the prompt behind it; and how many columns were before."""
+    if options:
+        raise GenerationError(f"{', '.join(options)}: about a prompt that begins here; with a state give sequences")
+    done, first = state.fork(), state.batch.length
+    done.give(prompt, features)
+    done.advance(want=_BODY)
+    return done, first
+
+
+def _one_each(at: Chunks, rows: int, segment: str) -> Chunks:
+    counts = torch.bincount(at.rows, minlength=rows).tolist()
+    wrong = [f"row {row} has {count}" for row, count in enumerate(counts) if count != 1]
+    if wrong:
+        raise GenerationError(
+            f"chunks of `{segment}`: {listed(wrong)}; expected the slots of one in every row, at the end of its prompt"
+        )
+    return at
+
+
+def noise_of(
+    seed: int | Sequence[int] | None, rows: int, head: ActionHead, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """[rows, chunk, dims] numbers that a row's seed alone decides."""
+    seeds = [0 if seed is None else seed] * rows if seed is None or isinstance(seed, int) else list(seed)
+    if len(seeds) != rows:
+        raise GenerationError(f"{len(seeds)} seeds for {rows} rows; give one for each row, or one for all")
+    drawn = [torch.randn(head.chunk, head.dims, generator=torch.Generator().manual_seed(int(one))) for one in seeds]
+    return torch.stack(drawn).to(device)
+
+
+def head_named(model: Model, segment: str) -> ActionHead:
+    """A model's head for a segment."""
+    if segment not in model.heads:
+        hint = "It has none: `generate` and `fill` say actions in tokens." if not len(model.heads) else ""
+        raise UnknownNameError("action head", segment, model.heads, hint=hint)
+    head: Any = model.heads[segment]
+    return head
