@@ -19,8 +19,7 @@ import numpy as np
 
 from vertebra.action.bins import Bins
 from vertebra.action.record import ActionRecord
-
-by_head: Any = None
+from vertebra.decode.actions import predict as by_head
 from vertebra.decode.call import generate
 from vertebra.decode.choose.constraint import AllowedSteps
 from vertebra.decode.parallel import fill
@@ -67,8 +66,10 @@ class Asking:
         """Places that the head fills in a sequence."""
         if self.record.head == "tokens":
             return 0
-        head = getattr(self.model, "heads", {}).get(SLOTS) if self.record.head != "parallel" else None
-        return self.numbers if head is None else int(head.slots)
+        if self.record.head == "parallel":
+            return self.numbers
+        head: Any = self.model.heads[SLOTS]
+        return int(head.slots)
 
     def collated(self, rows: Sequence[Asked]) -> Any:
         return self.model.collate([row.sequence for row in rows], [row.features for row in rows], side="left")

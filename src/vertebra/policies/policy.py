@@ -23,7 +23,7 @@ from vertebra.action.frames import from_frame, gripped
 from vertebra.action.normalization import limits, normalize, outside, unnormalize
 from vertebra.action.record import ActionRecord
 from vertebra.action.statistics import DatasetStatistics, lookup
-from vertebra.errors import DataError
+from vertebra.errors import ConfigError, DataError
 from vertebra.model.heads.previous import Previous
 from vertebra.model.model import Model
 from vertebra.policies.decision import Decision, sureness
@@ -45,6 +45,8 @@ class Policy:
         self.model = model
         self.record = record or ActionRecord.of(model.record, where=f"`{model.identifier}`")
         self.settings = settings or PolicySettings()
+        check_settings(self.record, self.settings)
+        check_head(self.record, model)
         self.bins = None if self.record.bins is None else bins_of(self.record, model)
         after = self.record.images == "after" and self.settings.keep_prefix
         self.prefixes = Prefixes() if after else None
@@ -54,8 +56,6 @@ class Policy:
         """What happened so far: `actions`, `outside`, `not a number`, `missing camera`."""
         self._statistics: dict[str, DatasetStatistics] = {}
         self._robots: dict[Hashable, Memory] = {}
-        check_settings(self.record, self.settings)
-        check_head(self.record, model)
 
     @property
     def keys(self) -> list[str]:
