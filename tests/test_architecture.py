@@ -63,7 +63,7 @@ ROOMS: dict[str, list[set[str]]] = {
         {"inspection"},
     ],
     "model": [
-        {"inject", "inputs", "projectors", "selected", "hook"},
+        {"inject", "inputs", "projectors", "selected", "hook", "aside"},
         {"encoders", "heads"},
         {"encoding", "folder", "fresh", "description"},
         {"fit"},

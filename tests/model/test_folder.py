@@ -118,7 +118,7 @@ class TestRoundTrip:
         assert float((got.float() - logits_of(shared("tiny-llama2", towers=True))).abs().max()) < bound
 
     def test_saved_into_shards(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("vertebra.model.folder.SHARD", "200KB")
+        monkeypatch.setattr("vertebra.model.folder.SHARD", 200_000)
         model = build().eval()
         model.save(tmp_path / "m")
         assert len(list((tmp_path / "m").glob("model-*.safetensors"))) > 1

@@ -193,3 +193,30 @@ class TestWhatIsRefused:
         good, bad = picture(), Image.new("RGB", (0, 5))
         with pytest.raises(DataError, match=r"image 1: .*; image 3: "):
             prepare_images([good, bad, good, b"nothing"], SMALL)
+
+
+def letterboxed(image: np.ndarray, size: int, ground: int) -> np.ndarray:
+    """OpenVLA's steps written out: a border, the shorter side, the middle as torchvision rounds it."""
+    high, wide = image.shape[:2]
+    longest = max(high, wide)
+    beside, above = int((longest - wide) / 2), int((longest - high) / 2)
+    padded = np.full((high + 2 * above, wide + 2 * beside, 3), ground, np.uint8)
+    padded[above : above + high, beside : beside + wide] = image
+    return middle_by_rounding(padded, size)
+
+
+def middle_by_rounding(image: np.ndarray, size: int) -> np.ndarray:
+    high, wide = image.shape[:2]
+    shape = (size, int(size * high / wide)) if wide <= high else (int(size * wide / high), size)
+    resized = np.asarray(Image.fromarray(image).resize(shape, Image.Resampling.BICUBIC))
+    top, left = (round((side - size) / 2.0) for side in resized.shape[:2])
+    return resized[top : top + size, left : left + size]
+
+
+@pytest.mark.parametrize(("high", "wide"), [(28, 28), (30, 41), (57, 31), (29, 30), (28, 35), (40, 43)])
+def test_openvla_s_letterbox_and_crop(high: int, wide: int):
+    image = np.random.default_rng(high + wide).integers(0, 256, (high, wide, 3), dtype=np.uint8)
+    boxed = Preparation(size=28, fit="letterbox", ground=(127, 127, 127), rounding="even")
+    assert np.array_equal(prepare_image(image, boxed), letterboxed(image, 28, 127).transpose(2, 0, 1))
+    cropped = Preparation(size=28, fit="crop", rounding="even")
+    assert np.array_equal(prepare_image(image, cropped), middle_by_rounding(image, 28).transpose(2, 0, 1))

@@ -21,6 +21,8 @@ RUN = "run.yaml"
 """The resolved config of a run; what tells its folder from any other."""
 MULTIMODAL = "vertebra"
 """The model type in the config of a multimodal folder: a plain language model's would let others load half of it."""
+OPENVLA_TYPES = ("openvla", "prismatic")
+"""Model types of OpenVLA's folders, whose language model is described and stored inside of theirs."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tiktoken.model", "tekken.json")
 """Files that hold a vocabulary; `tokenizer_config.json` does not."""
 _MOST = {
@@ -45,6 +47,8 @@ class Source:
     config: dict[str, Any]
     local: bool
     """A folder that the user named, not a snapshot in the hub's cache."""
+    inside: bool = False
+    """The config is that of the language model inside of a larger one."""
 
     @property
     def record(self) -> dict[str, Any]:
@@ -71,7 +75,8 @@ def find(name: str | Path, *, token: str | None = None) -> Source:
     here = fetched(text)
     folder = here or Path(text).expanduser()
     if folder.is_dir():
-        return Source(text, folder, _checked(text, _local_config(folder)), local=True)
+        data, inside = _language(_local_config(folder), f"`{folder / 'config.json'}`")
+        return Source(text, folder, _checked(text, data), local=True, inside=inside)
     if folder.is_file() and looks_like_gguf(folder):
         from vertebra.backbone.gguf.convert import gguf_folder  # only such a file needs what it imports
 
@@ -88,7 +93,8 @@ def find(name: str | Path, *, token: str | None = None) -> Source:
     if text in REAL:
         text = REAL[text].hub
     config = fetch(text, "config.json", token=token)
-    source = Source(text, config.parent, _checked(text, read_json(config)), local=False)
+    data, inside = _language(read_json(config), f"the config of `{text}`")
+    source = Source(text, config.parent, _checked(text, data), local=False, inside=inside)
     source.file(RECORD, token=token)  # into the same snapshot: a folder of ours that was put on the hub
     return source
 
@@ -151,10 +157,19 @@ def _local_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"`{folder}` has no config.json (it holds {found}); give the folder that `save_pretrained` wrote"
         )
-    data = read_json(config)
-    if data.get("model_type") == MULTIMODAL:
-        data = as_object(data.get("text_config", {}), f"`text_config` of `{config}`")  # ours: the backbone in it
-    return data
+    return read_json(config)
+
+
+def _language(config: dict[str, Any], where: str) -> tuple[dict[str, Any], bool]:
+    """The config of the language model, and whether it stood inside of a larger one: in a folder of ours, or OpenVLA's."""
+    kind = config.get("model_type")
+    if kind != MULTIMODAL and kind not in OPENVLA_TYPES:
+        return config, False
+    text = as_object(config.get("text_config", {}), f"`text_config` of {where}")
+    stored = config.get("dtype") or config.get("torch_dtype")
+    if kind in OPENVLA_TYPES and stored and not (text.get("dtype") or text.get("torch_dtype")):
+        text = {**text, "dtype": stored}
+    return text, True
 
 
 def _checked(name: str, config: dict[str, Any]) -> dict[str, Any]:

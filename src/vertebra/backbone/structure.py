@@ -125,7 +125,7 @@ def _text_half(source: Source, config_cls: Any) -> Any:
 
 def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | None, quantization: str | None) -> Any:
     """Pretrained weights with the explicit class; whatever the checkpoint lacks is an error and never noise."""
-    if config.model_type != source.config.get("model_type") or "parts" in source.record:
+    if config.model_type != source.config.get("model_type") or source.inside:
         if quantization is not None:
             raise ConfigError(
                 f"quantization packs weights while a plain checkpoint loads, and `{source.name}` is a whole model: save its "

@@ -46,7 +46,7 @@ def load_tokenizer(source: Source, config: Any, most: int, *, side: str, token: 
         "padding_side": side,
     }
     # the config of a multimodal folder of ours is no model type that the library knows, and it says so at length
-    quiet: Any = compat.errors_only() if "parts" in source.record else nullcontext()
+    quiet: Any = compat.errors_only() if source.inside else nullcontext()
     with reading(f"the tokenizer of `{source.name}` cannot be loaded", "copy or save its files again"):
         with quiet:
             tokenizer = _read(source, settings, token)

@@ -64,18 +64,20 @@ def mapped_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """Every tensor of a folder, mapped from safetensors (nothing is read yet) or loaded from plain `.bin` files."""
     tensors: dict[str, torch.Tensor] = {}
     for file in weight_files(folder):
-        tensors.update(_safetensors(file) if file.suffix == ".safetensors" else _plain_bin(file))
+        tensors.update(mapped_file(file) if file.suffix == ".safetensors" else plain_bin(file))
     return tensors
 
 
-def _safetensors(file: Path) -> dict[str, torch.Tensor]:
+def mapped_file(file: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a safetensors file, mapped."""
     from safetensors import safe_open
 
     with reading(f"`{file}` cannot be read"), safe_open(file, framework="pt", device="cpu") as stream:
         return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
 
 
-def _plain_bin(file: Path) -> dict[str, torch.Tensor]:
+def plain_bin(file: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a file that torch wrote; one that holds more than tensors is refused."""
     with reading(
         f"`{file}` holds more than plain tensors, or is damaged; it is not opened, since unpickling can run code",
         "convert it to safetensors where you trust it",

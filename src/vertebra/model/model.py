@@ -29,6 +29,7 @@ from vertebra.backbone.head import entering_head
 from vertebra.backbone.interface import LLMBackbone
 from vertebra.errors import ConfigError, GenerationError, SequenceError, UnknownNameError
 from vertebra.folders import require_free, write_whole
+from vertebra.model.aside import Aside
 from vertebra.model.encoders.part import Part
 from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.encoding import AnyPart, encode_items, serving
@@ -60,6 +61,7 @@ class Model(nn.Module):
         *,
         heads: Mapping[str, ActionHead] | None = None,
         record: Mapping[str, Any] | None = None,
+        aside: Aside | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.parts = backbone, nn.ModuleDict(dict(parts or {}))
@@ -67,6 +69,8 @@ class Model(nn.Module):
         require_fit(backbone, self.parts, self.heads)  # type: ignore[arg-type]
         self.record = dict(record or {})
         """What else belongs to the model and is saved with it, as plain data (statistics of actions, say)."""
+        self.aside = aside or Aside()
+        """What came with it from elsewhere and is only kept."""
         share_once(self)
 
     @property
@@ -146,7 +150,7 @@ class Model(nn.Module):
         longer. Text-only rows cost nothing. One error lists every row whose items are wrong or do not fit.
         """
         batch = without_answers(self._taken(batch), self.heads)  # type: ignore[arg-type]
-        encoded = encode_items(self.parts, batch, self.device)  # type: ignore[arg-type]
+        encoded = encode_items(self.parts, batch, self.device, self.backbone.embed_input_ids)  # type: ignore[arg-type]
         return place(batch, encoded, width=self.backbone.embedding_width)
 
     def embed(

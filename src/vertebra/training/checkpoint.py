@@ -29,10 +29,10 @@ import torch
 from safetensors.torch import load_file
 
 from vertebra import log
+from vertebra.backbone.tensorfile import save_tensors
 from vertebra.errors import CheckpointError
 from vertebra.folders import write_whole
 from vertebra.reading import json_of
-from vertebra.training.tensorfile import save_tensors
 
 FORMAT = 1
 MANIFEST, WEIGHTS, OPTIMIZER, STATE = "manifest.json", "weights.safetensors", "optimizer.pt", "state.json"

@@ -56,7 +56,7 @@ def put_on(module: Any, folder: Path, *, trainable: bool, rows: int | None = Non
     rows: of a language model's tables, how many there were before rows for padding came; the adapter may have so many.
     """
     peft = require_peft()
-    config, tensors = _config(peft, folder), _tensors(folder)
+    config, tensors = _config(peft, folder), tensors_of(folder)
     config.inference_mode = not trainable
     tensors = _without_language_prefix(module, tensors, folder)
     _refuse_absent_rows(module, config, folder)
@@ -124,7 +124,8 @@ def _weights(folder: Path) -> Path:
     return next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])
 
 
-def _tensors(folder: Path) -> dict[str, torch.Tensor]:
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors in an adapter's folder."""
     file = _weights(folder)
     try:
         if file.suffix == ".safetensors":

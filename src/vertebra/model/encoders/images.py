@@ -1,8 +1,9 @@
 """From an image file to the pixels of an encoder: read, turn, resize, crop. Every step is written out, with Pillow alone.
 
-    stretch   the whole image, whatever its shape            pages, robot cameras
-    crop      the shorter side to `shorter`, then the middle  photographs
-    pad       the whole image, its shape kept, on a ground    wide or tall pages
+    stretch     the whole image, whatever its shape            pages, robot cameras
+    crop        the shorter side to `shorter`, then the middle  photographs
+    pad         the whole image, its shape kept, on a ground    wide or tall pages
+    letterbox   made square by a border first, then resized     OpenVLA's kin
 
 The result is 8-bit, [3, size, size]; scaling and normalising are the encoder's work. What cannot be read without
 guessing (16 bits, real transparency) is refused with the choice named. Knows no encoders.
@@ -20,10 +21,13 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vertebra.errors import ConfigError, DataError, UnknownNameError
+from vertebra.model.encoders.tensorflow_steps import STEPS
 from vertebra.sequence.length import listed
 
-Fit = Literal["stretch", "crop", "pad"]
-FITS: tuple[Fit, ...] = ("stretch", "crop", "pad")
+Fit = Literal["stretch", "crop", "pad", "letterbox"]
+FITS: tuple[Fit, ...] = ("stretch", "crop", "pad", "letterbox")
+Rounding = Literal["down", "even"]
+ROUNDINGS: tuple[Rounding, ...] = ("down", "even")
 RESAMPLE = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -46,6 +50,10 @@ class Preparation:
     resample: str = "bicubic"
     ground: tuple[int, int, int] | None = None
     """The color behind transparent pixels and beside padded images; None: transparency is refused, padding is black."""
+    rounding: Rounding = "down"
+    """Where the middle is when an odd number of pixels is cut off: `down` as transformers, `even` as torchvision."""
+    first: tuple[str, ...] = ()
+    """Steps of `tensorflow_steps` that come before all others, in order."""
 
     def __post_init__(self) -> None:
         if self.size < 1 or (self.shorter is not None and self.shorter < self.size):
@@ -54,6 +62,12 @@ class Preparation:
             raise UnknownNameError("fit", self.fit, FITS)
         if self.resample not in RESAMPLE:
             raise UnknownNameError("resample", self.resample, RESAMPLE)
+        if self.rounding not in ROUNDINGS:
+            raise UnknownNameError("rounding", self.rounding, ROUNDINGS)
+        for step in self.first:
+            if step not in STEPS:
+                raise UnknownNameError("step of a preparation", step, STEPS)
+        object.__setattr__(self, "first", tuple(self.first))
         if self.ground is not None:
             object.__setattr__(self, "ground", tuple(self.ground))  # a list, where it was read from JSON
 
@@ -84,7 +98,10 @@ def prepare_images(images: Sequence[ImageLike], how: Preparation) -> np.ndarray:
 
 def prepare_image(image: ImageLike, how: Preparation) -> np.ndarray:
     """One image as 8-bit pixels [3, size, size]."""
-    fitted = _fitted(read_image(image, ground=how.ground), how)
+    read = read_image(image, ground=how.ground)
+    for step in how.first:
+        read = STEPS[step](read, how.size)
+    fitted = _fitted(read, how)
     return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
 
 
@@ -176,10 +193,26 @@ def _fitted(image: Image.Image, how: Preparation) -> Image.Image:
         ground = Image.new("RGB", (size, size), how.ground or (0, 0, 0))
         ground.paste(image.resize(inner, resample), ((size - inner[0]) // 2, (size - inner[1]) // 2))
         return ground
+    if how.fit == "letterbox":
+        image = _squared(image, how.ground or (0, 0, 0))
+        wide, high = image.size
     shorter = how.shorter or size
     longer = int(shorter * max(wide, high) / min(wide, high))
     if longer > 1000 * shorter:
         raise DataError(f"an image of {wide} × {high} pixels is a line; a square cut out of it shows nothing")
     image = image.resize((shorter, longer) if wide <= high else (longer, shorter), resample)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
+    left, top = (_middle(side - size, how.rounding) for side in image.size)
     return image.crop((left, top, left + size, top + size))
+
+
+def _squared(image: Image.Image, ground: tuple[int, int, int]) -> Image.Image:
+    """A border of equal width on both sides: where an odd number of pixels is lacking, one pixel is lacking still."""
+    wide, high = image.size
+    beside, above = ((max(wide, high) - side) // 2 for side in image.size)
+    squared = Image.new("RGB", (wide + 2 * beside, high + 2 * above), ground)
+    squared.paste(image, (beside, above))
+    return squared
+
+
+def _middle(spare: int, rounding: Rounding) -> int:
+    return spare // 2 if rounding == "down" else round(spare / 2)

@@ -23,10 +23,15 @@ class VisionFamily:
     """Parameters of the embeddings that no image reaches; kept, they would never see a gradient."""
     interpolate: str | None
     """The option that fits its positions to images of another size; None: it does so by itself."""
+    before: str | None = None
+    """A norm between embeddings and blocks."""
 
 
 VISION_FAMILIES: dict[str, VisionFamily] = {
     "siglip_vision_model": VisionFamily("SiglipVisionModel", "SiglipVisionConfig", 0, (), "interpolate_pos_encoding"),
+    "clip_vision_model": VisionFamily(
+        "CLIPVisionModel", "CLIPVisionConfig", 1, (), "interpolate_pos_encoding", before="pre_layrnorm"
+    ),
     "dinov2": VisionFamily("Dinov2Model", "Dinov2Config", 1, ("mask_token",), None),
     "dinov2_with_registers": VisionFamily(
         "Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", 1, ("mask_token",), None

@@ -41,9 +41,10 @@ class FusedTowers(PixelEncoder):
         self.towers = nn.ModuleList(built)
         self.preparation = Preparation.of(preparation or built[0].preparation, built[0].image_size)
         self.width, self.slots = sum(tower.width for tower in built), built[0].slots
+        self.listens = any(tower.listens for tower in built)
 
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        return torch.cat([tower(values) for tower in self.towers], -1)
+    def forward(self, values: torch.Tensor, heard: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.cat([tower(values, heard) for tower in self.towers], -1)
 
     def about(self) -> str:
         return " + ".join(tower.about() for tower in self.towers)  # type: ignore[operator]

@@ -20,10 +20,11 @@ from torch.utils.checkpoint import checkpoint
 from vertebra import compat
 from vertebra.backbone.source import Source, find, read_json, weight_files
 from vertebra.backbone.weights import parameters_on_meta
-from vertebra.errors import CheckpointError, ConfigError
+from vertebra.errors import CheckpointError, ConfigError, InjectionError
 from vertebra.model.encoders.images import Preparation
 from vertebra.model.encoders.pixels import PixelEncoder, scaled
 from vertebra.model.encoders.vision.families import family_of, model_class, vision_config
+from vertebra.model.encoders.vision.film import Film, through
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -49,7 +50,9 @@ class VisionTower(PixelEncoder):
         std: tuple[float, ...] | None = None,
         preparation: Preparation | dict[str, Any] | None = None,
         name: str = "",
+        film: int | None = None,
     ) -> None:
+        """`film`: columns of what it hears, for a tower whose blocks are modulated by the text; None: it hears nothing."""
         super().__init__()
         full = vision_config(config, name or "the given config")
         size = full.image_size if image_size is None else image_size
@@ -72,15 +75,20 @@ class VisionTower(PixelEncoder):
         self.resized = {family.interpolate: True} if family.interpolate and size != full.image_size else {}
         self.mean, self.std = _statistics(mean, std, IMAGENET if family.class_tokens else HALF)
         self.skipped = family.class_tokens + getattr(full, "num_register_tokens", 0)
+        self.before = family.before
         full.num_hidden_layers = self.blocks
         self._take(model_class(full)(full))
+        self.listens = film is not None
+        self.film = None if film is None else Film(self.blocks, film, full.hidden_size)
 
     def _take(self, model: nn.Module) -> None:
         """Keep what leads to the chosen block, and drop the rest."""
         inner: Any = getattr(model, "vision_model", model)  # where SigLIP's two halves share a class, it is nested
         self.embeddings, self.encoder = inner.embeddings, inner.encoder
-        layers = next(child for child in self.encoder.children() if isinstance(child, nn.ModuleList))
-        del layers[self.blocks :]
+        before = family_of(model.config).before
+        if before is not None:
+            self.add_module(before, getattr(inner, before))
+        del blocks_of(self.encoder)[self.blocks :]
         for name in family_of(model.config).unused:
             setattr(self.embeddings, name, None)
 
@@ -123,18 +131,27 @@ class VisionTower(PixelEncoder):
             "name": source.name,
         }
 
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        dtype = next(self.encoder.parameters()).dtype
-        pixels = scaled(values, dtype)
-        mean, std = (pixels.new_tensor(numbers)[:, None, None] for numbers in (self.mean, self.std))
-        hidden = self.embeddings((pixels - mean) / std, **self.resized)
+    def forward(self, values: torch.Tensor, heard: torch.Tensor | None = None) -> torch.Tensor:
+        if self.film is not None and heard is None:
+            raise InjectionError(f"the image encoder `{self.name}` hears the text of its row, and was given none")
+        hidden = self.embeddings(self.normalized(values), **self.resized)
+        if self.before is not None:
+            hidden = self.get_submodule(self.before)(hidden)
         if self.recompute and torch.is_grad_enabled():
-            hidden = checkpoint(self._through, hidden, use_reentrant=False)
+            hidden = checkpoint(self._through, hidden, heard, use_reentrant=False)
         else:
-            hidden = self._through(hidden)
+            hidden = self._through(hidden, heard)
         return pooled(hidden[:, self.skipped :], self.pool)
 
-    def _through(self, hidden: torch.Tensor) -> torch.Tensor:
+    def normalized(self, values: torch.Tensor) -> torch.Tensor:
+        """Pixels as the tower reads them; computed in fp32, for bf16 cannot hold 256 shades, and then cast."""
+        pixels = scaled(values, torch.float32)
+        mean, std = (pixels.new_tensor(numbers)[:, None, None] for numbers in (self.mean, self.std))
+        return ((pixels - mean) / std).to(next(self.encoder.parameters()).dtype)
+
+    def _through(self, hidden: torch.Tensor, heard: torch.Tensor | None) -> torch.Tensor:
+        if self.film is not None and heard is not None:
+            return through(blocks_of(self.encoder), self.film, hidden, heard, self.config["model_type"])
         return self.encoder(hidden).last_hidden_state
 
     def about(self) -> str:
@@ -152,7 +169,13 @@ class VisionTower(PixelEncoder):
             "std": list(self.std),
             "preparation": self.preparation.settings(),
             "name": self.name,
+            **({} if self.film is None else {"film": self.film.scale[0].in_features}),
         }
+
+
+def blocks_of(encoder: nn.Module) -> nn.ModuleList:
+    """The blocks of an encoder of transformers."""
+    return next(child for child in encoder.children() if isinstance(child, nn.ModuleList))
 
 
 def pooled(patches: torch.Tensor, pool: int) -> torch.Tensor:

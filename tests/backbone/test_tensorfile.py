@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, load_file, save
 
-from vertebra.training.tensorfile import _NAMES, save_tensors
+from vertebra.backbone.tensorfile import _NAMES, save_tensors
 
 shapes = st.lists(st.integers(0, 5), max_size=3)
 

@@ -1,0 +1,113 @@
+"""A model that came from an OpenVLA folder, written back in its form: every tensor under its old name, in its old type.
+
+What was kept aside goes back where it was, small files byte for byte; config and statistics follow the model where it has
+other statistics now. A folder of ours holds no code, and so does what is written: whoever loads it with the original's
+classes has those.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vertebra.action.record import POLICY
+from vertebra.backbone.kernels import as_dtype
+from vertebra.backbone.tensorfile import SHARD, save_shards
+from vertebra.backbone.tokenizers import save_tokenizer
+from vertebra.errors import CheckpointError, ConfigError
+from vertebra.folders import require_free, write_whole
+from vertebra.interop.openvla import names, oft
+from vertebra.interop.openvla.folder import CONFIG, STATISTICS
+from vertebra.interop.openvla.read import RECORD
+from vertebra.reading import json_of
+from vertebra.sequence.length import listed
+
+DDP = "module."
+
+
+def write_openvla(model: Any, out: str | Path, *, overwrite: bool = False, largest: int = SHARD) -> Path:
+    """Write a model into a folder of its original's form, whole or not at all; `largest`: bytes of one shard."""
+    out = Path(out).expanduser()
+    require_writable(model)
+    require_free(out, overwrite=overwrite)
+    return write_whole(out, lambda part: _fill(model, part, largest), replace=True)
+
+
+def require_writable(model: Any) -> None:
+    """Refuse what the form has no place for, all of it at once."""
+    if RECORD not in model.record or names.IMAGE not in model.parts:
+        raise CheckpointError(
+            f"`{model.identifier}` did not come from an OpenVLA folder, and the form has no place for anything else; write "
+            "it with `save`"
+        )
+    faults = [f"{count} tensors of an adapter (merge it first)"] if (count := _adapters(model)) else []
+    if model.backbone.growths:
+        faults.append(f"{sum(len(growth.tokens) for growth in model.backbone.growths)} tokens that were added")
+    if any(tower.listens for tower in names.towers_of(model.parts[names.IMAGE])):
+        faults.append("towers with FiLM, which OFT keeps inside of an adapter's wrappers")
+    known = {names.IMAGE, "proprio", "action"}
+    faults += [f"a part `{name}`" for name in model.parts if name not in known]
+    faults += [f"a head `{name}` of the kind {head.kind}" for name, head in model.heads.items() if head.kind != "l1"]
+    if faults:
+        raise ConfigError(f"an OpenVLA folder has no place for {listed(faults)}")
+
+
+def _adapters(model: Any) -> int:
+    return sum("lora_" in name for name, _ in model.named_parameters())
+
+
+def _fill(model: Any, part: Path, largest: int) -> None:
+    files = dict(model.aside.files)
+    config = json_of(files.get(CONFIG, b"{}"))
+    if not isinstance(config, dict) or "text_config" not in config:
+        raise CheckpointError(f"the model's own {CONFIG} of its original is missing; import it again")
+    dtype = as_dtype(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+    tensors = {name: tensor.detach().to(dtype) for name, tensor in tensors_of(model)}
+    save_shards({**tensors, **model.aside.tensors}, part, largest=largest)
+    files |= _statistics(model, config, files)
+    for name, content in files.items():
+        (part / name).write_bytes(content)
+    if "tokenizer_config.json" not in files:
+        save_tokenizer(model.tokenizer, part)
+    _write_extras(model, part, dtype)
+
+
+def tensors_of(model: Any) -> list[tuple[str, torch.Tensor]]:
+    """The model's tensors under their names; a tied head once."""
+    kinds = tuple(model.record[RECORD]["kinds"])
+    tied = getattr(model.backbone.llm.config, "tie_word_embeddings", False)
+    skipped = f"{names.LANGUAGE}lm_head.weight" if tied else ""
+    return [(name, tensor) for name, tensor in names.written(model, kinds) if name != skipped]
+
+
+def _statistics(model: Any, config: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Config and statistics, where the model's differ from those that are there."""
+    now = model.record.get(POLICY, {}).get("statistics", {})
+    changed = {}
+    if STATISTICS in files:
+        if json_of(files[STATISTICS]) != now:
+            changed[STATISTICS] = _json(now)
+    elif now and config.get("norm_stats") != now:
+        changed[CONFIG] = _json({**config, "norm_stats": now})
+    return changed
+
+
+def _write_extras(model: Any, part: Path, dtype: torch.dtype) -> None:
+    """OFT's files beside the model, each under the name it came with."""
+    named = model.record[RECORD].get("files", {})
+    for kind, module in _extras(model).items():
+        tensors = {DDP + name: tensor.detach().to(dtype).clone() for name, tensor in module.state_dict().items()}
+        torch.save(tensors, part / named.get(kind, f"{kind}--0_checkpoint.pt"))
+
+
+def _extras(model: Any) -> dict[str, Any]:
+    found = {oft.HEAD: model.heads["action"]} if "action" in model.heads else {}
+    return found | ({oft.PROPRIO: model.parts["proprio"].projector} if "proprio" in model.parts else {})
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
