@@ -24,6 +24,7 @@ from vertebra.checks.unchanged import unchanged
 from vertebra.decode.start import eval_mode
 from vertebra.errors import BackboneError, ConfigError, UnknownNameError, VertebraError
 from vertebra.interop.load import load
+from vertebra.interop.openvla.hub import openvla_folder
 from vertebra.model.description import holds_parts
 from vertebra.model.model import Model, model_of
 from vertebra.policies.policy import Policy
@@ -49,7 +50,7 @@ def check(
     chosen = chosen_checks(only=only, skip=skip)  # a typo must not cost a load
     folder: Path | None = None
     if isinstance(model, str | Path):
-        folder = _policy_folder(model)
+        folder = _policy_folder(model, options.get("hf_token"))
         if on_start is not None:
             on_start("loading", 0, len(chosen) if folder else sum(isinstance(check, Check) for check in chosen))
         model = load_backbone(model, **options) if folder is None else load(model, inference_mode=False, **options)
@@ -63,8 +64,11 @@ def check(
     return _with_policy(report, whole, folder, of_policies, on_start)
 
 
-def _policy_folder(name: str | Path) -> Path | None:
-    """The folder of a model that records how it acts; None for any other name."""
+def _policy_folder(name: str | Path, token: str | None) -> Path | None:
+    """The folder of a model that records how it acts, or of OpenVLA's kin; None for any other name."""
+    theirs = openvla_folder(name, token=token)
+    if theirs is not None:
+        return Path(theirs)
     folder = Path(left_by_run(name)).expanduser()
     if row_of(str(name)) is not None or not holds_parts(folder):
         return None
