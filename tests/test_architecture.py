@@ -56,7 +56,7 @@ ROOMS: dict[str, list[set[str]]] = {
     ],
     "tasks": [
         {"config"},
-        {"task", "classes"},
+        {"task", "classes", "acting"},
         {"text", "masked", "chat", "pairs", "squares", "quiz", "table"},
         {"orders", "look"},
         {"chain"},

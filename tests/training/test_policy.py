@@ -59,8 +59,8 @@ def test_it_solves_the_task_from_the_image(solved: Path):
 
 def test_it_fails_when_it_is_shown_other_images(solved: Path):
     model = Model.load(solved / "model", inference_mode=True)
-    looking = success(model, Squares(model, 96, seed=7, parallel=True))
-    misled = success(model, Squares(model, 96, seed=7, parallel=True, shuffled=True))
+    looking = success(model, Squares(model, 96, seed=7, way="parallel"))
+    misled = success(model, Squares(model, 96, seed=7, way="parallel", shuffled=True))
     assert looking > 0.85
     assert misled < 2.5 * CHANCE
 

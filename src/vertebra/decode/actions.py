@@ -20,15 +20,13 @@ from vertebra.decode.asking import ask
 from vertebra.decode.settings import about_prompt
 from vertebra.decode.start import eval_mode
 from vertebra.decode.state.decoding import DecodeState
-from vertebra.decode.state.language import Want
+from vertebra.decode.state.language import Want, language_of
 from vertebra.decode.state.prefill import prefill
 from vertebra.errors import GenerationError, UnknownNameError
 from vertebra.model.heads.head import ActionHead, Chunks, Seen, chunks_of
 from vertebra.model.heads.previous import Previous
 from vertebra.model.model import Model, model_of
 from vertebra.sequence.length import listed
-
-_BODY = Want(logits=False)
 
 
 def predict(
@@ -52,39 +50,45 @@ def predict(
     """
     given = model_of(model)
     head = head_named(given, segment)
-    with torch.inference_mode(), eval_mode(given), entering_head(given.backbone.llm, lambda hidden: hidden) as entered:
-        if state is None:
-            asked = ask(given, prompt, about_prompt(options))
-            done, first = prefill(asked.model, asked.prompt, cache=_cache(head), want=_BODY), 0
-        else:
-            done, first = _continued(state, prompt, features, options)
+    with torch.inference_mode(), eval_mode(given):
+        want = _want(given)  # the language model is looked at here, with tokens of its own: before anything is kept
+        with entering_head(given.backbone.llm, lambda hidden: hidden) as entered:
+            if state is None:
+                asked = ask(given, prompt, about_prompt(options))
+                cache = "dynamic" if head.reads == "keys" else None
+                done, first = prefill(asked.model, asked.prompt, cache=cache, want=want), 0
+            else:
+                done, first = _continued(state, prompt, features, options, want)
         at = _one_each(chunks_of(done.batch, segment, head.slots), done.rows, segment)
-        hidden = entered[-1] if entered else None if done.seen is None else done.seen.hidden
         if head.reads == "hidden":
-            at = Chunks(rows=at.rows, columns=at.columns - first)
-            return head.actions(
-                Seen(batch=done.batch, hidden=hidden), at, **_given(steps=steps, seed=seed, previous=previous)
-            )
+            hidden = entered[0] if entered else None if done.seen is None else done.seen.hidden
+            given_options = _given(steps=steps, seed=seed, previous=previous)
+            here = Chunks(rows=at.rows, columns=at.columns - first)
+            return head.actions(Seen(batch=done.batch, hidden=hidden), here, **given_options)
         noise = noise_of(seed, done.rows, head, done.batch.device)
         seen = Seen(batch=done.batch, keys=tuple((layer.keys, layer.values) for layer in done.cache.layers))
         return head.actions(seen, at, **_given(noise=noise, steps=steps, previous=previous))
 
 
-def _cache(head: ActionHead) -> str | None:
-    return "dynamic" if head.reads == "keys" else None
+def _want(model: Model) -> Want:
+    """The body alone, where its output is what enters the head; else the whole model, which shows what enters it."""
+    language = language_of(model.backbone)
+    if language.head is not None:
+        return Want(logits=False)
+    return Want(logits=False, columns=torch.zeros((1, 1), dtype=torch.long, device=language.device))
 
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _continued(state: DecodeState, prompt: Any, features: Any, options: Any) -> tuple[DecodeState, int]:
+def _continued(state: DecodeState, prompt: Any, features: Any, options: Any, want: Want) -> tuple[DecodeState, int]:
     """A state that holds what was computed before and the prompt behind it; and how many columns were before."""
     if options:
         raise GenerationError(f"{', '.join(options)}: about a prompt that begins here; with a state give sequences")
     done, first = state.fork(), state.batch.length
     done.give(prompt, features)
-    done.advance(want=_BODY)
+    done.advance(want=want)
     return done, first
 
 

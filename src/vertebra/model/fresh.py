@@ -54,7 +54,7 @@ def new_queries(backbone: Any, count: int, *, start: Start = "normal", learned: 
 def new_l1(backbone: Any, *, chunk: int, dims: int, hidden: int | None = None, blocks: int = 2) -> ActionHead:
     """An L1 head for a backbone's hidden states; its slots are filled by `new_queries(backbone, chunk * dims)`."""
     head = L1Head(entering_width(backbone), chunk=chunk, dims=dims, hidden=hidden, blocks=blocks)
-    return head.to(backbone.device)
+    return head.to(_device(backbone))
 
 
 def new_flow(
@@ -68,7 +68,7 @@ def new_flow(
 ) -> ActionHead:
     """A flow-matching head whose expert reads the keys of a backbone's `layers` (None: all). `width`: of the expert; half
     the backbone's by default. Its one slot is filled by `new_queries(backbone, 1)`; `settings` are those of `FlowHead`."""
-    config = backbone.llm.config
+    config = backbone.llm.config.get_text_config()
     count, key_heads, head_dim = key_shape(config)
     found: dict[str, Any] = {
         "layers": range(count) if layers is None else layers,
@@ -77,15 +77,19 @@ def new_flow(
         "head_dim": head_dim,
         "theta": rotary_theta(config),
     }
-    wide = max(2, backbone.embed_dim // 4 * 2) if width is None else width
+    wide = max(2, config.hidden_size // 4 * 2) if width is None else width
     head = FlowHead(wide, chunk=chunk, dims=dims, **(found | settings))
-    return head.to(backbone.device)
+    return head.to(_device(backbone))
 
 
 def entering_width(backbone: Any) -> int:
     """The width of the hidden states that a head reads: those that enter the language model's own head."""
     output = backbone.llm.get_output_embeddings()
-    return int(getattr(output, "in_features", backbone.embed_dim))
+    return int(output.in_features if hasattr(output, "in_features") else output.weight.shape[1])
+
+
+def _device(backbone: Any) -> torch.device:
+    return backbone.llm.get_input_embeddings().weight.device
 
 
 class _AsGiven(nn.Identity):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from vertebra.errors import ConfigError, UnknownNameError
 from vertebra.model.heads.expert import Expert
-from vertebra.model.heads.head import ActionHead, Chunks, Seen, require_sizes
+from vertebra.model.heads.head import ActionHead, Chunks, Seen, require_sizes, wide
 from vertebra.model.heads.prefix import Prefix, prefix_of
 from vertebra.model.heads.previous import Previous, guided, require_previous
 
@@ -52,21 +52,23 @@ class FlowHead(ActionHead):
         times: Times = "beta",
         delay: int = 0,
         insulated: bool = False,
+        draws: int = 1,
     ) -> None:
         """`width`: of the expert; even. `layers`: those of the backbone whose keys are read, one layer of the expert each.
         `heads`, `key_heads`, `head_dim`: as the backbone has them. `theta`: of its rotary positions; None: none. `steps`:
         of a prediction. `times`: how training draws them. `delay`: most actions that training gives as decided.
-        `insulated`: the loss of actions does not reach the backbone."""
+        `insulated`: the loss of actions does not reach the backbone. `draws`: times and noises for each chunk of a training
+        batch, which share the backbone's pass."""
         super().__init__()
         inner = 4 * width if inner is None else inner
         require_sizes(
             width=width, chunk=chunk, dims=dims, heads=heads, key_heads=key_heads, head_dim=head_dim, inner=inner,
-            steps=steps, layers=len(layers),
+            steps=steps, layers=len(layers), draws=draws,
         )  # fmt: skip
         _require_settings(width, heads, key_heads, head_dim, theta, times, delay, chunk)
         self.chunk, self.dims, self.slots, self.width = chunk, dims, 1, None
         self.layers, self.steps, self.times, self.delay, self.insulated = tuple(layers), steps, times, delay, insulated
-        self.expert_width = width
+        self.expert_width, self.draws = width, draws
         self._shape = {"heads": heads, "key_heads": key_heads, "head_dim": head_dim, "inner": inner, "theta": theta}
         self.action_in = nn.Linear(dims, width)
         self.time_in = nn.Linear(2 * width, width)
@@ -78,6 +80,7 @@ class FlowHead(ActionHead):
         return {
             "width": self.expert_width, "chunk": self.chunk, "dims": self.dims, "layers": list(self.layers), **self._shape,
             "steps": self.steps, "times": self.times, "delay": self.delay, "insulated": self.insulated,
+            "draws": self.draws,
         }  # fmt: skip
 
     def about(self) -> str:
@@ -95,7 +98,7 @@ class FlowHead(ActionHead):
         moments = sin_cos(time, self.expert_width).to(dtype)
         entering = torch.cat([self.action_in(x.to(dtype)), moments], -1)
         entering = self.time_out(F.silu(self.time_in(entering)))
-        return self.action_out(self.expert(entering, prefix)).float()
+        return wide(self.action_out(self.expert(entering, prefix)))
 
     def prefix(self, seen: Seen, at: Chunks) -> Prefix:
         """What the chunks of a batch see of the backbone."""
@@ -107,13 +110,17 @@ class FlowHead(ActionHead):
     # Training
 
     def loss(self, seen: Seen, at: Chunks, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        prefix = self.prefix(seen, at)
+        if self.draws > 1:
+            values, weights = (table.repeat_interleave(self.draws, 0) for table in (values, weights))
+            prefix = prefix.repeated(self.draws)
         values = values.float()
         noise, time, decided = self.drawn(values)
         t = time[..., None]
-        moves = self.velocity(t * values + (1 - t) * noise, time, self.prefix(seen, at))
+        moves = self.velocity(t * values + (1 - t) * noise, time, prefix)
         errors = (moves - (values - noise)).square().mean(-1)
         free = (~decided).to(errors.dtype)
-        return ((errors * free).sum(1) / free.sum(1) * weights[:, 0]).sum()
+        return ((errors * free).sum(1) / free.sum(1) * weights[:, 0]).sum() / self.draws
 
     def drawn(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(noise, the time of each action, which actions are decided) for chunks to learn from.

@@ -133,6 +133,11 @@ def _check_documents(batch: Batch, segment: str, at: Chunks) -> None:
         )
 
 
+def wide(numbers: torch.Tensor) -> torch.Tensor:
+    """In fp32, or in fp64 where a model computes so: losses are small differences."""
+    return numbers if numbers.dtype == torch.float64 else numbers.float()
+
+
 def require_sizes(**sizes: int) -> None:
     """Refuse sizes below 1, all of them at once."""
     wrong = [f"{name} is {size}" for name, size in sizes.items() if size < 1]

@@ -61,6 +61,15 @@ class Prefix:
             layers.append((wide[0], wide[1]))
         return Prefix(layers=tuple(layers), hidden=self.hidden, start=self.start, length=self.length, room=columns)
 
+    def repeated(self, times: int) -> Prefix:
+        """Every chunk's so many times, side by side."""
+        layers = tuple(
+            (keys.repeat_interleave(times, 0), values.repeat_interleave(times, 0)) for keys, values in self.layers
+        )
+        hidden = None if self.hidden is None else self.hidden.repeat_interleave(times, 0)
+        start = self.start.repeat_interleave(times, 0)
+        return Prefix(layers=layers, hidden=hidden, start=start, length=self.length)
+
     def with_gradients(self) -> Prefix:
         """The same in tensors that autograd may keep, though they were computed in inference mode."""
         with torch.inference_mode(False):
