@@ -1,0 +1,34 @@
+"""What a run of `squares` leaves is a policy, with its golden pair."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import vertebra
+from vertebra.checks.run import check
+from vertebra.policies.golden_files import read_golden
+from vertebra.tasks.acting import acting
+from vertebra.tasks.squares import DIMS, Squares, actions_of, hand
+
+
+def test_a_run_leaves_a_policy(tmp_path):
+    changes = [
+        "steps=1",
+        "data.count=16",
+        "data.head=l1",
+        "data.chunk=3",
+        "eval.every=0",
+        "optim.batch=4",
+        "optim.warmup=0",
+    ]
+    vertebra.train("squares-align", changes, out=tmp_path / "run")
+    kept = read_golden(tmp_path / "run" / "model")
+    assert kept.instruction.startswith("Reach the ")
+    policy = vertebra.policy(tmp_path / "run", golden="require")
+    assert np.allclose(policy.act(kept.observation, kept.instruction), kept.actions, atol=1e-4)
+    squares = Squares(policy.model, 4, way=acting("l1", chunk=3, dims=DIMS))
+    for episode, values in zip(squares.episodes, actions_of(policy.model, squares, range(4)), strict=True):
+        chunk = policy.act(np.asarray(episode.image()), episode.instruction)
+        assert np.allclose(chunk, hand(values), atol=1e-4), "in pixels, as the statistics say"
+    report = check(tmp_path / "run", only=["golden", "looks"])
+    assert {row.name: row.status for row in report.results} == {"golden": "pass", "looks": "pass"}
