@@ -284,7 +284,7 @@ def made_run(
     where: Path, *, seed: int = 0, model: Mapping[str, Any] | None = None, steps: tuple[str, ...] = ()
 ) -> Path:
     """A run of prismatic's with the weights of `made_folder(seed=seed)`, and beside it `llm`, what its id stands for."""
-    tensors, text, tokenizer = whole(seed=seed)
+    tensors, text, _ = whole(seed=seed)
     parts: dict[str, Tensors] = {"vision_backbone": {}, "projector": {}, "llm_backbone": {}}
     for name, tensor in tensors.items():
         if name.startswith("language_model."):
@@ -304,8 +304,8 @@ def made_run(
     (where / "dataset_statistics.json").write_text(json.dumps({"bridge": statistics(seed=1)}))
     llm = where.parent / f"{where.name}-llm"
     llm.mkdir()
-    (llm / "config.json").write_text(json.dumps({**text, "vocab_size": text["vocab_size"] - 64}))
-    tokenizer.save_pretrained(llm)
+    (llm / "config.json").write_text(json.dumps({**text, "vocab_size": text["vocab_size"] - 64, "pad_token_id": None}))
+    transformers.AutoTokenizer.from_pretrained(tiny_checkpoint("tiny-llama2")).save_pretrained(llm)
     return where
 
 

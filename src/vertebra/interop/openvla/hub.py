@@ -26,7 +26,7 @@ def openvla_folder(name: str | Path, *, token: str | None = None) -> Path | None
         here = place.exists()
     except OSError:  # a name too long for a path: whoever loads it says so
         return None
-    if here:
+    if here or kind_of(place) == "prismatic":  # the latter: a checkpoint that a run does not have, which is then named
         return place if left_by_run(name) == name and kind_of(place) is not None else None
     if looks_like_a_path(text) or text.count("/") != 1:
         return None

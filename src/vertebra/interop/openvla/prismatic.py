@@ -130,7 +130,7 @@ def find_run(where: Path, options: ImportOptions) -> Found:
         "image_sizes": [vision.size] * len(vision.timm),
         "use_fused_vision_backbone": len(vision.timm) > 1,
         "timm_override_act_layers": ["quick_gelu" if "clip" in one else None for one in vision.timm],
-        "pad_token_id": 32000,
+        "pad_token_id": text["vocab_size"] - 64,
         "pad_to_multiple_of": 64,
         "text_config": text,
     }

@@ -101,11 +101,11 @@ def find_folder(folder: Path, base: str | Path | None, dtype: torch.dtype | None
 
 def _base(folder: Path, base: str | Path | None) -> Path:
     """The folder of the base that an adapter goes on: the one given, or the one that it names."""
-    named = base
+    named: Any = base
     if named is None and (folder / ADAPTER / CONFIG).is_file():
         named = read_json(folder / ADAPTER / CONFIG).get("base_model_name_or_path")
-        beside = folder.parent / Path(str(named)).name if named else folder
-        named = named if named and Path(str(named)).expanduser().is_dir() else beside if kind_of(beside) else None
+        if named is not None and not Path(str(named)).expanduser().is_dir():
+            named = folder.parent / Path(str(named)).name  # the base under its own name beside the folder
     if named is None or not Path(named).expanduser().is_dir():
         raise CheckpointError(
             f"`{folder}` has no weights, only what goes on a base; give the folder of its base: base=…, or --base"
@@ -185,16 +185,14 @@ def image_part(
                 raise CheckpointError(f"{where} has no tensors; expected some named `{names.FEATURIZERS[number]}…`")
             timm.check_kind(row, timm_id, own, where)
             config = timm.config_of(row, own, require_one_size(facts), where)
-            towers.append(
-                VisionTower(
-                    {**config, **_activation(facts, number)},
-                    block=-2,
-                    mean=mean,
-                    std=std,
-                    preparation=preparation,
-                    name=timm_id,
-                )
-            )
+            shipped: dict[str, Any] = {
+                "mean": mean,
+                "std": std,
+                "preparation": preparation,
+                "name": timm_id,
+                "film": film_of(own),
+            }
+            towers.append(VisionTower({**config, **_activation(facts, number)}, block=-2, **shipped))
             kinds.append(row.kind)
         encoder = FusedTowers(towers, preparation=preparation) if len(towers) > 1 else towers[0]
         kind = "gelu3" if f"{names.PROJECTOR}fc3.weight" in shapes else "gelu2"

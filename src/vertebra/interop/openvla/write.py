@@ -45,8 +45,8 @@ def require_writable(model: Any) -> None:
             "it with `save`"
         )
     faults = [f"{count} tensors of an adapter (merge it first)"] if (count := _adapters(model)) else []
-    if model.backbone.growths:
-        faults.append(f"{sum(len(growth.tokens) for growth in model.backbone.growths)} tokens that were added")
+    grown = [token for growth in model.backbone.growths for token in growth.tokens if not growth.is_pad]
+    faults += [f"{len(grown)} tokens that were added ({grown[0]} …)"] if grown else []
     if any(tower.listens for tower in names.towers_of(model.parts[names.IMAGE])):
         faults.append("towers with FiLM, which OFT keeps inside of an adapter's wrappers")
     known = {names.IMAGE, "proprio", "action"}
@@ -66,8 +66,8 @@ def _fill(model: Any, part: Path, largest: int) -> None:
     if not isinstance(config, dict) or "text_config" not in config:
         raise CheckpointError(f"the model's own {CONFIG} of its original is missing; import it again")
     dtype = as_dtype(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
-    tensors = {name: tensor.detach().to(dtype) for name, tensor in tensors_of(model)}
-    save_shards({**tensors, **model.aside.tensors}, part, largest=largest)
+    named = [*tensors_of(model), *model.aside.tensors.items()]
+    save_shards({name: tensor.detach().to(dtype) for name, tensor in named}, part, largest=largest)
     files |= _statistics(model, config, files)
     for name, content in files.items():
         (part / name).write_bytes(content)

@@ -4,40 +4,32 @@
     tf-crop      the middle nine tenths of the area, stretched to `size`: bilinear, corner pixels on corner pixels
 
 Robot data sets were resized by the first, and training cut images by the second at random; whoever runs such a model does
-both. Sums are made in single precision and in TensorFlow's order, so that results are within one gray level of its own.
+both. Sums are made in single precision, as there; results are within one gray level of its own.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
+from vertebra.model.encoders.jpeg_steps import through_jpeg
+
 AREA = 0.9
 """The share of an image that is kept."""
 _RADIUS = 3
-_QUALITY = 95  # with colors at half the resolution: what `tf.image.encode_jpeg` does unless told otherwise
 
 
 def lanczos(image: Image.Image, size: int) -> Image.Image:
     """An image as data sets hold it: as it is where it has `size`, else through JPEG and Lanczos."""
     if image.size == (size, size):
         return image
-    pixels = np.asarray(through_jpeg(image), np.float32)
+    pixels = through_jpeg(np.asarray(image)).astype(np.float32)
     tall, wide = (lanczos_weights(length, size) for length in pixels.shape[:2])
     rows = np.tensordot(tall, pixels, (1, 0))
     resized = np.tensordot(wide, rows, (1, 1)).transpose(1, 0, 2)
     return Image.fromarray(np.clip(np.round(resized), 0, 255).astype(np.uint8))
-
-
-def through_jpeg(image: Image.Image) -> Image.Image:
-    """An image as JPEG leaves it."""
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=_QUALITY, subsampling="4:2:0")
-    with Image.open(stream) as back:
-        return back.convert("RGB")
 
 
 def lanczos_weights(old: int, new: int) -> np.ndarray:
