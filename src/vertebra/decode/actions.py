@@ -18,7 +18,9 @@ import torch
 from vertebra.backbone.head import entering_head
 from vertebra.decode.asking import ask
 from vertebra.decode.settings import about_prompt
+from vertebra.decode.slots.places import SEES, See, seen_as
 from vertebra.decode.start import eval_mode
+from vertebra.decode.state.columns import cut_columns, given_batch
 from vertebra.decode.state.decoding import DecodeState
 from vertebra.decode.state.language import Want, language_of
 from vertebra.decode.state.prefill import prefill
@@ -26,6 +28,7 @@ from vertebra.errors import GenerationError, UnknownNameError
 from vertebra.model.heads.head import ActionHead, Chunks, Seen, chunks_of
 from vertebra.model.heads.previous import Previous
 from vertebra.model.model import Model, model_of
+from vertebra.sequence.batch import Batch
 from vertebra.sequence.length import listed
 
 
@@ -34,6 +37,7 @@ def predict(
     prompt: Any,
     *,
     segment: str = "action",
+    see: See = "given",
     steps: int | None = None,
     seed: int | Sequence[int] | None = None,
     previous: Previous | None = None,
@@ -43,22 +47,31 @@ def predict(
 ) -> torch.Tensor:
     """[rows, chunk, dims] in fp32, as the head of `segment` was trained to give them (in −1 … 1).
 
-    `prompt` and `options`: as for `fill`, with one chunk of slots a row. Of flow heads: `steps` of denoising, `seed` of the
-    noise (one for all rows, or one each; by default 0, so that the same observation gives the same actions), `previous`
-    what is left of the chunk before. `state`: a prefix computed before, which `prompt` (sequences, with the `features` of
-    their slots) continues; it is not changed.
+    `prompt`, `see` and `options`: as for `fill`, with one chunk of slots a row. Of flow heads: `steps` of denoising, `seed`
+    of the noise (one for all rows, or one each; by default 0, so that the same observation gives the same actions),
+    `previous` what is left of the chunk before. `state`: a prefix computed before, which `prompt` (sequences, with the
+    `features` of their slots) continues; it is not changed.
     """
     given = model_of(model)
     head = head_named(given, segment)
+    if see not in SEES:
+        raise UnknownNameError("value of `see`", see, SEES)
+    if see == "row" and state is not None:
+        raise GenerationError(
+            'see="row" lets the prefix see the slots, and it was computed without them; leave `state` out'
+        )
     with torch.inference_mode(), eval_mode(given):
         want = _want(given)  # the language model is looked at here, with tokens of its own: before anything is kept
         with entering_head(given.backbone.llm, lambda hidden: hidden) as entered:
             if state is None:
                 asked = ask(given, prompt, about_prompt(options))
+                batch = _seen_as(given_batch(asked.prompt, given.backbone).to(given.device), segment, see)
                 cache = "dynamic" if head.reads == "keys" else None
-                done, first = prefill(asked.model, asked.prompt, cache=cache, want=want), 0
+                done, first = prefill(asked.model, batch, cache=cache, want=want), 0
             else:
-                done, first = _continued(state, prompt, features, options, want)
+                done, first = _continued(state, prompt, features, options), state.batch.length
+                done.see(_seen_as(cut_columns(done.batch, first, done.batch.length), segment, see, done))
+                done.advance(want=want)
         at = _one_each(chunks_of(done.batch, segment, head.slots), done.rows, segment)
         if head.reads == "hidden":
             hidden = entered[0] if entered else None if done.seen is None else done.seen.hidden
@@ -82,14 +95,21 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _continued(state: DecodeState, prompt: Any, features: Any, options: Any, want: Want) -> tuple[DecodeState, int]:
-    """A state that holds what was computed before and the prompt behind it; and how many columns were before."""
+def _continued(state: DecodeState, prompt: Any, features: Any, options: Any) -> DecodeState:
+    """A state that holds what was computed before, and the prompt behind it yet to be computed."""
     if options:
         raise GenerationError(f"{', '.join(options)}: about a prompt that begins here; with a state give sequences")
-    done, first = state.fork(), state.batch.length
+    done = state.fork()
     done.give(prompt, features)
-    done.advance(want=want)
-    return done, first
+    return done
+
+
+def _seen_as(batch: Batch, segment: str, see: See, state: DecodeState | None = None) -> Batch:
+    """The batch with blocks that say who sees whom among the slots."""
+    if see == "given" or segment not in batch["segments"]:
+        return batch
+    here = (batch["slot"][..., 0] == batch["segments"].index(segment)) & batch["attention_mask"].bool()
+    return seen_as(batch, here, see, above=0 if state is None else int(state.batch["block"].max()))
 
 
 def _one_each(at: Chunks, rows: int, segment: str) -> Chunks:
