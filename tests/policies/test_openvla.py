@@ -14,6 +14,7 @@ import torch
 import vertebra
 from tests.interop.openvla.made import made_folder, made_oft
 from tests.policies.models import image
+from vertebra.action.bins import openvla_bins
 from vertebra.checks.run import check
 from vertebra.model.heads.head import Seen, chunks_of
 from vertebra.policies.golden import check_golden, golden_pair
@@ -123,6 +124,22 @@ def test_the_originals_tokens_and_actions():
     for name, ids in told["all pairs"].items():
         prompt, shown = (int(part[-1]) for part in name.split())
         assert policy.decide(arrays[f"image{shown}"], tasks[prompt], policy.keys[0]).ids[0].tolist() == ids
+
+
+@there
+def test_the_originals_labels_of_485_actions():
+    """The original writes ids as text and encodes that: on its vocabulary the same ids come back, after the lone `▁`."""
+    tokenizer = vertebra.load(DATA / "openvla-tiny").tokenizer
+    actions = np.random.default_rng(0).normal(0, 0.8, (485, 6))
+    actions[0], actions[1], actions[2] = -1, 1, 0
+    edges = np.linspace(-1.0, 1.0, 256)
+    bins = openvla_bins(32000)
+    for action in actions:
+        text = tokenizer.decode((32000 - np.digitize(np.clip(action, -1, 1), edges)).tolist())
+        ids = tokenizer(f"In: What action should the robot take to go?\nOut: {text}</s>").input_ids
+        labels = [-100] * (len(ids) - 7) + ids[-7:]
+        assert labels[-7:] == [*bins.encode(action).tolist(), 2]
+        assert ids[-8] == 29871
 
 
 @there
