@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import vertebra
 from vertebra.checks.run import check
+from vertebra.errors import ConfigError
 from vertebra.policies.golden_files import read_golden
 from vertebra.tasks.acting import acting
 from vertebra.tasks.squares import DIMS, Squares, actions_of, hand
@@ -30,5 +32,15 @@ def test_a_run_leaves_a_policy(tmp_path):
     for episode, values in zip(squares.episodes, actions_of(policy.model, squares, range(4)), strict=True):
         chunk = policy.act(np.asarray(episode.image()), episode.instruction)
         assert np.allclose(chunk, hand(values), atol=1e-4), "in pixels, as the statistics say"
-    report = check(tmp_path / "run", only=["golden", "looks"])
-    assert {row.name: row.status for row in report.results} == {"golden": "pass", "looks": "pass"}
+    assert statuses(tmp_path / "run") == {"golden": "pass", "looks": "pass"}
+    vertebra.train(
+        "squares-l1", [*changes, f"model.start={tmp_path}/run/model", "tune.stage=lora"], out=tmp_path / "lora"
+    )
+    assert statuses(tmp_path / "lora") == {"golden": "pass", "looks": "pass"}
+    assert vertebra.policy(tmp_path / "lora", golden="require").record.head == "l1"
+    with pytest.raises(ConfigError, match="merge it first"):
+        check(tmp_path / "lora")
+
+
+def statuses(run) -> dict[str, str]:
+    return {row.name: row.status for row in check(run, only=["golden", "looks"]).results}

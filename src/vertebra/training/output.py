@@ -77,8 +77,7 @@ def write_model(
             not config.task.for_encoder and not model.parts and not model.heads
         )  # a backbone's plain folder, which others load too
         (model.backbone if alone else model).write(part)
-    if adapter is None:
-        _keep_golden(model, config, part)
+    _keep_golden(model, config, part)
     training = part / "training"
     training.mkdir()
     configs.write(config, training / "run.yaml")
