@@ -22,6 +22,7 @@ def test_a_run_leaves_a_policy(tmp_path):
         "eval.every=0",
         "optim.batch=4",
         "optim.warmup=0",
+        "data.options={hidden: 64}",
     ]
     vertebra.train("squares-align", changes, out=tmp_path / "run")
     kept = read_golden(tmp_path / "run" / "model")
