@@ -100,7 +100,7 @@ def _started(config: RunConfig, *, late: bool) -> tuple[Model, Late | None]:
     heads: Any = wanted | had
     record = {**started.record, **task.record(config.data, backbone)}
     if parts.keys() != started.parts.keys() or heads.keys() != had.keys():
-        started = Model(backbone, parts, heads=heads)
+        started = Model(backbone, parts, heads=heads, aside=started.aside)
     started.record.update(record)
     return started, waiting
 
