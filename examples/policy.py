@@ -1,10 +1,9 @@
-"""A policy, from the robot's own numbers to the robot's own numbers: statistics, bins, a record, training, acting, and a
-golden pair in the folder that every load computes again.
+"""A policy, from a robot's own numbers to its own numbers: statistics, bins, a record, training, acting in a batch, and a
+golden pair in the folder, which every load computes again.
 
 Run it: python examples/policy.py [FOLDER]
 """
 
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -16,10 +15,10 @@ from PIL import Image, ImageDraw
 import vertebra as vt
 from vertebra.action import ActionRecord, Counter, DatasetStatistics, action_tokens, normalize, token_ids, uniform_bins
 from vertebra.model import PatchEncoder, new_part
-from vertebra.policies import check_golden, golden_pair, read_golden, write_golden
+from vertebra.policies import golden_pair, write_golden
 
-TASK = "Reach the bar."
-CENTIMETERS = np.linspace(10, 45, 8)[:, None]  # where the arm goes for a bar at each of eight places
+TASK, PLACES = "Reach the bar.", range(8)
+CENTIMETERS = np.linspace(10, 45, 8)[:, None]  # where the arm goes for a bar at each place
 
 
 def seen(place):
@@ -28,59 +27,32 @@ def seen(place):
     return image
 
 
-def made():
-    """A language model, a camera before it, a token for each of sixteen bins, and how all that acts."""
+def main(folder):
     torch.manual_seed(0)
     backbone = vt.load_backbone("tiny-llama2")
     vt.grow_vocabulary(backbone, action_tokens(16))
-    camera = new_part(backbone, PatchEncoder(32, image_size=64, patch_size=16))
-    counter = Counter(1)
-    counter.add(CENTIMETERS)
-    units = DatasetStatistics(action=counter.moments(), quantiles="exact")
     act, *ids = token_ids(backbone.tokenizer.get_vocab(), action_tokens(16))
-    record = ActionRecord(
-        head="tokens", dims=1, bins=uniform_bins(ids, ends="exact").to_json(), lead=(act,), normalization="min-max",
-        statistics={"bars": units.to_json()},
-    )  # fmt: skip
-    return vt.Model(backbone, {"image": camera}, record={"policy": record.to_json()})
-
-
-def sample(policy, place):
-    """What the model reads of one episode, with the action as it is to say it."""
-    record, moments = policy.record, policy.statistics().action
-    ids = policy.bins.encode(normalize(CENTIMETERS[place], moments, record.normalization))
-    said = [{"type": "image"}, {"type": "text", "text": record.asked(TASK)}]
-    action = {"type": "action", "ids": [*record.lead, *ids.tolist()]}
-    row = policy.model.render([{"role": "user", "content": said}, {"role": "assistant", "content": [action]}])
-    return row, policy.model.prepare({"image": [seen(place)]})
-
-
-def main(folder):
-    model = made()
-    policy = vt.policy(model)
-    rows, features = zip(*(sample(policy, place) for place in range(8)), strict=True)
-    batch = model.train().collate(rows, features)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for step in range(150):
-        loss = model(**batch).loss
-        loss.backward()
+    bins, counter = uniform_bins(ids, ends="exact"), Counter(1)
+    counter.add(CENTIMETERS)
+    units = DatasetStatistics(action=counter.moments(), quantiles="exact").to_json()
+    record = ActionRecord(head="tokens", dims=1, bins=bins.to_json(), lead=(act,), statistics={"bars": units})
+    camera = new_part(backbone, PatchEncoder(32, image_size=64, patch_size=16))
+    model = vt.Model(backbone, {"image": camera}, record={"policy": record.to_json()})
+    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": TASK}]}
+    said = bins.encode(normalize(CENTIMETERS, counter.moments()))
+    answers = [{"role": "assistant", "content": [{"type": "action", "ids": [act, *row]}]} for row in said]
+    features = [model.prepare({"image": [seen(place)]}) for place in PLACES]
+    batch = model.collate([model.render([turn, answer]) for answer in answers], features)
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=3e-3)
+    for _ in range(150):
+        model(**batch).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        print(f"step {step:3d}  loss {loss.item():.3f}") if step % 30 == 0 else None
-    model.eval().save(folder, overwrite=True)
-    write_golden(golden_pair(vt.policy(model), seen(3), TASK), folder)
-
-    policy = vt.policy(folder)  # a warning, if the golden action does not hold here
-    chunks = policy.act_many([seen(place) for place in range(8)], TASK)
-    print("centimeters:", " ".join(f"{chunk[0, 0]:.0f}" for chunk in chunks))
-    print("how sure of the fourth:", f"{policy.decide(seen(3), TASK).confidence[0, 0]:.2f}")
-
-    file = folder / "vertebra.json"  # what goes wrong most often: the statistics of another robot
-    record = json.loads(file.read_text())
-    record["record"]["policy"]["statistics"]["bars"]["action"]["max"] = [90.0]
-    file.write_text(json.dumps(record))
-    print(check_golden(vt.policy(folder, golden="skip"), read_golden(folder)))
+    write_golden(golden_pair(vt.policy(model), seen(3), TASK), model.save(folder, overwrite=True))
+    policy = vt.policy(folder, golden="require")  # an error, if the action of the golden pair were another here
+    print("centimeters:", " ".join(f"{chunk[0, 0]:.0f}" for chunk in policy.act_many(list(map(seen, PLACES)), TASK)))
+    print(f"how sure of the fourth: {policy.decide(seen(3), TASK).confidence[0, 0]:.2f}")
 
 
 if __name__ == "__main__":
