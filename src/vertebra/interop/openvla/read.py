@@ -149,7 +149,7 @@ def build(found: Found, options: ImportOptions, guesses: Guesses, **asked: Any) 
         aside=Aside(tensors=given.aside, files=found.files),
     )
     for modules in (made.parts, made.heads):
-        modules.to(backbone.dtype).to(backbone.device)
+        modules.to(device=backbone.device, dtype=backbone.dtype)
     for sentence in guesses.made:
         log.info(f"{facts.where}: {sentence}")
     return made.eval() if runs else to_train(made)
