@@ -141,7 +141,7 @@ def build(found: Found, options: ImportOptions, guesses: Guesses, **asked: Any) 
     record, parts, heads = policy.acting(facts, backbone, found.extras, options, guesses)
     about = {
         "kinds": list(kinds), "timm": list(facts.timm_ids), "guesses": guesses.made, "merged": list(found.merged),
-        "files": dict(found.extras.files) if found.extras else {},
+        "files": dict(found.extras.files) if found.extras else {}, "rank": found.extras.rank if found.extras else None,
     }  # fmt: skip
     made = Model(
         backbone,
