@@ -24,7 +24,9 @@ from vertebra.errors import ConfigError
 POLICY = "policy"
 """Its place in a model's record."""
 
-Head = Literal["tokens", "parallel", "l1", "flow"]
+Head = Literal["tokens", "parallel", "l1", "flow", "ddim"]
+DENOISE = ("flow", "ddim")
+"""Heads that take steps."""
 Sees = Literal["causal", "block", "row"]
 _COUNT = Bound(least=1)
 
@@ -88,7 +90,7 @@ class ActionRecord:
         faults = []
         if says != (self.bins is not None):
             faults.append(f"head `{self.head}` needs {'`bins`' if says else 'no `bins`, for it gives numbers'}")
-        if (self.steps is not None) and self.head != "flow":
+        if (self.steps is not None) and self.head not in DENOISE:
             faults.append(f"steps={self.steps} without effect: only `flow` takes steps, and the head is `{self.head}`")
         if self.raw and self.images == "after":
             faults.append('images="after" is about a message, and `raw` has none: its images stand behind the anchor')
@@ -146,6 +148,7 @@ def drawn(record: ActionRecord) -> str:
         "parallel": "tokens in one pass",
         "l1": "regression",
         "flow": "flow matching",
+        "ddim": "diffusion",
     }
     bins = record.bins or {}
     count = bins.get("count") or len(bins.get("ids", ()))
