@@ -7,17 +7,17 @@ from tests.training.models import config
 from vertebra.errors import ConfigError, SequenceError
 from vertebra.training.data import build_data
 from vertebra.training.model import build_model
-from vertebra.training.run import Prepared, train
+from vertebra.training.run import train
 from vertebra.training.words import WordLearner
-from vertebra.tune.stages import choose
+from vertebra.tune.stages import TuneConfig, choose
 
 
 def look(**changes):
     image = {"encoder": "patches", "image_size": 32}
     return config(
         model__image=image, model__backbone="tiny-smollm2", data__kind="look", data__count=16, data__path=None,
-        data__held_out=0.2, data__block=160, tune__stage="words", steps=3, **{
-            "data__options": {"questions": 0, "slots": 1.0, "asked": 2}, **changes,
+        data__held_out=0.2, data__block=160, tune__stage="words", **{
+            "data__options": {"questions": 0, "slots": 1.0, "asked": 2}, "steps": 3, **changes,
         },
     )  # fmt: skip
 
@@ -61,7 +61,7 @@ def test_no_language_model_runs_and_the_projector_alone_learns(monkeypatch):
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
     trains = {name.split(".")[2] for name, p in model.named_parameters() if p.requires_grad}
     assert trains == {"projector", "encoder"}  # patches come without knowledge, and learn with the projector
@@ -81,10 +81,10 @@ def test_a_run_resumes_to_the_same_bit(tmp_path):
 
 
 def test_slots_without_targets_are_refused():
-    run = look(data__options={"asked": 2})
+    model, batch = prepared(look(data__options={"asked": 2}))
+    learner = WordLearner(model)
     with pytest.raises(SequenceError, match="no slot of this batch has one"):
-        learner = WordLearner(Prepared.of(run).model)
-        learner(**prepared(run)[1])
+        learner(**batch)
 
 
 def test_what_has_no_effect_is_refused():
@@ -92,4 +92,4 @@ def test_what_has_no_effect_is_refused():
         with pytest.raises(ConfigError, match="runs no language model"):
             look(**changes)
     with pytest.raises(ConfigError, match="this model has no projector"):
-        Prepared.of(config(tune__stage="words"))
+        choose(build_model(config()), TuneConfig(stage="words"))
