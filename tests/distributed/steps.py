@@ -15,6 +15,8 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
 
+from tests.model import test_flow, test_heads
+from tests.model.models import text
 from tests.training.models import Words, config, tiny, trainer
 from vertebra.backbone.registry import load_backbone
 from vertebra.data.loaders.collate import Collator
@@ -190,3 +192,37 @@ def unlike(folder: Path) -> None:
         told[kind] = largest
     if rank == 0:
         (folder / "unlike.json").write_text(json.dumps(told))
+
+
+def heads(folder: Path) -> None:
+    """Rank 0 has chunks of actions, rank 1 words alone: the largest difference from both in one process."""
+    fresh()
+    rank, world = dist.get_rank(), dist.get_world_size()
+    told: dict[str, float] = {}
+    for kind, made in (("l1", test_heads), ("flow", test_flow)):
+        for parallel in ("ddp", "fsdp"):
+            model = made.acting()
+            model.heads.eval()  # flow then draws the same everywhere
+            choose(model, config(tune__stage="full-finetune").tune)
+            batches = [made.batch_of(model, *made.ROWS[:2]), model.collate([text(5, 1, weight=1.0)])]
+            alone = Learner(copy.deepcopy(model))
+            items = sum(count_items(batch).double() for batch in batches)
+            for batch in batches:
+                alone(**batch, num_items_in_batch=items)["loss"].backward()
+            learner = Learner(model)
+            run = config(parallel__kind=parallel)
+            wrapped: Any = (
+                DistributedDataParallel(learner)
+                if parallel == "ddp"
+                else shard(learner, run, torch.device("cpu"), world)
+            )
+            (wrapped(**batches[rank], num_items_in_batch=items)["loss"] * world).backward()
+            largest = 0.0
+            for (name, parameter), whole in zip(learner.named_parameters(), alone.parameters(), strict=True):
+                grad: Any = parameter.grad
+                assert whole.grad is not None, name
+                grad = grad.full_tensor() if hasattr(grad, "full_tensor") else grad
+                largest = max(largest, float((grad - whole.grad).abs().max()))
+            told[f"{kind}, {parallel}"] = largest
+    if rank == 0:
+        (folder / "heads.json").write_text(json.dumps(told))

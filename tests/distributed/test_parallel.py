@@ -37,7 +37,7 @@ def two(single: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepare(folder)
     launch(
         2, folder, "ddp", "fsdp", "ddp-recompute", "fsdp-recompute", "ddp-lora", "fsdp-lora", "fsdp-tied",
-        "fsdp<ddp", "ddp<fsdp", "steps:fsdp1", "steps:sent", "steps:on_two", "steps:unlike", "start:equal",
+        "fsdp<ddp", "ddp<fsdp", "steps:fsdp1", "steps:sent", "steps:on_two", "steps:unlike", "steps:heads", "start:equal",
     )  # fmt: skip
     return folder
 
@@ -139,6 +139,12 @@ def test_gradients_are_sent_once_a_step(two: Path, four: Path):
 
 def test_ranks_may_have_items_of_different_kinds(two: Path):
     told = json.loads((two / "unlike.json").read_text())
+    assert max(told.values()) < 1e-5
+
+
+def test_ranks_may_have_chunks_of_actions_and_words(two: Path):
+    told = json.loads((two / "heads.json").read_text())
+    assert len(told) == 4
     assert max(told.values()) < 1e-5
 
 

@@ -13,7 +13,17 @@ from torch.nn import functional as F
 
 from tests.model.models import close, slots, text
 from vertebra.backbone.registry import load_backbone
-from vertebra.errors import CheckpointError, ConfigError, InjectionError, SequenceError, VertebraError
+from vertebra.decode.actions import predict
+from vertebra.decode.state.prefill import prefill
+from vertebra.errors import (
+    CheckpointError,
+    ConfigError,
+    GenerationError,
+    InjectionError,
+    SequenceError,
+    UnknownNameError,
+    VertebraError,
+)
 from vertebra.model.description import describe
 from vertebra.model.fresh import new_l1, new_queries
 from vertebra.model.heads.head import ActionHead, chunks_of
@@ -302,6 +312,45 @@ def test_one_of_your_own_has_a_name_of_its_own():
             register_head(Mine)
     finally:
         HEADS.pop("mine")
+
+
+@pytest.mark.parametrize("see", ["given", "block", "row", "causal"])
+@pytest.mark.parametrize("name", ["tiny-llama2", "tiny-qwen2"])
+def test_predictions_are_plain_whole_forwards_whoever_sees_whom(name: str, see: Any):
+    """In a batch of prompts of other lengths, and behind a state; the plain way has its mask written out."""
+    model = acting(name).eval()
+    head: Any = model.heads["action"]
+    sequences = [row(5, 1)[0], row(9, 2)[0]]
+    made = predict(model, sequences, see=see)
+    state = None if see == "row" else prefill(model, [one.cut(0, 3) for one in sequences])
+    for number, sequence in enumerate(sequences):
+        length, at = len(sequence), np.flatnonzero(sequence.slot[:, 0] >= 0)
+        table = torch.ones(length, length).tril().bool()
+        if see in ("given", "block"):
+            table[at[0] : at[-1] + 1, at[0] : at[-1] + 1] = True
+        if see == "row":
+            table[:] = True
+        mask = torch.where(table, 0.0, torch.finfo(torch.float32).min)[None, None]
+        embeds = model.embed(model.collate([sequence.with_vectors(block=[0] * length)]))
+        with torch.no_grad():
+            hidden = model.backbone.llm.base_model(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
+            close(made[number], plain_net(head, hidden[0, at - 1].reshape(CHUNK, -1)))
+    rest = [one.cut(3).with_vectors(position=one.cut(3).position - 3) for one in sequences]
+    if state is None:
+        with pytest.raises(GenerationError, match="leave `state` out"):
+            predict(model, rest, see=see, state=prefill(model, sequences[0].cut(0, 3)))
+    else:
+        close(predict(model, rest, see=see, state=state), made)
+
+
+def test_options_without_effect_are_refused():
+    model = acting().eval()
+    with pytest.raises(ConfigError, match="steps: without effect on a head `l1`"):
+        predict(model, row(5, 1)[0], steps=3)
+    with pytest.raises(UnknownNameError, match="Did you mean `block`"):
+        predict(model, row(5, 1)[0], see="blok")  # type: ignore[arg-type]
+    with pytest.raises(GenerationError, match="row 1 has 2"):
+        predict(model, [row(5, 1)[0], row(5, 1, chunks=2)[0]])
 
 
 def test_chunks_are_found_in_their_order():

@@ -16,7 +16,8 @@ from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part, new_queries
 from vertebra.model.model import Model
-from vertebra.tasks.squares import BINS, COLORS, SIDE, SIZE, TOKENS, Episode, Squares, slots_of
+from vertebra.tasks.acting import slots_of
+from vertebra.tasks.squares import BINS, COLORS, SIDE, SIZE, TOKENS, Episode, Squares, hand
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +41,23 @@ def test_the_image_shows_where_the_right_action_goes(seed: int, number: int):
     found = np.array(list(pixels(episode)))
     assert SIDE - 1 <= len(np.unique(found[:, 0])) <= SIDE + 1
     assert np.abs(found.mean(0) + 0.5 - episode.center).max() <= 1.0
-    assert episode.reached(episode.bins)
+    for chunk in (1, 5):
+        assert episode.reached(episode.actions(chunk))
+    assert np.allclose(np.diff(episode.actions(5), axis=0), episode.actions(5)[0]), "equal steps from the middle"
+    assert np.allclose(hand(episode.actions(3)[-1]), episode.center)
     assert episode.instruction == f"Reach the {episode.color} square."
-    reached = [(x, y) for x in range(BINS) for y in range(BINS) if episode.reached((x, y))]
+    middles = (np.arange(BINS) + 0.5) / BINS * 2 - 1
+    reached = [(x, y) for x in middles for y in middles if episode.reached(np.array([[x, y]]))]
     assert 1 <= len(reached) <= 9, "chance is at most 9 of 64"
     again = Episode(seed, number)
-    assert (again.bins, again.color, again.ground) == (episode.bins, episode.color, episode.ground)
+    assert (again.color, again.ground) == (episode.color, episode.ground)
+    assert np.array_equal(again.actions(2), episode.actions(2))
+
+
+def bins(episode: Episode) -> list[int]:
+    """The bins that hold the square's middle, by division."""
+    shares = (episode.center - SIDE / 2) / (SIZE - SIDE)
+    return [min(int(share * BINS), BINS - 1) for share in shares]
 
 
 def test_actions_are_supervised_and_prompts_are_their_beginnings(model: Model):
@@ -53,7 +65,7 @@ def test_actions_are_supervised_and_prompts_are_their_beginnings(model: Model):
     for number, episode in enumerate(squares.episodes):
         sequence = squares.sequence(number)
         said = model.backbone.tokenizer.convert_ids_to_tokens(sequence.ids[sequence.weight > 0].tolist())
-        assert said[:3] == ["<ACT>", *(f"<ACT:{bin}>" for bin in episode.bins)]
+        assert said[:3] == ["<ACT>", *(f"<ACT:{bin}>" for bin in bins(episode))]
         prompt = squares.prompt(number)
         assert np.array_equal(prompt.ids, sequence.ids[: len(prompt)])
         assert prompt.ids[-1] == squares.ids[0]
@@ -62,11 +74,11 @@ def test_actions_are_supervised_and_prompts_are_their_beginnings(model: Model):
 
 
 def test_parallel_slots_have_the_bins_for_targets(model: Model):
-    squares = Squares(model, 4, parallel=True)
+    squares = Squares(model, 4, way="parallel")
     for number, episode in enumerate(squares.episodes):
         sequence = squares.sequence(number)
         at = slots_of(sequence, "action")
-        assert sequence.target[at].tolist() == [squares.ids[1 + bin] for bin in episode.bins]
+        assert sequence.target[at].tolist() == [squares.ids[1 + bin] for bin in bins(episode)]
         assert (sequence.weight[at] == 1).all()
         assert not set(sequence.ids[at].tolist()) & set(sequence.target[at].tolist()), "the answer is not in the input"
 
@@ -77,6 +89,6 @@ def test_shuffled_images_are_another_episodes(model: Model):
         shown = Image.open(io.BytesIO(shuffled.extra(number)["images"][0]))
         assert np.array_equal(np.asarray(shown), np.asarray(squares.episodes[(number + 1) % 4].image()))
         assert np.array_equal(squares.sequence(number).ids, shuffled.sequence(number).ids)
-    others = [Squares(model, 4, seed=1), Squares(model, 5), Squares(model, 4, parallel=True), shuffled]
+    others = [Squares(model, 4, seed=1), Squares(model, 5), Squares(model, 4, way="parallel"), shuffled]
     assert len({made.fingerprint() for made in (squares, *others)}) == 5
     assert Squares(model, 4).fingerprint() == squares.fingerprint()

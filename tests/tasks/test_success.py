@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,7 +14,8 @@ from tests.tasks.test_squares import model as model  # the fixture
 from vertebra.data.encode.chat import ImageFeatures
 from vertebra.model.model import Model
 from vertebra.sequence.batch import collate
-from vertebra.tasks.squares import Squares, shown, slots_of, success
+from vertebra.tasks.acting import slots_of
+from vertebra.tasks.squares import BINS, Squares, shown, success
 
 
 @torch.no_grad()
@@ -23,12 +25,12 @@ def plain_actions(model: Model, squares: Squares) -> list[tuple[int, ...]]:
     bins = squares.ids[1:]
     found = []
     for number in range(len(squares)):
-        sequence = squares.sequence(number) if squares.parallel else squares.prompt(number)
+        sequence = squares.sequence(number) if squares.way.slots else squares.prompt(number)
         batch = collate([sequence], [features(squares.extra(number))], pad_id=0)
         said: list[int] = []
         while len(said) < 2:
             logits = model(**batch, return_loss=False, logits_to_keep=0).logits[0]
-            if squares.parallel:
+            if squares.way.slots:
                 said = [int(logits[at - 1, bins].argmax()) for at in slots_of(sequence, "action")]
             else:
                 said.append(int(logits[-1, bins].argmax()))
@@ -37,17 +39,22 @@ def plain_actions(model: Model, squares: Squares) -> list[tuple[int, ...]]:
     return found
 
 
-@pytest.mark.parametrize("parallel", [False, True])
-def test_success_counts_what_each_action_reaches(model: Model, parallel: bool):
+def numbers(action: tuple[int, ...]) -> np.ndarray:
+    """The middles of bins, one action long."""
+    return np.array([[(bin + 0.5) / BINS * 2 - 1 for bin in action]])
+
+
+@pytest.mark.parametrize("way", ["tokens", "parallel"])
+def test_success_counts_what_each_action_reaches(model: Model, way: str):
     model.eval()
-    squares = Squares(model, 40, seed=3, parallel=parallel)
+    squares = Squares(model, 40, seed=3, way=way)
     actions = plain_actions(model, squares)
-    expected = sum(e.reached(a) for e, a in zip(squares.episodes, actions, strict=True)) / 40
+    expected = sum(e.reached(numbers(a)) for e, a in zip(squares.episodes, actions, strict=True)) / 40
     assert success(model, squares, batch=16) == expected
     assert success(model.train(), squares, batch=40) == expected
     assert model.training
     said = shown(model, squares, 3)
     for sample, episode, action in zip(said, squares.episodes, actions, strict=False):
-        verdict = "reached" if episode.reached(action) else "missed"
+        verdict = "reached" if episode.reached(numbers(action)) else "missed"
         assert sample["answer"] == f"<ACT:{action[0]}> <ACT:{action[1]}> – {verdict}"
         assert Image.open(io.BytesIO(base64.b64decode(sample["image"]))).size == (128, 128)

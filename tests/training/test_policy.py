@@ -11,7 +11,7 @@ import pytest
 
 from tests.training.test_run import RECIPES
 from vertebra.model.model import Model
-from vertebra.tasks.squares import Squares, success
+from vertebra.tasks.squares import Squares, success, way_of
 from vertebra.training.recipes import read_recipe
 from vertebra.training.run import train
 from vertebra.training.watching.metrics import METRICS, read
@@ -59,8 +59,8 @@ def test_it_solves_the_task_from_the_image(solved: Path):
 
 def test_it_fails_when_it_is_shown_other_images(solved: Path):
     model = Model.load(solved / "model", inference_mode=True)
-    looking = success(model, Squares(model, 96, seed=7, parallel=True))
-    misled = success(model, Squares(model, 96, seed=7, parallel=True, shuffled=True))
+    looking = success(model, Squares(model, 96, seed=7, way="parallel"))
+    misled = success(model, Squares(model, 96, seed=7, way="parallel", shuffled=True))
     assert looking > 0.85
     assert misled < 2.5 * CHANCE
 
@@ -70,3 +70,15 @@ def test_it_says_its_action_one_token_after_the_other(folder: Path):
     assert last_success(made) > 0.6
     model = Model.load(made / "model", inference_mode=True)
     assert success(model, Squares(model, 96, seed=7, shuffled=True)) < 2.5 * CHANCE
+
+
+@pytest.mark.parametrize(("name", "steps"), [("squares-l1", 450), ("squares-flow", 350)])
+def test_it_answers_in_numbers(folder: Path, name: str, steps: int):
+    """Chunks of four, by regression and by flow matching."""
+    made = run(name, folder, f"model.start={folder}/squares-align/model", f"steps={steps}")
+    assert last_success(made) > 0.6
+    model = Model.load(made / "model", inference_mode=True)
+    data = read_recipe(BY_NAME[name]).data
+    looking, misled = (success(model, Squares(model, 96, seed=7, way=way_of(data), shuffled=s)) for s in (False, True))
+    assert looking > 0.6
+    assert misled < 2.5 * CHANCE

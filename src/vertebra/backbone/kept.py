@@ -73,3 +73,12 @@ def key_shape(config: Any) -> tuple[int, int, int]:
         int(getattr(config, "num_key_value_heads", None) or heads),
         int(getattr(config, "head_dim", None) or config.hidden_size // heads),
     )
+
+
+def rotary_theta(config: Any) -> float | None:
+    """The base of a model's rotary positions, where whole heads turn at plain rates; else None."""
+    told = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    if told and all(isinstance(value, dict) for value in told.values()):  # one for each type of layer
+        told = told.get("full_attention") or next(iter(told.values()))
+    theta, share = told.get("rope_theta"), told.get("partial_rotary_factor")
+    return float(theta) if theta and share in (None, 1.0) else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,26 @@ _NAMES = {
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> str:
     """Write tensors; returns the SHA-256 of the file. Contiguous ones of the CPU are not copied."""
+    marked = hashlib.sha256()
+    _write(tensors, path, marked.update)
+    return marked.hexdigest()
+
+
+def _write(tensors: Mapping[str, torch.Tensor], path: Path, seen: Callable[[Any], object] | None = None) -> None:
+    """The file, every stretch of it shown to `seen` before it is written."""
     head, ordered = _head(tensors)
-    marked = hashlib.sha256(head)
+    if seen is not None:
+        seen(head)
     with open(path, "wb", buffering=0) as file:
         file.write(head)
         for tensor in ordered:
             data = memoryview(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
             for start in range(0, len(data), _CHUNK):
                 part = data[start : start + _CHUNK]
-                marked.update(part)
+                if seen is not None:
+                    seen(part)
                 while part:  # an unbuffered write may take less than it was given
                     part = part[file.write(part) :]
-    return marked.hexdigest()
 
 
 def save_shards(tensors: Mapping[str, torch.Tensor], folder: Path, *, largest: int = SHARD) -> list[str]:
@@ -54,11 +62,11 @@ def save_shards(tensors: Mapping[str, torch.Tensor], folder: Path, *, largest: i
         shards[-1][name] = tensor
         sizes[-1] += size
     if len(shards) == 1:
-        save_tensors(shards[0], folder / "model.safetensors")
+        _write(shards[0], folder / "model.safetensors")
         return ["model.safetensors"]
     names = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
     for name, shard in zip(names, shards, strict=True):
-        save_tensors(shard, folder / name)
+        _write(shard, folder / name)
     placed = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
     index = {"metadata": {"total_size": sum(sizes)}, "weight_map": dict(sorted(placed.items()))}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = offer(
         "state.capture": "Capture",
         "result": "Generation Step",
         "scoring": "Scores",
+        "actions": "predict",
         "slots.places": "FilledSlots",
         "choose.constraint": "AllowedIds AllowedSteps",
         "choose.grammar": "regex one_of json_schema lark",

@@ -30,7 +30,7 @@ from vertebra.decode.choose.sampling import NEVER, Call, Context, Space, drawn, 
 from vertebra.decode.engine import seeds_of
 from vertebra.decode.settings import DecodeConfig, about_prompt
 from vertebra.decode.slots.encoder import EncoderSide, FillsMasks
-from vertebra.decode.slots.places import FilledSlots, Slots, slots_at
+from vertebra.decode.slots.places import SEES, FilledSlots, See, Slots, seen_as, slots_at
 from vertebra.decode.start import eval_mode
 from vertebra.decode.state.checks import check_prompt
 from vertebra.decode.state.column_facts import ColumnFacts
@@ -43,8 +43,6 @@ from vertebra.model.model import Model, model_of
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.masks import plan_attention
 
-See = Literal["given", "block", "row", "causal"]
-SEES = ("given", "block", "row", "causal")
 Read = Literal["before", "here"]
 READS = ("before", "here")
 
@@ -161,20 +159,6 @@ def _by_encoder(side: EncoderSide, prompt: Any, request: _Request) -> FilledSlot
 
 def _pass(batch: Batch, begin: float) -> tuple[Pass, ...]:
     return (Pass("parallel", batch.rows, batch.length, 0, time.perf_counter() - begin),)
-
-
-def seen_as(batch: Batch, here: torch.Tensor, see: str, *, above: int = 0) -> Batch:
-    """The batch with blocks that say who sees whom; `here` [B, L] are the slots."""
-    if see == "given":
-        return batch
-    block = batch["block"]
-    if see == "row":
-        block = batch["attention_mask"].to(block.dtype)
-    elif see == "causal":
-        block = block.masked_fill(here, 0)
-    else:
-        block = block.masked_fill(here, max(int(block.max()), above) + 1)
-    return Batch({**batch, "block": block})
 
 
 class _Choice:

@@ -40,14 +40,19 @@ def encode_items(
     _check_segments(parts, batch, features)
     _check_items(by_part, features, device)
     encoded: dict[str, Encoded] = {}
-    heard = text_means(batch, embed) if any(part.encoder.listens for part in by_part) else None
+    heard = text_means(batch, embed) if any(_listens(part) for part in by_part) else None
     for part, names in by_part.items():
-        encoded |= _run(part, names, features, heard if part.encoder.listens else None)
+        encoded |= _run(part, names, features, heard if _listens(part) else None)
     for number, name in enumerate(batch["segments"]):
         queries = serving(parts, name)
         if isinstance(queries, Queries):
             encoded[name] = queries.fill(batch, number)
     return encoded
+
+
+def _listens(part: Any) -> bool:
+    """Whether an encoder is told what the text says; embeddings that are there already have none."""
+    return bool(getattr(getattr(part, "encoder", None), "listens", False))
 
 
 def _by_part(parts: Mapping[str, Any], features: Mapping[str, Any]) -> dict[Part, list[str]]:

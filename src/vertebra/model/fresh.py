@@ -6,14 +6,17 @@ Loading a model folder does not come through here: there the sizes are whatever 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from vertebra.backbone.kept import key_shape, rotary_theta
 from vertebra.model.encoders.part import ItemEncoder, Part, Place
 from vertebra.model.encoders.queries import Queries, Start
 from vertebra.model.encoders.vector import VectorEncoder
+from vertebra.model.heads.flow import FlowHead
 from vertebra.model.heads.head import ActionHead
 from vertebra.model.heads.l1 import L1Head
 from vertebra.model.projectors import Projector, bring_to_size, mark, rms
@@ -51,13 +54,42 @@ def new_queries(backbone: Any, count: int, *, start: Start = "normal", learned: 
 def new_l1(backbone: Any, *, chunk: int, dims: int, hidden: int | None = None, blocks: int = 2) -> ActionHead:
     """An L1 head for a backbone's hidden states; its slots are filled by `new_queries(backbone, chunk * dims)`."""
     head = L1Head(entering_width(backbone), chunk=chunk, dims=dims, hidden=hidden, blocks=blocks)
-    return head.to(backbone.device)
+    return head.to(_device(backbone))
+
+
+def new_flow(
+    backbone: Any,
+    *,
+    chunk: int,
+    dims: int,
+    width: int | None = None,
+    layers: Sequence[int] | None = None,
+    **settings: Any,
+) -> ActionHead:
+    """A flow-matching head whose expert reads the keys of a backbone's `layers` (None: all). `width`: of the expert; half
+    the backbone's by default. Its one slot is filled by `new_queries(backbone, 1)`; `settings` are those of `FlowHead`."""
+    config = backbone.llm.config.get_text_config()
+    count, key_heads, head_dim = key_shape(config)
+    found: dict[str, Any] = {
+        "layers": range(count) if layers is None else layers,
+        "heads": int(config.num_attention_heads),
+        "key_heads": key_heads,
+        "head_dim": head_dim,
+        "theta": rotary_theta(config),
+    }
+    wide = max(2, config.hidden_size // 4 * 2) if width is None else width
+    head = FlowHead(wide, chunk=chunk, dims=dims, **(found | settings))
+    return head.to(_device(backbone))
 
 
 def entering_width(backbone: Any) -> int:
     """The width of the hidden states that a head reads: those that enter the language model's own head."""
     output = backbone.llm.get_output_embeddings()
-    return int(getattr(output, "in_features", backbone.embed_dim))
+    return int(output.in_features if hasattr(output, "in_features") else output.weight.shape[1])
+
+
+def _device(backbone: Any) -> torch.device:
+    return backbone.llm.get_input_embeddings().weight.device
 
 
 class _AsGiven(nn.Identity):

@@ -46,8 +46,13 @@ class DataConfig(Reading):
     workers: Count = 0
     count: Some = 512
     """For `squares`, `orders`, `look`: how many episodes or items are drawn."""
+    head: Literal["tokens", "parallel", "l1", "flow"] = "tokens"
+    """For `squares`: how an action is answered: in tokens one after the other, in tokens in one pass, or in numbers by
+    regression or by flow matching."""
+    chunk: Some = 1
+    """For `squares`: actions that one answer holds."""
     parallel: bool = False
-    """For `squares`: action slots filled in one pass, in place of one token after the other."""
+    """For `squares`: the older spelling of `head: parallel`."""
     shuffled_images: bool = False
     """For `squares`, `look`: show every one another one's image; a model that looks must then fail."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -55,6 +60,8 @@ class DataConfig(Reading):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.parallel and self.head not in ("tokens", "parallel"):
+            raise ConfigError(f"parallel=true and head={self.head} contradict each other; give the head alone")
         if self.system in ("fold", "native"):
             raise ConfigError(
                 f"system is the text of the system prompt, and `{self.system}` is where it stands: for "

@@ -1,10 +1,12 @@
-"""Kind `squares`, a synthetic policy: reach the colored square that an image shows, by an action of two bins.
+"""Kind `squares`, a synthetic policy: reach the colored square that an image shows, by a chunk of actions.
 
-    <s> ▣▣…▣ Reach the red square. │ <ACT> <ACT:5> <ACT:2> </s>       one token after the other
-    <s> ▣▣…▣ Reach the red square. │ <ACT> ▢ ▢ </s>                   two slots, filled in one pass
+    <s> ▣▣…▣ Reach the red square. │ <ACT> <ACT:5> <ACT:2> </s>       head tokens: one after the other
+    <s> ▣▣…▣ Reach the red square. │ <ACT> ▢ ▢ </s>                   parallel, l1: slots, filled in one pass
+    <s> ▣▣…▣ Reach the red square. │ <ACT> ▢ </s>                     flow: one slot, behind which actions are denoised
 
-The square stands anywhere, so that nothing but the image tells where: chance is about one in eight. Episodes are drawn by
-Pillow, and judged by where an action moves the hand.
+The square stands anywhere, so that nothing but the image tells where: chance is about one in eight. An action is where the
+hand goes, in −1 … 1; a chunk leads there in equal steps from the middle of the image. Episodes are drawn by Pillow, and
+judged by where the last action leaves the hand.
 """
 
 from __future__ import annotations
@@ -12,26 +14,30 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from vertebra.action.bins import Bins, uniform_bins
+from vertebra.action.record import POLICY, ActionRecord
 from vertebra.data.encode.chat import ImageFeatures
+from vertebra.data.encode.items import ItemValues, Together
 from vertebra.data.model_facts import ModelFacts
 from vertebra.data.read.rows import digest
 from vertebra.data.samples.samples import Samples, Vectors
 from vertebra.prompt.rendering import render
 from vertebra.sequence.tokens import VECTORS, TokenSequence
+from vertebra.tasks.acting import SEGMENT, Acting, ActingConfig, acting
 from vertebra.tasks.config import DataConfig
-from vertebra.tasks.task import HeldOut, Job, Task
+from vertebra.tasks.task import Features, HeldOut, Job, Task
 
 ACT = "<ACT>"
 BINS = 8
 TOKENS = (ACT, *(f"<ACT:{number}>" for number in range(BINS)))
 COLORS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220), "yellow": (230, 200, 40)}
 SIZE, SIDE = 32, 8  # of an image and of the square, in pixels
+DIMS = 2
 _LOW, _HIGH = SIDE / 2, SIZE - SIDE / 2
 
 
@@ -39,14 +45,42 @@ class Reach(Task):
     """A policy that must look at its image."""
 
     name: ClassVar[str] = "squares"
-    settings: ClassVar[tuple[str, ...]] = ("count", "parallel", "shuffled_images", "block")
+    settings: ClassVar[tuple[str, ...]] = ("count", "head", "chunk", "parallel", "shuffled_images", "block")
     needs: ClassVar[tuple[str, ...]] = ("image",)
+    Options: ClassVar[type | None] = ActingConfig
+
+    def options(self, data: DataConfig) -> Any:
+        way_of(data)  # refuses what the head has no use for
+        return super().options(data)
 
     def tokens(self, data: DataConfig) -> tuple[str, ...]:
         return TOKENS
 
     def queries(self, data: DataConfig) -> Mapping[str, int]:
-        return {"action": 2} if data.parallel else {}
+        slots = way_of(data).slots
+        return {SEGMENT: slots} if slots else {}
+
+    def heads(self, data: DataConfig, backbone: Any) -> Mapping[str, Any]:
+        return way_of(data).heads(backbone)
+
+    def record(self, data: DataConfig, backbone: Any) -> Mapping[str, Any]:
+        """The pixels that −1 and 1 mean stand as the quantiles of an action."""
+        way, ids = way_of(data), ids_of(backbone.tokenizer)
+        ends = {"q01": [_LOW] * DIMS, "q99": [_HIGH] * DIMS, "mask": [True] * DIMS}
+        made = ActionRecord(
+            head=way.name,
+            dims=DIMS,
+            chunk=way.chunk,
+            bins=bins_of(ids).to_json() if way.speaks else None,
+            lead=(ids[0],),
+            statistics={self.name: {"action": ends}},
+            **way.record(),
+        )
+        return {POLICY: made.to_json()}
+
+    def features(self, job: Job) -> Features | None:
+        images = super().features(job)
+        return images if images is None or way_of(job.data).speaks else Together(images, ItemValues(SEGMENT))
 
     def packs(self, data: DataConfig) -> bool:
         return False  # all are of one length
@@ -79,26 +113,23 @@ class Episode:
     def instruction(self) -> str:
         return f"Reach the {self.color} square."
 
-    @property
-    def bins(self) -> tuple[int, int]:
-        """The action that is exactly right."""
-        shares = (self.center - _LOW) / (_HIGH - _LOW)
-        x, y = np.clip((shares * BINS).astype(int), 0, BINS - 1)
-        return int(x), int(y)
+    def actions(self, chunk: int = 1) -> np.ndarray:
+        """[chunk, 2] the actions that are exactly right, in −1 … 1."""
+        goal = 2 * (self.center - _LOW) / (_HIGH - _LOW) - 1
+        return np.arange(1, chunk + 1)[:, None] / chunk * goal
 
-    def reached(self, bins: Sequence[int]) -> bool:
-        """Whether a hand that moves to the middle of these bins touches the square."""
-        return bool((np.abs(self.hand(bins) - self.center) <= SIDE / 2).all())
+    def reached(self, actions: np.ndarray) -> bool:
+        """Whether the hand touches the square where the last of these actions [chunk, 2] leaves it."""
+        return bool((np.abs(hand(actions[-1]) - self.center) <= SIDE / 2).all())
 
-    def hand(self, bins: Sequence[int]) -> np.ndarray:
-        """Where an action moves the hand."""
-        return _LOW + (np.asarray(bins) + 0.5) / BINS * (_HIGH - _LOW)
-
-    def drawn(self, bins: Sequence[int]) -> bytes:
-        """The image, four times as large, with a cross where an action moves the hand; as a PNG."""
+    def drawn(self, actions: np.ndarray) -> bytes:
+        """The image, four times as large, with a cross where the hand ends and a dot where it was before; as a PNG."""
         image = self.image().resize((4 * SIZE, 4 * SIZE), Image.Resampling.NEAREST)
-        x, y = (4 * self.hand(bins)).tolist()
         pen = ImageDraw.Draw(image)
+        for action in actions[:-1]:
+            x, y = (4 * hand(action)).tolist()
+            pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill="white", outline="black")
+        x, y = (4 * hand(actions[-1])).tolist()
         for dx, dy in ((8, 0), (0, 8)):
             pen.line((x - dx, y - dy, x + dx, y + dy), fill="black", width=4)
             pen.line((x - dx, y - dy, x + dx, y + dy), fill="white", width=2)
@@ -114,16 +145,39 @@ class Episode:
         return image
 
 
+def hand(action: np.ndarray) -> np.ndarray:
+    """Where an action in −1 … 1 moves the hand, in pixels."""
+    return _LOW + (np.asarray(action) + 1) / 2 * (_HIGH - _LOW)
+
+
+def ids_of(tokenizer: Any) -> list[int]:
+    """The ids of `<ACT>` and of the bins."""
+    return [int(one) for one in tokenizer.convert_tokens_to_ids(list(TOKENS))]
+
+
+def bins_of(ids: Sequence[int]) -> Bins:
+    """Numbers ⇄ ids, for the heads that say tokens."""
+    return uniform_bins(list(ids[1:]))
+
+
+def way_of(data: DataConfig) -> Acting:
+    """How a config has actions answered."""
+    name = "parallel" if data.parallel else data.head
+    return acting(name, chunk=data.chunk, dims=DIMS, options=data.options)
+
+
 class Squares(Samples):
-    """Episodes as samples. `shuffled` shows each another one's image."""
+    """Episodes as samples. `way`: how they are answered. `shuffled` shows each another one's image."""
 
     def __init__(
-        self, model: Any, count: int, *, seed: int = 0, parallel: bool = False, shuffled: bool = False
+        self, model: Any, count: int, *, seed: int = 0, way: Acting | str = "tokens", shuffled: bool = False
     ) -> None:
-        self.count, self.seed, self.parallel, self.shuffled = count, seed, parallel, shuffled
+        self.count, self.seed, self.shuffled = count, seed, shuffled
+        self.way = acting(way, dims=DIMS) if isinstance(way, str) else way
         self.tokenizer, self.builder = model.backbone.tokenizer, model.backbone.prompt_builder_fn
         self.sizes, self.anchor = dict(model.sizes), model.backbone.anchor
-        self.ids = [int(i) for i in self.tokenizer.convert_tokens_to_ids(list(TOKENS))]
+        self.ids = ids_of(self.tokenizer)
+        self.bins = bins_of(self.ids)
         self.episodes = [Episode(seed, number) for number in range(count)]
         self._sequences = [self._sequence(episode) for episode in self.episodes]
         self.lengths = np.array([len(sequence) for sequence in self._sequences])
@@ -139,124 +193,69 @@ class Squares(Samples):
         shown = (index + 1) % self.count if self.shuffled else index
         file = io.BytesIO()
         self.episodes[shown].image().save(file, "PNG")
-        return {"images": [file.getvalue()]}
+        return {"images": [file.getvalue()], **self.way.items(self.episodes[index].actions(self.way.chunk))}
 
     def where(self, index: int) -> str:
         return f"episode {index} of seed {self.seed}"
 
     def fingerprint(self) -> str:
         tokens = [sequence.ids.tolist() for sequence in self._sequences[:8]]
-        return digest("squares", self.count, self.seed, self.parallel, self.shuffled, tokens)
+        way = (self.way.name, self.way.chunk)
+        return digest("squares", self.count, self.seed, way, self.shuffled, tokens)
 
     def prompt(self, index: int) -> TokenSequence:
-        """The sequence up to and with `<ACT>`, exactly as it was trained on."""
-        sequence = self._sequences[index]
-        return sequence.cut(0, int(np.flatnonzero(sequence.ids == self.ids[0])[-1]) + 1)
+        """The sequence as it stands before the answer, exactly as it was trained on."""
+        return self.way.opened(self._sequences[index], self.ids[:1])
 
     def _asked(self, episode: Episode) -> list[dict[str, Any]]:
         return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": episode.instruction}]}]
 
     def _sequence(self, episode: Episode) -> TokenSequence:
-        act, *bins = self.ids
-        said = [bins[number] for number in episode.bins]
-        action: list[dict[str, Any]] = [{"type": "action", "ids": [act, *([] if self.parallel else said)]}]
-        if self.parallel:
-            action.append({"type": "action", "count": len(said)})
-        answer = {"role": "assistant", "content": action}
+        actions = episode.actions(self.way.chunk)
+        answer = {"role": "assistant", "content": self.way.content(self.ids[:1], actions, self.bins)}
         turns = [*self._asked(episode), answer]
         made = render(turns, self.builder, self.tokenizer, self.sizes, anchor=self.anchor, open_turn=False)
-        if not self.parallel:
-            return made
-        at = slots_of(made, "action")
-        target, weight = made.target.copy(), made.weight.copy()
-        target[at], weight[at] = said, 1.0
-        return replace(made, target=target, weight=weight)
-
-
-def slots_of(sequence: TokenSequence, segment: str) -> np.ndarray:
-    """Where the slots of a segment stand."""
-    if segment not in sequence.segments:
-        return np.zeros(0, int)
-    return np.flatnonzero(sequence.slot[:, 0] == sequence.segments.index(segment))
+        return self.way.supervised(made, actions, self.bins)
 
 
 def _squares(model: ModelFacts, data: DataConfig, count: int, seed: int) -> Squares:
-    return Squares(model, count, seed=seed, parallel=data.parallel, shuffled=data.shuffled_images)
+    return Squares(model, count, seed=seed, way=way_of(data), shuffled=data.shuffled_images)
 
 
 def success(model: Any, squares: Squares, *, batch: int = 32) -> float:
-    """The share of episodes whose square is reached, by greedy actions among the bins alone."""
+    """The share of episodes whose square is reached, by greedy actions."""
     reached = 0
     for start in range(0, len(squares), batch):
         numbers = range(start, min(start + batch, len(squares)))
-        actions = _actions(model, squares, numbers)
-        reached += sum(squares.episodes[n].reached(action) for n, action in zip(numbers, actions, strict=True))
+        done = actions_of(model, squares, numbers)
+        reached += sum(squares.episodes[n].reached(actions) for n, actions in zip(numbers, done, strict=True))
     return reached / len(squares)
 
 
 def shown(model: Any, squares: Squares, count: int) -> list[dict[str, str]]:
-    """What a policy does in some episodes: its action in words, and a cross where its hand goes."""
+    """What a policy does in some episodes: its last action in words, and a cross where its hand ends."""
     numbers = range(min(count, len(squares)))
     found = []
-    for number, action in zip(numbers, _actions(model, squares, numbers), strict=True):
+    for number, actions in zip(numbers, actions_of(model, squares, numbers), strict=True):
         episode = squares.episodes[number]
-        verdict = "reached" if episode.reached(action) else "missed"
-        picture = base64.b64encode(episode.drawn(action)).decode()
-        said = f"{' '.join(f'<ACT:{bin}>' for bin in action)} – {verdict}"
-        found.append({"prompt": episode.instruction, "answer": said, "image": picture})
+        verdict = "reached" if episode.reached(actions) else "missed"
+        picture = base64.b64encode(episode.drawn(actions)).decode()
+        found.append(
+            {"prompt": episode.instruction, "answer": f"{_said(squares, actions[-1])} – {verdict}", "image": picture}
+        )
     return found
 
 
-def _actions(model: Any, squares: Squares, numbers: Sequence[int]) -> list[list[int]]:
-    """The policy's action in each of these episodes."""
-    import torch
-
-    was = model.training
-    model.eval()
-    with torch.no_grad():
-        made = (_parallel if squares.parallel else _one_by_one)(model, squares, numbers)
-    model.train(was)
-    return made
+def _said(squares: Squares, action: np.ndarray) -> str:
+    """An action as the tokens that say it, or as its numbers."""
+    if squares.way.speaks:
+        return " ".join(squares.tokenizer.convert_ids_to_tokens(squares.bins.encode(action).tolist()))
+    return " ".join(f"{number:+.2f}" for number in action)
 
 
-def _batch(model: Any, squares: Squares, numbers: Sequence[int], sequences: Sequence[TokenSequence]) -> Any:
-    from vertebra.sequence.batch import collate
-
-    features = ImageFeatures(model.parts["image"].encoder.preparation)
-    made = [features(squares.extra(number)) for number in numbers]
-    return collate(sequences, made, pad_id=model.backbone.pad_token_id, side="left").to(model.backbone.device)
-
-
-def _one_by_one(model: Any, squares: Squares, numbers: Sequence[int]) -> list[list[int]]:
-    """A bin, then a bin, each after a forward over the whole row."""
-    import torch
-
-    bins = squares.ids[1:]
-    batch = _batch(model, squares, numbers, [squares.prompt(number) for number in numbers])
-    device = batch.device
-    said: list[list[int]] = [[] for _ in numbers]
-    for _ in range(2):
-        logits = model(**batch, return_loss=False, logits_to_keep=1).logits[:, -1]
-        best = logits[:, bins].argmax(-1).tolist()
-        for row, number in zip(said, best, strict=True):
-            row.append(number)
-        batch = batch.append(torch.tensor([[bins[number]] for number in best], device=device))
-    return said
-
-
-def _parallel(model: Any, squares: Squares, numbers: Sequence[int]) -> list[list[int]]:
-    """Both slots in one forward, each read one position before it."""
-    import torch
-
-    bins = squares.ids[1:]
-    sequences = [squares.sequence(number) for number in numbers]
-    batch = _batch(model, squares, numbers, sequences)
-    rows, columns = [], []
-    for row, sequence in enumerate(sequences):
-        shift = batch.length - len(sequence)
-        for at in slots_of(sequence, "action").tolist():
-            rows.append(row)
-            columns.append(at + shift - 1)
-    where = (torch.tensor(rows, device=batch.device), torch.tensor(columns, device=batch.device))
-    logits = model(**batch, return_loss=False, positions=where).logits
-    return logits[:, bins].argmax(-1).view(len(numbers), -1).tolist()
+def actions_of(model: Any, squares: Squares, numbers: Sequence[int]) -> np.ndarray:
+    """[episodes, chunk, 2]: the policy's actions in each of these episodes."""
+    images = ImageFeatures(model.parts["image"].encoder.preparation)
+    items = [images(squares.extra(number)) for number in numbers]
+    batch = model.collate([squares.prompt(number) for number in numbers], items, side="left")
+    return squares.way.actions(model, batch, squares.bins)

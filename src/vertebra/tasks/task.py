@@ -99,6 +99,14 @@ class Task(ABC):
         """Slots that nothing outside fills, by segment: the model gets learned embeddings for so many."""
         return {}
 
+    def heads(self, data: DataConfig, backbone: Any) -> Mapping[str, Any]:
+        """Action heads that the model gets, by segment; `backbone` may be without weights."""
+        return {}
+
+    def record(self, data: DataConfig, backbone: Any) -> Mapping[str, Any]:
+        """What belongs to the model and is saved with it, as plain data: for a task that acts, its record as a policy."""
+        return {}
+
     def load_encoder(self, name: str, data: DataConfig, *, pretrained: bool) -> Any:
         """The encoder that it trains, where it trains one."""
         raise ConfigError(f"kind `{self.name}` trains no encoder; one that does defines `load_encoder`")

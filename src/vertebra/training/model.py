@@ -69,7 +69,10 @@ def _built(config: RunConfig, *, late: bool) -> tuple[nn.Module, Late | None]:
     parts: dict[str, Any] = {}
     if model.image is not None:
         parts["image"] = new_part(backbone, image_encoder(model.image), model.image.projector)
-    return Model(backbone, parts | _queries(config, backbone, parts)), waiting
+    parts |= _queries(config, backbone, parts)
+    return Model(
+        backbone, parts, heads=task.heads(config.data, backbone), record=task.record(config.data, backbone)
+    ), waiting
 
 
 def _started(config: RunConfig, *, late: bool) -> tuple[Model, Late | None]:
@@ -90,11 +93,38 @@ def _started(config: RunConfig, *, late: bool) -> tuple[Model, Late | None]:
         started.train()
     else:
         started = Model.load(str(model.start), dtype=model.dtype, **options)
-    new = _queries(config, started.backbone, started.parts)
-    if new:
-        heads: Any = dict(started.heads.items())
-        started = Model(started.backbone, {**started.parts, **new}, heads=heads, record=started.record)  # type: ignore[dict-item]
+    backbone, task, had = started.backbone, config.task, dict(started.heads.items())
+    wanted = dict(task.heads(config.data, backbone))
+    _require_same(config, started, wanted)
+    parts: dict[str, Any] = {**started.parts, **_queries(config, backbone, started.parts)}
+    heads: Any = wanted | had
+    record = {**started.record, **task.record(config.data, backbone)}
+    if parts.keys() != started.parts.keys() or heads.keys() != had.keys():
+        started = Model(backbone, parts, heads=heads, aside=started.aside)
+    started.record.update(record)
     return started, waiting
+
+
+def _require_same(config: RunConfig, started: Model, wanted: dict[str, Any]) -> None:
+    """Slots and heads that a folder has already must be those that the task means by their names."""
+    faults = []
+    slots = config.task.queries(config.data)
+    parts: dict[str, Any] = dict(started.parts.items())
+    heads: dict[str, Any] = dict(started.heads.items())
+    for name, count in slots.items():
+        if name in parts and parts[name].slots != count:
+            faults.append(f"`{name}` has {parts[name].slots} slots there, and {count} here")
+    for name, there in heads.items():
+        here = wanted.get(name)
+        if name in (*slots, *wanted) and (here is None or here.settings() != there.settings()):
+            faults.append(
+                f"`{name}` is answered by {there.about()} there, by {here.about() if here else 'tokens'} here"
+            )
+    if faults:
+        raise ConfigError(
+            f"model.start: `{config.model.start}` has other heads than this recipe: {'; '.join(faults)}. Start from a model "
+            "without them, or give this recipe the same head and sizes"
+        )
 
 
 def _queries(config: RunConfig, backbone: Any, parts: Any) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def test_tensors_that_belong_to_nothing_and_tensors_that_are_missing(folder: Pat
 
 def test_a_tensor_of_another_shape(folder: Path):
     def cut(tensors: dict[str, torch.Tensor]) -> None:
-        name = next(name for name in tensors if name.endswith("projector.fc2.weight") or name.endswith("fc3.bias"))
+        name = next(name for name in tensors if name.endswith(("projector.fc2.weight", "fc3.bias")))
         tensors[name] = tensors[name][:-1].contiguous()
 
     change_tensors(folder, cut)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.interop.openvla.rows import row
-from vertebra import load
+from vertebra import load, policy
 from vertebra.action.bins import Bins
 from vertebra.action.record import ActionRecord
 from vertebra.interop import write_openvla
@@ -65,6 +65,22 @@ def test_openvla(case: int, model: Model):
     assert made == told["cases"][case]["action_ids"]
     numbers = Bins.of(record.bins or {}).decode(np.asarray(made))
     assert np.abs(numbers - arrays[f"normalised_action{case}"]).max() < 1e-9
+
+
+@pytest.mark.parametrize("case", [0, 1])
+def test_openvla_s_actions(case: int, model: Model):
+    """By the policy: constrained, with a cache, and all pairs of prompt and image as one batch."""
+    told, arrays = gold("openvla-tiny")
+    acts = policy(model)
+    entry = told["cases"][case]
+    task = entry["prompt"].removeprefix("In: What action should the robot take to ").removesuffix("?\nOut:")
+    found = acts.act(arrays[f"image{case}"], task, entry["unnorm_key"])
+    assert np.abs(found[0] - entry["action"]).max() < 1e-6
+    images = [arrays["image0"], arrays["image1"]]
+    both = acts.decide_many(images, task, entry["unnorm_key"])
+    for number, decision in enumerate(both):
+        assert decision.ids is not None
+        assert decision.ids[0].tolist() == told["all pairs"][f"prompt{case} image{number}"]
 
 
 def test_openvla_is_written_back(model: Model, tmp_path: Path):

@@ -104,7 +104,7 @@ def test_nothing_is_merged_twice(base: Path, bare: Path, tmp_path: Path):
     save_file({n: t for n, t in tensors.items() if ".base_layer" not in n}, blind / "adapter_model.safetensors")
     again = write_openvla(load(blind.parent, base=base), tmp_path / "again")
     shutil.copytree(blind, again / "lora_adapter")  # as OFT leaves a folder whose weights are merged
-    with pytest.raises(CheckpointError, match="merged into .* already"):
+    with pytest.raises(CheckpointError, match=r"merged into .* already"):
         load(blind.parent, base=again)
     whole = load(again)  # by itself it is whole
     assert "taken to be merged" in " ".join(whole.record["openvla"]["guesses"])

@@ -135,6 +135,27 @@ def test_nothing_is_read_before_it_is_used_and_the_input_stays_as_it_is(folder: 
     assert {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.iterdir()} == before
 
 
+def test_no_more_memory_than_the_mapped_shards_and_one_tensor(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """In the type that is stored: whatever has storage of its own is smaller, all together, than the largest tensor."""
+    from vertebra.interop.openvla import read
+
+    mapped: dict[str, torch.Tensor] = {}
+    found = read.mapped_tensors
+
+    def watched(place: Path) -> dict[str, torch.Tensor]:
+        mapped.update(found(place))
+        return dict(mapped)
+
+    monkeypatch.setattr(read, "mapped_tensors", watched)
+    model = load(folder)
+    theirs = {tensor.untyped_storage().data_ptr() for tensor in mapped.values()}
+    assert theirs
+    own = [p for p in (*model.parameters(), *model.buffers()) if p.untyped_storage().data_ptr() not in theirs]
+    names = [n for n, p in model.named_parameters() if p.untyped_storage().data_ptr() not in theirs]
+    assert names == ["parts.image.encoder.towers.0.embeddings.position_embeddings"]  # a row of zeros before it
+    assert sum(p.nbytes for p in own) < max(tensor.nbytes for tensor in mapped.values())
+
+
 def test_to_train(folder: Path, plain: Original):
     model = load(folder, inference_mode=False)
     assert model.training

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -43,6 +43,11 @@ class FilledSlots:
 
     def __str__(self) -> str:
         return "\n".join(self.text)
+
+
+See = Literal["given", "block", "row", "causal"]
+SEES: tuple[See, ...] = ("given", "block", "row", "causal")
+"""Who sees whom among slots."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,3 +113,17 @@ def _check_before(batch: Batch, columns: torch.Tensor) -> None:
             f"rows {listed(rows)} begin with a slot, and a causal model reads what stands there one before it; put a "
             'token first, or use read="here"'
         )
+
+
+def seen_as(batch: Batch, here: torch.Tensor, see: str, *, above: int = 0) -> Batch:
+    """The batch with blocks that say who sees whom; `here` [B, L] are the slots."""
+    if see == "given":
+        return batch
+    block = batch["block"]
+    if see == "row":
+        block = batch["attention_mask"].to(block.dtype)
+    elif see == "causal":
+        block = block.masked_fill(here, 0)
+    else:
+        block = block.masked_fill(here, max(int(block.max()), above) + 1)
+    return Batch({**batch, "block": block})

@@ -84,6 +84,13 @@ class ActionHead(nn.Module, ABC):
     def actions(self, seen: Seen, at: Chunks, **options: Any) -> torch.Tensor:
         """[M, chunk, dims] in fp32."""
 
+    def refuse(self, options: dict[str, Any], *known: str) -> None:
+        """Refuse options of a prediction that would have no effect."""
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise ConfigError(f"{', '.join(given)}: without effect on a head `{self.kind}`; {takes}")
+
     def check(self, values: torch.Tensor, segment: str) -> None:
         """Refuse values that are no chunks of this head."""
         if values.ndim != 3 or tuple(values.shape[1:]) != (self.chunk, self.dims):
@@ -124,6 +131,11 @@ def _check_documents(batch: Batch, segment: str, at: Chunks) -> None:
             f"rows {listed(rows)}: a chunk of `{segment}` begins a document, or stands in two. A head reads what is before "
             "the first slot: put the prompt there"
         )
+
+
+def wide(numbers: torch.Tensor) -> torch.Tensor:
+    """In fp32, or in fp64 where a model computes so: losses are small differences."""
+    return numbers if numbers.dtype == torch.float64 else numbers.float()
 
 
 def require_sizes(**sizes: int) -> None:

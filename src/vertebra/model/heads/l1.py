@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from vertebra.errors import CheckpointError
-from vertebra.model.heads.head import ActionHead, Chunks, Seen, require_sizes
+from vertebra.model.heads.head import ActionHead, Chunks, Seen, require_sizes, wide
 
 
 class ResidualBlock(nn.Module):
@@ -92,9 +92,10 @@ class L1Head(ActionHead):
         return self.model(states.reshape(len(states), self.chunk, -1).to(self.model.fc1.weight.dtype))
 
     def actions(self, seen: Seen, at: Chunks, **options: Any) -> torch.Tensor:
+        self.refuse(options)
         assert seen.hidden is not None, "it reads hidden states"
-        return self(at.before(seen.hidden)).float()
+        return wide(self(at.before(seen.hidden)))
 
     def loss(self, seen: Seen, at: Chunks, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        errors = (self.actions(seen, at) - values.float()).abs()
+        errors = (self.actions(seen, at) - values).abs()
         return (errors * weights.view(errors.shape)).sum()

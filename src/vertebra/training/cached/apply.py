@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from vertebra.data.encode.chat import ImageFeatures
+from vertebra.data.encode.items import in_place_of
 from vertebra.tasks.chain import TaskData
 from vertebra.training.cached.layers import UpperLayers, cached_layers, lower_features
 from vertebra.training.cached.tower import cached_images
@@ -23,7 +25,8 @@ def with_cache(model: Any, data: TaskData, config: RunConfig) -> tuple[TaskData,
     if config.cache.tower and autocast is not None:
         samples = [some for some in (data.train, data.held_out) if some is not None]
         images = cached_images(model, samples, autocast, precision=precision)
-        data = replace(data, collator=data.collator.with_features(images))
+        makers = in_place_of(ImageFeatures, images, data.collator.features)
+        data = replace(data, collator=data.collator.with_features(makers))
     if config.cache.layers and autocast is not None:
         upper = UpperLayers(model)
         lowered = partial(cached_layers, model, upper, collate=data.collator, autocast=autocast, precision=precision)

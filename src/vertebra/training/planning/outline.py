@@ -75,7 +75,8 @@ def outline(config: RunConfig, *, depth: int | None = None) -> Outline:
     with parameters_on_meta():
         llm = model_cls._from_config(shape, dtype=dtype)
         parts = outlined_parts(config, llm.get_input_embeddings().weight.shape[1])
-        made = Outline(llm, parts, _recorded_heads(config)).train()
+        heads = {**config.task.heads(config.data, _Bare(llm)), **_recorded_heads(config)}
+        made = Outline(llm, parts, heads).train()
         choose(made, config.tune)
     for name, parameter in made.named_parameters():
         if ".lora_" in name:
