@@ -17,7 +17,7 @@ from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.encoders.vector import VectorEncoder
-from vertebra.model.fresh import new_part, new_queries
+from vertebra.model.fresh import new_flow, new_l1, new_part, new_queries
 from vertebra.model.model import Model
 
 SIZE, DIMS = 28, 3
@@ -62,14 +62,32 @@ def model_of(name: str = "tiny-llama2", *, place: str = "slots", proprio: bool =
     return Model(backbone, parts).eval()
 
 
+@cache
+def head_of(kind: str, name: str, chunk: int) -> tuple[Any, Any]:
+    """A head that gives numbers, with random weights, behind `model_of(name)`, and the queries of its slots."""
+    backbone = model_of(name).backbone
+    torch.manual_seed(1)
+    if kind == "l1":
+        head: Any = new_l1(backbone, chunk=chunk, dims=DIMS)
+    else:
+        head = new_flow(backbone, chunk=chunk, dims=DIMS, width=16, inner=24, steps=4, delay=2)
+    for parameter in head.parameters():  # a fresh head may give zeros
+        torch.nn.init.normal_(parameter, std=0.2)
+    return head, new_queries(backbone, head.slots)
+
+
 def policy_model(name: str = "tiny-llama2", *, place: str = "slots", proprio: bool = False, **changes: Any) -> Model:
     """The same with a record of its own."""
     model = model_of(name, place=place, proprio=proprio)
+    heads, parts = {}, dict(model.parts)
+    if changes.get("head") in ("l1", "flow"):
+        heads["action"], parts["action"] = head_of(changes["head"], name, changes.get("chunk", 1))
+        changes = {"bins": None, **changes}
     ids = token_ids(model.tokenizer.get_vocab(), action_tokens(8))
     if proprio:
         changes.setdefault("proprio", 4)
     record = record_of(ids, **changes)
-    return Model(model.backbone, model.parts, record={POLICY: record.to_json()}).eval()
+    return Model(model.backbone, parts, record={POLICY: record.to_json()}, heads=heads).eval()
 
 
 def image(seed: int = 0, size: int = SIZE) -> np.ndarray:

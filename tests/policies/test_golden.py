@@ -216,7 +216,7 @@ class TestTheFolder:
         write_golden(pair, folder)
         assert read_golden(folder).instruction == "Go"
         assert sorted(path.name for path in (folder / "golden").iterdir()) == ["0.png", "1.png", "golden.json"]
-        with pytest.raises(CheckpointError, match="no model folder"):
+        with pytest.raises(CheckpointError, match="no folder of a model or an adapter"):
             write_golden(pair, folder / "golden")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ _SPELLINGS = (
     ("model.language_model.", "model."),  # vision-language models of transformers 5
 )
 
+_DRAWN: tuple[Any, ...] = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
+"""Layers that draw their weights when they are made."""
+
 
 @contextmanager
 def parameters_on_meta() -> Iterator[None]:
@@ -54,10 +57,25 @@ def parameters_on_meta() -> Iterator[None]:
 
     with BUILDING:
         nn.Module.register_parameter = register  # type: ignore[method-assign, assignment]
+        drawn = {kind: kind.reset_parameters for kind in _DRAWN}
+        for kind, draw in drawn.items():
+            kind.reset_parameters = _unless_on_meta(draw)
         try:
             yield
         finally:
             nn.Module.register_parameter = original  # type: ignore[method-assign]
+            for kind, draw in drawn.items():
+                kind.reset_parameters = draw
+
+
+def _unless_on_meta(draw: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A layer's own first numbers, drawn where there is room for them: without it torch takes a slow way to do nothing."""
+
+    def reset(module: Any) -> None:
+        if not module.weight.is_meta:
+            draw(module)
+
+    return reset
 
 
 def mapped_tensors(folder: Path) -> dict[str, torch.Tensor]:

@@ -24,10 +24,12 @@ from vertebra.checks.unchanged import unchanged
 from vertebra.decode.start import eval_mode
 from vertebra.errors import BackboneError, ConfigError, UnknownNameError, VertebraError
 from vertebra.interop.load import load
+from vertebra.interop.openvla.hub import openvla_folder
 from vertebra.model.description import holds_parts
 from vertebra.model.model import Model, model_of
 from vertebra.policies.policy import Policy
 from vertebra.reading import read_json
+from vertebra.tune.record import is_adapter_folder
 
 # What torch, transformers and tokenizers raise when a model is not what it says.
 _BROKEN = (VertebraError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, OSError)
@@ -49,7 +51,12 @@ def check(
     chosen = chosen_checks(only=only, skip=skip)  # a typo must not cost a load
     folder: Path | None = None
     if isinstance(model, str | Path):
-        folder = _policy_folder(model)
+        folder = _policy_folder(model, options.get("hf_token"))
+        if folder is not None and is_adapter_folder(folder) and any(isinstance(check, Check) for check in chosen):
+            raise ConfigError(
+                f"`{model}` is an adapter, and checks of backbones change what they look at; merge it first, or hold it as a "
+                f"policy alone: --only {','.join(OF_POLICIES)}"
+            )
         if on_start is not None:
             on_start("loading", 0, len(chosen) if folder else sum(isinstance(check, Check) for check in chosen))
         model = load_backbone(model, **options) if folder is None else load(model, inference_mode=False, **options)
@@ -63,10 +70,15 @@ def check(
     return _with_policy(report, whole, folder, of_policies, on_start)
 
 
-def _policy_folder(name: str | Path) -> Path | None:
-    """The folder of a model that records how it acts; None for any other name."""
+def _policy_folder(name: str | Path, token: str | None) -> Path | None:
+    """The folder of a model that records how it acts, or of OpenVLA's kin; None for any other name."""
+    theirs = openvla_folder(name, token=token)
+    if theirs is not None:
+        return Path(theirs)
     folder = Path(left_by_run(name)).expanduser()
-    if row_of(str(name)) is not None or not holds_parts(folder):
+    if row_of(str(name)) is not None or not (holds_parts(folder) or is_adapter_folder(folder)):
+        return None
+    if not (folder / RECORD).is_file():  # an adapter of PEFT's own
         return None
     return folder if POLICY in (read_json(folder / RECORD).get("record") or {}) else None
 

@@ -23,6 +23,7 @@ def info(
     """Show a model's config, parameters, memory, anchor, special tokens, attention, and which facts are guesses."""
     from vertebra.cli.output import console, facts_table, print_json
     from vertebra.cli.remembered import remembered
+    from vertebra.interop.openvla.hub import openvla_folder
     from vertebra.model.description import describe, holds_parts
 
     def measured() -> dict[str, Any]:
@@ -34,15 +35,23 @@ def info(
     # which kernels can be asked for depends on this machine, and not on the model's files
     told = measured() if attn is not None or family is not None else remembered(model, measured, token=token)
     acts: str | None = None
-    if holds_parts(model):
-        told["multimodal"] = asdict(describe(model))
+    theirs = openvla_folder(model, token=token)
+    found = None
+    if theirs is not None:
+        from vertebra.interop.openvla.describe import describe_openvla
+
+        found = describe_openvla(theirs)
+    elif holds_parts(model):
+        found = describe(model)
+    if found is not None:
+        told["multimodal"] = asdict(found)
         acts = _policy(model, told["multimodal"]["record"])
     if json:
         print_json(told)
         return
     out = console()
-    if "multimodal" in told:
-        out.print(describe(model).draw(), soft_wrap=True)
+    if found is not None:
+        out.print(found.draw(), soft_wrap=True)
     if acts is not None:
         out.print(acts, soft_wrap=True)
     for heading, facts in _headings(told).items():

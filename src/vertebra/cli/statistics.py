@@ -38,36 +38,55 @@ def statistics(
 ) -> None:
     """Show the action statistics of a model folder, or attach some to it. Weights are not touched."""
     from vertebra.cli.output import console, print_json
-    from vertebra.policies.attach import BEFORE, attach_statistics, recorded
+    from vertebra.errors import UnknownNameError
 
     if source is None:
         for name, given in (("--record", record), ("--overwrite", overwrite)):
             if given:
                 raise typer.BadParameter(f"{name} has no effect without --from")
-        shown = recorded(folder)
+        acts, entries = _kept(folder)
+        if key is not None and key not in entries:
+            raise UnknownNameError("data set", key, entries)
+        shown = {name: entry for name, entry in entries.items() if key in (None, name)}
     else:
-        from vertebra import config
-        from vertebra.action.files import read_statistics
-
-        fields = None if record is None else config.read_mapping(record)
-        found = read_statistics(source, key=key)
-        shown = attach_statistics(folder, found, record=fields, overwrite=overwrite)
-    entries = {name: entry for name, entry in shown.statistics.items() if source is not None or key in (None, name)}
-    if key is not None and key not in shown.statistics:
-        from vertebra.errors import UnknownNameError
-
-        raise UnknownNameError("data set", key, shown.statistics)
+        acts, shown = _attached(folder, source, key, record, overwrite=overwrite)
     if json:
-        print_json(entries)
+        print_json(shown)
         return
-    _print(shown, entries)
+    _print(acts, shown)
     if source is not None:
-        console().print(
-            f"{', '.join(sorted(found))} attached; the record as it was before is in {BEFORE}", soft_wrap=True
-        )
+        from vertebra.policies.attach import BEFORE
+
+        said = f"{', '.join(sorted(shown))} attached; the record as it was before is in {BEFORE}"
+        console().print(said, soft_wrap=True)
 
 
-def _print(record: ActionRecord, entries: dict[str, Any]) -> None:
+def _kept(folder: Path) -> tuple[ActionRecord | None, dict[str, Any]]:
+    """What a folder has: one of ours, or one of OpenVLA's own, which is only looked at."""
+    from vertebra.action.files import read_statistics
+    from vertebra.backbone.source import RECORD, left_by_run
+    from vertebra.policies.attach import recorded
+
+    where = Path(left_by_run(folder)).expanduser()
+    if (where / "config.json").is_file() and not (where / RECORD).is_file():
+        return None, read_statistics(where)
+    acts = recorded(folder)
+    return acts, acts.statistics
+
+
+def _attached(
+    folder: Path, source: Path, key: str | None, record: Path | None, *, overwrite: bool
+) -> tuple[ActionRecord, dict[str, Any]]:
+    from vertebra import config
+    from vertebra.action.files import read_statistics
+    from vertebra.policies.attach import attach_statistics
+
+    fields = None if record is None else config.read_mapping(record)
+    found = read_statistics(source, key=key)
+    return attach_statistics(folder, found, record=fields, overwrite=overwrite), found
+
+
+def _print(record: ActionRecord | None, entries: dict[str, Any]) -> None:
     """A table a data set: a row a dimension."""
     from vertebra.action.statistics import NUMBERS, DatasetStatistics
     from vertebra.cli.output import console, print_unfolded, table
@@ -86,7 +105,9 @@ def _print(record: ActionRecord, entries: dict[str, Any]) -> None:
         for part, moments in (("action", read.action), ("proprio", read.proprio)):
             if moments is None:
                 continue
-            rule = record.normalization if part == "action" else record.proprio_normalization
+            rule: Any = "quantile"
+            if record is not None:
+                rule = record.normalization if part == "action" else record.proprio_normalization
             for at in range(moments.dims):
                 numbers = [_number(getattr(moments, field), at) for field in NUMBERS]
                 own = rule if isinstance(rule, str) else rule[at]

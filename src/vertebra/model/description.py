@@ -17,7 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from vertebra.backbone.source import RECORD, Source, find, read_header, weight_files
+from vertebra.backbone.source import RECORD, find, read_header, weight_files
 from vertebra.errors import CheckpointError
 from vertebra.reading import read_json, reading
 
@@ -111,26 +111,28 @@ def describe(folder: str | Path) -> ModelFacts:
     for file in weight_files(source.folder):
         headers.update(read_header(file))
     with reading(f"the record of parts in `{source.name}` is damaged", "save the model again"):
-        return _facts(source, described, backbone, headers)
+        return facts_of(source.name, source.record, headers, layers=source.config.get("num_hidden_layers"))
 
 
-def _facts(
-    source: Source, described: Mapping[str, Any], backbone: Mapping[str, Any], headers: Mapping[str, Any]
+def facts_of(
+    name: str, record: Mapping[str, Any], headers: Mapping[str, Any], *, layers: int | None = None
 ) -> ModelFacts:
+    """The facts that a record and the headers of tensors say."""
+    backbone = record["backbone"]
     facts = ModelFacts(
-        folder=source.name,
+        folder=name,
         backbone=backbone["id"],
         family=backbone["family"],
         builder=backbone.get("prompt_builder"),
-        layers=source.config.get("num_hidden_layers"),
-        embedding=tuple(source.record.get("embedding", (0, 0))),
+        layers=layers,
+        embedding=tuple(record.get("embedding", (0, 0))),
         backbone_parameters=_count(headers, "backbone."),
-        parts=tuple(_part(name, entry, headers) for name, entry in described.items()),
-        heads=tuple(_head(name, entry, headers) for name, entry in (source.record.get("heads") or {}).items()),
+        parts=tuple(_part(part, entry, headers) for part, entry in record["parts"].items()),
+        heads=tuple(_head(head, entry, headers) for head, entry in (record.get("heads") or {}).items()),
         dtypes=tuple(sorted({entry["dtype"] for entry in headers.values()})),
         bytes=sum(entry["data_offsets"][1] - entry["data_offsets"][0] for entry in headers.values()),
-        versions=source.record.get("versions", {}),
-        record=source.record.get("record", {}),
+        versions=record.get("versions", {}),
+        record=record.get("record", {}),
     )
     facts.draw()  # numbers that are none show here
     return facts

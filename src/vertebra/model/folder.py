@@ -56,15 +56,19 @@ def write_companions(model: Any, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
     backbone.llm.generation_config.save_pretrained(folder)
     save_vocabulary(backbone, folder)
-    record = {
-        **backbone_record(backbone),
+    (folder / RECORD).write_text(json.dumps(record_of(model), indent=1, ensure_ascii=False), encoding="utf-8")
+    model.aside.write(folder)
+
+
+def record_of(model: Any) -> dict[str, Any]:
+    """What `vertebra.json` says of a model."""
+    return {
+        **backbone_record(model.backbone),
         "parts": {name: part_record(part) for name, part in model.parts.items()},
         "heads": {name: head_record(head) for name, head in model.heads.items()},
-        "embedding": list(backbone.llm.get_input_embeddings().weight.shape),
+        "embedding": list(model.backbone.llm.get_input_embeddings().weight.shape),
         "record": model.record,
     }
-    (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
-    model.aside.write(folder)
 
 
 class ModelFiles:

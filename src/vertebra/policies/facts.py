@@ -16,9 +16,8 @@ import numpy as np
 
 from vertebra.action.record import ActionRecord
 from vertebra.backbone.habits import fingerprint
-from vertebra.decode.parallel import seen_as
 from vertebra.model.model import Model
-from vertebra.policies.prompts import SLOTS, Asked
+from vertebra.policies.prompts import Asked
 from vertebra.sequence.visibility import allowed
 
 LIBRARIES = ("vertebra", "torch", "transformers", "tokenizers", "numpy", "Pillow")
@@ -33,7 +32,7 @@ def facts_of(model: Model, record: ActionRecord, row: Asked, key: str) -> dict[s
         "statistics": _hash(record.statistics.get(key)),
         "attention": {
             "rule": record.attention,
-            "hash": _hash(_seen(model, record, row)),
+            "hash": _hash(_seen(model, row)),
             "kernel": model.backbone.attn,
         },
         "record": _hash({name: value for name, value in record.to_json().items() if name != "statistics"}),
@@ -80,11 +79,8 @@ def _attention(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _seen(model: Model, record: ActionRecord, row: Asked) -> np.ndarray:
+def _seen(model: Model, row: Asked) -> np.ndarray:
     batch = model.collate([row.sequence], side="right")
-    if SLOTS in batch["segments"]:
-        here = batch["slot"][..., 0] == batch["segments"].index(SLOTS)
-        batch = seen_as(batch, here, record.attention)
     return allowed(batch, window=model.backbone.attention_facts.window).cpu().numpy()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vertebra.backbone.source import RECORD
 from vertebra.errors import CheckpointError, DataError
 from vertebra.folders import write_whole
 from vertebra.model.encoders.images import read_image
@@ -24,9 +25,9 @@ FOLDER, FILE, FORMAT = "golden", "golden.json", 1
 def write_golden(golden: Golden, folder: str | Path) -> Path:
     """Keep it in a model's folder; an older one is replaced."""
     where = Path(folder)
-    if not (where / "config.json").is_file():
+    if not any((where / file).is_file() for file in ("config.json", RECORD)):
         raise CheckpointError(
-            f"`{folder}` is no model folder (no config.json); a golden pair belongs beside the weights"
+            f"`{folder}` is no folder of a model or an adapter; a golden pair belongs beside the weights"
         )
 
     def fill(part: Path) -> None:

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from vertebra.action.bins import Bins
 from vertebra.action.record import ActionRecord
+from vertebra.decode.actions import predict as by_head
 from vertebra.decode.call import generate
 from vertebra.decode.choose.constraint import AllowedSteps
 from vertebra.decode.parallel import fill
-from vertebra.errors import ConfigError, TooLongError
+from vertebra.errors import TooLongError
 from vertebra.model.model import Model
 from vertebra.policies.prefix import Prefixes
 from vertebra.policies.prompts import SLOTS, Asked
@@ -49,6 +51,12 @@ class Asking:
     prefixes: Prefixes | None = None
     """What is kept of instructions between calls."""
 
+    @cached_property
+    def constraint(self) -> AllowedSteps:
+        """Nothing but ids of bins, as many steps as a chunk has numbers."""
+        assert self.bins is not None
+        return AllowedSteps([self.bins.allowed] * self.numbers)
+
     @property
     def numbers(self) -> int:
         """Numbers in a chunk."""
@@ -58,8 +66,10 @@ class Asking:
         """Places that the head fills in a sequence."""
         if self.record.head == "tokens":
             return 0
-        head = getattr(self.model, "heads", {}).get(SLOTS) if self.record.head != "parallel" else None
-        return self.numbers if head is None else int(head.slots)
+        if self.record.head == "parallel":
+            return self.numbers
+        head: Any = self.model.heads[SLOTS]
+        return int(head.slots)
 
     def collated(self, rows: Sequence[Asked]) -> Any:
         return self.model.collate([row.sequence for row in rows], [row.features for row in rows], side="left")
@@ -70,8 +80,6 @@ def predict(
 ) -> Predicted:
     """The chunks of these rows, in one batch. `sure`: with probabilities; `options`: a continuous head's own."""
     _require_room(asking, rows)
-    if asking.record.head not in HEADS:
-        raise ConfigError(f"nothing here asks a head `{asking.record.head}`; known: {', '.join(HEADS)}")
     return HEADS[asking.record.head](asking, rows, sure, dict(options or {}))
 
 
@@ -95,7 +103,7 @@ def _tokens(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mapping[
         asking.model,
         asking.collated(rows) if prompt is None else prompt,
         max_new_tokens=steps,
-        constraint=AllowedSteps([bins.allowed] * steps),
+        constraint=asking.constraint,
         output_logits=sure,
     )
     ids = np.full((len(rows), steps), -1, np.int64)
@@ -113,17 +121,7 @@ def _tokens(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mapping[
 def _parallel(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mapping[str, Any]) -> Predicted:
     bins = asking.bins
     assert bins is not None
-    see: Any = asking.record.attention
-    shared = asking.prefixes.shared(asking.model, rows) if asking.prefixes is not None and see != "row" else None
-    if shared is None:
-        made = fill(asking.model, asking.collated(rows), at=SLOTS, see=see, allowed=bins.allowed)
-    else:
-        state, rest = shared
-        features = [row.features for row in rest]
-        made = fill(
-            asking.model, [row.sequence for row in rest], at=SLOTS, see=see, allowed=bins.allowed, state=state,
-            features=features,
-        )  # fmt: skip
+    made = fill(asking.model, **_prompt(asking, rows), at=SLOTS, allowed=bins.allowed)
     ids = np.array(made.tokens, np.int64)
     ids[made.failed] = -1
     logits = None
@@ -131,6 +129,21 @@ def _parallel(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mappin
         order = np.argsort(np.argsort(bins.ids))  # fill's columns are the ids, ascending
         logits = made.logits.float().cpu().numpy()[..., order]
     return _said(asking, ids, logits)
+
+
+def _numbers(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mapping[str, Any]) -> Predicted:
+    made = by_head(asking.model, **_prompt(asking, rows), segment=SLOTS, **options)
+    return Predicted(values=made.double().cpu().numpy())
+
+
+def _prompt(asking: Asking, rows: Sequence[Asked]) -> dict[str, Any]:
+    """The rows as a batch, or behind what is kept of their instruction."""
+    shared = asking.prefixes.shared(asking.model, rows) if asking.prefixes is not None else None
+    if shared is None:
+        return {"prompt": asking.collated(rows)}
+    state, rest = shared
+    sequences = [row.sequence for row in rest]
+    return {"prompt": sequences, "state": state, "features": [row.features for row in rest]}
 
 
 def _said(asking: Asking, ids: np.ndarray, logits: np.ndarray | None) -> Predicted:
@@ -151,5 +164,7 @@ def _said(asking: Asking, ids: np.ndarray, logits: np.ndarray | None) -> Predict
 HEADS: dict[str, Callable[[Asking, Sequence[Asked], bool, Mapping[str, Any]], Predicted]] = {
     "tokens": _tokens,
     "parallel": _parallel,
+    "l1": _numbers,
+    "flow": _numbers,
 }
 """How each kind of head is asked."""

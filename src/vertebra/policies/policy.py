@@ -10,23 +10,26 @@ a decision. What is remembered between calls (earlier images, chunks that are bl
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from vertebra import log
-from vertebra.action.bins import Bins
-from vertebra.action.chunks import Ensemble, first
+from vertebra.action.chunks import first
 from vertebra.action.frames import from_frame, gripped
 from vertebra.action.normalization import limits, normalize, outside, unnormalize
 from vertebra.action.record import ActionRecord
 from vertebra.action.statistics import DatasetStatistics, lookup
 from vertebra.errors import ConfigError, DataError
+from vertebra.model.heads.previous import Previous
 from vertebra.model.model import Model
 from vertebra.policies.decision import Decision, sureness
+from vertebra.policies.fit import bins_of, check_dims, check_head, check_settings, require_rows
 from vertebra.policies.heads import Asking, Predicted, predict
+from vertebra.policies.memory import Memory
 from vertebra.policies.observation import Missing, Observation, faults
 from vertebra.policies.prefix import Prefixes
 from vertebra.policies.prompts import Asked, Prompts
@@ -42,7 +45,9 @@ class Policy:
         self.model = model
         self.record = record or ActionRecord.of(model.record, where=f"`{model.identifier}`")
         self.settings = settings or PolicySettings()
-        self.bins = None if self.record.bins is None else _bins(self.record, model)
+        check_settings(self.record, self.settings)
+        check_head(self.record, model)
+        self.bins = None if self.record.bins is None else bins_of(self.record, model)
         after = self.record.images == "after" and self.settings.keep_prefix
         self.prefixes = Prefixes() if after else None
         self.asking = Asking(model=model, record=self.record, bins=self.bins, prefixes=self.prefixes)
@@ -50,8 +55,7 @@ class Policy:
         self.counts: Counter[str] = Counter()
         """What happened so far: `actions`, `outside`, `not a number`, `missing camera`."""
         self._statistics: dict[str, DatasetStatistics] = {}
-        self._robots: dict[Hashable, _Memory] = {}
-        _check_steps(self.record, self.settings)
+        self._robots: dict[Hashable, Memory] = {}
 
     @property
     def keys(self) -> list[str]:
@@ -59,10 +63,19 @@ class Policy:
         return sorted(self.record.statistics)
 
     def act(
-        self, observation: Any, instruction: str, unnorm_key: str | None = None, *, robot: Hashable = 0
+        self,
+        observation: Any,
+        instruction: str,
+        unnorm_key: str | None = None,
+        *,
+        robot: Hashable = 0,
+        done: int | None = None,
     ) -> np.ndarray:
-        """[k, dims] in the robot's units: the next actions, the first of them first."""
-        return self.decide(observation, instruction, unnorm_key, robot=robot, sure=False).chunk
+        """[k, dims] in the robot's units: the next actions, the first of them first.
+
+        `done`: under real-time chunking, how many actions of the chunk before are carried out by now.
+        """
+        return self.decide(observation, instruction, unnorm_key, robot=robot, done=done, sure=False).chunk
 
     def decide(
         self,
@@ -71,10 +84,11 @@ class Policy:
         unnorm_key: str | None = None,
         *,
         robot: Hashable = 0,
+        done: int | None = None,
         sure: bool = True,
     ) -> Decision:
         """The same with everything that is known of it: ids, entropy and confidence (`sure`), what was cut."""
-        return self.decide_many([observation], [instruction], unnorm_key, robots=[robot], sure=sure)[0]
+        return self.decide_many([observation], [instruction], unnorm_key, robots=[robot], done=done, sure=sure)[0]
 
     def act_many(
         self,
@@ -83,9 +97,10 @@ class Policy:
         unnorm_key: str | None = None,
         *,
         robots: Sequence[Hashable] | None = None,
+        done: int | None = None,
     ) -> list[np.ndarray]:
         """A chunk for each of several robots, from one pass over all: the chunks are those of each alone."""
-        made = self.decide_many(observations, instructions, unnorm_key, robots=robots, sure=False)
+        made = self.decide_many(observations, instructions, unnorm_key, robots=robots, done=done, sure=False)
         return [one.chunk for one in made]
 
     def decide_many(
@@ -95,20 +110,23 @@ class Policy:
         unnorm_key: str | None = None,
         *,
         robots: Sequence[Hashable] | None = None,
+        done: int | None = None,
         sure: bool = True,
     ) -> list[Decision]:
         """The decisions of several robots. `robots`: their names, by which each has a memory; by default 0, 1, 2 …"""
         seen = [Observation.of(one) for one in observations]
         texts = [instructions] * len(seen) if isinstance(instructions, str) else list(instructions)
         names = list(range(len(seen))) if robots is None else list(robots)
-        _require_rows(seen, texts, names)
+        require_rows(seen, texts, names)
+        if done is not None and self.settings.real_time is None:
+            raise ConfigError(f"done={done} without effect: it is about real-time chunking (real_time=…), which is off")
         self._require_fit(seen, texts)
         key, statistics = self._known(unnorm_key)
         if self.record.history:
-            seen = [self._memory(name).remembered(one, self.record) for name, one in zip(names, seen, strict=True)]
+            seen = [self._memory(name).remembered(one) for name, one in zip(names, seen, strict=True)]
         proprio = [self._proprio(one, statistics) for one in seen]
         rows = [self.prompts.row(*given) for given in zip(seen, texts, proprio, strict=True)]
-        said = predict(self.asking, rows, sure=sure, options=self._options())
+        said = self._said(rows, names, sure=sure, done=done)
         made = [
             self._decided(said, row, one, name, key, statistics)
             for row, (one, name) in enumerate(zip(seen, names, strict=True))
@@ -156,7 +174,7 @@ class Policy:
     def _known(self, key: str | None) -> tuple[str, DatasetStatistics]:
         if key not in self._statistics:  # None is never among them
             key, found = lookup(self.record.statistics, key)
-            _check_dims(key, found, self.record)
+            check_dims(key, found, self.record)
             self._statistics[key] = found
         assert key is not None
         return key, self._statistics[key]
@@ -183,6 +201,28 @@ class Policy:
         how = self.record.proprio_normalization
         return normalize(np.asarray(observation.proprio, np.float64), statistics.proprio, how, proprio=True)
 
+    def _said(self, rows: Sequence[Asked], names: Sequence[Hashable], *, sure: bool, done: int | None) -> Predicted:
+        """What the head says of all rows; those that go on from a chunk, with it."""
+        left = [None if done is None else self._memory(name).left(done) for name in names]
+        if all(one is None for one in left):
+            return predict(self.asking, rows, sure=sure, options=self._options())
+        groups: dict[int, list[int]] = {}
+        for row, old in enumerate(left):
+            groups.setdefault(0 if old is None else len(old), []).append(row)
+        values = np.empty((len(rows), self.record.chunk, self.record.dims))
+        for members in groups.values():
+            before = [old for row in members if (old := left[row]) is not None]
+            options = {**self._options(), **self._previous(before)}
+            values[members] = predict(self.asking, [rows[row] for row in members], options=options).values
+        return Predicted(values=values)
+
+    def _previous(self, left: Sequence[np.ndarray]) -> dict[str, Any]:
+        if not left:
+            return {}
+        actions = torch.from_numpy(np.stack(left)).float().to(self.model.device)
+        assert self.settings.real_time is not None
+        return {"previous": Previous(actions=actions, delay=self.settings.delay, how=self.settings.real_time)}
+
     def _options(self) -> dict[str, Any]:
         """What a head that denoises is given."""
         if self.record.head != "flow":
@@ -199,6 +239,8 @@ class Policy:
         statistics: DatasetStatistics,
     ) -> Decision:
         values, broken = self._whole(said.values[row], robot)
+        if self.settings.real_time is not None:
+            self._memory(robot).values = values
         actions = unnormalize(values, statistics.action, self.record.normalization)
         beyond = outside(actions, statistics.action, self.record.normalization)
         actions = self._in_units(self._inside(actions, beyond, statistics, key), observation)
@@ -246,81 +288,5 @@ class Policy:
         )
         return actions
 
-    def _memory(self, robot: Hashable) -> _Memory:
-        return self._robots.setdefault(robot, _Memory(self.record.history))
-
-
-class _Memory:
-    """What is remembered of one robot."""
-
-    def __init__(self, history: int) -> None:
-        self.images: deque[Mapping[str, Any]] = deque(maxlen=history or None)
-        self.ensemble: Ensemble | None = None
-
-    def remembered(self, observation: Observation, record: ActionRecord) -> Observation:
-        """The observation with what came before it, unless it brings that itself."""
-        if observation.history:
-            return observation
-        return Observation(images=observation.images, proprio=observation.proprio, history=tuple(self.images))
-
-    def keep(self, observation: Observation) -> None:
-        # arrays are often buffers that a camera writes into again
-        kept = {n: i.copy() if isinstance(i, np.ndarray) else i for n, i in observation.images.items() if i is not None}
-        self.images.append(kept)
-
-    def blended(self, actions: np.ndarray, decay: float) -> np.ndarray:
-        if self.ensemble is None:
-            self.ensemble = Ensemble(decay=decay)
-        return self.ensemble.add(actions)
-
-
-def _bins(record: ActionRecord, model: Model) -> Bins:
-    """The bins of a record, whose ids are rows of this head and none of them an end."""
-    assert record.bins is not None
-    bins = Bins.of(record.bins)
-    ends = set(model.backbone.eos_token_ids) & set(bins.allowed)
-    if ends:
-        raise ConfigError(
-            f"the ids {sorted(ends)} stand for actions and end an answer too; the record is another model's"
-        )
-    if max(bins.allowed) >= model.backbone.num_rows:
-        raise ConfigError(
-            f"the action ids go up to {max(bins.allowed)}, and the head of `{model.identifier}` has "
-            f"{model.backbone.num_rows} rows; the record is another model's"
-        )
-    if bins.dims not in (None, record.dims):
-        raise ConfigError(f"the bins are for {bins.dims} dimensions, and an action has {record.dims}")
-    return bins
-
-
-def _check_dims(key: str, found: DatasetStatistics, record: ActionRecord) -> None:
-    faults = []
-    if found.action.dims != record.dims:
-        faults.append(f"actions of {found.action.dims} numbers, and this policy makes {record.dims}")
-    if record.proprio is not None and found.proprio is not None and found.proprio.dims != record.proprio:
-        faults.append(f"proprio of {found.proprio.dims} numbers, and this policy asks for {record.proprio}")
-    if faults:
-        raise DataError(f"the statistics `{key}` are another robot's: they are of {'; of '.join(faults)}")
-
-
-def _check_steps(record: ActionRecord, settings: PolicySettings) -> None:
-    if settings.execute is not None and settings.execute > record.chunk:
-        raise ConfigError(f"execute={settings.execute}, and this policy makes chunks of {record.chunk}")
-    if settings.steps is not None and record.head != "flow":
-        raise ConfigError(f"steps={settings.steps} without effect: the head is `{record.head}`, which does not denoise")
-    if settings.seed is not None and record.head != "flow":
-        raise ConfigError(f"seed={settings.seed} without effect: the head `{record.head}` draws nothing")
-    if settings.ensemble is not None and settings.execute not in (None, 1):
-        raise ConfigError("ensembling gives one action a call; leave `execute` out")
-
-
-def _require_rows(seen: Sequence[Any], texts: Sequence[str], names: Sequence[Hashable]) -> None:
-    if not seen:
-        raise DataError("no observations; give at least one")
-    if len(texts) != len(seen) or len(names) != len(seen):
-        raise DataError(
-            f"{len(seen)} observations, {len(texts)} instructions and {len(names)} robots; give as many of each, or one "
-            "instruction for all"
-        )
-    if len(set(names)) < len(names):
-        raise DataError("two observations of one robot in one call; each robot sees one moment at a time")
+    def _memory(self, robot: Hashable) -> Memory:
+        return self._robots.setdefault(robot, Memory(self.record.history))

@@ -10,6 +10,7 @@ types is text and never becomes a control token. It renders and prepares; it run
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ from vertebra.sequence.tokens import TokenSequence
 
 SLOTS = "action"
 """The segment whose slots a head fills."""
+KEPT = 64
+"""Prompts that are kept rendered."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +46,7 @@ class Prompts:
     def __init__(self, model: Model, record: ActionRecord, *, slots: int) -> None:
         self.model, self.record, self.slots = model, record, slots
         self.sizes = dict(model.sizes)
+        self._rendered: OrderedDict[Any, TokenSequence] = OrderedDict()
         needs = {segment_of(name): segment_of(name).split(":")[0] for name in record.cameras}
         if record.proprio is not None:
             needs["proprio"] = "proprio"
@@ -56,9 +60,19 @@ class Prompts:
     def row(self, observation: Observation, instruction: str, proprio: Any) -> Asked:
         """`proprio`: normalised; None where the model asks for none."""
         items = self._items(observation, proprio)
-        text = self.record.asked(instruction)
-        sequence = self._raw(text, items) if self.record.raw else self._message(text, items)
-        return Asked(sequence=sequence, features=self.model.prepare(items))
+        return Asked(sequence=self._sequence(instruction, items), features=self.model.prepare(items))
+
+    def _sequence(self, instruction: str, items: Mapping[str, list[Any]]) -> TokenSequence:
+        """It is the same at every step of an episode, and rendered once."""
+        key = (instruction, tuple((name, len(found)) for name, found in items.items()))
+        if key not in self._rendered:
+            text = self.record.asked(instruction)
+            made = self._raw(text, items) if self.record.raw else self._message(text, items)
+            self._rendered[key] = seeing(made, self.record.attention)
+        self._rendered.move_to_end(key)
+        while len(self._rendered) > KEPT:
+            self._rendered.popitem(last=False)
+        return self._rendered[key]
 
     def _items(self, observation: Observation, proprio: Any) -> dict[str, list[Any]]:
         """{segment: items}, in the order of the sequence. Of each camera as many images as it sees, the oldest repeated."""
@@ -115,3 +129,14 @@ class Prompts:
         role = Role.ACTION if segment == SLOTS else Role.VECTOR if segment == "proprio" else Role.IMAGE
         table = [(0, index) for index in range(count)]
         return TokenSequence.of([reserved] * count, slot=table, segments=[segment], role=role)
+
+
+def seeing(sequence: TokenSequence, attention: str) -> TokenSequence:
+    """The sequence with blocks that say who sees whom: its slots, as a policy records."""
+    if SLOTS not in sequence.segments:
+        return sequence
+    here = sequence.slot[:, 0] == sequence.segments.index(SLOTS)
+    if attention == "row":
+        return sequence.with_vectors(block=np.ones(len(sequence), np.int64))
+    among = int(sequence.block[~here].max(initial=0)) + 1 if attention == "block" else 0
+    return sequence.with_vectors(block=np.where(here, among, sequence.block))

@@ -27,10 +27,14 @@ class PolicySettings:
     """Temporal ensembling with this decay, one action a call; None: off, as reports find lower success with it."""
     steps: Some | None = None
     """Denoising steps of a flow head; None: as the model records."""
+    real_time: Literal["guided", "trained"] | None = None
+    """Real-time chunking of flow heads: a chunk goes on from the one before it, of which `done=` actions are carried out."""
+    delay: Annotated[int, Bound(least=0)] = 0
+    """How many more of the old chunk's actions are carried out before the new one is there."""
     keep_prefix: bool = True
     """Keep what is computed of an instruction between two calls, where images come behind it."""
     seed: int | None = None
-    """Of the noise that a flow head begins with; None: drawn anew for every call."""
+    """Of the noise that a flow head begins with; None: 0, so that one observation always gives the same actions."""
 
     def __post_init__(self) -> None:
         config.require_bounds(self)

@@ -78,6 +78,10 @@ class Reach(Task):
         )
         return {POLICY: made.to_json()}
 
+    def example(self, job: Job) -> tuple[Any, str] | None:
+        episode = Episode(job.seed + 1, 0)
+        return {"images": {"image": np.asarray(episode.image())}}, episode.instruction
+
     def features(self, job: Job) -> Features | None:
         images = super().features(job)
         return images if images is None or way_of(job.data).speaks else Together(images, ItemValues(SEGMENT))

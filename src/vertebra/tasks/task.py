@@ -107,6 +107,11 @@ class Task(ABC):
         """What belongs to the model and is saved with it, as plain data: for a task that acts, its record as a policy."""
         return {}
 
+    def example(self, job: Job) -> tuple[Any, str] | None:
+        """For a task that acts: an observation (a mapping, as policies take it) and an instruction, of which the model's folder
+        keeps the action that it leads to. None: the folder keeps none."""
+        return None
+
     def load_encoder(self, name: str, data: DataConfig, *, pretrained: bool) -> Any:
         """The encoder that it trains, where it trains one."""
         raise ConfigError(f"kind `{self.name}` trains no encoder; one that does defines `load_encoder`")

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from vertebra import config as configs
 from vertebra import log
+from vertebra.action.record import POLICY
 from vertebra.errors import CheckpointError, VertebraError
 from vertebra.folders import write_whole
 from vertebra.training import checkpoint
@@ -76,6 +77,7 @@ def write_model(
             not config.task.for_encoder and not model.parts and not model.heads
         )  # a backbone's plain folder, which others load too
         (model.backbone if alone else model).write(part)
+    _keep_golden(model, config, part)
     training = part / "training"
     training.mkdir()
     configs.write(config, training / "run.yaml")
@@ -83,6 +85,23 @@ def write_model(
     if (run / METRICS).is_file():
         (training / METRICS).write_bytes((run / METRICS).read_bytes())
     (part / "README.md").write_text(model_card(config, rows, best), encoding="utf-8")
+
+
+def _keep_golden(model: Any, config: RunConfig, part: Path) -> None:
+    """What a policy does about the task's example, beside its weights: whoever loads them sees whether it still does."""
+    from vertebra.policies.golden import golden_pair
+    from vertebra.policies.golden_files import write_golden
+    from vertebra.policies.policy import Policy
+
+    if config.task.for_encoder or POLICY not in model.record:
+        return
+    example = config.task.example(job_of(config, model))
+    if example is None:
+        return
+    try:
+        write_golden(golden_pair(Policy(model), *example), part)
+    except VertebraError as error:  # a policy that says NaN is a model all the same
+        log.warn(f"no golden pair was kept: {error}")
 
 
 def answers(model: Any, config: RunConfig) -> list[dict[str, str]]:

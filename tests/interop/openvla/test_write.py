@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,11 @@ from vertebra.backbone.weights import mapped_tensors
 from vertebra.cli.main import app
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.interop import write_openvla
+from vertebra.interop.openvla.hub import PATTERNS, openvla_folder
 from vertebra.model.model import Model
+from vertebra.tune.adapter import save_adapter
 from vertebra.tune.lora import LoraConfig
+from vertebra.tune.merge import merge
 from vertebra.tune.stages import TuneConfig, choose
 
 
@@ -117,3 +122,62 @@ def test_what_the_form_has_no_place_for(folder: Path, tmp_path: Path):
     with pytest.raises(CheckpointError, match="not empty"):
         write_openvla(load(folder), folder)
     assert not out.exists()
+
+
+def test_info_draws_a_folder_of_theirs_as_it_is(folder: Path, tmp_path: Path):
+    result = CliRunner().invoke(app, ["info", str(folder), "--json"])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.output)["multimodal"]
+    assert [part["name"] for part in told["parts"]] == ["image"]
+    assert told["dtypes"] == ["bfloat16"]
+    drawn = CliRunner().invoke(app, ["info", str(folder)]).output
+    assert "siglip_vision_model, block 2 of 3" in drawn
+    load(folder).save(tmp_path / "ours")
+    ours = CliRunner().invoke(app, ["info", str(tmp_path / "ours"), "--json"]).output
+    again = json.loads(ours)["multimodal"]
+    for name in ("parts", "heads", "embedding", "bytes", "backbone_parameters"):
+        assert again[name] == told[name]
+
+
+def test_an_adapter_of_ours_is_trained_merged_and_written_in_their_form(folder: Path, tmp_path: Path):
+    base = load(folder).save(tmp_path / "ours")
+    model = load(base, inference_mode=False)
+    adapter = choose(model, TuneConfig(stage="lora", lora=LoraConfig(r=2)))
+    assert adapter is not None
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    save_adapter(model, adapter, tmp_path / "adapter")
+    ids = torch.tensor([[1, 5, 6, 7, 8]])
+    with torch.inference_mode():
+        expected = model.eval().backbone(input_ids=ids).logits
+    merge(base, tmp_path / "adapter", tmp_path / "merged", dtype="float32", bound=1e-3)
+    out = write_openvla(load(tmp_path / "merged"), tmp_path / "out")
+    with torch.inference_mode():
+        found = load(tmp_path / "merged", dtype="float32").backbone(input_ids=ids).logits
+        theirs = load(out, dtype="float32").backbone(input_ids=ids).logits
+    assert float((found - expected).abs().max()) < 1e-4 * float(expected.abs().max())
+    assert float((theirs - expected).abs().max()) < 0.1 * float(expected.abs().max())  # bf16 again
+    assert mapped_tensors(out).keys() == mapped_tensors(folder).keys()
+    with pytest.raises(CheckpointError, match="merged"):
+        merge(tmp_path / "merged", tmp_path / "adapter", tmp_path / "twice")
+
+
+def test_from_the_hub_without_its_code(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A cache as the hub's client lays it out; the code that lies in it is not among what is asked for."""
+    cache = tmp_path / "hub"
+    snapshot = cache / "models--org--vla" / "snapshots" / ("0" * 40)
+    snapshot.parent.mkdir(parents=True)
+    shutil.copytree(folder, snapshot)
+    (cache / "models--org--vla" / "refs").mkdir()
+    (cache / "models--org--vla" / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    for place in ("file_download", "_snapshot_download"):
+        monkeypatch.setattr(f"huggingface_hub.{place}.constants.HF_HUB_CACHE", str(cache), raising=False)
+    assert openvla_folder("org/vla") == snapshot
+    assert load("org/vla").record["openvla"]["kinds"] == ["dinov2", "siglip"]
+    assert openvla_folder("org/other") is None
+    assert openvla_folder("tiny-llama2") is None
+    assert not any(fnmatch("modeling_prismatic.py", pattern) for pattern in PATTERNS)

@@ -124,17 +124,19 @@ def build(found: Found, options: ImportOptions, guesses: Guesses, **asked: Any) 
     facts = found.facts
     if asked.get("quantization") is not None:
         raise ConfigError(
-            "quantization packs weights while a plain checkpoint loads; write the model with import first"
+            "quantization packs weights while a plain checkpoint loads: import the folder, and save its backbone alone "
+            "(`model.backbone.save`) for that"
         )
     asked.pop("weights", None)
     runs = bool(asked.pop("inference_mode", True))
     if not runs and asked.get("dtype") is None:
         asked["dtype"] = "float32"  # what every model is trained in unless somebody says otherwise
     steps = steps_of(found, options, guesses)
-    kinds, image = image_part(found, options, int(facts.text.get("hidden_size", 0)), steps)
+    # their configs hold what differs from a class's defaults: only the model that was built knows its width
+    backbone = load_backbone(found.llm, inference_mode=True, **asked)
+    kinds, image = image_part(found, options, backbone.embedding_width, steps)
     given = names.sort(found.tensors, kinds, image, where=facts.where)
     image.load_state_dict(given.image, assign=True)
-    backbone = load_backbone(found.llm, inference_mode=True, **asked)
     _fill(backbone, given.language, facts)
     record, parts, heads = policy.acting(facts, backbone, found.extras, options, guesses)
     about = {
@@ -149,7 +151,7 @@ def build(found: Found, options: ImportOptions, guesses: Guesses, **asked: Any) 
         aside=Aside(tensors=given.aside, files=found.files),
     )
     for modules in (made.parts, made.heads):
-        modules.to(backbone.dtype).to(backbone.device)
+        modules.to(device=backbone.device, dtype=backbone.dtype)
     for sentence in guesses.made:
         log.info(f"{facts.where}: {sentence}")
     return made.eval() if runs else to_train(made)
