@@ -162,8 +162,30 @@ def test_marks_are_counted_by_sort(model, monkeypatch):
     look = Look()
     held_out = look.drawn(job(model, "look", count=10, held_out=0.4, options={"asked": 6}))[1]
     found = look.measure(lambda call: call(model), HeldOut(samples=held_out, batches=lambda: ()))
-    assert found == {"accuracy": 4 / 6, "color": 1.0, "count": 0.0}
-    assert list(found) == ["accuracy", "color", "count"]
+    assert found == {"accuracy": 4 / 6, "color": 1.0, "count": 0.0, "guessing": 1.0}
+    assert list(found) == ["accuracy", "color", "count", "guessing"]
+
+
+def test_guessing_is_what_frequencies_allow(model):
+    """By hand: the most frequent training answer to each question."""
+    quizzes = Quizzes(Look(), job(model, "look"), 60, held_out=True)
+    asked = list(quizzes.alone())[:100]
+    answers: dict[str, list[str]] = {}
+    for number in range(quiz.LEARNED):
+        for question in Look().item(0, number, LookConfig(), held_out=False).questions:
+            answers.setdefault(question.text, []).append(question.answer)
+    right = 0
+    for _, question in asked:
+        known = answers[question.text] if question.text in answers else [
+            one.answer
+            for number in range(quiz.LEARNED)
+            for one in Look().item(0, number, LookConfig(), held_out=False).questions
+            if one.sort == question.sort
+        ]  # fmt: skip
+        most = max(Counter(known).values())
+        right += next(answer for answer in known if Counter(known)[answer] == most) == question.answer
+    assert quizzes.guessed(asked) == right / 100
+    assert 0.2 < right / 100 < 0.5
 
 
 def test_answers_are_those_of_each_question_alone(model):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +31,8 @@ from vertebra.tasks.task import HeldOut, Job, Task, answered
 AT_ONCE = 32
 """Questions that are answered together."""
 SHOWN = 8
+LEARNED = 400
+"""Training items whose answers are counted, to tell what guessing reaches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +104,8 @@ class Quiz(Task):
             for sort in {"accuracy", question.sort}:
                 right.setdefault(sort, []).append(answer == question.answer)
         order = ("accuracy", *(sort for sort in self.sorts if sort in right))
-        return {sort: float(np.mean(right[sort])) for sort in order}
+        found = {sort: float(np.mean(right[sort])) for sort in order}
+        return found | ({"guessing": quizzes.guessed(asked)} if self.sorts else {})
 
     def shown(self, model: Any, job: Job, prompts: Sequence[str], length: int) -> list[dict[str, str]]:
         """Answers to held-out questions, and to the recipe's own prompts."""
@@ -158,6 +162,20 @@ class Quizzes(Samples):
             for number, item in enumerate(self.items):
                 if place < len(item.questions):
                     yield number, item.questions[place]
+
+    def guessed(self, asked: Sequence[tuple[int, Question]]) -> float:
+        """How many of these questions are right for one who has learned how frequent answers are, and sees nothing."""
+        options = self.quiz.options(self.job.data)
+        frequent: dict[str, Counter[str]] = {}
+        for number in range(LEARNED):
+            for question in self.quiz.item(self.job.seed, number, options, held_out=False).questions:
+                for known_by in (question.text, question.sort):
+                    frequent.setdefault(known_by, Counter())[question.answer] += 1
+        guesses = [frequent.get(one.text) or frequent.get(one.sort, Counter()) for _, one in asked]
+        right = [
+            guess.most_common(1)[0][0] == one.answer for guess, (_, one) in zip(guesses, asked, strict=True) if guess
+        ]
+        return sum(right) / max(len(asked), 1)
 
     def asking(self, number: int, question: Question) -> TokenSequence:
         """One question alone, as a prompt."""
