@@ -19,7 +19,7 @@ LANGUAGE, VISION = "smollm2-135m-instruct", "dinov2-small"
 QUESTION = "What is the capital of Italy? Answer in one sentence."
 _CUT = ("data.count=800", "eval.every=0", "save.every=0")
 _WORDS = ("steps=400", "data.options={questions: 0, slots: 1.0, asked: 1, things: 1}")
-_LOOK = ("steps=45", "data.options={slots: 0.3, asked: 60, things: 1}")
+_LOOK = ("steps=60", "data.options={slots: 0.3, asked: 60, things: 1}")
 
 
 def real_model(printer: Any) -> bool:
