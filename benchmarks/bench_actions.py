@@ -11,12 +11,15 @@ flow, batch, state.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 import numpy as np
 import torch
@@ -62,16 +65,16 @@ def acting(shape: str, head: str) -> Model:
     return Model(llm, {"action": new_queries(llm, made.slots)}, heads={"action": made}).eval()
 
 
-def text(seed: int, slots: int = 0) -> TokenSequence:
-    words = TokenSequence.of(np.random.default_rng(seed).integers(10, 590, PROMPT))
+def text(seed: int, slots: int = 0, length: int = PROMPT) -> TokenSequence:
+    words = TokenSequence.of(np.random.default_rng(seed).integers(10, 590, length))
     if not slots:
         return words
     chunk = TokenSequence.of([5] * slots, slot=[(0, i) for i in range(slots)], segments=["action"], block=1)
     return TokenSequence.join([words, chunk])
 
 
-def prompt(rows: int = 1, slots: int = 0) -> Batch:
-    return collate([text(seed, slots) for seed in range(rows)], pad_id=0, side="left")
+def prompt(rows: int = 1, slots: int = 0, length: int = PROMPT) -> Batch:
+    return collate([text(seed, slots, length) for seed in range(rows)], pad_id=0, side="left")
 
 
 def hf(llm: Any, batch: Batch, tokens: int) -> Callable[[], object]:
@@ -147,22 +150,21 @@ def flow(quick: bool) -> None:
 
 
 def batch(quick: bool) -> None:
-    print("eight robots in a batch, beside one after the other (tiny)")
+    print(
+        "eight robots in a batch, beside one after the other (tiny): prompts as long as those of squares, and long ones"
+    )
     llm = backbone("tiny")
-    for name, model, slots in (
-        ("tokens", None, 0),
-        ("L1 head", acting("tiny", "l1"), CHUNK * DIMS),
-        ("flow", acting("tiny", "flow"), 1),
-    ):
-        many, one = prompt(8, slots), prompt(1, slots)
-        if model is None:
-            sides = {"ours": said(llm, many, DIMS), "one by one": said(llm, one, DIMS)}
-        else:
-            sides = {
-                "ours": lambda model=model, many=many: predict(model, many),
-                "one by one": lambda model=model, one=one: predict(model, one),
-            }
-        row(name, sides, {"one by one": 3}, 5 if quick else 15, times=8)
+    heads = (("tokens", None, 0), ("L1 head", acting("tiny", "l1"), CHUNK * DIMS), ("flow", acting("tiny", "flow"), 1))
+    for length, goals in ((28, {"one by one": 3}), (PROMPT, {})):
+        for name, model, slots in heads:
+            many, one = prompt(8, slots, length), prompt(1, slots, length)
+            sides: dict[str, Callable[[], object]] = {}
+            for side, given in (("ours", many), ("one by one", one)):
+                if model is None:
+                    sides[side] = said(llm, given, DIMS)
+                else:
+                    sides[side] = lambda model=model, given=given: predict(model, given)
+            row(f"{name}, {length} positions", sides, goals, 5 if quick else 15, times=8)
 
 
 def state(quick: bool) -> None:

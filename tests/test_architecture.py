@@ -62,6 +62,17 @@ ROOMS: dict[str, list[set[str]]] = {
         {"chain"},
         {"inspection"},
     ],
+    "policies": [
+        {"observation", "settings", "attach"},
+        {"prompts", "memory"},
+        {"prefix"},
+        {"heads", "fit"},
+        {"decision"},
+        {"policy"},
+        {"facts", "drawn"},
+        {"golden"},
+        {"golden_files"},
+    ],
     "model": [
         {"inject", "inputs", "projectors", "selected", "hook", "aside"},
         {"encoders", "heads"},

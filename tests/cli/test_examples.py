@@ -40,6 +40,7 @@ PRINTS = {
         r"'object': '(cup|plate)'",
         r"7\d\d",
     ),
+    "policy.py": (r"centimeters: 10 \d+ \d+ .* 45$", r"how sure of the fourth: 0\.\d+"),
     "step_by_step.py": (r"goes in +positions +cache", r"who sees whom", r"it chose", r"trace\.html"),
 }
 

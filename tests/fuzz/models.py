@@ -26,6 +26,7 @@ def make(folder: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
+    from tests.interop.openvla.made import made_adapter, made_folder, made_oft
     from tests.tune.models import with_parts
     from vertebra.backbone.registry import load_backbone
     from vertebra.backbone.tiny import write_tiny
@@ -70,10 +71,15 @@ def make(folder: Path) -> None:
     model = load_backbone("tiny-llama2")
     adapter = add_lora(model, LoraConfig(r=2))
     save_adapter(model, adapter, folder / "adapter")
+    made_folder(folder / "openvla", shards=2)
+    made_adapter(made_oft(folder / "oft", shards=1) / "lora_adapter", folder / "openvla")
 
 
 def use(folder: Path, kind: str, draw: random.Random) -> None:
+    from vertebra.action.record import ActionRecord
     from vertebra.backbone.registry import load_backbone
+    from vertebra.interop import load_openvla
+    from vertebra.interop.openvla.describe import describe_openvla
     from vertebra.model.description import describe, holds_parts
     from vertebra.model.model import Model
     from vertebra.prompt.chat_template import TemplatePromptBuilder
@@ -84,6 +90,14 @@ def use(folder: Path, kind: str, draw: random.Random) -> None:
     draw.shuffle(modes)
     if kind == "adapter":
         load_adapter("tiny-llama2", folder)
+        return
+    if kind in ("openvla", "oft"):
+        base = folder.parent / "sound" / "openvla"
+        model = load_openvla(folder, base=base if kind == "oft" and draw.random() < 0.3 else None, **modes[0])
+        if draw.random() < 0.2:
+            describe_openvla(folder).draw()
+        if "policy" in model.record:
+            ActionRecord.of(model.record)
         return
     if kind == "parts" and draw.random() < 0.6:
         holds_parts(folder)

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 from transformers import DynamicCache
 
+from tests.model import test_heads
 from tests.model.models import close, slots, text
 from vertebra.action.chunks import guidance_weight, prefix_weights
 from vertebra.backbone.registry import load_backbone
@@ -188,6 +189,25 @@ def test_loss_and_gradients_are_the_plain_ones(name: str, delay: int):
         for key, gradient in gradients.items():
             close(gradient, found[0][1][key], 1e-4)
     assert set(found[0][1]) >= {n for n, _ in model.named_parameters() if n.startswith(("heads", "parts"))}
+
+
+@pytest.mark.parametrize("build", [test_heads, None], ids=["l1", "flow"])
+def test_half_precision_is_near(build: Any):
+    """Autocast in training, and weights in bfloat16."""
+    model = acting() if build is None else build.acting()
+    rows, one = (ROWS, row) if build is None else (build.ROWS, build.row)
+    batch = batch_of(model, *rows)
+    model.heads.eval()
+    full = Learner(model)(**batch)["loss"]
+    with torch.autocast("cpu", torch.bfloat16):
+        half = Learner(model)(**batch)["loss"]
+        assert torch.isfinite(predict(model, one(5, 1)[0])).all()
+    half.backward()
+    assert float(half.detach()) == pytest.approx(float(full.detach()), rel=0.03)
+    made = predict(model, one(5, 1)[0])
+    for module in (model.backbone.llm, model.parts, model.heads):
+        module.to(torch.bfloat16)
+    assert float((predict(model, one(5, 1)[0]) - made).abs().max()) < 0.1
 
 
 def test_packed_chunks_are_learned_as_alone():

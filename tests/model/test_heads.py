@@ -186,6 +186,13 @@ def test_accumulation_over_batches_of_chunks_and_of_words_is_one_batch():
     close(torch.stack(parts).sum(), learner(**batch_of(model, *ROWS), num_items_in_batch=items)["loss"])
 
 
+def test_a_loss_of_ones_own_has_no_say_in_numbers():
+    model = acting()
+    learner = Learner(model, function=lambda outputs, batch, items: outputs.logits.sum())
+    with pytest.raises(ConfigError, match="by a loss of its own"):
+        learner(**batch_of(model, *ROWS))
+
+
 def test_a_batch_without_chunks_teaches_words_alone():
     model = acting()
     batch = batch_of(model, row(6, 1, chunks=0), row(4, 2, chunks=0))

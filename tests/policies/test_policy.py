@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+import vertebra
 from tests.policies.models import DIMS, STATISTICS, TASK, image, policy_model, seen
 from vertebra.action.normalization import normalize, unnormalize
 from vertebra.action.statistics import lookup
 from vertebra.errors import ConfigError, DataError, TooLongError, UnknownNameError
 from vertebra.model.model import Model
+from vertebra.policies.golden import check_golden, golden_pair
+from vertebra.policies.golden_files import read_golden, write_golden
 from vertebra.policies.observation import Observation
 from vertebra.policies.policy import Policy
 from vertebra.policies.settings import PolicySettings
@@ -374,6 +377,38 @@ def test_settings_without_effect():
     for bad in ({"execute": 3}, {"steps": 4}, {"seed": 1}, {"ensemble": 0.1, "execute": 2}, {"execute": 0}):
         with pytest.raises(ConfigError):
             Policy(model, settings=PolicySettings(**bad))
+
+
+def test_every_file_that_cannot_be_read_is_named(tmp_path):
+    policy = Policy(policy_model(cameras=("image", "wrist")))
+    (tmp_path / "no.png").write_text("no image")
+    bad = {"images": {"image": tmp_path / "gone.png", "wrist": tmp_path / "no.png"}}
+    with pytest.raises(
+        DataError, match=r"robot 0: camera `image`: .*gone\.png.*; camera `wrist`: .*no\.png.*; robot 2: "
+    ) as caught:
+        policy.act_many([bad, seen(0, "image", "wrist"), bad], "Go", "bridge")
+    assert "robot 1" not in str(caught.value)
+
+
+def test_robots_of_two_data_sets():
+    policy = Policy(policy_model())
+    both = policy.act_many([seen(0), seen(0)], "Go", ["fractal", "bridge"])
+    assert np.array_equal(both[0], policy.act(seen(0), "Go", "fractal"))
+    assert np.array_equal(both[1], policy.act(seen(0), "Go", "bridge"))
+    with pytest.raises(DataError, match="and 1 keys"):
+        policy.act_many([seen(0), seen(0)], "Go", ["fractal"])
+
+
+def test_half_precision(tmp_path):
+    """The same action to within a bin where it was no toss-up; the golden pair knows the type."""
+    policy_model(chunk=2).save(tmp_path / "policy")
+    whole = vertebra.policy(tmp_path / "policy")
+    write_golden(golden_pair(whole, seen(), TASK, "bridge"), tmp_path / "policy")
+    half = vertebra.policy(tmp_path / "policy", dtype="bfloat16", golden="require")
+    assert half.act(seen(), TASK, "bridge").dtype == np.float64
+    report = check_golden(half, read_golden(tmp_path / "policy"))
+    assert report.bound == 0.1
+    assert "dtype: float32 became bfloat16" in report.changed
 
 
 def test_robots_by_name():

@@ -60,13 +60,15 @@ def check_settings(record: ActionRecord, settings: PolicySettings) -> None:
         raise ConfigError("ensembling gives one action a call; leave `execute` out")
 
 
-def require_rows(seen: Sequence[Any], texts: Sequence[str], names: Sequence[Hashable]) -> None:
+def require_rows(
+    seen: Sequence[Any], texts: Sequence[str], names: Sequence[Hashable], keys: Sequence[str | None]
+) -> None:
     if not seen:
         raise DataError("no observations; give at least one")
-    if len(texts) != len(seen) or len(names) != len(seen):
+    if {len(texts), len(names), len(keys)} != {len(seen)}:
         raise DataError(
-            f"{len(seen)} observations, {len(texts)} instructions and {len(names)} robots; give as many of each, or one "
-            "instruction for all"
+            f"{len(seen)} observations, {len(texts)} instructions, {len(names)} robots and {len(keys)} keys; give as many of "
+            "each, or one instruction and one key for all"
         )
     if len(set(names)) < len(names):
         raise DataError("two observations of one robot in one call; each robot sees one moment at a time")

@@ -94,7 +94,7 @@ class Policy:
         self,
         observations: Sequence[Any],
         instructions: str | Sequence[str],
-        unnorm_key: str | None = None,
+        unnorm_key: str | Sequence[str | None] | None = None,
         *,
         robots: Sequence[Hashable] | None = None,
         done: int | None = None,
@@ -107,28 +107,29 @@ class Policy:
         self,
         observations: Sequence[Any],
         instructions: str | Sequence[str],
-        unnorm_key: str | None = None,
+        unnorm_key: str | Sequence[str | None] | None = None,
         *,
         robots: Sequence[Hashable] | None = None,
         done: int | None = None,
         sure: bool = True,
     ) -> list[Decision]:
-        """The decisions of several robots. `robots`: their names, by which each has a memory; by default 0, 1, 2 …"""
+        """The decisions of several robots. `robots`: their names, by which each has a memory; by default 0, 1, 2 … One
+        instruction or `unnorm_key` is for all."""
         seen = [Observation.of(one) for one in observations]
         texts = [instructions] * len(seen) if isinstance(instructions, str) else list(instructions)
         names = list(range(len(seen))) if robots is None else list(robots)
-        require_rows(seen, texts, names)
+        keys = [unnorm_key] * len(seen) if unnorm_key is None or isinstance(unnorm_key, str) else list(unnorm_key)
+        require_rows(seen, texts, names, keys)
         if done is not None and self.settings.real_time is None:
             raise ConfigError(f"done={done} without effect: it is about real-time chunking (real_time=…), which is off")
         self._require_fit(seen, texts)
-        key, statistics = self._known(unnorm_key)
         if self.record.history:
             seen = [self._memory(name).remembered(one) for name, one in zip(names, seen, strict=True)]
-        proprio = [self._proprio(one, statistics) for one in seen]
-        rows = [self.prompts.row(*given) for given in zip(seen, texts, proprio, strict=True)]
+        known = [self._known(key) for key in keys]
+        rows = self._rows(seen, texts, [statistics for _, statistics in known])
         said = self._said(rows, names, sure=sure, done=done)
         made = [
-            self._decided(said, row, one, name, key, statistics)
+            self._decided(said, row, one, name, *known[row])
             for row, (one, name) in enumerate(zip(seen, names, strict=True))
         ]
         if self.record.history:
@@ -192,6 +193,20 @@ class Policy:
         masked = sum(one.images.get(name) is None for one in seen for name in self.record.cameras)
         if masked and count:
             self.counts["missing camera"] += masked
+
+    def _rows(
+        self, seen: Sequence[Observation], texts: Sequence[str], known: Sequence[DatasetStatistics]
+    ) -> list[Asked]:
+        """A row for each robot; files that cannot be read are found here, all of them."""
+        rows, found = [], []
+        for number, (one, text, statistics) in enumerate(zip(seen, texts, known, strict=True)):
+            try:
+                rows.append(self.prompts.row(one, text, self._proprio(one, statistics)))
+            except DataError as error:
+                found.append(f"robot {number}: {error}" if len(seen) > 1 else str(error))
+        if found:
+            raise DataError("; ".join(found))
+        return rows
 
     def _proprio(self, observation: Observation, statistics: DatasetStatistics) -> np.ndarray | None:
         if self.record.proprio is None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.action.record import ActionRecord, segment_of
-from vertebra.errors import ConfigError
+from vertebra.errors import ConfigError, DataError
 from vertebra.model.model import Model
 from vertebra.policies.observation import Observation
 from vertebra.prompt.tokenizer import tokenizer_of
@@ -60,7 +60,21 @@ class Prompts:
     def row(self, observation: Observation, instruction: str, proprio: Any) -> Asked:
         """`proprio`: normalised; None where the model asks for none."""
         items = self._items(observation, proprio)
-        return Asked(sequence=self._sequence(instruction, items), features=self.model.prepare(items))
+        return Asked(sequence=self._sequence(instruction, items), features=self._prepared(items))
+
+    def _prepared(self, items: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
+        """Arrays for a batch; what cannot be read is named by its camera, all of it at once."""
+        made: dict[str, np.ndarray] = {}
+        faults = []
+        for name, found in items.items():
+            try:
+                made |= self.model.prepare({name: found})
+            except DataError as error:
+                camera = next((one for one in self.record.cameras if segment_of(one) == name), name)
+                faults.append(f"camera `{camera}`: {error}")
+        if faults:
+            raise DataError("; ".join(faults))
+        return made
 
     def _sequence(self, instruction: str, items: Mapping[str, list[Any]]) -> TokenSequence:
         """It is the same at every step of an episode, and rendered once."""

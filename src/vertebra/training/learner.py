@@ -77,11 +77,16 @@ class Learner(nn.Module):
             self.head = None if self.head is None else shown
         if call is not None:
             return call(self.model)
+        answering = self._answering(batch)
         if self.function is not None:
+            if answering is not None:
+                raise ConfigError(
+                    "loss.function: this batch has numbers that an action head learns, by a loss of its own; leave the "
+                    "function out"
+                )
             loss = loss_by(self.function, self._run(batch), batch, num_items_in_batch, trains=self.training)
             return {"loss": self._with_idle(loss, batch)}
         at = supervised_positions(batch, shift=self.shift)  # type: ignore[arg-type]
-        answering = self._answering(batch)
         items = num_items_in_batch
         if items is None:
             if not len(at) and answering is None:

@@ -26,6 +26,7 @@ from torch import nn
 from vertebra import log
 from vertebra.backbone.source import read_json
 from vertebra.errors import CheckpointError
+from vertebra.reading import reading
 from vertebra.tune.lora import peft_quiet, require_peft
 
 CONFIG = "adapter_config.json"
@@ -46,7 +47,8 @@ def digest(folders: Iterable[Path]) -> str:
     """A hash of adapters' files of tensors: how a merged model remembers what was merged into it."""
     found = hashlib.sha256()
     for folder in folders:
-        found.update(_weights(folder).read_bytes())
+        with reading(f"the adapter in `{folder}` cannot be read"):
+            found.update(_weights(folder).read_bytes())
     return found.hexdigest()[:32]
 
 

@@ -147,6 +147,20 @@ def test_fewer_rows_than_tokens(folder: Path):
     refused(folder, "embedding rows", VertebraError)
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"n_action_bins": {}}, "`n_action_bins` of .* is {}"),
+        ({"pad_to_multiple_of": "64"}, "`pad_to_multiple_of`"),
+        ({"timm_override_act_layers": ["relu", None]}, "expected null or one of gelu, quick_gelu"),
+        ({"timm_override_act_layers": [None]}, "for each tower"),
+    ],
+)
+def test_configs_that_say_nonsense(changes: dict[str, Any], says: str, folder: Path):
+    change(folder / "config.json", lambda c: c.update(changes))
+    refused(folder, says)
+
+
 def test_towers_for_images_of_two_sizes(folder: Path):
     change(folder / "config.json", lambda c: c.update(image_sizes=[28, 42]))
     refused(folder, "images of .28, 42. pixels", ConfigError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tests.interop.openvla.rows import row
 from vertebra import load, policy
 from vertebra.action.bins import Bins
 from vertebra.action.record import ActionRecord
+from vertebra.backbone.weights import mapped_tensors
+from vertebra.errors import CheckpointError
 from vertebra.interop import write_openvla
 from vertebra.model.model import Model
 
@@ -125,3 +128,35 @@ def test_oft(proprio: bool):
     made = numbers.decode(out.logits[0, at].argmax(-1).numpy()).reshape(8, 7)
     actions = np.where(mask, 0.5 * (made + 1) * (high - low + 1e-8) + low, made)
     assert np.abs(actions - arrays["discrete_actions_no_proprio0"]).max() < 1e-6
+
+
+def test_oft_s_actions():
+    """By the policy, in the robot's units; alone and as one of two robots."""
+    told, arrays = gold("openvla-oft-tiny")
+    acts = policy(OFT, dtype="float32")
+    seen = {"images": {"image": arrays["image0"], "wrist": arrays["wrist0"]}, "proprio": arrays["state0"]}
+    task = told["cases"][0]["task"]
+    assert np.abs(acts.act(seen, task) - arrays["actions0"]).max() < 1e-5
+    other = {"images": {"image": arrays["wrist0"], "wrist": arrays["image0"]}, "proprio": -arrays["state0"]}
+    both = acts.act_many([other, seen], ["Open the drawer", task])
+    assert np.abs(both[1] - arrays["actions0"]).max() < 1e-5
+    assert np.abs(both[0] - acts.act(other, "Open the drawer")).max() < 1e-5
+
+
+def test_oft_s_adapter_over_its_base(tmp_path: Path):
+    """The folder without its weights: its adapter over `openvla-tiny` is what they hold, but for OFT's adding in bf16."""
+    bare = tmp_path / "oft"
+    shutil.copytree(
+        OFT, bare, ignore=shutil.ignore_patterns("*.safetensors.index.json", "model-*", "config.json", "*.py")
+    )
+    found = mapped_tensors(write_openvla(load(bare, base=OPENVLA), tmp_path / "out"))
+    expected, base = mapped_tensors(OFT), mapped_tensors(OPENVLA)
+    assert found.keys() == expected.keys()
+    changed = 0
+    for name, tensor in expected.items():
+        difference = (found[name].float() - tensor.float()).abs()
+        assert float(difference.max()) <= 2**-7 * float(tensor.float().abs().max()), name
+        changed += not torch.equal(found[name], base[name])
+    assert changed == 57
+    with pytest.raises(CheckpointError, match="is merged into"):
+        load(bare, base=OFT)

@@ -29,6 +29,8 @@ Kind = Literal["huggingface", "oft", "prismatic"]
 KEPT = (".json", ".model", ".txt", ".jinja")
 """Endings of files that are kept for writing back; `.py` is not among them."""
 _NEEDED = ("text_config", "timm_model_ids", "image_sizes", "use_fused_vision_backbone")
+ACTIVATIONS = ("gelu", "quick_gelu")
+"""What may take the place of a tower's own activation; both are exact."""
 LARGEST = 64 * 2**20
 """A small file is smaller than this."""
 
@@ -49,7 +51,29 @@ class Facts:
 
     @property
     def bins(self) -> int:
-        return int(self.config.get("n_action_bins", 256))
+        return self.count("n_action_bins", 256)
+
+    def count(self, name: str, default: int, *, text: bool = False) -> int:
+        """A whole number of the config, or of the language model's."""
+        value = (self.text if text else self.config).get(name, default)
+        if type(value) is not int or not 0 <= value < 2**31:
+            raise CheckpointError(
+                f"`{name}` of `{self.where}/{CONFIG}` is {value!r:.40}; expected a whole number, such as {default}"
+            )
+        return value
+
+    def activation(self, number: int) -> str | None:
+        """What stands in place of a tower's own activation."""
+        given = self.config.get("timm_override_act_layers")
+        if given is None:
+            return None
+        known = isinstance(given, list) and len(given) == len(self.timm_ids)
+        if not known or any(one is not None and one not in ACTIVATIONS for one in given):
+            raise CheckpointError(
+                f"`timm_override_act_layers` of `{self.where}/{CONFIG}` is {given!r:.80}; expected null or one of "
+                f"{', '.join(ACTIVATIONS)} for each tower"
+            )
+        return given[number]
 
     @property
     def acts(self) -> bool:

@@ -80,6 +80,11 @@ def is_aside(name: str, kinds: tuple[str, ...], image: Any) -> bool:
     return name.startswith(QUERIES)
 
 
+def is_film(name: str) -> bool:
+    """Whether a tensor is FiLM's."""
+    return name.startswith(FEATURIZERS) and name.rsplit(".", 2)[-2] in ("scale", "shift")
+
+
 def written(model: Any, kinds: tuple[str, ...]) -> Iterator[tuple[str, torch.Tensor]]:
     """The model's tensors under their names, one after the other."""
     for name, tensor in model.backbone.llm.state_dict().items():

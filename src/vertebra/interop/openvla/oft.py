@@ -11,6 +11,7 @@ name of its command. Here the robot is guessed by names of folder and data sets,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +65,8 @@ class Extras:
     """Towers with FiLM under the names of Hugging Face's form; their blocks also have `scale` and `shift`."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Which file each came from."""
+    rank: int | None = None
+    """Of the matrices that PEFT wrapped around the towers with FiLM; None where it wrapped none."""
 
     @property
     def diffuses(self) -> bool:
@@ -82,7 +85,9 @@ def read_extras(folder: Path) -> Extras:
         )
     read = {part: _unwrapped(plain_bin(found[0])) for part, found in files.items() if found}
     vision = read.get(VISION, {})
+    ranks = {len(tensor) for name, tensor in vision.items() if ".lora_A." in name}
     return Extras(
+        rank=next(iter(ranks), None),
         head=read.get(HEAD, {}), proprio=read.get(PROPRIO, {}), noisy=read.get(NOISY, {}),
         vision=_towers(vision, folder) if vision else {},
         files={part: found[0].name for part, found in files.items() if found},
@@ -112,6 +117,32 @@ def _towers(tensors: Mapping[str, torch.Tensor], folder: Path) -> dict[str, torc
     config = folder / ADAPTER / CONFIG
     lora = lora_of(matrices, read_json(config) if config.is_file() else {}, f"{folder}: {VISION}")
     return merged(base, lora, dtype=torch.float32, base=str(folder))
+
+
+def wrapped(towers: Mapping[str, torch.Tensor], rank: int | None) -> dict[str, torch.Tensor]:
+    """Towers with FiLM as OFT's loader expects them: its wrappers in their names, and matrices of PEFT's that do nothing,
+    for their work is in the weights."""
+    linear = {name.rpartition(".")[0] for name, tensor in towers.items() if tensor.ndim == 2 and _is_linear(name)}
+    made: dict[str, torch.Tensor] = {}
+    for name, tensor in towers.items():
+        stem, _, leaf = name.rpartition(".")
+        own = stem if _is_film(stem) else re.sub(r"(\.blocks\.\d+)\.", r"\1.block.", stem)
+        if rank is None or stem not in linear:
+            made[f"{own}.{leaf}" if stem else name] = tensor
+            continue
+        made[f"{own}.base_layer.{leaf}"] = tensor
+        if leaf == "weight":
+            made[f"{own}.lora_A.default.weight"] = tensor.new_zeros(rank, tensor.shape[1])
+            made[f"{own}.lora_B.default.weight"] = tensor.new_zeros(len(tensor), rank)
+    return made
+
+
+def _is_film(stem: str) -> bool:
+    return stem.endswith((".scale", ".shift"))
+
+
+def _is_linear(name: str) -> bool:
+    return name.endswith(".weight") and not _is_film(name.rpartition(".")[0])
 
 
 def robot_of(names: tuple[str, ...], dims: int, proprio: int | None) -> Robot | None:

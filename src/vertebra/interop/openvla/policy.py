@@ -173,8 +173,8 @@ def vocabulary(facts: Facts, backbone: Any, options: ImportOptions, guesses: Gue
     if options.action_vocabulary is not None:
         return options.action_vocabulary
     rows, padding = (
-        int(facts.text.get("vocab_size", backbone.num_rows)),
-        int(facts.config.get("pad_to_multiple_of", 64)),
+        facts.count("vocab_size", backbone.num_rows, text=True),
+        facts.count("pad_to_multiple_of", 64),
     )
     last, pad = rows - padding, facts.config.get("pad_token_id")
     trained = int(backbone.tokenizer.vocab_size)

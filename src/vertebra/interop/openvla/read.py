@@ -141,7 +141,7 @@ def build(found: Found, options: ImportOptions, guesses: Guesses, **asked: Any) 
     record, parts, heads = policy.acting(facts, backbone, found.extras, options, guesses)
     about = {
         "kinds": list(kinds), "timm": list(facts.timm_ids), "guesses": guesses.made, "merged": list(found.merged),
-        "files": dict(found.extras.files) if found.extras else {},
+        "files": dict(found.extras.files) if found.extras else {}, "rank": found.extras.rank if found.extras else None,
     }  # fmt: skip
     made = Model(
         backbone,
@@ -187,6 +187,7 @@ def image_part(
                 raise CheckpointError(f"{where} has no tensors; expected some named `{names.FEATURIZERS[number]}…`")
             timm.check_kind(row, timm_id, own, where)
             config = timm.config_of(row, own, require_one_size(facts), where)
+            config["hidden_act"] = facts.activation(number) or config["hidden_act"]
             shipped: dict[str, Any] = {
                 "mean": mean,
                 "std": std,
@@ -194,7 +195,7 @@ def image_part(
                 "name": timm_id,
                 "film": film_of(own),
             }
-            towers.append(VisionTower({**config, **_activation(facts, number)}, block=-2, **shipped))
+            towers.append(VisionTower(config, block=-2, **shipped))
             kinds.append(row.kind)
         encoder = FusedTowers(towers, preparation=preparation) if len(towers) > 1 else towers[0]
         kind = "gelu3" if f"{names.PROJECTOR}fc3.weight" in shapes else "gelu2"
@@ -204,12 +205,6 @@ def image_part(
 def film_of(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """How wide what a tower hears is; None for one without FiLM."""
     return shapes["blocks.0.scale.weight"][1] if "blocks.0.scale.weight" in shapes else None
-
-
-def _activation(facts: Facts, number: int) -> dict[str, str]:
-    """What the config puts in place of a tower's activation."""
-    given = (facts.config.get("timm_override_act_layers") or [None] * 2)[number]
-    return {} if given is None else {"hidden_act": given}
 
 
 def _fill(backbone: Any, tensors: dict[str, torch.Tensor], facts: Facts) -> None:

@@ -47,8 +47,6 @@ def require_writable(model: Any) -> None:
     faults = [f"{count} tensors of an adapter (merge it first)"] if (count := _adapters(model)) else []
     grown = [token for growth in model.backbone.growths for token in growth.tokens if not growth.is_pad]
     faults += [f"{len(grown)} tokens that were added ({grown[0]} …)"] if grown else []
-    if any(tower.listens for tower in names.towers_of(model.parts[names.IMAGE])):
-        faults.append("towers with FiLM, which OFT keeps inside of an adapter's wrappers")
     known = {names.IMAGE, "proprio", "action"}
     faults += [f"a part `{name}`" for name in model.parts if name not in known]
     faults += [f"a head `{name}` of the kind {head.kind}" for name, head in model.heads.items() if head.kind != "l1"]
@@ -67,7 +65,13 @@ def _fill(model: Any, part: Path, largest: int) -> None:
         raise CheckpointError(f"the model's own {CONFIG} of its original is missing; import it again")
     dtype = as_dtype(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
     named = [*tensors_of(model), *model.aside.tensors.items()]
-    save_shards({name: tensor.detach().to(dtype) for name, tensor in named}, part, largest=largest)
+    tensors = {name: tensor.detach().to(dtype) for name, tensor in named}
+    hears = any(tower.listens for tower in names.towers_of(model.parts[names.IMAGE]))
+    # OFT's loader reads towers with FiLM from a file of their own, into a model that was loaded without it
+    save_shards({n: t for n, t in tensors.items() if not (hears and names.is_film(n))}, part, largest=largest)
+    if hears:
+        towers = {name: tensor.clone() for name, tensor in tensors.items() if name.startswith(oft.WRAPPED)}
+        torch.save(oft.wrapped(towers, model.record[RECORD].get("rank")), part / _file_of(model, oft.VISION))
     files |= _statistics(model, config, files)
     for name, content in files.items():
         (part / name).write_bytes(content)
@@ -98,10 +102,14 @@ def _statistics(model: Any, config: Mapping[str, Any], files: Mapping[str, bytes
 
 def _write_extras(model: Any, part: Path, dtype: torch.dtype) -> None:
     """OFT's files beside the model, each under the name it came with."""
-    named = model.record[RECORD].get("files", {})
     for kind, module in _extras(model).items():
         tensors = {DDP + name: tensor.detach().to(dtype).clone() for name, tensor in module.state_dict().items()}
-        torch.save(tensors, part / named.get(kind, f"{kind}--0_checkpoint.pt"))
+        torch.save(tensors, part / _file_of(model, kind))
+
+
+def _file_of(model: Any, kind: str) -> str:
+    """The name under which one of OFT's files came."""
+    return str(model.record[RECORD].get("files", {}).get(kind, f"{kind}--0_checkpoint.pt"))
 
 
 def _extras(model: Any) -> dict[str, Any]:

@@ -16,18 +16,28 @@ from torch.nn import functional as F
 from vertebra.model.heads.prefix import Prefix
 
 
+class Norm(nn.RMSNorm):
+    """Over the last dimension, in the type of what comes: under autocast that is another than the weight's."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=1e-6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, self.normalized_shape, None if self.weight is None else self.weight.to(x.dtype), self.eps)
+
+
 class ExpertLayer(nn.Module):
     """Attention and a gated MLP, each behind a norm."""
 
     def __init__(self, width: int, *, heads: int, key_heads: int, head_dim: int, inner: int) -> None:
         super().__init__()
         self.key_heads, self.head_dim = key_heads, head_dim
-        self.input_layernorm = nn.RMSNorm(width, eps=1e-6)
+        self.input_layernorm = Norm(width)
         self.q_proj = nn.Linear(width, heads * head_dim, bias=False)
         self.k_proj = nn.Linear(width, key_heads * head_dim, bias=False)
         self.v_proj = nn.Linear(width, key_heads * head_dim, bias=False)
         self.o_proj = nn.Linear(heads * head_dim, width, bias=False)
-        self.post_attention_layernorm = nn.RMSNorm(width, eps=1e-6)
+        self.post_attention_layernorm = Norm(width)
         self.gate_proj = nn.Linear(width, inner, bias=False)
         self.up_proj = nn.Linear(width, inner, bias=False)
         self.down_proj = nn.Linear(inner, width, bias=False)
@@ -51,7 +61,7 @@ class ExpertLayer(nn.Module):
             q, k = turned(q, turn), turned(k, turn)
         keys, values = prefix.joined(number, k, v)
         # all positions of the suffix see the same columns: the queries that share a head of keys stand in one row
-        folded = q.reshape(rows, self.key_heads, -1, self.head_dim)
+        folded = q.reshape(rows, self.key_heads, -1, self.head_dim).to(keys.dtype)
         out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=mask)
         out = out.view(rows, -1, suffix, self.head_dim).transpose(1, 2).reshape(rows, suffix, -1)
         return self.o_proj(out)
@@ -68,11 +78,11 @@ class Expert(nn.Module):
         self.layers = nn.ModuleList(
             ExpertLayer(width, heads=heads, key_heads=key_heads, head_dim=head_dim, inner=inner) for _ in range(layers)
         )
-        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.norm = Norm(width)
 
     def forward(self, x: torch.Tensor, prefix: Prefix) -> torch.Tensor:
         """[M, n, W] behind a prefix -> [M, n, W]."""
-        mask = prefix.mask(x.shape[1], x.dtype)
+        mask = prefix.seen(x.shape[1])
         turn = None if self.theta is None else angles(prefix.start, x.shape[1], self.head_dim, self.theta)
         for number, layer in enumerate(self.layers):
             x = layer(x, number, prefix, mask, turn)

@@ -33,20 +33,18 @@ class Prefix:
     room: int = 0
     """Columns behind P that a suffix may write into, so that nothing is copied at every step."""
 
-    def mask(self, suffix: int, dtype: torch.dtype) -> torch.Tensor | None:
-        """[M, 1, 1, P + suffix] to be added to scores; None where everything is seen."""
+    def seen(self, suffix: int) -> torch.Tensor | None:
+        """[M, 1, 1, P + suffix]: what a suffix sees, itself included; None where that is everything."""
         if self.hidden is None:
             return None
-        seen = torch.nn.functional.pad(self.hidden, (0, suffix))
-        closed = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-        return closed.masked_fill(seen, torch.finfo(dtype).min)[:, None, None]
+        return torch.nn.functional.pad(~self.hidden, (0, suffix), value=True)[:, None, None]
 
     def joined(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> LayerKeys:
         """A layer's keys and values with the suffix's own behind them."""
         before = self.layers[layer]
         end = self.length + keys.shape[2]
         if not self.room:
-            return torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
+            return torch.cat([before[0].to(keys), keys], 2), torch.cat([before[1].to(values), values], 2)
         for table, new in zip(before, (keys, values), strict=True):
             table[:, :, self.length : end] = new
         return before[0][:, :, :end], before[1][:, :, :end]
