@@ -58,6 +58,7 @@ def test_a_model_without_one_is_no_policy():
         ({"proprio_normalization": ["none"]}, "1 entries for 0"),
         ({"frame_dims": [True]}, "1 entries for 7"),
         ({"dims": 0}, "dims"),
+        ({"version": 2}, "upgrade vertebra"),
         ({"dim": 7}, "unknown setting `dim`"),
     ],
 )

@@ -111,7 +111,7 @@ class Bins:
         """Bins from what `to_json` gave."""
         record = dict(record)
         scheme = record.pop("scheme", None)
-        if scheme not in _MAKERS:
+        if not isinstance(scheme, str) or scheme not in _MAKERS:
             raise UnknownNameError("scheme of bins", scheme, SCHEMES)
         make, needs, takes = _MAKERS[scheme]
         unknown = [name for name in record if name not in (*needs, *takes)]
@@ -128,8 +128,11 @@ def openvla_bins(vocabulary: int, *, count: int = 256, special: Collection[int] 
 
     `special`: ids that must not be among them.
     """
-    if not 2 <= count <= vocabulary:
-        raise ConfigError(f"{count} bins in a vocabulary of {vocabulary}; expected 2 to {vocabulary}")
+    whole = all(isinstance(one, int | np.integer) and not isinstance(one, bool) for one in (vocabulary, count))
+    if not whole or not 2 <= count <= vocabulary or vocabulary >= 2**31:
+        raise ConfigError(
+            f"{count!r:.20} bins in a vocabulary of {vocabulary!r:.20}; expected 2 or more, and no more than it has"
+        )
     edges = np.linspace(-1, 1, count)
     centers = (edges[:-1] + edges[1:]) / 2.0
     return Bins(
@@ -142,7 +145,7 @@ def openvla_bins(vocabulary: int, *, count: int = 256, special: Collection[int] 
 
 def uniform_bins(ids: Sequence[int], *, ends: Ends = "centers", special: Collection[int] = ()) -> Bins:
     """As many equal bins over −1…1 as there are ids; `ends="exact"` spaces the values, so that ±1 are among them."""
-    if ends not in ("centers", "exact"):
+    if not isinstance(ends, str) or ends not in ("centers", "exact"):
         raise UnknownNameError("value of `ends`", ends, ("centers", "exact"))
     checked = _checked_ids(ids, special)
     count = len(checked)
@@ -185,9 +188,12 @@ def quantile_edges(actions: Any, count: int) -> np.ndarray:
 
 
 def _checked_ids(ids: Sequence[int], special: Collection[int]) -> np.ndarray:
-    found = np.asarray(ids)
+    try:
+        found = np.asarray(ids)
+    except ValueError:  # lists of several lengths in each other
+        found = np.zeros((0, 0))
     if found.ndim != 1 or len(found) < 2 or found.dtype.kind not in "iu" or int(found.min()) < 0:
-        raise ConfigError(f"bins have the ids {list(ids)!r:.80}; expected at least two whole numbers from 0 on")
+        raise ConfigError(f"bins have the ids {ids!r:.80}; expected at least two whole numbers from 0 on")
     if len(np.unique(found)) < len(found):
         raise ConfigError("two bins have the same id; each bin needs one of its own")
     taken = sorted(set(found.tolist()) & {int(one) for one in special})

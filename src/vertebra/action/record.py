@@ -23,6 +23,8 @@ from vertebra.errors import ConfigError
 
 POLICY = "policy"
 """Its place in a model's record."""
+VERSION = 1
+"""Of what is written."""
 
 Head = Literal["tokens", "parallel", "l1", "flow"]
 Sees = Literal["causal", "block", "row"]
@@ -33,7 +35,7 @@ _COUNT = Bound(least=1)
 class ActionRecord:
     """How an observation becomes a chunk of actions, with everything that training decided about it."""
 
-    version: int = 1
+    version: int = VERSION
     head: Head
     """`tokens` one after the other, `parallel` tokens in slots, `l1` and `flow`: numbers from hidden states."""
     dims: Annotated[int, _COUNT]
@@ -85,7 +87,9 @@ class ActionRecord:
 
     def _unfit_heads(self) -> list[str]:
         says = self.head in ("tokens", "parallel")
-        faults = []
+        faults = (
+            [] if self.version == VERSION else [f"version {self.version}; {VERSION} is read here: upgrade vertebra"]
+        )
         if says != (self.bins is not None):
             faults.append(f"head `{self.head}` needs {'`bins`' if says else 'no `bins`, for it gives numbers'}")
         if (self.steps is not None) and self.head != "flow":

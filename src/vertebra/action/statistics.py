@@ -211,7 +211,10 @@ def _numbers(given: Any, what: str, faults: list[str]) -> np.ndarray | None:
 def _mask(given: Any, faults: list[str]) -> np.ndarray | None:
     if given is None:
         return None
-    mask = np.asarray(given)
+    try:
+        mask = np.asarray(given)
+    except ValueError:  # lists of several lengths in each other
+        mask = np.zeros(0)
     if mask.dtype != bool or mask.ndim != 1:
         faults.append(f"`mask` is {given!r:.60}; expected a list of true and false")
         return None

@@ -49,15 +49,15 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     for name, what in _MEANINGS.items():
         if before.get(name) != now.get(name):
             found.append(what)
-    items, others = before.get("items", {}), now.get("items", {})
+    items, others = _table(before, "items"), _table(now, "items")
     for name in dict.fromkeys([*items, *others]):
         if items.get(name) != others.get(name):
             found.append(f"`{name}` is prepared otherwise: {_said(items.get(name))} became {_said(others.get(name))}")
-    found += _attention(before.get("attention", {}), now.get("attention", {}))
+    found += _attention(_table(before, "attention"), _table(now, "attention"))
     for name in ("dtype", "device"):
         if before.get(name) != now.get(name):
             found.append(f"{name}: {before.get(name)} became {now.get(name)}")
-    old, new = before.get("versions", {}), now.get("versions", {})
+    old, new = _table(before, "versions"), _table(now, "versions")
     found += [f"{name} {old.get(name)} became {new.get(name)}" for name in new if old.get(name) != new.get(name)]
     return found
 
@@ -88,8 +88,14 @@ def _item(values: np.ndarray) -> dict[str, Any]:
     return {"hash": _hash(values), "shape": list(values.shape), "mean": round(float(np.mean(values)), 4)}
 
 
-def _said(item: Mapping[str, Any] | None) -> str:
-    return "nothing" if item is None else f"{item.get('shape')} with the mean {item.get('mean')}"
+def _table(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A fact that has several entries; nothing where a damaged file has something else."""
+    found = facts.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _said(item: Any) -> str:
+    return "nothing" if not isinstance(item, Mapping) else f"{item.get('shape')} with the mean {item.get('mean')}"
 
 
 def _hash(*things: Any) -> str:

@@ -57,8 +57,7 @@ def read_golden(folder: str | Path) -> Golden | None:
             images=images, instruction=str(tree["instruction"]), key=str(tree["key"]), looks=_looks(tree["looks"]),
             facts=dict(tree["facts"]), **numbers,  # type: ignore[arg-type]
         )  # fmt: skip
-        if golden.values.ndim != 2 or golden.values.shape != golden.actions.shape:
-            raise ValueError(f"values are {golden.values.shape}, actions {golden.actions.shape}")
+        _require_shapes(golden)
         return golden
 
 
@@ -84,6 +83,19 @@ def _image(file: Path, name: Any) -> np.ndarray:
 
 def _numbers(given: Any) -> np.ndarray | None:
     return None if given is None else np.asarray(given)
+
+
+def _require_shapes(golden: Golden) -> None:
+    shape = golden.values.shape
+    if golden.values.ndim != 2 or (golden.ids is None) != (golden.margins is None):
+        raise ValueError(f"values have the shape {shape}, and ids without margins mean nothing")
+    for name in ("values", "actions", "ids", "margins", "proprio"):
+        table = getattr(golden, name)
+        if table is None and name not in ("values", "actions"):
+            continue
+        expected = table.shape[:1] if name == "proprio" else shape
+        if table.dtype.kind not in ("i" if name == "ids" else "fi") or table.shape != expected:
+            raise ValueError(f"`{name}` is {table.dtype} of the shape {table.shape}; expected numbers {expected}")
 
 
 def _looks(given: Any) -> float:
