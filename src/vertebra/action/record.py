@@ -26,7 +26,9 @@ POLICY = "policy"
 VERSION = 1
 """Of what is written."""
 
-Head = Literal["tokens", "parallel", "l1", "flow"]
+Head = Literal["tokens", "parallel", "l1", "flow", "ddim"]
+DENOISE = ("flow", "ddim")
+"""Heads that take steps."""
 Sees = Literal["causal", "block", "row"]
 _COUNT = Bound(least=1)
 
@@ -92,7 +94,7 @@ class ActionRecord:
         )
         if says != (self.bins is not None):
             faults.append(f"head `{self.head}` needs {'`bins`' if says else 'no `bins`, for it gives numbers'}")
-        if (self.steps is not None) and self.head != "flow":
+        if (self.steps is not None) and self.head not in DENOISE:
             faults.append(f"steps={self.steps} without effect: only `flow` takes steps, and the head is `{self.head}`")
         if self.raw and self.images == "after":
             faults.append('images="after" is about a message, and `raw` has none: its images stand behind the anchor')
@@ -150,6 +152,7 @@ def drawn(record: ActionRecord) -> str:
         "parallel": "tokens in one pass",
         "l1": "regression",
         "flow": "flow matching",
+        "ddim": "diffusion",
     }
     bins = record.bins or {}
     count = bins.get("count") or len(bins.get("ids", ()))

@@ -22,11 +22,14 @@ from vertebra.decode.slots.places import SEES, See, seen_as
 from vertebra.decode.start import eval_mode
 from vertebra.decode.state.columns import cut_columns, given_batch
 from vertebra.decode.state.decoding import DecodeState
+from vertebra.decode.state.inputs import encoded
 from vertebra.decode.state.language import Want, language_of
 from vertebra.decode.state.prefill import prefill
 from vertebra.errors import GenerationError, UnknownNameError
+from vertebra.model.heads.ddim import DdimHead
 from vertebra.model.heads.head import ActionHead, Chunks, Seen, chunks_of
 from vertebra.model.heads.previous import Previous
+from vertebra.model.inject import Injection
 from vertebra.model.model import Model, model_of
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.length import listed
@@ -60,6 +63,15 @@ def predict(
         raise GenerationError(
             'see="row" lets the prefix see the slots, and it was computed without them; leave `state` out'
         )
+    if isinstance(head, DdimHead):
+        if state is not None or previous is not None:
+            raise GenerationError(
+                f"a head `{head.kind}` runs the whole row at every step: it continues no `state` and no `previous` chunk"
+            )
+        with torch.inference_mode(), eval_mode(given):
+            asked = ask(given, prompt, about_prompt(options))
+            batch = _seen_as(given_batch(asked.prompt, given.backbone).to(given.device), segment, see)
+            return denoised(asked.model, head, batch, segment, noise_of(seed, batch.rows, head, batch.device), steps)
     with torch.inference_mode(), eval_mode(given):
         want = _want(given)  # the language model is looked at here, with tokens of its own: before anything is kept
         with entering_head(given.backbone.llm, lambda hidden: hidden) as entered:
@@ -81,6 +93,27 @@ def predict(
         noise = noise_of(seed, done.rows, head, done.batch.device)
         seen = Seen(batch=done.batch, keys=tuple((layer.keys, layer.values) for layer in done.cache.layers))
         return head.actions(seen, at, **_given(noise=noise, steps=steps, previous=previous))
+
+
+def denoised(
+    model: Model, head: DdimHead, batch: Batch, segment: str, noise: torch.Tensor, steps: int | None = None
+) -> torch.Tensor:
+    """[rows, chunk, dims] out of noise of that shape: a pass of the whole model for each step."""
+    at = _one_each(chunks_of(batch, segment, head.slots), batch.rows, segment)
+    injection = encoded(model, batch)
+    if injection is None:
+        raise GenerationError(f"nothing fills the slots of `{segment}`; the model needs queries of that name")
+    places = injection.where[at.rows[:, None], at.columns]
+    one = (at.rows[:1], at.columns[0, :1])  # logits are not asked for: of one position they cost nothing
+    noisy = noise
+    for time, now, then in head.walk(steps):
+        values = injection.values.clone()
+        values[places] = head.embeddings(noisy, time).to(values.dtype)
+        filled = Injection(where=injection.where, values=values, added=injection.added)
+        with entering_head(model.backbone.llm, lambda hidden: hidden) as entered:
+            model(**batch, return_loss=False, positions=one, use_cache=False, injection=filled)
+        noisy = head.stepped(noisy, head.actions(Seen(batch=batch, hidden=entered[0]), at), now, then)
+    return noisy
 
 
 def _want(model: Model) -> Want:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from vertebra.action.bins import Bins
-from vertebra.action.record import ActionRecord
+from vertebra.action.record import DENOISE, ActionRecord
 from vertebra.action.statistics import DatasetStatistics
 from vertebra.errors import ConfigError, DataError
 from vertebra.model.model import Model
@@ -46,9 +46,9 @@ def check_dims(key: str, found: DatasetStatistics, record: ActionRecord) -> None
 def check_settings(record: ActionRecord, settings: PolicySettings) -> None:
     if settings.execute is not None and settings.execute > record.chunk:
         raise ConfigError(f"execute={settings.execute}, and this policy makes chunks of {record.chunk}")
-    if settings.steps is not None and record.head != "flow":
+    if settings.steps is not None and record.head not in DENOISE:
         raise ConfigError(f"steps={settings.steps} without effect: the head is `{record.head}`, which does not denoise")
-    if settings.seed is not None and record.head != "flow":
+    if settings.seed is not None and record.head not in DENOISE:
         raise ConfigError(f"seed={settings.seed} without effect: the head `{record.head}` draws nothing")
     if settings.real_time is not None and record.head != "flow":
         raise ConfigError(f"real_time={settings.real_time!r} is of flow heads, and the head is `{record.head}`")

@@ -71,6 +71,11 @@ class Asking:
         head: Any = self.model.heads[SLOTS]
         return int(head.slots)
 
+    def early(self) -> int:
+        """How many of these places stand before the text."""
+        heads: dict[str, Any] = dict(self.model.heads.items())
+        return int(heads[SLOTS].early) if SLOTS in heads else 0
+
     def collated(self, rows: Sequence[Asked]) -> Any:
         return self.model.collate([row.sequence for row in rows], [row.features for row in rows], side="left")
 
@@ -166,5 +171,6 @@ HEADS: dict[str, Callable[[Asking, Sequence[Asked], bool, Mapping[str, Any]], Pr
     "parallel": _parallel,
     "l1": _numbers,
     "flow": _numbers,
+    "ddim": _numbers,
 }
 """How each kind of head is asked."""

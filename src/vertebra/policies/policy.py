@@ -21,7 +21,7 @@ from vertebra import log
 from vertebra.action.chunks import first
 from vertebra.action.frames import from_frame, gripped
 from vertebra.action.normalization import limits, normalize, outside, unnormalize
-from vertebra.action.record import ActionRecord
+from vertebra.action.record import DENOISE, ActionRecord
 from vertebra.action.statistics import DatasetStatistics, lookup
 from vertebra.errors import ConfigError, DataError
 from vertebra.model.heads.previous import Previous
@@ -51,7 +51,7 @@ class Policy:
         after = self.record.images == "after" and self.settings.keep_prefix
         self.prefixes = Prefixes() if after else None
         self.asking = Asking(model=model, record=self.record, bins=self.bins, prefixes=self.prefixes)
-        self.prompts = Prompts(model, self.record, slots=self.asking.slots())
+        self.prompts = Prompts(model, self.record, slots=self.asking.slots(), early=self.asking.early())
         self.counts: Counter[str] = Counter()
         """What happened so far: `actions`, `outside`, `not a number`, `missing camera`."""
         self._statistics: dict[str, DatasetStatistics] = {}
@@ -240,7 +240,7 @@ class Policy:
 
     def _options(self) -> dict[str, Any]:
         """What a head that denoises is given."""
-        if self.record.head != "flow":
+        if self.record.head not in DENOISE:
             return {}
         return {"steps": self.settings.steps or self.record.steps, "seed": self.settings.seed}
 

@@ -41,10 +41,14 @@ class Asked:
 
 
 class Prompts:
-    """Makes rows for one model; `slots`: places that its head fills."""
+    """Makes rows for one model; `slots`: places that its head fills, `early` of them before the text."""
 
-    def __init__(self, model: Model, record: ActionRecord, *, slots: int) -> None:
-        self.model, self.record, self.slots = model, record, slots
+    def __init__(self, model: Model, record: ActionRecord, *, slots: int, early: int = 0) -> None:
+        self.model, self.record, self.slots, self.early = model, record, slots, early
+        if early and not record.raw:
+            raise ConfigError(
+                f"the head `{record.head}` has a slot before the text, which only records with `raw` have a place for"
+            )
         self.sizes = dict(model.sizes)
         self._rendered: OrderedDict[Any, TokenSequence] = OrderedDict()
         needs = {segment_of(name): segment_of(name).split(":")[0] for name in record.cameras}
@@ -127,11 +131,13 @@ class Prompts:
         (encoded,) = encoder.encode([text], [[(0, len(text))]])
         parts = [TokenSequence.of(prefix)] if prefix else []
         parts += [self._slots(name, len(found) * self._size(name), facts.reserved_id) for name, found in items.items()]
+        if self.early:
+            parts.append(self._slots(SLOTS, self.early, facts.reserved_id))
         parts.append(TokenSequence.of(encoded.ids, role=Role.USER))
         if self.record.lead:
             parts.append(TokenSequence.of(self.record.lead, role=Role.ACTION))
         if self.slots:
-            parts.append(self._slots(SLOTS, self.slots, facts.reserved_id))
+            parts.append(self._slots(SLOTS, self.slots - self.early, facts.reserved_id))
         if self.record.tail:
             parts.append(TokenSequence.of(self.record.tail, role=Role.ASSISTANT))
         return TokenSequence.join(parts)

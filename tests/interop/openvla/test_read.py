@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.interop.openvla.plain import Original
 from tests.interop.openvla.rows import row
 from vertebra import load
 from vertebra.action.record import ActionRecord
+from vertebra.backbone.weights import mapped_tensors
 from vertebra.model.model import Model
 
 PATCHES = 4
@@ -178,6 +180,14 @@ def test_to_train(folder: Path, plain: Original):
     for name, parameter in plain.llm.named_parameters():
         assert parameter.grad is not None
         close(ours[name].grad, parameter.grad, 1e-4)
+
+
+def test_weights_that_torch_wrote(folder: Path, model: Model, tmp_path: Path):
+    where = tmp_path / "bin"
+    shutil.copytree(folder, where, ignore=shutil.ignore_patterns("*.safetensors*"))
+    torch.save(mapped_tensors(folder), where / "pytorch_model.bin")
+    found = load(where, dtype="float32")
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in found.state_dict().items())
 
 
 def test_the_language_model_alone(folder: Path, model: Model):

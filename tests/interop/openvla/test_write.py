@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from tests.interop.openvla.made import CLIP, DINO, SIGLIP, made_folder
@@ -60,6 +61,19 @@ def test_other_towers(timm_ids: tuple[str, ...], tmp_path: Path):
 def test_a_tied_head_is_written_once(tmp_path: Path):
     where = made_folder(tmp_path / "in", llm="tiny-qwen2.5")
     same(write_openvla(load(where), tmp_path / "out"), where)
+
+
+def test_what_vla_adapter_adds_is_kept(folder: Path, tmp_path: Path):
+    """Its queries belong to an action head of its own, which is not read; they are on the allow-list."""
+    where = tmp_path / "in"
+    shutil.copytree(folder, where)
+    index = json.loads((where / "model.safetensors.index.json").read_text())
+    save_file({"action_queries.weight": torch.ones(64, 64, dtype=torch.bfloat16)}, where / "queries.safetensors")
+    index["weight_map"]["action_queries.weight"] = "queries.safetensors"
+    (where / "model.safetensors.index.json").write_text(json.dumps(index))
+    model = load(where)
+    assert "action_queries.weight" in model.aside.tensors
+    same(write_openvla(model, tmp_path / "out"), where)
 
 
 def test_by_way_of_a_folder_of_ours(folder: Path, tmp_path: Path):

@@ -31,6 +31,7 @@ KEPT = (".json", ".model", ".txt", ".jinja")
 _NEEDED = ("text_config", "timm_model_ids", "image_sizes", "use_fused_vision_backbone")
 ACTIVATIONS = ("gelu", "quick_gelu")
 """What may take the place of a tower's own activation; both are exact."""
+WEIGHTS = tuple(stem + end for stem in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json"))
 LARGEST = 64 * 2**20
 """A small file is smaller than this."""
 
@@ -212,4 +213,4 @@ def require_one_size(facts: Facts) -> int:
 
 def has_weights(folder: Path) -> bool:
     """Whether a model's own weights lie in a folder, be some of their shards missing."""
-    return any((folder / name).is_file() for name in ("model.safetensors.index.json", "model.safetensors"))
+    return any((folder / name).is_file() for name in WEIGHTS)

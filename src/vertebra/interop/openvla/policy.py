@@ -22,6 +22,7 @@ from vertebra.interop.openvla.options import TEMPLATES, Guesses, ImportOptions
 from vertebra.model.encoders.part import Part
 from vertebra.model.encoders.queries import Queries
 from vertebra.model.encoders.vector import VectorEncoder
+from vertebra.model.heads.ddim import DdimHead
 from vertebra.model.heads.l1 import L1Head
 from vertebra.model.projectors import Projector
 
@@ -68,26 +69,33 @@ def _in_slots(facts: Facts, backbone: Any, extras: oft.Extras, options: ImportOp
 
 
 def _by_head(facts: Facts, backbone: Any, extras: oft.Extras, options: ImportOptions, guesses: Guesses) -> Acting:
-    """OFT: a chunk of numbers in one pass."""
-    if extras.diffuses:
-        raise CheckpointError(
-            f"the action head of `{facts.where}` removes noise step by step (OFT's use_diffusion), which is not read here; "
-            "its L1 head is"
-        )
+    """OFT: a chunk of numbers in one pass, or out of noise."""
     where = f"`{extras.files.get(oft.HEAD)}` of `{facts.where}`"
     parts, proprio = _proprio(extras, backbone)
-    probe = L1Head.shaped_as(extras.head, chunk=1)
+    probe = _head(extras, 1)
     if probe.width != backbone.embedding_width:
         raise CheckpointError(
             f"{where} reads hidden states {probe.width} wide, and the language model's are {backbone.embedding_width}; it "
             "belongs to another model"
         )
     shape = oft.shape_of(_names(facts), _dims(facts, probe.dims, guesses), proprio, options, guesses)
+    head = _head(extras, shape.chunk)
+    _put(head, {**extras.head, **{f"noisy.{name}": tensor for name, tensor in extras.noisy.items()}}, where)
+    common = {**_chunk(shape), **_asked(facts, backbone, options, guesses)}
+    if isinstance(head, DdimHead):
+        guesses.add(f"noise of {head.times} steps, OFT's default: no file says it")
+        record = ActionRecord(head="ddim", steps=head.times, **common)
+    else:
+        record = ActionRecord(head="l1", **common)
+    queries = Queries(head.slots, backbone.embedding_width, start="zeros", learned=False)
+    return {POLICY: record.to_json()}, {**parts, ACTION: queries}, {ACTION: head}
+
+
+def _head(extras: oft.Extras, chunk: int) -> L1Head | DdimHead:
+    """The head that its tensors fit, without weights."""
     with parameters_on_meta():
-        head = L1Head.shaped_as(extras.head, chunk=shape.chunk)
-    _put(head, extras.head, where)
-    record = ActionRecord(head="l1", **_chunk(shape), **_asked(facts, backbone, options, guesses))
-    return {POLICY: record.to_json()}, {**parts, ACTION: _slots(shape, backbone)}, {ACTION: head}
+        kind = DdimHead if extras.diffuses else L1Head
+        return kind.shaped_as(extras.head, chunk=chunk)
 
 
 def _proprio(extras: oft.Extras, backbone: Any) -> tuple[dict[str, Any], int | None]:

@@ -49,7 +49,11 @@ def require_writable(model: Any) -> None:
     faults += [f"{len(grown)} tokens that were added ({grown[0]} …)"] if grown else []
     known = {names.IMAGE, "proprio", "action"}
     faults += [f"a part `{name}`" for name in model.parts if name not in known]
-    faults += [f"a head `{name}` of the kind {head.kind}" for name, head in model.heads.items() if head.kind != "l1"]
+    faults += [
+        f"a head `{name}` of the kind {head.kind}"
+        for name, head in model.heads.items()
+        if head.kind not in ("l1", "ddim")
+    ]
     if faults:
         raise ConfigError(f"an OpenVLA folder has no place for {listed(faults)}")
 
@@ -102,8 +106,8 @@ def _statistics(model: Any, config: Mapping[str, Any], files: Mapping[str, bytes
 
 def _write_extras(model: Any, part: Path, dtype: torch.dtype) -> None:
     """OFT's files beside the model, each under the name it came with."""
-    for kind, module in _extras(model).items():
-        tensors = {DDP + name: tensor.detach().to(dtype).clone() for name, tensor in module.state_dict().items()}
+    for kind, state in _extras(model).items():
+        tensors = {DDP + name: tensor.detach().to(dtype).clone() for name, tensor in state.items()}
         torch.save(tensors, part / _file_of(model, kind))
 
 
@@ -112,9 +116,17 @@ def _file_of(model: Any, kind: str) -> str:
     return str(model.record[RECORD].get("files", {}).get(kind, f"{kind}--0_checkpoint.pt"))
 
 
-def _extras(model: Any) -> dict[str, Any]:
-    found = {oft.HEAD: model.heads["action"]} if "action" in model.heads else {}
-    return found | ({oft.PROPRIO: model.parts["proprio"].projector} if "proprio" in model.parts else {})
+def _extras(model: Any) -> dict[str, dict[str, torch.Tensor]]:
+    """The tensors of each of OFT's files, under its names."""
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    if "proprio" in model.parts:
+        found[oft.PROPRIO] = model.parts["proprio"].projector.state_dict()
+    for head in model.heads.values():
+        state = head.state_dict()
+        noisy = {n.removeprefix("noisy."): tensor for n, tensor in state.items() if n.startswith("noisy.")}
+        found[oft.HEAD] = {n: tensor for n, tensor in state.items() if not n.startswith("noisy.")}
+        found |= {oft.NOISY: noisy} if noisy else {}
+    return found
 
 
 def _json(content: Any) -> bytes:

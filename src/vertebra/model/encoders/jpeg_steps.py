@@ -28,18 +28,24 @@ _AAN_SCALES = (_AAN[:, None] * _AAN[None] + (1 << 13)) >> 14
 def through_jpeg(pixels: np.ndarray, quality: int = 95, *, accurate: bool = False) -> np.ndarray:
     """8-bit pixels [H, W, 3] as they come back from a JPEG with colors at half the resolution."""
     high, wide = pixels.shape[:2]
-    luma, blue, red = _to_ycc(pixels.astype(np.int64))
+    luma, blue, red = _to_ycc(pixels.astype(np.int32))  # libjpeg's sums are made to fit 32 bits
     small = (-(-high // 2), -(-wide // 2))
     planes = [(luma, _LUMA, (high, wide)), *((_halved(one), _CHROMA, small) for one in (blue, red))]
     made = []
     for given, table, (rows, columns) in planes:
         plane = _whole_blocks(given)
-        steps = np.clip((np.array(table).reshape(8, 8) * (200 - 2 * quality) + 50) // 100, 1, 255)
+        steps = steps_of(table, quality)
         blocks = _quantised(_transformed(_blocks(plane)), steps)
         back = _accurate(blocks * steps) if accurate else _fast(blocks, steps)
         made.append(_joined(back, plane.shape)[:rows, :columns])
     luma, blue, red = made[0], *(_doubled(one)[:high, :wide] for one in made[1:])
     return _to_rgb(luma, blue, red)
+
+
+def steps_of(table: tuple[int, ...], quality: int) -> np.ndarray:
+    """[8, 8]: the steps of a quality of 50 or more."""
+    scaled = (np.array(table, np.int32).reshape(8, 8) * (200 - 2 * quality) + 50) // 100
+    return np.clip(scaled, 1, 255)
 
 
 def _to_ycc(rgb: np.ndarray) -> list[np.ndarray]:
@@ -63,7 +69,7 @@ def _whole_blocks(plane: np.ndarray) -> np.ndarray:
 def _halved(plane: np.ndarray) -> np.ndarray:
     """Means of 2 × 2, rounded down and up in turn."""
     total = plane[::2, ::2] + plane[::2, 1::2] + plane[1::2, ::2] + plane[1::2, 1::2]
-    return (total + 1 + np.arange(total.shape[1]) % 2) >> 2
+    return (total + 1 + np.arange(total.shape[1], dtype=total.dtype) % 2) >> 2
 
 
 def _blocks(plane: np.ndarray) -> np.ndarray:
@@ -130,7 +136,7 @@ def _backward(d: np.ndarray, down: int) -> np.ndarray:
 
 def _fast(quantised: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """The inverse transform of Arai, Agui and Nakajima with constants of eight bits, and nothing rounded."""
-    scaled = quantised * _rounded(steps * _AAN_SCALES, 12)
+    scaled = quantised * _rounded(steps * _AAN_SCALES, 12).astype(np.int32)
     columns = _butterflies(scaled.transpose(0, 2, 1)).transpose(0, 2, 1)
     return np.clip((_butterflies(columns) >> 5) + 128, 0, 255)
 

@@ -67,6 +67,8 @@ class ActionHead(nn.Module, ABC):
     """Columns of the hidden states that it reads; None where it reads keys."""
     slots: int
     """Places in a sequence that one chunk takes."""
+    early: ClassVar[int] = 0
+    """How many of them, from the first, stand before the text."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from vertebra.errors import CheckpointError, ConfigError, did_you_mean
+from vertebra.model.heads.ddim import DdimHead
 from vertebra.model.heads.flow import FlowHead
 from vertebra.model.heads.head import ActionHead
 from vertebra.model.heads.l1 import L1Head
 from vertebra.reading import reading
 
-HEADS: dict[str, type[ActionHead]] = {head.kind: head for head in (L1Head, FlowHead)}
+HEADS: dict[str, type[ActionHead]] = {head.kind: head for head in (L1Head, FlowHead, DdimHead)}
 """Heads by the names that model folders use."""
 
 
