@@ -23,11 +23,13 @@ from vertebra.training.run import Prepared
 STEPS = 4
 LAST = tuple(range(26, 30))
 COMMON = ("optim.precision=fp32", "steps=100", "data.held_out=0", "watch.bar=false")
+LOOK = ("data.count=96", "optim.batch=1")
 CASES: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "tower, 112 pixels (look-align)": ("look-align", ("data.count=24",), "cache.tower"),
-    "tower, 224 pixels": (
-        "look-align",
-        ("data.count=24", "model.image.image_size=224", "model.image.pool=4"),
+    "tower, 112 pixels, stage words": ("look-words", LOOK, "cache.tower"),
+    "tower, 112 pixels, stage align": ("look-words", (*LOOK, "tune.stage=align"), "cache.tower"),
+    "tower, 224 pixels, stage align": (
+        "look-words",
+        (*LOOK, "tune.stage=align", "model.image.image_size=224", "model.image.pool=4"),
         "cache.tower",
     ),
     "LoRA on the last 4 of 30 layers": (

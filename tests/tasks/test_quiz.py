@@ -22,7 +22,7 @@ from vertebra.model.fresh import new_part
 from vertebra.model.model import Model
 from vertebra.tasks import quiz
 from vertebra.tasks.config import DataConfig
-from vertebra.tasks.look import COLORS, NUMBERS, SIZE, UNSEEN, Look, LookConfig, Scene
+from vertebra.tasks.look import COLORS, MOST, NUMBERS, SIZE, UNSEEN, Look, LookConfig, Scene
 from vertebra.tasks.orders import Orders, is_unseen
 from vertebra.tasks.quiz import Item, Question, Quizzes
 from vertebra.tasks.task import HeldOut, Job
@@ -89,7 +89,7 @@ def test_a_pictures_answers_are_what_it_shows(held_out: bool):
         item = look.item(3, number, LookConfig(), held_out=held_out)
         scene = Scene.drawn(np.random.default_rng([3, number]), unseen=held_out and number % 2 == 1)
         assert item.picture == scene.picture()
-        assert 1 <= len(item.questions) <= look.most + 1
+        assert 1 <= len(item.questions) <= MOST + 1
         assert len({question.text for question in item.questions}) == len(item.questions)
         for question in item.questions:
             assert question.answer == _answer(scene, question.text), question.text
@@ -162,8 +162,30 @@ def test_marks_are_counted_by_sort(model, monkeypatch):
     look = Look()
     held_out = look.drawn(job(model, "look", count=10, held_out=0.4, options={"asked": 6}))[1]
     found = look.measure(lambda call: call(model), HeldOut(samples=held_out, batches=lambda: ()))
-    assert found == {"accuracy": 4 / 6, "color": 1.0, "count": 0.0}
-    assert list(found) == ["accuracy", "color", "count"]
+    assert found == {"accuracy": 4 / 6, "color": 1.0, "count": 0.0, "guessing": 1.0}
+    assert list(found) == ["accuracy", "color", "count", "guessing"]
+
+
+def test_guessing_is_what_frequencies_allow(model):
+    """By hand: the most frequent training answer to each question."""
+    quizzes = Quizzes(Look(), job(model, "look"), 60, held_out=True)
+    asked = list(quizzes.alone())[:100]
+    answers: dict[str, list[str]] = {}
+    for number in range(quiz.LEARNED):
+        for question in Look().item(0, number, LookConfig(), held_out=False).questions:
+            answers.setdefault(question.text, []).append(question.answer)
+    right = 0
+    for _, question in asked:
+        known = answers[question.text] if question.text in answers else [
+            one.answer
+            for number in range(quiz.LEARNED)
+            for one in Look().item(0, number, LookConfig(), held_out=False).questions
+            if one.sort == question.sort
+        ]  # fmt: skip
+        most = max(Counter(known).values())
+        right += next(answer for answer in known if Counter(known)[answer] == most) == question.answer
+    assert quizzes.guessed(asked) == right / 100
+    assert 0.2 < right / 100 < 0.5
 
 
 def test_answers_are_those_of_each_question_alone(model):
@@ -186,3 +208,40 @@ def test_what_the_report_shows(model):
     assert len(rows) == quiz.SHOWN + 1
     assert all("image" in row and (" – wrong: " in row["answer"] or " – right" in row["answer"]) for row in rows[:-1])
     assert rows[-1]["prompt"] == "What is it?"
+
+
+@pytest.mark.parametrize("side", [4, 8])
+def test_slots_are_asked_for_a_word_of_what_they_show(side: int):
+    backbone = load_backbone("tiny-smollm2", dtype="float32", inference_mode=True, weights=True)
+    part = new_part(backbone, PatchEncoder(8, image_size=SIZE, patch_size=SIZE // side))
+    wide = Model(backbone, {"image": part}).eval()
+    plain, asked = (
+        Quizzes(Look(), job(wide, "look", options={"questions": 0, "slots": slots}), 40) for slots in (0.0, 0.5)
+    )
+    tokenizer, seen = backbone.tokenizer, Counter()
+    for number, item in enumerate(asked.items):
+        vectors, without = asked.vectors(number), plain.vectors(number)
+        at = np.flatnonzero(vectors["slot"][:, 0] >= 0)
+        assert len(at) == side**2
+        assert np.array_equal(vectors["ids"], without["ids"])
+        others = np.setdiff1d(np.arange(len(vectors["ids"])), at[:-1] + 1)
+        assert all(np.array_equal(vectors[name][others], without[name][others]) for name in ("target", "weight"))
+        part_size = SIZE / side
+        for place, position in enumerate(at[:-1]):
+            middle = [(place % side + 0.5) * part_size, (place // side + 0.5) * part_size]
+            words = {"nothing"}
+            distances = [max(abs(thing.x - middle[0]), abs(thing.y - middle[1])) for thing in item.scene.things]
+            if min(distances) < 0.75 * part_size:
+                near = item.scene.things[int(np.argmin(distances))]
+                words = {near.color, near.shape}
+            first = {tokenizer(f" {word}", add_special_tokens=False).input_ids[0]: word for word in words}
+            assert int(vectors["target"][position + 1]) in first
+            assert vectors["weight"][position + 1] == pytest.approx(0.1 if words == {"nothing"} else 0.5)
+            seen[first[int(vectors["target"][position + 1])]] += 1
+    assert {*COLORS, "circle", "square", "triangle", "cross", "nothing"} == set(seen)
+
+
+def test_slots_that_are_no_square_of_them_are_refused(model):
+    item = Look().item(0, 0, LookConfig(), held_out=False)
+    with pytest.raises(ConfigError, match="12 slots"):
+        Look().slot_words(item, 12, LookConfig(slots=1.0))

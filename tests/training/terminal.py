@@ -41,6 +41,8 @@ def start(*arguments: str, before: Callable[[], object] | None = None) -> tuple[
         ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
         return child, terminal
     time.sleep(0.1)  # the size is set by then
+    # as a shell does it for what it starts in front: whoever runs these tests behind `nohup … &` has Ctrl-C ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["TERM"] = "xterm-256color"
     sys.argv = ["vertebra", "train", str(RECIPE), *arguments]
     try:

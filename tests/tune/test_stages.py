@@ -18,6 +18,7 @@ from vertebra.tune.stages import STAGES, Stage, TuneConfig, choose
 
 # stage -> what trains; language model: "all", "last" (embedding, last layer, head) or ""
 MEANT = {
+    "words": {"scratch", "projector"},
     "align": {"scratch", "projector"},
     "finetune": {"scratch", "projector", "queries", "all"},
     "vla-train": {"scratch", "projector", "queries", "all"},

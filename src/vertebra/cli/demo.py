@@ -1,5 +1,5 @@
 """`vertebra demo`: three tiny families held against every check, a prompt in color, a plain training loop and a trace of
-what it learned, and a policy that must look at its image, trained by two recipes.
+what it learned, a policy that must look at its image, trained by two recipes, and real models where they can be fetched.
 
 The loop is a plain one: nothing of ours but the backbone, the rendering, the batch and the loss.
 """
@@ -33,10 +33,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="A folder for what the demo writes.", **PATH)] = Path("out"),
     real: Annotated[
         bool,
-        typer.Option("--real/--no-real", help="Fetch a real model where it can be fetched, and teach it a habit."),
+        typer.Option("--real/--no-real", help="Fetch real models where they can be fetched, and teach them to see."),
     ] = True,
 ) -> None:
-    """Check three models, show a prompt, train one and trace it, train a policy on images, and teach a real model a habit."""
+    """Check three models, show a prompt, train one and trace it, train a policy on images, and teach a real model to see."""
     from vertebra.cli import demo_real
     from vertebra.cli.output import console
 
@@ -54,12 +54,12 @@ def demo(
         told = _trace(backbone, out / "trace.html")
         printer.rule("a policy that looks: a hand to be moved to a square")
         reached, report = _policy(printer, out)
-    answered, accuracy, learnt = "", None, None
+    answered, seen, learnt = "", None, None
     if real and demo_real.real_model(printer):
         printer.rule("a real model")
         answered = demo_real.answer(printer)
-        printer.rule("it learns a habit: orders, answered as JSON")
-        accuracy, learnt = demo_real.habit(printer, out)
+        printer.rule("it learns to see: questions about colored shapes")
+        seen, learnt = demo_real.sight(printer, out)
     printer.rule("done")
     learned = sum(answer == wanted for answer, wanted in zip(after, ANSWERS.values(), strict=True))
     printer.print(f"checks   {len(FAMILIES) - len(failed)} of {len(FAMILIES)} families passed")
@@ -67,8 +67,9 @@ def demo(
         f"answers  {learned} of {len(ANSWERS)} right after {_STEPS} steps; loss {losses[0]:.2f} -> {losses[-1]:.4f}"
     )
     printer.print(f"policy   reaches {reached:.0%} of squares that it has not seen; chance is one in eight")
-    if accuracy is not None:
-        printer.print(f"real     {answered!r}; answers {accuracy:.0%} of held-out orders right")
+    if seen is not None:
+        shares = f"{seen['accuracy']:.0%} of held-out questions right, where guessing reaches {seen['guessing']:.0%}"
+        printer.print(f"real     {answered!r}; about pictures {shares}", soft_wrap=True)
     for path in (page, picture, told, report, learnt):
         if path is not None:
             printer.print(f"written  {path}", soft_wrap=True)
@@ -182,24 +183,16 @@ def _trace(backbone: Any, path: Path) -> Path:
 
 def _policy(printer: Any, out: Path) -> tuple[float, Path]:
     """The recipes of the squares: first the projector in front of a frozen model, then both. How many squares it reaches."""
+    from vertebra.cli import demo_real
     from vertebra.training.recipes import read_recipe
     from vertebra.training.run import train
 
-    aligned = _finished(train(read_recipe("squares-align", [f"out={out / 'squares-align'}"]), overwrite=True))
+    aligned = demo_real.finished(train(read_recipe("squares-align", [f"out={out / 'squares-align'}"]), overwrite=True))
     settings = [f"model.start={aligned.model}", f"out={out / 'squares'}"]
-    policy = _finished(train(read_recipe("squares-parallel", settings), overwrite=True))
+    policy = demo_real.finished(train(read_recipe("squares-parallel", settings), overwrite=True))
     for run in (aligned, policy):
         printer.print(f"{run.folder}: {run.step} steps, success {run.found['success']:.2f}", soft_wrap=True)
     return float(policy.found["success"]), policy.folder / "report.html"
-
-
-def _finished(run: Any) -> Any:
-    """A run that was stopped has no model to go on with."""
-    from vertebra.training.stop import exit_code
-
-    if run.stopped:
-        raise typer.Exit(exit_code(run.stopped))
-    return run
 
 
 def _answers(backbone: Any) -> list[str]:

@@ -1,4 +1,6 @@
-"""The demo's part with a real model: fetched where it can be, an answer in words, and a habit learned in two minutes.
+"""The demo's part with real models: fetched where they can be, an answer in words, and a model that learns to see.
+
+    DINOv2-S ──► projector ──► SmolLM2-135M        the recipes `look-words` and `look`, cut to three minutes
 
 Where it cannot be fetched one line reports it, and the demo goes on without it.
 """
@@ -9,20 +11,24 @@ import os
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from vertebra.errors import MissingPartError, NetworkError
 
-LANGUAGE = "smollm2-135m-instruct"
+LANGUAGE, VISION = "smollm2-135m-instruct", "dinov2-small"
 QUESTION = "What is the capital of Italy? Answer in one sentence."
-_STEPS = 60
-_SETTINGS = (f"steps={_STEPS}", "eval.every=0", "save.every=0", "data.options={asked: 40}")
+_CUT = ("data.count=800", "eval.every=0", "save.every=0")
+_WORDS = ("steps=400", "data.options={questions: 0, slots: 1.0, asked: 1, things: 1}")
+_LOOK = ("steps=60", "data.options={slots: 0.3, asked: 60, things: 1}")
 
 
 def real_model(printer: Any) -> bool:
-    """Whether it is in the user's cache; it is fetched now where that is possible."""
+    """Whether both models are in the user's cache; they are fetched now where that is possible."""
     from vertebra.interop.packages import get
 
     try:
-        get(LANGUAGE)
+        for name in (LANGUAGE, VISION):
+            get(name)
     except (NetworkError, MissingPartError) as error:
         printer.print(
             f"no real model here, the demo goes on without them: {str(error).splitlines()[0]}", soft_wrap=True
@@ -42,19 +48,31 @@ def answer(printer: Any) -> str:
     return said
 
 
-def habit(printer: Any, out: Path) -> tuple[float, Path]:
-    """The model learns to answer orders as JSON; the share of held-out orders that it answers right, and the report."""
+def sight(printer: Any, out: Path) -> tuple[dict[str, Any], Path]:
+    """The model learns to answer questions about a picture; what it was found to answer right, and the report."""
     from vertebra.training.recipes import read_recipe
     from vertebra.training.run import train
     from vertebra.training.watching.samples import read_samples
 
     with all_threads():
-        made = train(read_recipe("smollm2-lora", [*_SETTINGS, f"out={out / 'smollm2-lora'}"]), overwrite=True)
+        words = finished(
+            train(read_recipe("look-words", [*_CUT, *_WORDS, f"out={out / 'look-words'}"]), overwrite=True)
+        )
+        settings = [*_CUT, *_LOOK, f"model.start={words.model}", f"out={out / 'look'}"]
+        made = finished(train(read_recipe("look", settings), overwrite=True))
     samples = read_samples(made.folder)
-    for when in ("before", "after"):
-        row = samples[when][-1]
-        printer.print(f"{when:6}  {row['prompt']}  {row['answer'][:90]!r}", soft_wrap=True)
-    return float(made.found["accuracy"]), made.folder / "report.html"
+    for before, after in list(zip(samples["before"], samples["after"], strict=True))[:3]:
+        printer.print(f"{before['prompt']}  before {before['answer']!r:.60}, after {after['answer']!r}", soft_wrap=True)
+    return made.found, made.folder / "report.html"
+
+
+def finished(run: Any) -> Any:
+    """A run that was stopped has no model to go on with."""
+    from vertebra.training.stop import exit_code
+
+    if run.stopped:
+        raise typer.Exit(exit_code(run.stopped))
+    return run
 
 
 class all_threads:

@@ -8,6 +8,9 @@
 The last question ends every training row and is no held-out one: its answer names everything, so that a row teaches far
 more than a few words could. In front of the others it would teach them to read its answer, and not the picture.
 
+With `slots` the slots themselves are asked for a word, the color or the shape of what they show, which costs no position:
+so much is learned of a picture that the language model can begin to look.
+
 Pictures are drawn by Pillow. Four pairs of color and shape are in no training picture; in every other held-out picture
 one of them is. With `shuffled_images` each is asked about another one's picture: what is right then, is guessed.
 """
@@ -15,14 +18,17 @@ one of them is. With `shuffled_images` each is asked about another one's picture
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vertebra.config import Bound, require_bounds
+from vertebra.config import Amount, Bound, require_bounds
+from vertebra.errors import ConfigError
 from vertebra.tasks.quiz import Item, Question, Quiz, QuizConfig
 
 COLORS = {
@@ -36,6 +42,10 @@ PLACES = (
     "top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right",
 )  # fmt: skip
 SIZE, ACROSS = 112, 3  # of a picture in pixels, and how many places it has side by side
+MOST = 4
+"""Questions about a picture, but for the last."""
+NEAR, EMPTY = 0.75, 0.2
+"""How near a thing's middle is to that of a part that shows it, in parts; and how much an empty part counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +54,10 @@ class LookConfig(QuizConfig):
 
     things: Annotated[int, Bound(least=1, most=4)] = 4
     """The most things in a picture."""
+    questions: Annotated[int, Bound(least=0, most=4)] = 4
+    """Questions about a training picture, before the last one that asks for everything."""
+    slots: Amount = 0.0
+    """How much the word of a slot counts beside one of an answer; 0: slots predict nothing."""
 
     def __post_init__(self) -> None:
         require_bounds(self)
@@ -58,14 +72,21 @@ class Look(Quiz):
     Options: ClassVar[type | None] = LookConfig
     sorts: ClassVar[tuple[str, ...]] = ("color", "shape", "count", "relation")
     longest: ClassVar[int] = 4
-    most: ClassVar[int] = 4
-    """Questions about a picture, but for the last."""
 
     def item(self, seed: int, number: int, options: Any, *, held_out: bool) -> Item:
         rng = np.random.default_rng([seed, number])
         scene = Scene.drawn(rng, unseen=held_out and number % 2 == 1, most=options.things)
         last = () if held_out else (scene.about_all(),)
-        return Item(questions=(*_chosen(scene, self.most, rng), *last), picture=scene.picture())
+        count = MOST if held_out else options.questions
+        return Item(questions=(*_chosen(scene, count, rng), *last), picture=scene.picture(), scene=scene)
+
+    def slot_words(self, item: Item, slots: int, options: Any) -> Sequence[tuple[str, float]]:
+        side = math.isqrt(slots)
+        if not options.slots:
+            return ()
+        if side**2 != slots:
+            raise ConfigError(f"data.options.slots: a picture has {slots} slots here, which are no square of them")
+        return [(word, counts * options.slots) for word, counts in item.scene.words(side)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +134,18 @@ class Scene:
         file = io.BytesIO()
         image.resize((SIZE, SIZE), Image.Resampling.LANCZOS).save(file, "PNG")
         return file.getvalue()
+
+    def words(self, side: int) -> Iterator[tuple[str, float]]:
+        """What each of `side` × `side` parts of the picture shows: one of the words for it, by turns, or that it is
+        empty, which counts less, for most parts are."""
+        part = SIZE / side
+        for row, column in itertools.product(range(side), repeat=2):
+            x, y = (column + 0.5) * part, (row + 0.5) * part
+            near = min(self.things, key=lambda thing: max(abs(thing.x - x), abs(thing.y - y)))
+            if max(abs(near.x - x), abs(near.y - y)) < NEAR * part:
+                yield (near.color if (row + column + near.x) % 2 else near.shape), 1.0
+            else:
+                yield "nothing", EMPTY
 
     def about_all(self) -> Question:
         """What is where, in the order of reading."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import base64
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any, ClassVar
@@ -30,6 +31,8 @@ from vertebra.tasks.task import HeldOut, Job, Task, answered
 AT_ONCE = 32
 """Questions that are answered together."""
 SHOWN = 8
+LEARNED = 400
+"""Training items whose answers are counted, to tell what guessing reaches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,8 @@ class Item:
     questions: tuple[Question, ...]
     picture: bytes | None = None
     """A PNG."""
+    scene: Any = None
+    """What the picture was drawn from, for kinds that name what each slot shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,10 @@ class Quiz(Task):
     def item(self, seed: int, number: int, options: Any, *, held_out: bool) -> Item:
         """Item `number`, always the same; held-out ones may hold what training never shows. `options`: of its kind."""
 
+    def slot_words(self, item: Item, slots: int, options: Any) -> Sequence[tuple[str, float]]:
+        """For each slot of the picture the word that the slot is to predict, and how much that counts; or nothing."""
+        return ()
+
     def drawn(self, job: Job) -> tuple[Samples, Samples | None]:
         data = job.data
         held_out = max(1, round(data.count * data.held_out)) if data.held_out else 0
@@ -95,7 +104,8 @@ class Quiz(Task):
             for sort in {"accuracy", question.sort}:
                 right.setdefault(sort, []).append(answer == question.answer)
         order = ("accuracy", *(sort for sort in self.sorts if sort in right))
-        return {sort: float(np.mean(right[sort])) for sort in order}
+        found = {sort: float(np.mean(right[sort])) for sort in order}
+        return found | ({"guessing": quizzes.guessed(asked)} if self.sorts else {})
 
     def shown(self, model: Any, job: Job, prompts: Sequence[str], length: int) -> list[dict[str, str]]:
         """Answers to held-out questions, and to the recipe's own prompts."""
@@ -120,6 +130,7 @@ class Quizzes(Samples):
     def __init__(self, quiz: Quiz, job: Job, count: int, *, held_out: bool = False) -> None:
         self.quiz, self.job, self.count, self.held_out = quiz, job, count, held_out
         self.seed = job.seed + held_out
+        self._ids: dict[str, int] = {}
         options = quiz.options(job.data)
         self.items = [quiz.item(self.seed, number, options, held_out=held_out) for number in range(count)]
         self._sequences = [self._fitting(item) for item in self.items]
@@ -142,7 +153,7 @@ class Quizzes(Samples):
         return f"item {index} of seed {self.seed}"
 
     def fingerprint(self) -> str:
-        ids = [sequence.ids.tolist() for sequence in self._sequences[:8]]
+        ids = [(sequence.ids.tolist(), sequence.weight.tolist()) for sequence in self._sequences[:8]]
         return digest(self.quiz.name, self.count, self.seed, self.held_out, self.job.data.shuffled_images, ids)
 
     def alone(self) -> Iterator[tuple[int, Question]]:
@@ -151,6 +162,20 @@ class Quizzes(Samples):
             for number, item in enumerate(self.items):
                 if place < len(item.questions):
                     yield number, item.questions[place]
+
+    def guessed(self, asked: Sequence[tuple[int, Question]]) -> float:
+        """How many of these questions are right for one who has learned how frequent answers are, and sees nothing."""
+        options = self.quiz.options(self.job.data)
+        frequent: dict[str, Counter[str]] = {}
+        for number in range(LEARNED):
+            for question in self.quiz.item(self.job.seed, number, options, held_out=False).questions:
+                for known_by in (question.text, question.sort):
+                    frequent.setdefault(known_by, Counter())[question.answer] += 1
+        guesses = [frequent.get(one.text) or frequent.get(one.sort, Counter()) for _, one in asked]
+        right = [
+            guess.most_common(1)[0][0] == one.answer for guess, (_, one) in zip(guesses, asked, strict=True) if guess
+        ]
+        return sum(right) / max(len(asked), 1)
 
     def asking(self, number: int, question: Question) -> TokenSequence:
         """One question alone, as a prompt."""
@@ -170,11 +195,27 @@ class Quizzes(Samples):
         for count in range(len(item.questions), 0, -1):
             sequence = self.rendered(self._turns(item.questions[:count], pictured=item.picture is not None))
             if len(sequence) <= self.job.size:
-                return sequence
+                return self._with_words(sequence, item)
         raise ConfigError(
             f"kind `{self.quiz.name}`: one question and its answer take {len(sequence)} positions, and block is "
             f"{self.job.size}; give data.block={len(sequence)} or more"
         )
+
+    def _with_words(self, sequence: TokenSequence, item: Item) -> TokenSequence:
+        """The same with targets for its slots. The last slot has none: what stands behind it is a word of the question."""
+        at = np.flatnonzero(sequence.slot[:, 0] >= 0)
+        words = self.quiz.slot_words(item, len(at), self.quiz.options(self.job.data))
+        if not words:
+            return sequence
+        target, weight = sequence.target.copy(), sequence.weight.copy()
+        for place, (word, counts) in zip(at[:-1], words, strict=False):
+            target[place + 1], weight[place + 1] = self._first_id(word), counts
+        return replace(sequence, target=target, weight=weight)
+
+    def _first_id(self, word: str) -> int:
+        if word not in self._ids:
+            self._ids[word] = int(self.job.model.tokenizer(f" {word}", add_special_tokens=False).input_ids[0])
+        return self._ids[word]
 
     def _turns(self, questions: Sequence[Question], *, pictured: bool) -> list[dict[str, Any]]:
         turns: list[dict[str, Any]] = []

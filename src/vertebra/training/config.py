@@ -241,6 +241,10 @@ def _contradictions(run: RunConfig) -> Sequence[str]:
         found.append(f"a quantized model trains through adapters alone; stage is `{run.tune.stage}`, expected `lora`")
     if run.model.dtype in ("float16", "fp16") and run.tune.stage not in ("lora", "none"):
         found.append("weights kept in float16 cannot be trained; keep them in float32 with optim.precision=fp16")
+    if run.tune.stage == "words" and (run.parallel.kind == "fsdp" or run.cache.layers or run.loss != LossConfig()):
+        found.append(
+            "stage `words` runs no language model and has a loss of its own; leave out `loss`, cache.layers and fsdp"
+        )
     if run.tune.only_new_rows and run.parallel.kind == "fsdp":
         found.append("fsdp shards a table's rows, and `tune.only_new_rows` cannot tell them; use ddp, or stage `lora`")
     try:

@@ -44,6 +44,7 @@ from vertebra.training.stop import Stopper
 from vertebra.training.watching.metrics import Metrics
 from vertebra.training.watching.samples import read_samples, write_samples
 from vertebra.training.watching.trackers import open_tracker, require_tracker
+from vertebra.training.words import WordLearner
 from vertebra.tune.lora import Adapter
 from vertebra.tune.stages import choose
 from vertebra.tune.table import as_text, what_trains
@@ -207,16 +208,7 @@ class Prepared:
     def trainer(self, folder: Path, own: LossFunction | None = None, **options: Any) -> Any:
         from vertebra.training.trainer import ExactTrainer  # needs accelerate
 
-        loss = self.config.loss
-        learner = Learner(
-            self.model,
-            rule=LossRule(label_smoothing=loss.label_smoothing, z_loss=loss.z_loss),
-            fused=loss.fused,
-            shift=self.data.task.shift,
-            function=own or (loss_function(loss.function) if loss.function else None),
-            upper=self.upper,
-            late=self.late,
-        )
+        learner = self._learner(own)
         evaluator = Evaluator.of(self.config, self.data)
         signature = {"model": signature_of(self.model)}
         return ExactTrainer(
@@ -228,6 +220,21 @@ class Prepared:
             signature=signature,
             stopper=Stopper(),
             **options,
+        )
+
+    def _learner(self, own: LossFunction | None) -> Learner:
+        shift = self.data.task.shift
+        if self.config.tune.stage == "words":
+            return WordLearner(self.model, shift=shift)
+        loss = self.config.loss
+        return Learner(
+            self.model,
+            rule=LossRule(label_smoothing=loss.label_smoothing, z_loss=loss.z_loss),
+            fused=loss.fused,
+            shift=shift,
+            function=own or (loss_function(loss.function) if loss.function else None),
+            upper=self.upper,
+            late=self.late,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from vertebra.config import Bound, require_bounds
 
 Stage = Literal[
-    "align", "finetune", "vla-train", "full-finetune", "vla-full-train", "last-layer-finetune",
+    "words", "align", "finetune", "vla-train", "full-finetune", "vla-full-train", "last-layer-finetune",
     "vla-last-layer-train", "vla-sandwich-train", "last-blocks", "bitfit", "lora", "none",
 ]  # fmt: skip
 

@@ -1,6 +1,7 @@
 """What trains: OpenVLA's stages for every family, last blocks, biases alone, LoRA, and name patterns on top.
 
     stage                                     vision   projector   language model          heads
+    words (no language model runs)            ·        trains      ·                       ·
     align                                     ·        trains      ·                       ·
     finetune, vla-train                       ·        trains      trains                  train
     full-finetune, vla-full-train             trains   trains      trains                  train
@@ -32,6 +33,7 @@ from vertebra.tune.settings import Stage, TuneConfig
 
 # stage -> parts: whole ones, or the named pieces of the language model
 STAGES: dict[Stage, tuple[str, ...]] = {
+    "words": ("projector",),
     "align": ("projector",),
     "finetune": ("projector", "lm", "heads"),
     "vla-train": ("projector", "lm", "heads"),
@@ -64,7 +66,7 @@ def choose(model: Any, config: TuneConfig, *, seed: int = 0) -> Adapter | None:
         parameter.requires_grad_(adapter is not None and is_adapter(name))
     for name in STAGES[config.stage]:
         _set(_chosen(parts, name, config))
-    if config.stage in ("align", "vla-sandwich-train") and not parts.projector:
+    if config.stage in ("words", "align", "vla-sandwich-train") and not parts.projector:
         what = "vision encoder or projector" if config.stage == "vla-sandwich-train" else "projector"
         raise ConfigError(
             f"stage `{config.stage}` trains the projector, and this model has no {what}. Stages for a language model "

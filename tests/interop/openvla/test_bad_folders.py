@@ -64,6 +64,13 @@ def test_a_missing_shard(folder: Path):
     refused(folder, "lacks 1 of 2 shards: model-00002-of-00002.safetensors")
 
 
+def test_no_weights_at_all(folder: Path, oft_folder: Path):
+    for where in (folder, oft_folder):
+        for file in where.glob("*.safetensors*"):
+            file.unlink()
+        refused(where, "has no weights; expected model.safetensors")
+
+
 def test_a_shard_cut_off(folder: Path):
     file = sorted(folder.glob("*.safetensors"))[0]
     file.write_bytes(file.read_bytes()[:-100])

@@ -84,6 +84,14 @@ def test_the_base_that_it_names(base: Path, bare: Path, tmp_path: Path):
         assert model.record["openvla"]["merged"] == load(bare, base=base).record["openvla"]["merged"]
 
 
+def test_to_train_over_its_base(base: Path, bare: Path):
+    """In fp32, so that nothing of the adapter is rounded away."""
+    model = load(bare, base=base, inference_mode=False)
+    expected = by_hand(base, bare / "lora_adapter")["language_model.lm_head.weight"]
+    assert model.training
+    assert torch.equal(model.backbone.llm.get_output_embeddings().weight, expected)
+
+
 def test_merged_weights_are_those_by_hand(base: Path, bare: Path, tmp_path: Path):
     out = write_openvla(load(bare, base=base), tmp_path / "out")
     expected = by_hand(base, bare / "lora_adapter")

@@ -59,6 +59,8 @@ def load_openvla(
     `base`: what an adapter in the folder goes on, for one without weights of its own.
     """
     folder, options, guesses = Path(where).expanduser(), options or ImportOptions(), Guesses()
+    if not backbone.get("inference_mode", True) and backbone.get("dtype") is None:
+        backbone["dtype"] = "float32"  # what every model is trained in unless somebody says otherwise
     dtype = as_dtype(backbone["dtype"]) if backbone.get("dtype") else None
     kind = kind_of(folder)
     if kind is None:
@@ -75,11 +77,11 @@ def load_openvla(
 def find_folder(folder: Path, base: str | Path | None, dtype: torch.dtype | None, guesses: Guesses) -> Found:
     """A folder in Hugging Face's form, with what OFT put beside it."""
     extras = oft.read_extras(folder) if kind_of(folder) == "oft" else None
-    whole = has_weights(folder)
+    adapter = folder / ADAPTER
+    whole = has_weights(folder) or not (adapter / CONFIG).is_file()  # what has neither is refused for its weights
     under = None if whole and base is None else _base(folder, base)
     facts = read_facts(folder, under)
     tensors, marks = mapped_tensors(under or folder), merged_before(under or folder)
-    adapter = folder / ADAPTER
     if under is not None and extras is not None and (adapter / CONFIG).is_file():
         lora = read_lora(adapter)
         if extras.vision:  # the towers come whole, their share of the adapter in them
@@ -129,8 +131,6 @@ def build(found: Found, options: ImportOptions, guesses: Guesses, **asked: Any) 
         )
     asked.pop("weights", None)
     runs = bool(asked.pop("inference_mode", True))
-    if not runs and asked.get("dtype") is None:
-        asked["dtype"] = "float32"  # what every model is trained in unless somebody says otherwise
     steps = steps_of(found, options, guesses)
     # their configs hold what differs from a class's defaults: only the model that was built knows its width
     backbone = load_backbone(found.llm, inference_mode=True, **asked)
