@@ -243,12 +243,13 @@ def tiny_config(config: RunConfig, folder: Path | None = None) -> RunConfig:
     model = replace(config.model, backbone=config.model.tiny, overrides={}, start=None, dtype="float32", attn=None)
     model = replace(model, quantization=None, max_length=min(model.max_length, 256))
     if model.start is None and config.model.start is not None and model.image is None:
-        model = replace(model, image=ImageConfig())
+        # what is kept of a tower, only a pretrained one makes
+        model = replace(model, image=ImageConfig(encoder="vision" if config.cache.tower else "patches"))
     if model.image is not None and model.image.encoder == "vision":
         from vertebra.model.encoders.vision.tiny import tiny_vision_checkpoint
 
-        tower, pool = str(tiny_vision_checkpoint("tiny-dinov2")), min(model.image.pool, 2)
-        model = replace(model, image=ImageConfig(encoder="vision", name=tower, pool=pool))
+        # unpooled: of its four patches a pool leaves one slot, behind which there is no other
+        model = replace(model, image=ImageConfig(encoder="vision", name=str(tiny_vision_checkpoint("tiny-dinov2"))))
     data = config.data
     small: dict[str, Any] = {"block": min(data.block or 128, 128), "count": min(data.count, 32)}
     if config.task.packs(data) and data.too_long == "error":
