@@ -56,4 +56,4 @@ logging.set_verbosity_error()
 backbone = MyBackbone(tiny_checkpoint("tiny-gpt2"))
 print("answer:", vt.generate(backbone, "What is on the table?", max_new_tokens=20))
 for result in vt.check(backbone, only=["embeddings", "cached", "left-padded", "batch", "packed", "growth"]).results:
-    print(f"{result.status:5} {result.name:12} {result.said}")
+    print(f"{result.status:5} {result.name:12} {result.message}")

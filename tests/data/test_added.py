@@ -76,7 +76,7 @@ def test_the_check_counts_tokens_that_were_never_used():
     assert "data.trusted=[assistant]" in finding.places[0]
     good = found(ROWS, trusted=("assistant",)).finding("added tokens")
     assert (good.status, good.value, good.places) == ("pass", "0 of 1", ())
-    assert f"`{ACT}` 3" in good.said
+    assert f"`{ACT}` 3" in good.message
     typed = found([*ROWS, *TYPED], trusted=("assistant",)).finding("added tokens")
     assert (typed.status, typed.value) == ("note", "0 of 1")
     assert "(user 1)" in typed.places[0]

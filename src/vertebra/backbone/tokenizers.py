@@ -41,8 +41,13 @@ _SUSPICIOUS = re.compile(rb':\s*\d{8,}|"continuing_subword_prefix":\s*"[^"]')
 
 def load_tokenizer(source: Source, config: Any, most: int, *, side: str, token: str | None) -> Any:
     """The fast tokenizer of a checkpoint; `most` is how many positions the user wants at the most."""
+    positions = getattr(config, "max_position_embeddings", None) or most
+    if not isinstance(positions, int):
+        raise CheckpointError(
+            f"`max_position_embeddings` in the config of `{source.name}` is {positions!r:.60}; expected a whole number"
+        )
     settings = {
-        "model_max_length": min(most, getattr(config, "max_position_embeddings", None) or most),
+        "model_max_length": min(most, positions),
         "padding_side": side,
     }
     # the config of a multimodal folder of ours is no model type that the library knows, and it says so at length
