@@ -87,6 +87,14 @@ def test_a_frozen_tower_runs_once_an_image(tmp_path: Path, monkeypatch: pytest.M
     assert shown - calls.items == 24 + 8, "another run finds the features of the training and the held-out images"
 
 
+def test_the_same_images_in_another_order_keep_their_features(tmp_path: Path):
+    """A blind twin sees the images of its original, each beside another question."""
+    train(towers(out=str(tmp_path / "first"), cache__tower=True))
+    train(towers(out=str(tmp_path / "plain"), data__shuffled_images=True))
+    train(towers(out=str(tmp_path / "cached"), data__shuffled_images=True, cache__tower=True))
+    same_rows(tmp_path / "cached", tmp_path / "plain")
+
+
 def test_workers_read_the_features_too(tmp_path: Path):
     train(towers(out=str(tmp_path / "plain")))
     train(towers(out=str(tmp_path / "cached"), cache__tower=True, data__workers=2))

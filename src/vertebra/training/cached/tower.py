@@ -48,7 +48,7 @@ def cached_images(
     """The features of every image of these samples, by the model's frozen tower."""
     tower = _frozen_tower(model)
     numbers, where = _images(samples)
-    key = digest("tower", weights_of(tower), tower.settings(), precision, sorted(numbers))
+    key = digest("tower, by key", weights_of(tower), tower.settings(), precision, sorted(numbers))
 
     def compute() -> Iterator[tuple[Sequence[int], Sequence[np.ndarray]]]:
         device = next(tower.parameters()).device
@@ -91,16 +91,16 @@ def _frozen_tower(model: Any) -> ItemEncoder:
 
 
 def _images(samples: Sequence[Samples]) -> tuple[dict[str, int], list[tuple[int, int, int]]]:
-    """The number of each image by its key, and where one of its kind is found: samples, index, place among its images."""
-    numbers: dict[str, int] = {}
-    where: list[tuple[int, int, int]] = []
+    """The number of each image by its key, and where one of its kind is found: samples, index, place among its images.
+
+    Numbers follow the keys, and not the order of the samples: runs that see the same images in another order share the rows.
+    """
+    found: dict[str, tuple[int, int, int]] = {}
     for which, some in enumerate(samples):
         for index in range(len(some)):
             for place, image in enumerate(some.extra(index).get("images", ())):
-                key = image_key(image)
-                if key not in numbers:
-                    numbers[key] = len(where)
-                    where.append((which, index, place))
-    if not where:
+                found.setdefault(image_key(image), (which, index, place))
+    if not found:
         raise ConfigError("cache.tower: the data has no image")
-    return numbers, where
+    keys = sorted(found)
+    return {key: number for number, key in enumerate(keys)}, [found[key] for key in keys]
