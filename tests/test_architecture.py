@@ -74,7 +74,7 @@ ROOMS: dict[str, list[set[str]]] = {
         {"golden_files"},
     ],
     "model": [
-        {"inject", "inputs", "projectors", "selected", "hook", "aside"},
+        {"inject", "inputs", "projectors", "selected", "hook", "aside", "recompute"},
         {"encoders", "heads"},
         {"encoding", "folder", "fresh", "description"},
         {"fit"},

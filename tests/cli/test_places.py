@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from tests.training.test_bad_input import chat
+from vertebra.cli.main import app
 from vertebra.errors import CheckpointError
 from vertebra.folders import require_place
 
@@ -91,3 +95,25 @@ def test_a_folder_without_the_right_to_write(tmp_path: Path):
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(CheckpointError, match="Permission denied"):
         require_place(tmp_path / "locked" / "run")
+
+
+def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Every command, those of groups too, by its whole name."""
+    command = command.real() if hasattr(command, "real") else command
+    for part, inner in getattr(command, "commands", {}).items():
+        yield from _commands(inner, f"{name} {part}".strip())
+    if not getattr(command, "commands", {}):
+        yield name, command
+
+
+def test_every_default_goes_the_way_of_what_is_typed():
+    """A command without options takes its own defaults: what reads a typed name reads a default too."""
+    read = 0
+    for name, command in _commands(typer.main.get_command(app), ""):
+        context = typer.Context(command, info_name=name)
+        for parameter in command.params:
+            default = parameter.get_default(context)
+            if default is not None and not parameter.is_eager:
+                parameter.process_value(context, default)
+                read += isinstance(default, Path)
+    assert read

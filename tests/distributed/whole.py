@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.training.recipes import read_recipe
-from vertebra.training.run import tiny_config, train
+from vertebra.training.run import train
+from vertebra.training.tiny import tiny_config
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "chat-full.yaml"
 # the best evaluation is not the last: the learning rate is far too high

@@ -19,8 +19,9 @@ from vertebra.training import checkpoint
 from vertebra.training.config import RunConfig
 from vertebra.training.folder import check_claim, claim
 from vertebra.training.recipes import read_recipe
-from vertebra.training.run import tiny_config, train
+from vertebra.training.run import train
 from vertebra.training.scale.export import export
+from vertebra.training.tiny import tiny_config
 from vertebra.training.watching.metrics import read as read_metrics
 
 FULL = next(path for path in RECIPES if path.stem == "chat-full")

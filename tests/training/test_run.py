@@ -21,7 +21,8 @@ from vertebra.training.config import RunConfig
 from vertebra.training.data import check_size
 from vertebra.training.folder import check_claim
 from vertebra.training.recipes import read_recipe
-from vertebra.training.run import tiny_config, train
+from vertebra.training.run import train
+from vertebra.training.tiny import tiny_config
 from vertebra.training.watching.metrics import read as read_metrics
 from vertebra.training.watching.metrics import without_clock
 from vertebra.training.watching.report import write_report

@@ -8,7 +8,8 @@ from typing import Any
 import typer
 
 
-def _path(text: str) -> Path:
+def _path(given: str | Path) -> Path:
+    text = str(given)  # a default comes through here too, and is a path already
     if not text.strip():
         raise typer.BadParameter("the name is empty; `.` is the current folder")
     if "\0" in text:

@@ -51,3 +51,19 @@ def _hint(key: str) -> str:
     if key in ("pixel_values", "bbox"):
         return "Raw items go into `features`, by the name of their segment."
     return ""
+
+
+def has_slots(batch: Batch, start: int, stop: int | None) -> bool:
+    """Whether outside embeddings stand in these columns."""
+    return bool(batch["segments"]) and bool((batch["slot"][:, start:stop, 0] >= 0).any())
+
+
+def cached_positions(past: Any, batch: Batch) -> int:
+    """How many positions the cache holds; the batch must hold those and at least one more."""
+    start = 0 if past is None else int(past.get_seq_length())
+    if start >= batch.length:
+        raise SequenceError(
+            f"the cache holds {start} positions and the batch {batch.length}; the batch holds the cached ones and at "
+            "least one new one (`batch.append(ids)`)"
+        )
+    return start

@@ -27,7 +27,7 @@ from torch import nn
 
 from vertebra.backbone.head import entering_head
 from vertebra.backbone.interface import LLMBackbone
-from vertebra.errors import ConfigError, GenerationError, SequenceError, UnknownNameError
+from vertebra.errors import GenerationError, SequenceError, UnknownNameError
 from vertebra.folders import require_free, write_whole
 from vertebra.model.aside import Aside
 from vertebra.model.encoders.part import Part
@@ -38,7 +38,8 @@ from vertebra.model.folder import load_model, share_once, write_model
 from vertebra.model.heads.answering import Answering, loss_of, without_answers
 from vertebra.model.heads.head import ActionHead
 from vertebra.model.inject import Injection, inject, place
-from vertebra.model.inputs import whole_batch
+from vertebra.model.inputs import cached_positions, has_slots, whole_batch
+from vertebra.model.recompute import require_no_keys, require_plain
 from vertebra.model.selected import Positions, head_outputs
 from vertebra.prompt.rendering import Conversation, render
 from vertebra.sequence.batch import Batch, collate
@@ -164,7 +165,7 @@ class Model(nn.Module):
         batch = self._taken(batch)
         ids = batch["input_ids"][:, start:stop]
         items = batch["features"].keys() - self.heads.keys()
-        if injection is None and (_has_slots(batch, start, stop) or (start == 0 and items)):
+        if injection is None and (has_slots(batch, start, stop) or (start == 0 and items)):
             injection = self.encode(batch)
         return inject(self.backbone.embed_input_ids(ids), injection, start=start)
 
@@ -207,7 +208,7 @@ class Model(nn.Module):
         neither, of all positions when there is no loss, else of none. `attend` is a free rule, as in `plan_attention`.
         """
         whole = self._taken(batch)
-        start = _cached(past_key_values, whole)
+        start = cached_positions(past_key_values, whole)
         supervised = answering = None
         if return_loss and past_key_values is None and not use_cache:
             answering = self.answering(whole)
@@ -295,12 +296,7 @@ class Model(nn.Module):
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass; gradients reach the parts, whatever of the backbone is frozen."""
-        reading = [name for name, head in self.heads.items() if head.reads == "keys"]
-        if reading:
-            raise ConfigError(
-                f"the head `{reading[0]}` reads the keys that each layer keeps, and gradient checkpointing takes them away "
-                "while a model trains. Leave optim.checkpointing out, or take a head that reads hidden states (`l1`)"
-            )
+        require_no_keys(self.heads.items())
         self.backbone.enable_gradient_checkpointing()
         for module in self.parts.modules():
             if isinstance(module, VisionTower):
@@ -310,14 +306,7 @@ class Model(nn.Module):
         self, activation_checkpointing_kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> None:
         """The name by which a `Trainer` calls it."""
-        plain = {"every_n_layers": 1, "offload": False, "use_reentrant": False}
-        given = {**dict(activation_checkpointing_kwargs or {}), **options}
-        other = {name: value for name, value in given.items() if name not in plain or value != plain[name]}
-        if other:
-            raise ConfigError(
-                f"gradient checkpointing was requested with {other}; only the plain non-reentrant form is made here (the "
-                "reentrant one gives no gradients beneath a frozen backbone)"
-            )
+        require_plain({**dict(activation_checkpointing_kwargs or {}), **options})
         self.enable_gradient_checkpointing()
 
     def gradient_checkpointing_enable(
@@ -355,18 +344,3 @@ def model_of(given: Any) -> Model:
         f"a {type(given).__name__} cannot be decoded; give a backbone (`load_backbone(…, inference_mode=True, "
         "weights=True)`) or a Model"
     )
-
-
-def _has_slots(batch: Batch, start: int, stop: int | None) -> bool:
-    return bool(batch["segments"]) and bool((batch["slot"][:, start:stop, 0] >= 0).any())
-
-
-def _cached(past: Any, batch: Batch) -> int:
-    """How many positions the cache holds; the batch must hold those and at least one more."""
-    start = 0 if past is None else int(past.get_seq_length())
-    if start >= batch.length:
-        raise SequenceError(
-            f"the cache holds {start} positions and the batch {batch.length}; the batch holds the cached ones and at "
-            "least one new one (`batch.append(ids)`)"
-        )
-    return start

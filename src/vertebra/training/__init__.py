@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = offer(
     {
         "config": "RunConfig",
         "recipes": "read_recipe",
-        "run": "tiny_config",
         "scale.shards": "consolidate",
+        "tiny": "tiny_config",
     },
 )

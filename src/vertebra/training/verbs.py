@@ -11,8 +11,9 @@ from vertebra.training.config import RunConfig
 from vertebra.training.planning import plan as planning
 from vertebra.training.planning.plan import Plan
 from vertebra.training.recipes import read_recipe
-from vertebra.training.run import Outcome, tiny_config
+from vertebra.training.run import Outcome
 from vertebra.training.run import train as run
+from vertebra.training.tiny import tiny_config
 
 
 def train(

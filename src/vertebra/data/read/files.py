@@ -14,11 +14,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
-from vertebra.data.read.compressed import MAX_LINE, decoded, lines, open_bytes, raw_lines, read_text
+from vertebra.data.read.compressed import MAX_LINE, decoded, lines, raw_lines, read_text
+from vertebra.data.read.json_array import items
 from vertebra.data.read.progress import progress
 from vertebra.data.read.rows import Fault, Raw, Row, Source, digest
 from vertebra.errors import DataError, MissingPartError, UnknownNameError
-from vertebra.reading import json_of, reading, why_no_json
+from vertebra.reading import json_of, reading
 
 TextUnit = Literal["line", "paragraph", "file"]
 TEXT_UNITS: tuple[TextUnit, ...] = ("line", "paragraph", "file")
@@ -127,7 +128,7 @@ class JsonArray(FileSource):
         if isinstance(text, Fault):
             yield Raw(0, 1, text)
             return
-        for index, (line, item) in enumerate(_items(text, self.name)):
+        for index, (line, item) in enumerate(items(text, self.name)):
             if index >= start:
                 yield Raw(index, line, item)
 
@@ -303,39 +304,6 @@ def _paragraphs(path: Path, max_line: int) -> Iterator[tuple[int, bytes | Fault]
         yield first, b"\n".join(held)
 
 
-def _items(text: str, file: str) -> Iterator[tuple[int, Any]]:
-    """(line, item) of a JSON array; the first fault ends the walk, since nothing after it can be trusted."""
-    decode = json.JSONDecoder().raw_decode
-    at, line, counted, number = _past_space(text, 0) + 1, 1, 0, 0
-    while True:
-        number += 1
-        at = _past_space(text, at)
-        line, counted = line + text.count("\n", counted, at), at
-        if text[at : at + 1] == "]":
-            return
-        try:
-            item, at = decode(text, at)
-        except (ValueError, RecursionError) as error:
-            message = getattr(error, "msg", None) or why_no_json(error)
-            broken = getattr(error, "lineno", line)
-            yield line, Fault(file, broken, f"malformed JSON: {message}; the rest is not read", number)
-            return
-        yield line, item
-        at = _past_space(text, at)
-        if text[at : at + 1] == ",":
-            at += 1
-        elif text[at : at + 1] != "]":
-            line += text.count("\n", counted, at)
-            yield line, Fault(file, line, "malformed JSON: expected `,` or `]`; the rest is not read", number + 1)
-            return
-
-
-def _past_space(text: str, at: int) -> int:
-    while at < len(text) and text[at] in " \t\r\n\ufeff":
-        at += 1
-    return at
-
-
 def _hint(text: str) -> str:
     """A pretty-printed object or an array over several lines is the usual reason why a line is no JSON."""
     return "; each line must be a whole object" if text.strip() in ("{", "[", "}", "]", "},") else ""
@@ -343,10 +311,3 @@ def _hint(text: str) -> str:
 
 def _called(value: object) -> str:
     return {list: "an array", str: "a string", type(None): "null"}.get(type(value), f"a {type(value).__name__}")
-
-
-def starts_with_array(path: Path) -> bool:
-    """Whether a `.json` file is one array; else it is read as JSON lines."""
-    with open_bytes(path) as file:
-        head = file.read(4096)
-    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["

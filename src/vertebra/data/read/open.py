@@ -23,8 +23,8 @@ from vertebra.data.read.files import (
     ParquetFile,
     TextFile,
     TextUnit,
-    starts_with_array,
 )
+from vertebra.data.read.json_array import starts_with_array
 from vertebra.data.read.rows import Source
 from vertebra.data.read.tables import Items, Stream, from_dataset, is_dataset, load_hub, load_saved
 from vertebra.errors import DataError, did_you_mean

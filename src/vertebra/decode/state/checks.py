@@ -32,6 +32,16 @@ def check_prompt(batch: Batch, layout: ColumnFacts, language: Language) -> None:
     raise TooLongError(f"`{language.backbone.identifier}` has {limit} positions: {listed(faults)}. Shorten the prompt")
 
 
+def check_room(position: int, language: Language) -> None:
+    """Raise where a step would stand beyond the last position that the model has."""
+    limit = language.limit
+    if limit is not None and position >= limit:
+        raise TooLongError(
+            f"`{language.backbone.identifier}` has {limit} positions, and a row has taken all of them: no step can follow. "
+            "Trim the state, or begin with a shorter prompt"
+        )
+
+
 def check_cache(cache: Any, batch: Batch, language: Language) -> None:
     """Raise unless a foreign cache can be that of this model and this batch."""
     layers = getattr(cache, "layers", None)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 
 from vertebra.decode.state import cache as caches
-from vertebra.decode.state.checks import check_prompt
+from vertebra.decode.state.checks import check_prompt, check_room
 from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.decode.state.columns import Piece, cut_columns, joined, with_steps
 from vertebra.decode.state.compiled import CompiledStep
@@ -27,7 +27,7 @@ from vertebra.decode.state.inputs import encoded, inputs_of
 from vertebra.decode.state.language import LAST, Seen, Want
 from vertebra.decode.state.ready import Ready
 from vertebra.decode.state.step_masks import StepMasks
-from vertebra.errors import GenerationError, TooLongError
+from vertebra.errors import GenerationError
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.masks import SLIDING, Attend, plan_attention
 
@@ -157,7 +157,7 @@ class DecodeState:
         if self._masks is None:
             self._masks = self._prepare_steps()
         self._check_room(self.length + 1)
-        self._check_positions()
+        check_room(self._given_layout().next + len(self._tail), self.language)
         begin = time.perf_counter()
         mask, positions = self._masks.at(self.length), self._next_positions()
         if self.compiled is not None:
@@ -343,11 +343,3 @@ class DecodeState:
             steps = torch.arange(part * AHEAD, (part + 1) * AHEAD, device=self._given.device)
             self._positions = part, layout.tensor(layout.next_position) + steps  # always as wide: nothing recompiles
         return self._positions[1][:, column : column + 1]
-
-    def _check_positions(self) -> None:
-        limit = self.language.limit
-        if limit is not None and self._given_layout().next + len(self._tail) >= limit:
-            raise TooLongError(
-                f"`{self.language.backbone.identifier}` has {limit} positions, and a row has taken all of them: no step "
-                "can follow. Trim the state, or begin with a shorter prompt"
-            )
