@@ -38,10 +38,15 @@ def _say_messages_anew():
 
 @pytest.fixture
 def hub():
-    """`hub({"org/name": "tiny-llama2"})`: lay tiny checkpoints out as a hub cache, under real hub names."""
+    """`hub({"org/name": "tiny-llama2"})`: lay tiny checkpoints out as a hub cache, under real hub names.
+
+    They are gone after the test: another one, in whatever order, finds a cache that holds nothing.
+    """
     from vertebra.backbone.tiny import write_hub_cache
 
-    return lambda names: write_hub_cache(Path(os.environ["HF_HUB_CACHE"]), names)
+    folder = Path(os.environ["HF_HUB_CACHE"])
+    yield lambda names: write_hub_cache(folder, names)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_sessionfinish():

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -165,17 +165,23 @@ class Quizzes(Samples):
 
     def guessed(self, asked: Sequence[tuple[int, Question]]) -> float:
         """How many of these questions are right for one who has learned how frequent answers are, and sees nothing."""
+        frequent = self._frequent
+        guesses = [frequent.get(one.text) or frequent.get(one.sort, Counter()) for _, one in asked]
+        right = [
+            guess.most_common(1)[0][0] == one.answer for guess, (_, one) in zip(guesses, asked, strict=True) if guess
+        ]
+        return sum(right) / max(len(asked), 1)
+
+    @cached_property
+    def _frequent(self) -> dict[str, Counter[str]]:
+        """The answers of training, by question and by sort."""
         options = self.quiz.options(self.job.data)
         frequent: dict[str, Counter[str]] = {}
         for number in range(LEARNED):
             for question in self.quiz.item(self.job.seed, number, options, held_out=False).questions:
                 for known_by in (question.text, question.sort):
                     frequent.setdefault(known_by, Counter())[question.answer] += 1
-        guesses = [frequent.get(one.text) or frequent.get(one.sort, Counter()) for _, one in asked]
-        right = [
-            guess.most_common(1)[0][0] == one.answer for guess, (_, one) in zip(guesses, asked, strict=True) if guess
-        ]
-        return sum(right) / max(len(asked), 1)
+        return frequent
 
     def asking(self, number: int, question: Question) -> TokenSequence:
         """One question alone, as a prompt."""

@@ -87,7 +87,7 @@ def test_which_checkpoint(tmp_path: Path):
 
 
 def test_what_cannot_be(run: Path, tmp_path: Path):
-    far = made_run(tmp_path / "far")  # of a language model that no other test puts into a cache
+    far = made_run(tmp_path / "far")  # of a language model that no cache holds
     (far / "config.json").write_text(json.dumps({"model": {**SMALL["model"], "llm_backbone_id": "llama2-13b-chat"}}))
     with pytest.raises(CheckpointError, match=r"not in the run.*llm=…"):
         load(far)
