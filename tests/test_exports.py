@@ -24,6 +24,7 @@ ROOMS = (
     "policies",
     "prompt",
     "sequence",
+    "simulate",
     "tasks",
     "training",
     "tune",
