@@ -37,7 +37,7 @@ def tasks(
     suite: Annotated[str, typer.Option(help="Which simulator: metaworld.")] = "metaworld",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the tasks of a simulator: what is said, how long an episode is, how often the expert succeeds."""
+    """List the tasks of a simulator: instruction, steps of an episode, success of the scripted expert."""
     from dataclasses import asdict
 
     from vertebra.cli.output import console, print_json, print_unfolded, table
