@@ -15,14 +15,14 @@ DESIGN = (Path(__file__).parent.parent / "docs" / "design.md").read_text(encodin
 
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"lazy", "log", "folders", "reading"},
-    {"config"},
+    {"lazy", "log", "folders", "reading", "wire"},
+    {"config", "client"},
     {"compat"},
     {"sequence"},
     {"prompt", "action"},
-    {"backbone"},
+    {"backbone", "episodes"},
     {"model"},
-    {"decode", "tune", "data"},
+    {"decode", "tune", "data", "simulate"},
     {"tasks", "policies"},
     {"training", "interop", "serve"},
     {"evaluate", "checks"},

@@ -200,11 +200,11 @@ class Scheduler:
             if isinstance(one, Exception) and not isinstance(one, VertebraError):
                 log.logger.error("a pass failed", exc_info=one)
                 one = Broken("the model failed; the server's log has the rest")
-            job.answer(one)
             if not job.kept:
                 self.policy.forget(job.robot)
             elif self.policy.remembers:
                 self._remember(job.robot)
+            job.answer(one)
 
     def _decided(self, batch: list[Job]) -> list[Decision]:
         return self.policy.decide_many(

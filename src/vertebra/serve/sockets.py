@@ -181,10 +181,10 @@ class Talk:
     async def _refuse(self, refusal: Refusal, data: bytes) -> None:
         """The fault, in the client's protocol."""
         try:
-            given = unpack(data, self.service.settings.bounds)
+            read = unpack(data, self.service.settings.bounds)
         except VertebraError:
-            given = None
-        given = given if isinstance(given, Mapping) else {}
+            read = None
+        given: Mapping[str, Any] = read if isinstance(read, Mapping) else {}
         kind = given.get("type")
         if kind in EVAL:
             await self._send(_message("error", {"error": str(refusal)}, given.get("seq", 0)), keys=str)
