@@ -123,7 +123,7 @@ def _check_episode(
             )
     if finite:
         for key, values in vectors.items():
-            counters[key].add(values.reshape(len(values), -1))
+            counters[key].add(values.astype(np.float64).reshape(len(values), -1))  # booleans too
     _check_double(episode, vectors, noted, seen)
 
 
