@@ -15,9 +15,9 @@ DESIGN = (Path(__file__).parent.parent / "docs" / "design.md").read_text(encodin
 
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"lazy", "log", "folders", "reading", "wire"},
-    {"config", "client"},
-    {"compat"},
+    {"lazy", "log", "folders", "reading"},
+    {"config", "wire"},
+    {"compat", "client"},
     {"sequence"},
     {"prompt", "action"},
     {"backbone", "episodes"},

@@ -149,9 +149,8 @@ def _uvicorn(application: Any, settings: ServeSettings, leave: Any) -> Any:
             leave()
 
     config = uvicorn.Config(
-        application, lifespan="on", log_config=None, log_level="critical", access_log=False, server_header=False, proxy_headers=False,
-        ws="websockets-sansio",
-        ws_max_size=settings.body, ws_ping_interval=None, ws_per_message_deflate=False, timeout_keep_alive=30,
-        timeout_graceful_shutdown=5, loop="asyncio",
+        application, lifespan="off", loop="asyncio", log_config=None, log_level="critical", access_log=False,
+        server_header=False, proxy_headers=False, ws="websockets-sansio", ws_max_size=settings.body,
+        ws_ping_interval=None, ws_per_message_deflate=False, timeout_keep_alive=30, timeout_graceful_shutdown=5,
     )  # fmt: skip
     return Uvicorn(config)

@@ -161,7 +161,8 @@ class Talk:
             await self._send({"status": "ok", "ok": True, "type": "pong", "request_id": number})
             return
         payload = given.get("payload")
-        examples = payload.get("examples") if isinstance(payload, Mapping) else None
+        payload = payload if isinstance(payload, Mapping) else dict[str, Any]()
+        examples = payload.get("examples")
         if not isinstance(examples, list) or not examples or not all(isinstance(one, Mapping) for one in examples):
             raise DataError("the payload of `infer` has no `examples`; expected [{image, lang, state}, …]")
         key = payload.get("unnorm_key")
