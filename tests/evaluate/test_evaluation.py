@@ -14,7 +14,6 @@ from PIL import Image
 from tests.evaluate.toys import FACTS, Blind, Line, Looks, LooksAtMany
 from vertebra.errors import ConfigError, DataError, UnknownNameError
 from vertebra.evaluate import EpisodeRecord, EvaluationSettings, evaluate_policy, evaluation_page
-from vertebra.evaluate import running as running_module
 from vertebra.evaluate.actor import Actor
 from vertebra.evaluate.arms import arms_of, swapped_with
 from vertebra.evaluate.films import FRAMES, as_gif, as_mp4, replayed
@@ -137,8 +136,7 @@ def test_a_refusal_among_several_is_that_robots_alone():
 
 
 def test_arms_run_on_the_same_seeds_and_change_one_thing(tmp_path, monkeypatch):
-    monkeypatch.setattr(running_module, "_identity", lambda name: "")
-    monkeypatch.setitem(running_module._policies, ("blind-folder", None), Actor(Blind()))
+    monkeypatch.setattr("vertebra.interop.acting.policy", lambda name, settings: {"blind-folder": Blind()}[name])
     results = evaluated(tmp_path / "out", arms=("swapped", "paraphrase", "frozen", "chunk=1", "blind=blind-folder"))
     by = {arm.arm.name: arm for arm in results.arms}
     assert list(by) == ["policy", "swapped", "paraphrase", "frozen", "chunk-1", "blind"]
@@ -297,7 +295,7 @@ def test_cameras_are_held_against_the_policy(tmp_path):
     class Trained(Looks):
         class record:
             cameras = ("observation.images.top",)
-            proprio, frame, history = 1, "absolute", 0
+            proprio, frame, history, dims = 1, "absolute", 0, 1
 
         def act(self, observation, instruction):
             assert set(observation["images"]) == {"observation.images.top"}
@@ -310,6 +308,8 @@ def test_cameras_are_held_against_the_policy(tmp_path):
     assert results.arms[0].mean.rate == 1.0
     with pytest.raises(ConfigError, match=r"not trained on camera `tip`. Did you mean `top`"):
         evaluated(tmp_path / "two", Trained(), episodes=3, options={"cameras": ("tip",)})
-    Trained.record.proprio = 5
-    with pytest.raises(ConfigError, match=r"does not fit this simulator:\n.*proprio"):
+    Trained.record.proprio, Trained.record.dims = 5, 7
+    with pytest.raises(
+        ConfigError, match=r"does not fit this simulator:\n.*proprio.*\n.*7 numbers; the robot's have 1 "
+    ):
         evaluated(tmp_path / "three", Trained(), episodes=3)

@@ -46,13 +46,17 @@ class Actor:
         """The same policy, of whose chunks other parts are carried out."""
         return Actor(self._policy, key=self._key, execute=execute)
 
-    def require_fit(self, seen: Mapping[str, Any], instruction: str) -> None:
+    def require_fit(self, seen: Mapping[str, Any], instruction: str, names: Sequence[str]) -> None:
         """Refuse a simulator that does not show what the policy was trained on, before a thousand episodes are lost to it."""
         if self._fits or self.cameras is None:
             return
         from vertebra.policies.observation import Observation, faults
 
-        if found := faults(Observation.of(seen), instruction, self._policy.record):
+        record = self._policy.record
+        found = faults(Observation.of(seen), instruction, record)
+        if record.dims != len(names):
+            found.append(f"its actions have {record.dims} numbers; the robot's have {len(names)} ({', '.join(names)})")
+        if found:
             raise ConfigError("the policy does not fit this simulator:\n" + "\n".join(f"  {one}" for one in found))
         self._fits = True
 

@@ -93,7 +93,7 @@ def _decide(actor: Actor, waiting: Sequence[tuple[int, Live]]) -> None:
     for robot, one in waiting:
         try:
             seen.append(actor.observation(one.look(), one.simulation.state()))
-            actor.require_fit(seen[-1], one.instruction)
+            actor.require_fit(seen[-1], one.instruction, one.simulation.action_names)
             ready.append((robot, one))
         except SimulationError as error:
             one.fail(error)

@@ -62,6 +62,7 @@ def evaluate_policy(
     tasks = [task_facts(name) for name in settings.tasks]
     arms = arms_of(settings.arms, tasks)
     name = policy if isinstance(policy, str) else type(policy).__name__
+    _policies.clear()  # a folder may have been trained on since
     if not isinstance(policy, str):
         if workers > 1:
             raise ConfigError(
@@ -108,6 +109,9 @@ def _begin(folder: Path, settings: EvaluationSettings, policies: dict[str, str])
     if not path.is_file():
         require_free(folder, overwrite=False)
         folder.mkdir(parents=True, exist_ok=True)
+        write_file(path, json.dumps(mine, indent=1) + "\n")
+        return
+    if not (folder / "episodes").is_dir():  # stopped by a mistake before its first episode
         write_file(path, json.dumps(mine, indent=1) + "\n")
         return
     theirs = json.loads(path.read_text(encoding="utf-8"))
