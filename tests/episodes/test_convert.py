@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vertebra.cli.main import app
-from vertebra.episodes import EpisodesSchema, check_episodes, convert, open_episodes
+from vertebra.episodes import EpisodesSchema, check_episodes, convert_episodes, open_episodes
 from vertebra.errors import ConfigError, DataError, MissingPartError, UnknownNameError
 
 from .made import TOP, images_of, write_old, write_set
@@ -87,7 +87,7 @@ def test_three_recorders_one_set(tmp_path: Path, write: Any):
         **more,
     )
     counted: list[int] = []
-    convert(tmp_path / "in", tmp_path / "out", schema=schema, progress=counted.append)
+    convert_episodes(tmp_path / "in", tmp_path / "out", schema=schema, progress=counted.append)
     read = open_episodes(tmp_path / "out")
     assert (read.fps, read.robot, read.sizes, counted) == (5, "arm", {TOP: (32, 48)}, [1, 2, 3])
     assert read.numbers["action"].names == ("x", "y")
@@ -106,24 +106,26 @@ def test_faults_name_the_file_and_leave_nothing(tmp_path: Path, monkeypatch: pyt
     write_npz(tmp_path / "in")
     good = {"fps": 5, "numbers": {"action": "actions"}, "files": "*.npz", "sentence": "push"}
     with pytest.raises(UnknownNameError, match=r"episode_0.npz`: `action`. Did you mean `actions`"):
-        convert(tmp_path / "in", tmp_path / "out", schema=EpisodesSchema(**{**good, "numbers": {"action": "action"}}))
+        convert_episodes(
+            tmp_path / "in", tmp_path / "out", schema=EpisodesSchema(**{**good, "numbers": {"action": "action"}})
+        )
     with pytest.raises(DataError, match=r"`gripper` is float32 of the shape \(4,\); expected uint8"):
-        convert(tmp_path / "in", tmp_path / "out", schema=EpisodesSchema(**good, cameras={TOP: "gripper"}))
+        convert_episodes(tmp_path / "in", tmp_path / "out", schema=EpisodesSchema(**good, cameras={TOP: "gripper"}))
     with pytest.raises(DataError, match=r"has no file `\*.hdf5`"):
-        convert(tmp_path / "in", tmp_path / "out", schema=EpisodesSchema(**{**good, "files": "*.hdf5"}))
+        convert_episodes(tmp_path / "in", tmp_path / "out", schema=EpisodesSchema(**{**good, "files": "*.hdf5"}))
     np.savez(tmp_path / "in" / "episode_1.npz", actions=np.full((2, 2), np.nan))
     with pytest.raises(DataError, match=r"episode_1.npz`: .*`action` is NaN or infinite, first at frame 0"):
-        convert(tmp_path / "in", tmp_path / "out", schema=EpisodesSchema(**good))
-    convert(tmp_path / "in", tmp_path / "fine", schema=EpisodesSchema(**good), skip=[1])
+        convert_episodes(tmp_path / "in", tmp_path / "out", schema=EpisodesSchema(**good))
+    convert_episodes(tmp_path / "in", tmp_path / "fine", schema=EpisodesSchema(**good), skip=[1])
     assert [one.length for one in open_episodes(tmp_path / "fine").episodes] == [4, 3]
     with pytest.raises(ConfigError, match="either `sentence`"):
         EpisodesSchema(fps=5, numbers={"action": "a"})
     with pytest.raises(ConfigError, match="a schema has to say what is where"):
-        convert(tmp_path / "in", tmp_path / "out")
+        convert_episodes(tmp_path / "in", tmp_path / "out")
     write_hdf5(tmp_path / "h5")
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MissingPartError, match=r"vertebra\[hdf5\]"):
-        convert(tmp_path / "h5", tmp_path / "out", schema=EpisodesSchema(**{**good, "files": "*.hdf5"}))
+        convert_episodes(tmp_path / "h5", tmp_path / "out", schema=EpisodesSchema(**{**good, "files": "*.hdf5"}))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fine", "h5", "in"]
 
 

@@ -15,7 +15,6 @@ from vertebra.cli import episodes
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at data as a model will see it.")
 
-
 IMAGE_SLOTS = 16
 """Slots of an image where the model does not say how many."""
 

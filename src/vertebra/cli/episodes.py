@@ -103,9 +103,9 @@ def convert(
     """Turn a robot's episodes into LeRobot's v3.0: v2.0 and v2.1 without decoding a frame, .npz, HDF5 and RLDS by a schema."""
     from vertebra.cli.output import console
     from vertebra.episodes import open_episodes
-    from vertebra.episodes.convert import convert as converted
+    from vertebra.episodes.convert import convert_episodes
 
-    written = open_episodes(converted(source, out, schema=schema, skip=_numbers(skip), overwrite=overwrite))
+    written = open_episodes(convert_episodes(source, out, schema=schema, skip=_numbers(skip), overwrite=overwrite))
     frames = sum(one.length for one in written.episodes)
     console().print(
         f"{out}: {len(written.episodes):,} episodes, {frames:,} frames, {len(written.tasks):,} tasks", soft_wrap=True

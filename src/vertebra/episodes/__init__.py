@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = offer(
     {
         "episode_set": "open_episodes EpisodeSet",
         "check": "check_episodes",
-        "convert": "convert",
+        "convert": "convert_episodes",
         "schema": "EpisodesSchema",
         "report": "EpisodesReport EpisodesFinding",
         "facts": "Camera Episode Numbers",

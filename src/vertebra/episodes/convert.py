@@ -1,4 +1,4 @@
-"""`convert`: other people's episodes as a set of LeRobot's v3.0. An older set is taken over without decoding a frame
+"""`convert_episodes`: other people's episodes as a set of LeRobot's v3.0. An older set is taken over without decoding a frame
 (`upgrade`); files of other recorders are read by a schema and written by `EpisodeWriter`, an episode at a time.
 """
 
@@ -24,7 +24,7 @@ from vertebra.errors import ConfigError, DataError
 from vertebra.reading import reading
 
 
-def convert(
+def convert_episodes(
     source: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
