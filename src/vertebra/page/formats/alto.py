@@ -83,9 +83,10 @@ def _place(one: Element) -> dict[str, Any]:
     polygon = one.find("Shape/Polygon")
     points = points_of((polygon.get("POINTS") or "").replace(",", " ").split()) if polygon is not None else []
     box = None
-    if all(number is not None for number in numbers):
-        left, top, width, height = numbers  # type: ignore[misc]
-        box = Box(left, top, whole(left + width), whole(top + height))  # type: ignore[operator]
+    found = [number for number in numbers if number is not None]
+    if len(found) == len(numbers):
+        left, top, width, height = found
+        box = Box(left, top, whole(left + width), whole(top + height))
     elif points:
         box = around(points)
     quad: Any = tuple(points) if len(points) == 4 and box is not None else None
