@@ -18,7 +18,7 @@ FLOORS: list[set[str]] = [
     {"lazy", "log", "folders", "reading"},
     {"config"},
     {"compat"},
-    {"sequence"},
+    {"sequence", "page"},
     {"prompt", "action"},
     {"backbone", "episodes"},
     {"model"},
@@ -72,6 +72,13 @@ ROOMS: dict[str, list[set[str]]] = {
         {"orders", "look"},
         {"chain"},
         {"inspection"},
+    ],
+    "page": [
+        {"geometry", "units"},
+        {"checking", "order", "pictures"},
+        {"page"},
+        {"windows", "formats", "metrics", "pdf", "ocr"},
+        {"reading", "drawing"},
     ],
     "policies": [
         {"observation", "settings", "attach"},
