@@ -60,7 +60,12 @@ MEASURED: dict[str, Measured] = {
     "stick-pull": Measured(1, 176),
     "push": Measured(1, 74, 2),
     "push-wall": Measured(1, 92),
+    "push-back": Measured(1, 340),
     "reach": Measured(1, 64, 2),
+    "reach-wall": Measured(1, 66),
+    "shelf-place": Measured(0.95, 110),
+    "sweep-into": Measured(0.95, 65),
+    "sweep": Measured(1, 108),
     "window-open": Measured(1, 96, 2.5),
     "window-close": Measured(1, 86, 2),
 }
