@@ -20,7 +20,7 @@ FLOORS: list[set[str]] = [
     {"compat"},
     {"sequence"},
     {"prompt", "action"},
-    {"backbone"},
+    {"backbone", "episodes"},
     {"model"},
     {"decode", "tune", "data"},
     {"tasks", "policies"},

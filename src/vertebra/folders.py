@@ -10,7 +10,8 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vertebra.errors import CheckpointError, shortened
@@ -43,12 +44,14 @@ def require_place(folder: Path) -> None:
         ) from error
 
 
-def write_whole(folder: Path, fill: Callable[[Path], object], *, replace: bool) -> Path:
-    """Let `fill` write into a sibling of `folder`, then rename it. Without `replace`, whoever is first wins.
+@contextmanager
+def whole(folder: Path, *, replace: bool) -> Iterator[Path]:
+    """A sibling of `folder` to write into, renamed when the block ends without an error. Without `replace`, whoever is first
+    wins.
 
     A link stays: what it points to is written.
     """
-    asked, folder = folder, Path(os.path.realpath(folder))
+    folder = Path(os.path.realpath(folder))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -58,13 +61,19 @@ def write_whole(folder: Path, fill: Callable[[Path], object], *, replace: bool) 
         ) from error
     try:
         part.chmod(0o755)  # mkdtemp's folder is private to its user
-        fill(part)
+        yield part
         _flush(part)
         _rename(part, folder, replace=replace)
         _sync(folder.parent)  # the new name itself
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return Path(os.path.abspath(asked))
+
+
+def write_whole(folder: Path, fill: Callable[[Path], object], *, replace: bool) -> Path:
+    """Let `fill` write into a sibling of `folder`, then rename it, as `whole` does."""
+    with whole(folder, replace=replace) as part:
+        fill(part)
+    return Path(os.path.abspath(folder))
 
 
 def write_file(path: Path, content: str | bytes) -> Path:
