@@ -25,7 +25,9 @@ test: $(STAMP)  ## all tests, on two processes
 	$(QUIET) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
 
 test-real: $(STAMP)  ## fetch the real models, and run the tests that need them
+	$(BIN)/python -m pip install --quiet -e '.[quantize]'
 	$(BIN)/vertebra get smollm2-135m-instruct dinov2-small
+	$(QUIET) $(BIN)/python -m pytest tests/backbone/test_quantized.py
 	$(QUIET) $(BIN)/python -m pytest -m real tests/real
 
 test-browser: $(STAMP)  ## the trace's page in an installed Chromium (apt-get install chromium); keeps a screenshot

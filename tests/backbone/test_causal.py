@@ -272,15 +272,17 @@ def test_config_overrides_and_their_typos():
 
 
 @pytest.mark.parametrize("quantization", ["int8", "nf4"])
-def test_quantization_names_the_part_that_is_missing(quantization):
+@pytest.mark.parametrize("options", [{}, {"inference_mode": True, "weights": True}])
+def test_quantization_names_the_part_that_is_missing(quantization, options, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingPartError, match="bitsandbytes"):
-        load_backbone("tiny-llama2", quantization=quantization)
+        load_backbone("tiny-llama2", quantization=quantization, **options)
 
 
 def test_quantization_typo_and_inference_structure():
     with pytest.raises(UnknownNameError, match="nf4"):
         load_backbone("tiny-llama2", quantization="nf5")
-    with pytest.raises(ConfigError, match="inference_mode=False"):
+    with pytest.raises(ConfigError, match="weights=True"):
         load_backbone("tiny-llama2", quantization="int8", inference_mode=True)
 
 

@@ -258,10 +258,6 @@ class TestDamaged:
         with pytest.raises(FingerprintError):
             Model.load(broken)
 
-    def test_quantization(self, saved):
-        with pytest.raises(ConfigError, match=r"quantization packs weights"):
-            Model.load(saved, quantization="int8")
-
 
 class TestOwnEncoder:
     def test_made_known_before_loading(self, tmp_path):

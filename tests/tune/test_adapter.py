@@ -11,8 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tune.models import backbone, batch_for, expected_logits, trained, with_all_kinds, with_parts
-from vertebra.backbone.registry import load_backbone
+from tests.tune.models import backbone, batch_for, expected_logits, trained, with_parts
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.tune.adapter import load_adapter, save_adapter
@@ -97,9 +96,3 @@ def test_damaged_adapters(adapter_folder: Path, tmp_path: Path):
 def test_options_are_for_bases_that_are_loaded_here(adapter_folder: Path):
     with pytest.raises(ConfigError, match="dtype: the base is loaded already"):
         load_adapter(backbone(), adapter_folder, dtype="float32")
-
-
-def test_a_whole_model_is_not_packed_in_silence(tmp_path: Path):
-    base = with_all_kinds().save(tmp_path / "base")
-    with pytest.raises(ConfigError, match="save its backbone alone"):
-        load_backbone(base, quantization="int8")

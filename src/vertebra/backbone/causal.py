@@ -32,6 +32,8 @@ from vertebra.backbone.structure import (
     build_structure,
     greedy_generation,
     load_pretrained,
+    packed,
+    quantization_config,
     require_causal,
 )
 from vertebra.backbone.tokenizers import load_tokenizer
@@ -90,7 +92,10 @@ class HFCausalLLMBackbone(LLMBackbone):
         self.tokenizer = load_tokenizer(source, config, llm_max_length, side=side, token=hf_token)
         if inference_mode:
             if quantization is not None:
-                raise ConfigError("quantization packs weights while they load: use inference_mode=False, then `eval()`")
+                raise ConfigError(
+                    "quantization packs weights, and in inference mode the structure comes without: load_backbone(…, "
+                    "weights=True), or call `quantize` once they are there"
+                )
             self.llm = build_structure(llm_cls, config).eval()
             accept_state_dicts(self.llm)
         else:
@@ -138,6 +143,13 @@ class HFCausalLLMBackbone(LLMBackbone):
             self.llm.to(self._device)
         log.info(str(report))
         return report
+
+    def quantize(self, quantization: str) -> None:
+        """Pack the layers' matrices, now that the weights are there; what is kept of them is what checkpoints load into."""
+        quantization_config(quantization, self.llm.dtype)  # a wrong name, or a package that is not there
+        self._require_weights()
+        self.llm = packed(self.llm, quantization)
+        self.quantization = quantization
 
     def _weights_came(self) -> None:
         if self._device is not None:

@@ -138,7 +138,7 @@ def load_backbone(
         "attn": attn,
         "dtype": dtype,
         "device": device,
-        "quantization": quantization,
+        "quantization": None if weights else quantization,
         "builder": builder,
         "config_overrides": dict(config_overrides or {}),
     }
@@ -152,6 +152,8 @@ def load_backbone(
         backbone = HFCausalLLMBackbone(**_arguments(name, row, family, hf_token), **_with_builder(row, options))
     if weights:
         backbone.load_weights(None if weights is True else weights)
+        if quantization is not None:
+            backbone.quantize(quantization)
     return backbone
 
 

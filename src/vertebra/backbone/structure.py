@@ -126,11 +126,6 @@ def _text_half(source: Source, config_cls: Any) -> Any:
 def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | None, quantization: str | None) -> Any:
     """Pretrained weights with the explicit class; whatever the checkpoint lacks is an error and never noise."""
     if config.model_type != source.config.get("model_type") or source.inside:
-        if quantization is not None:
-            raise ConfigError(
-                f"quantization packs weights while a plain checkpoint loads, and `{source.name}` is a whole model: save its "
-                "backbone alone (`model.backbone.save`), and load that"
-            )
         llm = build_structure(llm_cls, config)  # a language half, or inside one of our models: other tensor names
         assign(
             llm,
@@ -138,7 +133,7 @@ def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | N
             dtype=config.dtype,
             where=source.name,
         )
-        return llm.train()
+        return (llm if quantization is None else packed(llm, quantization)).train()
     if source.local:
         weight_files(source.folder)
     settings = {
@@ -169,11 +164,32 @@ def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | N
             "run code. Convert them to safetensors where you trust them"
         ) from error
     _require_whole(source, told)
+    _keep_gradients(llm)
+    return llm.train()
+
+
+def packed(llm: Any, quantization: str) -> Any:
+    """A model with weights (mapped ones, best) as it would be had a plain checkpoint packed them while it loaded."""
+    config = llm.config
+    with BUILDING, compat.bars_only_in_terminals(), compat.errors_only():
+        made = type(llm).from_pretrained(
+            None,
+            config=config,
+            state_dict=dict(llm.state_dict()),
+            dtype=config.dtype,
+            attn_implementation=config._attn_implementation,
+            quantization_config=quantization_config(quantization, config.dtype),
+        )
+    _keep_gradients(made)
+    made.generation_config, made.loss_type = llm.generation_config, llm.loss_type
+    return made.train(llm.training)
+
+
+def _keep_gradients(llm: Any) -> None:
     for module in llm.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # bitsandbytes repacks 4-bit weights at the first evaluation on a CPU, and has no gradient afterwards
             module.support_avx512bf16_for_cpu = False
-    return llm.train()
 
 
 def _require_whole(source: Source, told: dict[str, Any]) -> None:

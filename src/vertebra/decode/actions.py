@@ -26,8 +26,7 @@ from vertebra.decode.state.inputs import encoded
 from vertebra.decode.state.language import Want, language_of
 from vertebra.decode.state.prefill import prefill
 from vertebra.errors import GenerationError, UnknownNameError
-from vertebra.model.heads.ddim import DdimHead
-from vertebra.model.heads.head import ActionHead, Chunks, Seen, chunks_of
+from vertebra.model.heads.head import ActionHead, Chunks, NoisyHead, Seen, chunks_of
 from vertebra.model.heads.previous import Previous
 from vertebra.model.inject import Injection
 from vertebra.model.model import Model, model_of
@@ -63,7 +62,7 @@ def predict(
         raise GenerationError(
             'see="row" lets the prefix see the slots, and it was computed without them; leave `state` out'
         )
-    if isinstance(head, DdimHead):
+    if isinstance(head, NoisyHead):
         if state is not None or previous is not None:
             raise GenerationError(
                 f"a head `{head.kind}` runs the whole row at every step: it continues no `state` and no `previous` chunk"
@@ -96,7 +95,7 @@ def predict(
 
 
 def denoised(
-    model: Model, head: DdimHead, batch: Batch, segment: str, noise: torch.Tensor, steps: int | None = None
+    model: Model, head: NoisyHead, batch: Batch, segment: str, noise: torch.Tensor, steps: int | None = None
 ) -> torch.Tensor:
     """[rows, chunk, dims] out of noise of that shape: a pass of the whole model for each step."""
     at = _one_each(chunks_of(batch, segment, head.slots), batch.rows, segment)

@@ -25,7 +25,7 @@ from vertebra.backbone.saving import record as backbone_record
 from vertebra.backbone.source import MULTIMODAL, RECORD, Source, find
 from vertebra.backbone.tensorfile import save_shards
 from vertebra.backbone.weights import mapped_tensors, parameters_on_meta
-from vertebra.errors import CheckpointError, ConfigError
+from vertebra.errors import CheckpointError
 from vertebra.model.aside import Aside
 from vertebra.model.encoders.kinds import part_from, part_record
 from vertebra.model.heads.kinds import head_from, head_record
@@ -89,8 +89,6 @@ def load_model(build: Callable[..., Any], where: str | Path, **options: Any) -> 
     if described is None:
         what = "a backbone alone: use load_backbone" if source.record else "no model folder of ours (it has no record)"
         raise CheckpointError(f"`{source.name}` is {what}; expected one that `Model.save` wrote")
-    if options.get("quantization") is not None:
-        raise ConfigError("quantization packs weights while a plain checkpoint loads; save the backbone alone for that")
     runs = bool(options.get("inference_mode"))
     if runs:
         options.setdefault("weights", source.folder)
@@ -105,10 +103,16 @@ def load_model(build: Callable[..., Any], where: str | Path, **options: Any) -> 
         modules.to(backbone.device)
     if runs:
         return model.eval()
-    with torch.no_grad():  # mapped weights would change under a training that saves into the same file
-        for parameter in model.parameters():
-            parameter.data = parameter.data.clone()
+    own_weights(model)
     return model.train()
+
+
+def own_weights(model: nn.Module) -> None:
+    """Take mapped weights into memory: they would change under a training that saves into the same file."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point():  # packed matrices are no file's
+                parameter.data = parameter.data.clone()
 
 
 def recorded_parts(source: Source) -> dict[str, Any]:

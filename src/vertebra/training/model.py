@@ -96,7 +96,7 @@ def _started(config: RunConfig, *, late: bool) -> tuple[Model, Late | None]:
         started.backbone.set_to_train()
         started.train()
     else:
-        started = Model.load(str(model.start), dtype=model.dtype, **options)
+        started = Model.load(str(model.start), dtype=model.dtype, quantization=model.quantization, **options)
     backbone, task, had = started.backbone, config.task, dict(started.heads.items())
     wanted = dict(task.heads(config.data, backbone))
     _require_same(config, started, wanted)

@@ -283,7 +283,6 @@ def test_robots_without_constants(tmp_path: Path):
         ({"cameras": "image"}, "is a collection"),
         ({"prompt": "v1"}, "v01"),
         ({"action_vocabulary": 1}, "action_vocabulary=1"),
-        ({"quantization": "int8"}, "quantization packs weights"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], says: str, whole: Path):

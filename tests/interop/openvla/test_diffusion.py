@@ -122,6 +122,23 @@ def test_the_walk(steps: int, model: Model):
     assert torch.allclose(head.stepped(noisy, noise, 0.25, 0.64), 0.8 * clean + 0.6 * noise, atol=1e-6)
 
 
+@pytest.mark.parametrize("steps", [50, 10, 7, 1])
+def test_the_walk_of_diffusers(steps: int, model: Model):
+    """The scheduler that OFT calls, where it is installed: the same times, and the same chunk from the same noise."""
+    scheduling = pytest.importorskip("diffusers.schedulers.scheduling_ddim", reason="diffusers is the original's")
+    scheduler = scheduling.DDIMScheduler(num_train_timesteps=TIMES, beta_schedule="squaredcos_cap_v2")
+    scheduler.set_timesteps(steps)
+    head = model.heads["action"]
+    assert isinstance(head, DdimHead)
+    draw = torch.Generator().manual_seed(0)
+    theirs = ours = torch.randn(1, 8, 7, generator=draw)
+    for given, (time, now, then) in zip(scheduler.timesteps, head.walk(steps), strict=True):
+        noise = torch.randn(1, 8, 7, generator=draw)
+        theirs, ours = scheduler.step(noise, given, theirs).prev_sample, head.stepped(ours, noise, now, then)
+        assert int(given) == time
+    assert torch.allclose(theirs, ours, atol=2e-6)
+
+
 def proprio_of(model: Model) -> np.ndarray:
     """The state that is STATE once it is normalised."""
     numbers = model.record["policy"]["statistics"]["libero_spatial_no_noops"]["proprio"]

@@ -40,6 +40,7 @@ from vertebra.interop.openvla.options import Guesses, ImportOptions
 from vertebra.model.aside import Aside
 from vertebra.model.encoders.part import Part
 from vertebra.model.encoders.vision import FusedTowers, VisionTower
+from vertebra.model.folder import own_weights
 from vertebra.model.model import Model
 from vertebra.model.projectors import Projector
 from vertebra.reading import read_json
@@ -124,12 +125,8 @@ def merged_before(folder: Path) -> tuple[str, ...]:
 def build(found: Found, options: ImportOptions, guesses: Guesses, **asked: Any) -> Model:
     """The model of what was found."""
     facts = found.facts
-    if asked.get("quantization") is not None:
-        raise ConfigError(
-            "quantization packs weights while a plain checkpoint loads: import the folder, and save its backbone alone "
-            "(`model.backbone.save`) for that"
-        )
     asked.pop("weights", None)
+    quantization = asked.pop("quantization", None)
     runs = bool(asked.pop("inference_mode", True))
     steps = steps_of(found, options, guesses)
     # their configs hold what differs from a class's defaults: only the model that was built knows its width
@@ -138,6 +135,8 @@ def build(found: Found, options: ImportOptions, guesses: Guesses, **asked: Any) 
     given = names.sort(found.tensors, kinds, image, where=facts.where)
     image.load_state_dict(given.image, assign=True)
     _fill(backbone, given.language, facts)
+    if quantization is not None:
+        backbone.quantize(quantization)
     record, parts, heads = policy.acting(facts, backbone, found.extras, options, guesses)
     about = {
         "kinds": list(kinds), "timm": list(facts.timm_ids), "guesses": guesses.made, "merged": list(found.merged),
@@ -226,9 +225,7 @@ def _fill(backbone: Any, tensors: dict[str, torch.Tensor], facts: Facts) -> None
 
 def to_train(model: Model) -> Model:
     """A model that was read to run, as one to train: with weights of its own, which no file changes under."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.data = parameter.data.clone()
+    own_weights(model)
     model.train()
     backbone: Any = model.backbone
     backbone.set_to_train()

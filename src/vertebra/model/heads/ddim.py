@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from vertebra.errors import CheckpointError, ConfigError
-from vertebra.model.heads.head import ActionHead, Chunks, Seen, require_sizes
+from vertebra.model.heads.head import Chunks, NoisyHead, Seen, require_sizes
 from vertebra.model.heads.l1 import L1Head, ResidualNet
 
 PREDICTOR = "noise_predictor.mlp_resnet."
@@ -40,7 +40,7 @@ class _Noisy(nn.Module):
         return self.fc2(nn.functional.gelu(self.fc1(numbers)))
 
 
-class DdimHead(ActionHead):
+class DdimHead(NoisyHead):
     """The first of its slots is the time; it stands before the text."""
 
     kind: ClassVar[str] = "ddim"
@@ -87,7 +87,6 @@ class DdimHead(ActionHead):
         return f"{self.chunk} × {self.dims} numbers out of noise of {self.times} steps, {size}"
 
     def embeddings(self, noisy: torch.Tensor, time: int) -> torch.Tensor:
-        """[M, chunk, dims] and the time -> [M, slots, D]: what stands in its slots."""
         weight = self.noisy.fc1.weight
         made = self.noisy(noisy.to(weight.dtype).flatten(1)[..., None])
         return torch.cat([self.waves(time).to(made).expand(len(made), 1, -1), made], 1)
@@ -118,7 +117,6 @@ class DdimHead(ActionHead):
         return (1.0 - torch.tensor(betas, dtype=torch.float32)).cumprod(0)
 
     def walk(self, steps: int | None = None) -> Iterator[tuple[int, float, float]]:
-        """(time, what is left at it, what is left at the next) of each step, from the last time to the first."""
         count = self.times if steps is None else steps
         if not 1 <= count <= self.times:
             raise ConfigError(f"steps={count}; expected 1 to {self.times}, the times of noise that it was trained on")

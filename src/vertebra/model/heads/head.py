@@ -12,6 +12,7 @@ knows neither prompts nor units. Legend: M chunks, k slots of one, D width of hi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -101,6 +102,22 @@ class ActionHead(nn.Module, ABC):
                 f"`{segment}` has values of shape {tuple(values.shape)}; its head learns chunks of {self.chunk} actions of "
                 f"{self.dims} numbers, [chunks, {self.chunk}, {self.dims}]"
             )
+
+
+class NoisyHead(ActionHead):
+    """A head whose own numbers stand in its slots: a step of denoising is a pass of the whole model. Abstract."""
+
+    @abstractmethod
+    def embeddings(self, noisy: torch.Tensor, time: int) -> torch.Tensor:
+        """[M, chunk, dims] and the time -> [M, slots, D]: what stands in its slots."""
+
+    @abstractmethod
+    def walk(self, steps: int | None = None) -> Iterator[tuple[int, float, float]]:
+        """(time, what is left at it, what is left at the next) of each step, from the last time to the first."""
+
+    @abstractmethod
+    def stepped(self, noisy: torch.Tensor, noise: torch.Tensor, now: float, then: float) -> torch.Tensor:
+        """A chunk with less noise in it, by the noise that `actions` saw."""
 
 
 def chunks_of(batch: Batch, segment: str, slots: int) -> Chunks:
