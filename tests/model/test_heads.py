@@ -389,4 +389,6 @@ def test_one_slot_answers_for_a_whole_chunk():
     state = seen.hidden_states[-1]
     close(made, plain_net(head, state[:, 4]).view(1, CHUNK, DIMS))
     errors = (made.numpy()[0, :2] - values[0, :2]).__abs__()
-    assert float(seen.loss) == pytest.approx(errors.mean(), rel=1e-5), "of what stands behind the end nothing is learned"
+    assert float(seen.loss) == pytest.approx(errors.mean(), rel=1e-5), (
+        "of what stands behind the end nothing is learned"
+    )

@@ -70,7 +70,8 @@ def test_bytes_and_floats_are_the_same_image():
 
 
 @pytest.mark.parametrize(
-    "sizes", [{"grid": 3}, {"grid": 32}, {"grid": 0}, {"image_size": 60}, {"channels": 12}, {"points": -1}, {"width": 0}]
+    "sizes",
+    [{"grid": 3}, {"grid": 32}, {"grid": 0}, {"image_size": 60}, {"channels": 12}, {"points": -1}, {"width": 0}],
 )
 def test_sizes_that_cannot_be(sizes):
     with pytest.raises(ConfigError, match=r"a stem that cannot be: .*expected"):

@@ -103,7 +103,9 @@ def _row(frames: np.ndarray) -> Image.Image:
     return row
 
 
-def _draw_actions(strip: Image.Image, top: int, actions: np.ndarray, names: Sequence[str], chosen: Sequence[int]) -> None:
+def _draw_actions(
+    strip: Image.Image, top: int, actions: np.ndarray, names: Sequence[str], chosen: Sequence[int]
+) -> None:
     """Each dimension between its own least and most, so that small ones are seen beside large ones."""
     pen = ImageDraw.Draw(strip)
     low, high = actions.min(0), actions.max(0)
