@@ -22,7 +22,7 @@ FLOORS: list[set[str]] = [
     {"prompt", "action"},
     {"backbone", "episodes"},
     {"model"},
-    {"decode", "tune", "data"},
+    {"decode", "tune", "data", "simulate"},
     {"tasks", "policies"},
     {"training", "interop", "serve"},
     {"evaluate", "checks"},

@@ -25,6 +25,7 @@ ROOMS = (
     "policies",
     "prompt",
     "sequence",
+    "simulate",
     "tasks",
     "training",
     "tune",

@@ -12,6 +12,7 @@
     ├── InjectionError (ValueError)       outside embeddings that do not fit their slots
     ├── GenerationError (ValueError)      an option or input that decoding cannot honour
     ├── DataError (ValueError)            rows, files or formats that cannot be read
+    ├── SimulationError (RuntimeError)    a simulator, or a process of one, that failed
     ├── TrainingError (RuntimeError)      a run that must stop
     ├── CheckpointError (OSError)         a model folder that is absent, incomplete or damaged
     ├── NetworkError (ConnectionError)    something must be fetched and cannot be
@@ -81,6 +82,10 @@ class GenerationError(VertebraError, ValueError):
 
 class DataError(VertebraError, ValueError):
     """Rows, files or formats that cannot be read."""
+
+
+class SimulationError(VertebraError, RuntimeError):
+    """A simulator, or a process of one, that failed; the policy in it did not."""
 
 
 class TrainingError(VertebraError, RuntimeError):

@@ -1,0 +1,148 @@
+"""`vertebra sim tasks|collect|eval`: simulators of robots; their experts' demonstrations; policies in a closed loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vertebra.cli.paths import PATH
+
+if TYPE_CHECKING:
+    from vertebra.simulate.collecting import Collected, Progress
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Simulators: tasks, demonstrations, evaluation.")
+
+Tasks = Annotated[
+    str, typer.Option("--tasks", help="Names separated by commas, or `mt10`; `vertebra sim tasks` lists them.")
+]
+Size = Annotated[int, typer.Option(help="Pixels of a side of the images.")]
+Cameras = Annotated[
+    str | None, typer.Option(help="Cameras separated by commas: side, gripperPOV, shoulder, facing, corner, corner2 …")
+]
+Spread = Annotated[float, typer.Option(help="How much wider than stock the range is in which objects are placed.")]
+Shared = Annotated[
+    bool,
+    typer.Option("--shared", help="Begin in the scene that a task shares with its partner: the words alone decide."),
+]
+Jitter = Annotated[float, typer.Option(help="Degrees by which the cameras are turned, anew in each episode.")]
+Colors = Annotated[bool, typer.Option("--colors", help="New colors of table, floor and walls in each episode.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes; the result is the same for any number.")]
+Limit = Annotated[int | None, typer.Option(help="Steps of an episode; by default the task's own.")]
+
+
+@app.command()
+def tasks(
+    suite: Annotated[str, typer.Option(help="Which simulator: metaworld.")] = "metaworld",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the tasks of a simulator: instruction, steps of an episode, success of the scripted expert."""
+    from dataclasses import asdict
+
+    from vertebra.cli.output import console, print_json, print_unfolded, table
+    from vertebra.simulate.suites import task_facts, task_names
+
+    rows = [task_facts(name) for name in task_names(suite)]
+    if json:
+        print_json([asdict(row) for row in rows])
+        return
+    shown = table("task", "instruction", "steps", "expert", "spread", "partner", right=("steps", "expert", "spread"))
+    for row in rows:
+        rate = "" if row.expert is None else f"{row.expert:.0%}"
+        shown.add_row(row.name, row.instruction, str(row.limit), rate, f"{row.spread:g}", row.partner or "")
+    print_unfolded(console(), shown)
+
+
+@app.command()
+def collect(
+    tasks: Tasks,
+    out: Annotated[Path, typer.Option(help="The folder to write, a data set of LeRobot's v3.0.", **PATH)],
+    episodes: Annotated[int, typer.Option(min=1, help="Demonstrations of each task.")] = 60,
+    size: Size = 64,
+    cameras: Cameras = None,
+    noise: Annotated[
+        float, typer.Option(min=0.0, help="The scale of the bursts of noise on the expert's actions.")
+    ] = 0.5,
+    every: Annotated[
+        int, typer.Option(min=1, help="Draw every n-th step alone; each step keeps its own state and action.")
+    ] = 1,
+    spread: Spread = 1.0,
+    shared: Shared = False,
+    jitter: Jitter = 0.0,
+    colors: Colors = False,
+    bare_wrist: Annotated[
+        bool, typer.Option("--bare-wrist", help="The wrist's image without the arm's links.")
+    ] = False,
+    limit: Limit = None,
+    workers: Workers = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Of the whole set.")] = 0,
+    codec: Annotated[str, typer.Option(help="Of the videos: h264, av1; or image.")] = "h264",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Let the scripted experts show each task, and write what they saw and did. Failures are counted, and left out."""
+    from vertebra.simulate.collecting import collect as collected
+
+    options: dict[str, Any] = {"size": size, "cameras": _cameras(cameras), "spread": spread, "shared": shared}
+    options |= {"jitter": jitter, "colors": colors, "bare_wrist": bare_wrist, "limit": limit}
+    defaults = {"spread": 1.0, "shared": False, "jitter": 0.0, "colors": False, "bare_wrist": False}
+    options = {name: value for name, value in options.items() if value is not None and value != defaults.get(name)}
+    choices: dict[str, Any] = {"noise": noise, "every": every, "workers": workers, "seed": seed, "codec": codec}
+    with _Line() as line:
+        made = collected(named(tasks), out, episodes=episodes, progress=line.show, **choices, **options)
+    _show_collected(made, json=json)
+
+
+def named(given: str) -> list[str]:
+    """The tasks that a list names."""
+    from vertebra.simulate.metaworld.table import MT10
+
+    names = [part.strip() for part in given.split(",") if part.strip()]
+    return [task for name in names for task in (MT10 if name == "mt10" else (name,))]
+
+
+def _cameras(given: str | None) -> tuple[str, ...] | None:
+    return None if given is None else tuple(part.strip() for part in given.split(",") if part.strip())
+
+
+class _Line:
+    """One line that is written over, where somebody looks at it."""
+
+    def __enter__(self) -> _Line:
+        from vertebra.cli.output import console
+
+        self._out = console(stderr=True)
+        return self
+
+    def show(self, count: Progress) -> None:
+        if self._out.is_terminal:
+            wanted = count.wanted * len(count.seeds)
+            rate = count.images / max(count.seconds, 1e-9)
+            tried = sum(count.attempts.values())
+            self._out.print(
+                f"{count.kept}/{wanted} episodes of {tried} attempts, {count.steps:,} steps, {rate:.0f} images/s",
+                end="\r",
+            )
+
+    def __exit__(self, *error: object) -> None:
+        if self._out.is_terminal:
+            self._out.print()
+
+
+def _show_collected(made: Collected, *, json: bool) -> None:
+    from vertebra.cli.output import console, print_json, table
+
+    if json:
+        print_json(made.to_json())
+        return
+    shown = table("task", "episodes", "attempts", "expert", right=("episodes", "attempts", "expert"))
+    for task, kept in made.episodes.items():
+        shown.add_row(task, str(kept), str(made.attempts[task]), f"{made.rate(task):.0%}")
+    out = console()
+    out.print(shown)
+    rate = made.images / max(made.seconds, 1e-9)
+    out.print(f"{made.steps:,} steps, {made.images:,} images drawn in {made.seconds:.0f} s ({rate:.0f} a second)")
+    broken = sum(made.broken.values())
+    if broken:
+        out.print(f"the simulator failed in {broken} attempts, which are left out", style="yellow")
+    out.print(f"written to {made.folder}", soft_wrap=True)

@@ -1,0 +1,32 @@
+"""Meta-World: fifty tasks of one arm, with scripted experts (`vertebra.simulate.open_task("drawer-open")`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vertebra.simulate.metaworld.table import TASKS
+from vertebra.simulate.simulation import Simulation
+from vertebra.simulate.suites import TaskFacts
+
+
+def names() -> tuple[str, ...]:
+    """The tasks of the suite."""
+    return tuple(TASKS)
+
+
+def facts(name: str) -> TaskFacts:
+    """What is known of a task without opening it."""
+    row = TASKS[name]
+    return TaskFacts(
+        name=name, suite="metaworld", instruction=row.instruction, paraphrases=row.paraphrases, partner=row.partner,
+        limit=row.limit, spread=row.spread,
+    )  # fmt: skip
+
+
+def open_task(name: str, **options: Any) -> Simulation:
+    """A task, ready to act in; MuJoCo is imported here."""
+    from vertebra import config
+    from vertebra.simulate.metaworld.options import Options
+    from vertebra.simulate.metaworld.task import MetaWorld
+
+    return MetaWorld(name, config.build(Options, options, where=f"the options of `{name}`"))

@@ -1,0 +1,75 @@
+"""Work for several processes, whose results come in the order of the work: how many there are changes nothing.
+
+A worker begins as a new process (OpenGL does not survive a fork), keeps what it opened, and ends with whoever started it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import multiprocessing.process
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from vertebra.errors import SimulationError
+
+Work = TypeVar("Work")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """A context manager: `in_order` as often as needed. One worker is this process itself."""
+
+    def __init__(self, count: int, *, ahead: int = 2) -> None:
+        self._count, self._ahead = count, ahead
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        if self._count > 1:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=_end_with_parent)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def in_order(self, call: Callable[[Work], Result], works: Iterable[Work]) -> Iterator[tuple[Work, Result]]:
+        """(work, result), in the order of `works`; few of them wait, so that memory stays bounded."""
+        if self._pool is None:
+            for work in works:
+                yield work, call(work)
+            return
+        waiting: deque[tuple[Work, Future[Result]]] = deque()
+        rest = iter(works)
+        try:
+            for work in itertools.islice(rest, self._count + self._ahead):
+                waiting.append((work, self._pool.submit(call, work)))
+            while waiting:
+                work, future = waiting.popleft()
+                result = future.result()
+                for more in itertools.islice(rest, 1):
+                    waiting.append((more, self._pool.submit(call, more)))
+                yield work, result
+        except BrokenProcessPool as error:
+            raise SimulationError(
+                "a worker process ended in the middle of its work (killed, or out of memory). Try again with fewer workers "
+                "(--workers)"
+            ) from error
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_wait, args=(parent,), name="parent", daemon=True).start()
+
+
+def _wait(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
