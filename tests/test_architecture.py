@@ -57,8 +57,8 @@ ROOMS: dict[str, list[set[str]]] = {
     "tasks": [
         {"config"},
         {"task", "classes", "acting"},
-        {"text", "masked", "chat", "pairs", "squares", "quiz", "table"},
-        {"orders", "look"},
+        {"text", "masked", "chat", "pairs", "squares", "quiz", "table", "demonstrations"},
+        {"orders", "look", "episodes"},
         {"chain"},
         {"inspection"},
     ],

@@ -13,10 +13,13 @@ import base64
 import io
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from vertebra.errors import DataError
 
 if TYPE_CHECKING:
     from vertebra.episodes import EpisodeSet
@@ -86,10 +89,21 @@ def page(read: EpisodeSet, episodes: Sequence[int], *, action: str = "action", c
     )
 
 
+def written(path: str | Path, made: Image.Image | str) -> Path:
+    """A strip as a PNG, or a page."""
+    path = Path(path)
+    try:
+        path.write_text(made, encoding="utf-8") if isinstance(made, str) else made.save(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"`{path}` cannot be written: {error}; name a .png or .html in a folder that exists") from error
+    return path
+
+
 def ranges(values: np.ndarray, names: Sequence[str]) -> list[tuple[str, float, float, float]]:
     """(name, least, mean, most) of each dimension."""
     flat = np.asarray(values, np.float64).reshape(len(values), -1)
-    return [(name, *map(float, (one.min(), one.mean(), one.max()))) for name, one in zip(names, flat.T, strict=True)]
+    columns = zip(names, flat.T, strict=True)
+    return [(name, float(one.min()), float(one.mean()), float(one.max())) for name, one in columns]
 
 
 def _row(frames: np.ndarray) -> Image.Image:

@@ -32,12 +32,21 @@ class SetNumbers:
 
     lengths: np.ndarray
     """Frames of each episode."""
-    by_task: Mapping[str, int]
-    """Episodes of each sentence."""
+    sentences: tuple[str, ...]
+    """Of each episode."""
     vectors: Mapping[str, np.ndarray]
     """[frames, dims] of each vector of the whole set."""
     moments: Mapping[str, Moments]
     names: Mapping[str, list[str]]
+
+    @property
+    def by_task(self) -> dict[str, int]:
+        """Episodes of each sentence."""
+        return {one: self.sentences.count(one) for one in dict.fromkeys(self.sentences)}
+
+    def frames_of(self, sentence: str) -> float:
+        """Frames of an episode of this sentence, on average."""
+        return float(np.mean([n for n, one in zip(self.lengths, self.sentences, strict=True) if one == sentence]))
 
     def dead(self, vector: str) -> list[str]:
         """Dimensions that never move."""
@@ -48,12 +57,9 @@ class SetNumbers:
 def numbers_of(read: EpisodeSet) -> SetNumbers:
     """All vectors of a set. Numbers that are none (NaN) are left out of the statistics."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in read.numbers}
-    tasks: dict[str, int] = {}
     for one in read.episodes:
         for name, values in read.columns(one.index).items():
             parts[name].append(np.asarray(values, np.float64).reshape(len(values), -1))
-        sentence = read.sentence(one.index)
-        tasks[sentence] = tasks.get(sentence, 0) + 1
     vectors = {name: np.concatenate(found) for name, found in parts.items() if found}
     moments = {}
     for name, values in vectors.items():
@@ -62,7 +68,7 @@ def numbers_of(read: EpisodeSet) -> SetNumbers:
         moments[name] = counter.moments()
     return SetNumbers(
         lengths=np.array([one.length for one in read.episodes]),
-        by_task=tasks,
+        sentences=tuple(read.sentence(one.index) for one in read.episodes),
         vectors=vectors,
         moments=moments,
         names={name: names_of(read, name) for name in vectors},
