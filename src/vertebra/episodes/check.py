@@ -46,7 +46,7 @@ KINDS: Mapping[str, tuple[Status, str]] = {
 
 
 def check_episodes(
-    episodes: EpisodeSet | str | os.PathLike[str], *, progress: Callable[[int, int], object] = lambda done, of: None
+    episodes: EpisodeSet | str | os.PathLike[str], *, progress: Callable[[int, int], object] | None = None
 ) -> EpisodesReport:
     """Hold a set against itself; `progress` is called with the episodes read and all of them."""
     given = episodes if isinstance(episodes, EpisodeSet) else open_episodes(episodes)
@@ -54,7 +54,8 @@ def check_episodes(
     counters = _counters(given)
     for at, episode in enumerate(given.episodes):
         _check_episode(given, episode, noted, seen, counters)
-        progress(at + 1, len(given.episodes))
+        if progress is not None:
+            progress(at + 1, len(given.episodes))
     check_videos(given, noted)
     _check_totals(given, noted)
     ranges = _ranges(given, counters)
@@ -123,7 +124,7 @@ def _check_episode(
             )
     if finite:
         for key, values in vectors.items():
-            counters[key].add(values.reshape(len(values), -1))
+            counters[key].add(values.astype(np.float64).reshape(len(values), -1))  # booleans too
     _check_double(episode, vectors, noted, seen)
 
 
