@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vertebra.simulate.metaworld.measured import MEASURED, limit_of
 from vertebra.simulate.metaworld.table import TASKS
 from vertebra.simulate.simulation import Simulation
 from vertebra.simulate.suites import TaskFacts
@@ -16,10 +17,10 @@ def names() -> tuple[str, ...]:
 
 def facts(name: str) -> TaskFacts:
     """What is known of a task without opening it."""
-    row = TASKS[name]
+    row, found = TASKS[name], MEASURED.get(name)
     return TaskFacts(
         name=name, suite="metaworld", instruction=row.instruction, paraphrases=row.paraphrases, partner=row.partner,
-        limit=row.limit, spread=row.spread,
+        limit=limit_of(name), expert=found and found.expert, spread=found.spread if found else 1.0,
     )  # fmt: skip
 
 

@@ -1,7 +1,6 @@
-"""Meta-World's tasks as rows: what is said, what is said otherwise, whose scene it shares, how far the expert holds.
+"""Meta-World's tasks as rows: the instruction, other words for the same, whose scene it shares.
 
-`paraphrases` are held out: nothing here ever writes them into a set of demonstrations. `spread` and `limit` are measured
-(benchmarks/measure_experts.py).
+`paraphrases` are held out: nothing here ever writes them into a set of demonstrations.
 """
 
 from __future__ import annotations
@@ -29,10 +28,6 @@ class Row:
     shared: Shared | None = None
     marked: bool = False
     """The goal is a place that only a mark shows; elsewhere marks are hidden, for they would give the task away."""
-    limit: int = 200
-    """Steps of an episode: at least twice what the slowest expert takes."""
-    spread: float = 1.0
-    """How much wider than stock the objects' range may be: the expert does at least nine of ten there."""
 
 
 # the drawer half out, the window half open, the faucet as it always stands: the words alone decide which way
