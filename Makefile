@@ -19,6 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 setup: $(STAMP)  ## the virtual environment, from nothing
 
 demo: $(STAMP)  ## the main job, start to end
+	@ldconfig -p | grep -Eq 'libOSMesa|libEGL' || apt-get install -y -qq libosmesa6 || true
 	$(QUIET) $(BIN)/vertebra demo
 
 test: $(STAMP)  ## all tests, on two processes

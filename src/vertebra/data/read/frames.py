@@ -64,7 +64,7 @@ class KeptFrames(Frames):
 
     def __call__(self, episode: int, frames: Sequence[int]) -> np.ndarray:
         if self._rows is None:  # each worker maps the file itself
-            self._rows = np.load(self.folder / FILE, mmap_mode="r")
+            self._rows = np.load(self.folder / FILE, mmap_mode="r").view(np.ndarray)
         known = self.wanted[episode]
         at = np.searchsorted(known, np.asarray(frames))
         assert (known[np.minimum(at, len(known) - 1)] == frames).all(), "a frame that was not asked for before"

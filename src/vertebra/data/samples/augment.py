@@ -34,23 +34,26 @@ class Augmentation:
 
     def __call__(self, images: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
         """The same images by segment, changed by one draw."""
-        drawn = rng.uniform(-1, 1, 6)
-        return {name: self._changed(pixels, drawn) for name, pixels in images.items()}
+        drawn = rng.uniform(-1, 1, 6).tolist()
+        taken: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+        made = {}
+        for name, pixels in images.items():
+            if self.shift or self.crop:
+                high, wide = size = pixels.shape[-2:]
+                if size not in taken:
+                    taken[size] = self._taken(high, drawn[0], drawn[2]), self._taken(wide, drawn[1], drawn[2])
+                rows, columns = taken[size]
+                pixels = pixels.take(rows, axis=-2).take(columns, axis=-1)
+            made[name] = recolored(pixels, *(1 + self.color * one for one in drawn[3:])) if self.color else pixels
+        return made
 
-    def _changed(self, pixels: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        rows, columns = (self._taken(pixels.shape[-2 + axis], drawn[axis], drawn[2]) for axis in (0, 1))
-        moved = pixels if rows is None or columns is None else pixels[:, :, rows[:, None], columns]
-        return recolored(moved, *(1 + self.color * drawn[3:])) if self.color else moved
-
-    def _taken(self, side: int, offset: float, zoom: float) -> np.ndarray | None:
+    def _taken(self, side: int, offset: float, zoom: float) -> np.ndarray:
         """Which row (or column) stands in the place of each: of a part of the image, moved."""
-        if not (self.shift or self.crop):
-            return None
         kept = 1 - self.crop * (zoom + 1) / 2
-        room = side * (1 - kept) / 2
-        middle = (side - 1) / 2 + offset * room + np.rint(offset * self.shift)
-        at = middle + (np.arange(side) - (side - 1) / 2) * kept
-        return np.clip(np.rint(at), 0, side - 1).astype(np.intp)
+        moved = offset * side * (1 - kept) / 2 + round(offset * self.shift)
+        middle = (side - 1) / 2
+        at = np.arange(-middle, side - middle) * kept + (middle + moved)
+        return np.rint(at).astype(np.intp).clip(0, side - 1)
 
 
 def recolored(pixels: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
