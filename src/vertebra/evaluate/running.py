@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from vertebra.evaluate.settings import EvaluationSettings
 from vertebra.folders import require_free, write_file
 from vertebra.simulate.kept import opened
 from vertebra.simulate.seeds import episode_seed
-from vertebra.simulate.suites import task_facts
+from vertebra.simulate.suites import TaskFacts, task_facts
 from vertebra.simulate.workers import Workers
 
 SETTINGS = "evaluation.json"
@@ -70,25 +70,20 @@ def evaluate_policy(
             )
         _policies[(name, None)] = Actor(policy, key=settings.key)
     folder = Path(out)
-    _begin(folder, settings, {name: _identity(name)} | {arm.model: _identity(arm.model) for arm in arms if arm.model})
-    found: dict[tuple[str, str, int], EpisodeRecord] = {}
-    missing: list[_Batch] = []
-    for task in tasks:
-        for arm in arms:
-            lacking = []
-            for number in range(settings.episodes):
-                kept = read_record(folder, arm.name, task.name, number)
-                if kept is None:
-                    lacking.append(number)
-                else:
-                    found[arm.name, task.name, number] = kept
-            for start in range(0, len(lacking), settings.robots):
-                numbers = tuple(lacking[start : start + settings.robots])
-                words = tuple(arm.instruction(task, tasks, number) for number in numbers)
-                missing.append(_Batch(name, arm, task.name, numbers, words, settings))
+    names = [name, *(arm.model for arm in arms if arm.model)]
+    which = _checked(folder, settings, {one: _identity(one) for one in names})
+    found = {
+        key: kept
+        for key in ((arm.name, task.name, n) for task in tasks for arm in arms for n in range(settings.episodes))
+        if (kept := read_record(folder, *key)) is not None
+    }
+    missing = list(_missing(name, settings, tasks, arms, found))
     total = len(found) + sum(len(one.numbers) for one in missing)
     with Workers(workers) as team:
         for _, records in team.in_order(_run, missing):
+            if not (folder / SETTINGS).is_file():  # with the first episode: a mistake before it leaves nothing
+                folder.mkdir(parents=True, exist_ok=True)
+                write_file(folder / SETTINGS, which)
             for record in records:
                 write_record(folder, record)
                 found[record.arm, record.task, record.number] = record
@@ -102,18 +97,26 @@ def evaluate_policy(
     return results
 
 
-def _begin(folder: Path, settings: EvaluationSettings, policies: dict[str, str]) -> None:
-    """Make the folder, or find that it holds this very evaluation."""
+def _missing(
+    policy: str, settings: EvaluationSettings, tasks: Sequence[TaskFacts], arms: Sequence[Arm], found: Container[Any]
+) -> Iterator[_Batch]:
+    """What is still to be run."""
+    for task in tasks:
+        for arm in arms:
+            lacking = [n for n in range(settings.episodes) if (arm.name, task.name, n) not in found]
+            for start in range(0, len(lacking), settings.robots):
+                numbers = tuple(lacking[start : start + settings.robots])
+                words = tuple(arm.instruction(task, tasks, number) for number in numbers)
+                yield _Batch(policy, arm, task.name, numbers, words, settings)
+
+
+def _checked(folder: Path, settings: EvaluationSettings, policies: dict[str, str]) -> str:
+    """What says which evaluation a folder holds, held against what is there."""
     mine = json.loads(json.dumps({"settings": settings.to_json(), "policies": policies}))
     path = folder / SETTINGS
     if not path.is_file():
         require_free(folder, overwrite=False)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_file(path, json.dumps(mine, indent=1) + "\n")
-        return
-    if not (folder / "episodes").is_dir():  # stopped by a mistake before its first episode
-        write_file(path, json.dumps(mine, indent=1) + "\n")
-        return
+        return json.dumps(mine, indent=1) + "\n"
     theirs = json.loads(path.read_text(encoding="utf-8"))
     differ = [
         f"{name}: there {theirs['settings'].get(name)!r}, now {value!r}"
@@ -126,6 +129,7 @@ def _begin(folder: Path, settings: EvaluationSettings, policies: dict[str, str])
         raise ConfigError(
             f"`{folder}` holds another evaluation ({'; '.join(differ)}). Name another folder, or delete that one"
         )
+    return json.dumps(mine, indent=1) + "\n"
 
 
 def _identity(name: str) -> str:

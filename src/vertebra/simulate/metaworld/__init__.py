@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vertebra.simulate.metaworld.measured import MEASURED, limit_of
-from vertebra.simulate.metaworld.table import TASKS
+from vertebra.simulate.metaworld.measured import MEASURED
+from vertebra.simulate.metaworld.table import TASKS, limit_of
 from vertebra.simulate.simulation import Simulation
 from vertebra.simulate.suites import TaskFacts
 
@@ -20,7 +20,7 @@ def facts(name: str) -> TaskFacts:
     row, found = TASKS[name], MEASURED.get(name)
     return TaskFacts(
         name=name, suite="metaworld", instruction=row.instruction, paraphrases=row.paraphrases, partner=row.partner,
-        limit=limit_of(name), expert=found and found.expert, spread=found.spread if found else 1.0,
+        limit=limit_of(name), expert=found.expert if found else None, spread=found.spread if found else 1.0,
     )  # fmt: skip
 
 

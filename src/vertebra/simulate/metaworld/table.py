@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vertebra.simulate.metaworld.measured import MEASURED
+
+LONGEST = 500
+"""Steps that Meta-World itself allows."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
@@ -113,3 +118,9 @@ MT10 = (
     "window-open", "window-close",
 )  # fmt: skip
 """The ten tasks of the benchmark of that name."""
+
+
+def limit_of(task: str) -> int:
+    """Steps of an episode: at least twice what the slowest expert takes, 200 or more, in whole fifties."""
+    found = MEASURED.get(task)
+    return LONGEST if found is None else min(LONGEST, max(200, -(-2 * found.steps // 50) * 50))

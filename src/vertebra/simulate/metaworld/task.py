@@ -13,10 +13,10 @@ import numpy as np
 
 from vertebra.errors import ConfigError, DataError, SimulationError
 from vertebra.simulate.gl import require_simulator
-from vertebra.simulate.metaworld.measured import MEASURED, limit_of
+from vertebra.simulate.metaworld.measured import MEASURED
 from vertebra.simulate.metaworld.options import Options
 from vertebra.simulate.metaworld.scene import Scene
-from vertebra.simulate.metaworld.table import TASKS, Row
+from vertebra.simulate.metaworld.table import TASKS, Row, limit_of
 from vertebra.simulate.simulation import Outcome
 
 
