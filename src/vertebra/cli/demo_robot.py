@@ -1,6 +1,6 @@
 """The demo's main job: a robot in a simulator learns five tasks from demonstrations, and is then asked to do them.
 
-    experts ──collect──► 300 demonstrations ──train──► a policy, and its blind twin ──evaluate──► one page with films
+    experts ──collect──► demonstrations ──train──► a policy, and its blind twin ──evaluate──► one page with films
 
 Objects stand far more widely than in the stock tasks, so that a policy that does not look fails; the blind twin shows it.
 """
@@ -35,7 +35,7 @@ class Sizes:
 
     tasks: tuple[str, ...] = TASKS
     demonstrations: int = 60
-    steps: int = 600
+    steps: int = 1000
     episodes: int = 20
     spread: float = 3.0
     workers: int = 2
