@@ -171,7 +171,7 @@ def show(
     picture: Annotated[Path | None, typer.Option(help="Of episodes: write the first one's film strip there.")] = None,
 ) -> None:
     """Show the first batch that training would see: every token by role, its target, weight, block, slot and document. Of a
-    robot's episodes: what is said and done in the first `--count`, with film strips by --html."""
+    robot's episodes: the instruction and the actions of the first `--count`, with film strips by --html."""
     if episode is not None or picture is not None:
         raise typer.BadParameter(
             "--episode and --picture are for a set of episodes, and this is none (no meta/info.json)"

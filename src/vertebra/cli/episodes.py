@@ -84,7 +84,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 def show(data: str, *, count: int | None, html: Path | None, episode: int | None, picture: Path | None) -> None:
-    """Print what is said and done in some episodes; film strips as a page, or the first one's as a picture."""
+    """Print the instruction and the actions of some episodes; film strips as a page, or the first one's as a picture."""
     from rich.text import Text
 
     from vertebra.cli.output import console, table
