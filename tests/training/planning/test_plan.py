@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.training.planning import measured
 from tests.tasks.robots import small_set
+from tests.training.planning import measured
 from tests.training.test_run import RECIPES, call
 from vertebra.errors import ConfigError
 from vertebra.training.config import ImageConfig, RunConfig
