@@ -10,7 +10,7 @@ import typer
 
 from vertebra.cli.paths import PATH
 
-COMMANDS = ("check",)
+COMMANDS = ("check", "show", "stats")
 """What is done with episodes by the same name as with other data."""
 
 
