@@ -23,10 +23,10 @@ def test_the_whole_chain_on_one_task(
     shown = open_episodes(folder / "demonstrations")
     assert [one.tasks for one in shown.episodes] == [("open the faucet",)] * 2
     assert "2 demonstrations" in capsys.readouterr().out
-    arms = [one["arm"]["name"] if isinstance(one.get("arm"), dict) else one["name"] for one in results(folder)["arms"]]
+    arms = [one["arm"] for one in results(folder)["arms"]]
     assert arms == ["policy", "blind", "swapped"]
     assert found.report.is_file()
-    assert "<img" in found.report.read_text()
+    assert "<video" in found.report.read_text()
     assert {found.stock, found.wide, found.blind, found.swapped} <= {0.0, 1.0}
     blind = json.loads((folder / "blind" / "model" / "vertebra.json").read_text())["record"]["policy"]
     assert blind["cameras"] == []
