@@ -44,6 +44,17 @@ TRANSFORMERS_DOORS = (
 
 # The same inside a package: its rooms and files from the ground up. Those of one set do not know each other.
 ROOMS: dict[str, list[set[str]]] = {
+    "episodes": [
+        {"needed", "recent", "facts", "report", "statistics", "wire", "schema"},
+        {"tables", "pictures", "modality", "films", "given", "recorders"},
+        {"tasks", "videos", "sheets", "splice", "written"},
+        {"places"},
+        {"episode_set"},
+        {"former", "check_videos"},
+        {"ledger", "check"},
+        {"writer", "upgrade"},
+        {"convert"},
+    ],
     "data": [{"read"}, {"samples"}, {"encode"}, {"reading", "model_facts"}, {"loaders"}, {"look"}],
     "decode": [
         {"keys", "state"},
