@@ -68,8 +68,9 @@ ROOMS: dict[str, list[set[str]]] = {
     "tasks": [
         {"config"},
         {"task", "classes", "acting"},
-        {"text", "masked", "chat", "pairs", "squares", "quiz", "table"},
-        {"orders", "look"},
+        {"text", "masked", "chat", "pairs", "squares", "quiz", "table", "demonstrations"},
+        {"orders", "look", "read_sets"},
+        {"episodes"},
         {"chain"},
         {"inspection"},
     ],
