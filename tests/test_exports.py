@@ -21,6 +21,7 @@ ROOMS = (
     "data",
     "decode",
     "episodes",
+    "evaluate",
     "model",
     "policies",
     "prompt",

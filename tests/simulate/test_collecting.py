@@ -135,7 +135,7 @@ def test_seeds_are_those_of_attempts_and_failures_are_left_out(tmp_path, monkeyp
         return Demonstration(**{**vars(made), "task": work.task})
 
     monkeypatch.setattr("vertebra.simulate.collecting._attempt", attempt)
-    monkeypatch.setattr("vertebra.simulate.collecting._opened", lambda task, options: Toy())
+    monkeypatch.setattr("vertebra.simulate.collecting.opened", lambda task, options: Toy())
     made = collect("reach", tmp_path / "set", episodes=5, codec="image", seed=9)
     assert tried == [episode_seed("collect", "reach", 9, n) for n in range(7)]
     assert made.attempts == {"reach": 7}
@@ -148,7 +148,7 @@ def test_seeds_are_those_of_attempts_and_failures_are_left_out(tmp_path, monkeyp
 def test_an_expert_that_mostly_fails_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
     toy = Toy(never=True)
     toy.name = "reach"
-    monkeypatch.setattr("vertebra.simulate.collecting._opened", lambda task, options: toy)
+    monkeypatch.setattr("vertebra.simulate.collecting.opened", lambda task, options: toy)
     with pytest.raises(SimulationError, match="the expert did 0 of 10 episodes"):
         collect("reach", tmp_path / "set", episodes=10)
     assert list(tmp_path.iterdir()) == []

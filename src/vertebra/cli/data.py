@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vertebra.cli import episodes
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at data as a model will see it.")
 
 
@@ -138,12 +140,20 @@ def _of_path(
 
 
 def on_data(command: Callable[..., None]) -> Callable[..., None]:
-    """A command of `Asked` and options of its own, called by the shared options and these."""
+    """A command of `Asked` and options of its own, called by the shared options and these.
+
+    A set of episodes goes to the command's namesake in `cli/episodes.py`, where there is one.
+    """
     shared = inspect.signature(_asked, eval_str=True).parameters
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
 
     @functools.wraps(command)
     def call(**given: Any) -> None:
+        if episodes.is_set(given["data"]) and hasattr(episodes, command.__name__):
+            options = {one.name: given.pop(one.name) for one in own}
+            episodes.require_no_options(given, command.__name__)
+            getattr(episodes, command.__name__)(given["data"], **options)
+            return
         command(_asked(**{name: given.pop(name) for name in shared}), **given)
 
     call.__signature__ = inspect.Signature([*shared.values(), *own])  # type: ignore[attr-defined]
@@ -182,8 +192,14 @@ def check(
         bool, typer.Option("--packing/--no-packing", help="Load the weights, and hold packed against unpacked.")
     ] = True,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    skip: Annotated[
+        Path | None, typer.Option(help="Of episodes: write the numbers of those to leave out there, as JSON.")
+    ] = None,
 ) -> None:
-    """Hold a data set against a model. Exit code 0: nothing would stop or spoil a run; 1: something would."""
+    """Hold a data set against a model, or a robot's episodes against what they say of themselves. Exit code 0: nothing would
+    stop or spoil a run; 1: something would."""
+    if skip is not None:
+        raise typer.BadParameter("--skip names episodes, and this is no set of them (it has no meta/info.json)")
     from vertebra.data.look.report import check_data, check_packing
 
     made = asked.set_up(on_bad="skip")

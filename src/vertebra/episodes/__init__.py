@@ -14,6 +14,8 @@ __getattr__, __dir__, __all__ = offer(
     __name__,
     {
         "episode_set": "open_episodes EpisodeSet",
+        "check": "check_episodes",
+        "report": "EpisodesReport EpisodesFinding",
         "facts": "Camera Episode Numbers",
         "writer": "EpisodeWriter",
     },

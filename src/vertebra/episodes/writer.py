@@ -49,6 +49,7 @@ class EpisodeWriter:
         codec: Literal["h264", "av1", "image"] = "h264",
         floats: Literal["float32", "float64"] = "float32",
         append: bool = False,
+        overwrite: bool = False,
         data_mb: float = 100,
         video_mb: float = 200,
     ) -> None:
@@ -66,7 +67,10 @@ class EpisodeWriter:
         self._sizes = {"data_files_size_in_mb": data_mb, "video_files_size_in_mb": video_mb}
         self._former = former_of(self.folder) if append else Former()
         if not append:
-            require_free(self.folder, overwrite=False)
+            require_free(self.folder, overwrite=overwrite)
+        elif overwrite:
+            raise ConfigError("append and overwrite exclude each other; choose one")
+        self._replace = append or overwrite
         self._former.require_same(fps=fps, cameras=self.cameras, names=self.names, codec=codec)
         require_place(self.folder)
         self._stack = ExitStack()
@@ -80,7 +84,7 @@ class EpisodeWriter:
     def __enter__(self) -> EpisodeWriter:
         if self._state != "new":
             raise ConfigError("an EpisodeWriter is used once; make another one")
-        part = self._stack.enter_context(whole(self.folder, replace=self._former.episodes > 0))
+        part = self._stack.enter_context(whole(self.folder, replace=self._replace))
         self._former.link(part)
         self._part, self._state = part, "open"
         self._data = Sheets(part, DATA, most=self._data_bytes, first=self._former.data_file)
@@ -194,7 +198,7 @@ class EpisodeWriter:
     def _finish(self) -> None:
         if self.episodes == self._former.episodes:
             raise DataError(f"`{self.folder}` is not written: no episode was added")
-        if not self._former.episodes:
+        if not self._replace:
             require_free(self.folder, overwrite=False)  # somebody else may have been quicker
         self._flush()
         self._close_files(silently=False)

@@ -6,7 +6,6 @@ Attempts of a task are numbered, each with its own seed; the first that succeed 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import Any, Literal
 from vertebra.errors import ConfigError, SimulationError
 from vertebra.folders import require_free
 from vertebra.simulate.demonstration import Demonstration, demonstrate
+from vertebra.simulate.kept import opened
 from vertebra.simulate.seeds import episode_seed
-from vertebra.simulate.simulation import Simulation
-from vertebra.simulate.suites import open_task, task_facts
+from vertebra.simulate.suites import task_facts
 from vertebra.simulate.workers import Workers
 
 LEAST_RATE = 0.5
@@ -96,9 +95,9 @@ def collect(
     _require(names, episodes=episodes, noise=noise, every=every, workers=workers, seed=seed)
     folder, settings = Path(out), tuple(sorted(options.items()))
     require_free(folder, overwrite=False)
-    first = _opened(names[0], settings)
+    first = opened(names[0], options)
     for task in names[1:]:  # what is wrong with a task or an option is known before hours of work
-        _opened(task, settings)
+        opened(task, options)
     first.reset(0)
     sides = {IMAGES + camera: image.shape[:2] for camera, image in first.look().items()}
     count = Progress(wanted=episodes, tasks=names)
@@ -190,22 +189,6 @@ def _require(names: Sequence[str], *, episodes: int, noise: float, every: int, w
         raise ConfigError("; ".join(faults))
 
 
-_open: OrderedDict[tuple[str, tuple[tuple[str, Any], ...]], Simulation] = OrderedDict()
-_KEPT = 3
-"""Simulations that a process keeps open."""
-
-
-def _opened(task: str, options: tuple[tuple[str, Any], ...]) -> Simulation:
-    """A task that this process opened before with these options, or now."""
-    key = (task, options)
-    if key not in _open:
-        _open[key] = open_task(task, **dict(options))
-        if len(_open) > _KEPT:
-            _open.popitem(last=False)[1].close()
-    _open.move_to_end(key)
-    return _open[key]
-
-
 def _attempt(work: _Attempt) -> Demonstration:
     """What a worker does."""
-    return demonstrate(_opened(work.task, work.options), work.seed, noise=work.noise, every=work.every)
+    return demonstrate(opened(work.task, dict(work.options)), work.seed, noise=work.noise, every=work.every)

@@ -14,7 +14,7 @@ from vertebra.errors import UnknownNameError
 from vertebra.simulate.seeds import episode_seed
 from vertebra.simulate.simulation import Simulation
 
-SIMULATORS = ("vertebra.simulate.metaworld", "vertebra.simulate.libero")
+SIMULATORS = {"metaworld": "vertebra.simulate.metaworld", "libero": "vertebra.simulate.libero"}
 """The package of each."""
 
 
@@ -72,7 +72,7 @@ def open_task(name: str, *, seed: int | None = None, **options: Any) -> Simulati
 
 
 def _modules() -> list[Any]:
-    return [importlib.import_module(name) for name in SIMULATORS]
+    return [importlib.import_module(name) for name in SIMULATORS.values()]
 
 
 def _of(name: str) -> Any:

@@ -14,9 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
-from vertebra.errors import SimulationError
+from vertebra.errors import SimulationError, VertebraError
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -45,22 +47,41 @@ class Workers:
             for work in works:
                 yield work, call(work)
             return
-        waiting: deque[tuple[Work, Future[Result]]] = deque()
+        guarded: Callable[[Work], Result | _Fault] = partial(_guarded, call)
+        waiting: deque[tuple[Work, Future[Result | _Fault]]] = deque()
         rest = iter(works)
         try:
             for work in itertools.islice(rest, self._count + self._ahead):
-                waiting.append((work, self._pool.submit(call, work)))
+                waiting.append((work, self._pool.submit(guarded, work)))
             while waiting:
                 work, future = waiting.popleft()
                 result = future.result()
                 for more in itertools.islice(rest, 1):
-                    waiting.append((more, self._pool.submit(call, more)))
+                    waiting.append((more, self._pool.submit(guarded, more)))
+                if isinstance(result, _Fault):
+                    raise result.kind(result.message)
                 yield work, result
         except BrokenProcessPool as error:
             raise SimulationError(
                 "a worker process ended in the middle of its work (killed, or out of memory). Try again with fewer workers "
                 "(--workers)"
             ) from error
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """A mistake of the user's that a worker met: errors with words of their own do not travel between processes."""
+
+    kind: type[VertebraError]
+    message: str
+
+
+def _guarded(call: Callable[[Work], Result], work: Work) -> Result | _Fault:
+    try:
+        return call(work)
+    except VertebraError as error:
+        plain = next(kind for kind in type(error).__mro__ if "__init__" not in vars(kind))
+        return _Fault(plain if issubclass(plain, VertebraError) else VertebraError, str(error))
 
 
 def _end_with_parent() -> None:

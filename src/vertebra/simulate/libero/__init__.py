@@ -36,11 +36,7 @@ def facts(name: str) -> TaskFacts:
 def open_task(name: str, **options: Any) -> Simulation:
     """A task, ready to act in; MuJoCo is imported here."""
     from vertebra import config
-    from vertebra.simulate.gl import choose_library
     from vertebra.simulate.libero.options import Options
-
-    require_package()
-    choose_library()
     from vertebra.simulate.libero.task import Libero
 
     return Libero(tasks()[name], config.build(Options, options, where=f"the options of `{name}`"))

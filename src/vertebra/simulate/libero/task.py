@@ -7,9 +7,14 @@ keep the compiled model, for three seconds less, and run the same number of pass
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import numpy as np
 
 from vertebra.errors import ConfigError, DataError, SimulationError
+from vertebra.simulate.libero.environment import environment
 from vertebra.simulate.libero.expert import GRASPS, PickAndPlace, Scene
 from vertebra.simulate.libero.files import Files
 from vertebra.simulate.libero.moment import Moment
@@ -28,35 +33,31 @@ _PASSES = 2
 class Libero:
     """One task. A seed below 50 is the official initial state of that number; any other draws a placement of its own."""
 
-    state_names = ("x", "y", "z", "axis_x", "axis_y", "axis_z", "finger_left", "finger_right")
-    action_names = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+    state_names: tuple[str, ...] = ("x", "y", "z", "axis_x", "axis_y", "axis_z", "finger_left", "finger_right")
+    action_names: tuple[str, ...] = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
     fps = 20
     robot = "panda"
 
     def __init__(self, files: Files, options: Options | None = None) -> None:
-        from libero.libero.envs.env_wrapper import ControlEnv
-
         self.name, self.options = files.name, options or Options()
         self.instruction, self.cameras = files.instruction, self.options.cameras
         self.limit = self.options.limit or files.limit
         self._states = files.states()
         self._steps = -1  # not reset yet
-        self._wrapper = ControlEnv(str(files.problem), use_camera_obs=False, has_offscreen_renderer=False)
-        self._env = self._wrapper.env
+        make = environment()
+        with _drawing_from(0):
+            self._wrapper: Any = make(str(files.problem), use_camera_obs=False, has_offscreen_renderer=False)
+        self._env: Any = self._wrapper.env
         self._env.hard_reset = False
-        self._moment = Moment(self._env)
-        self._thing, self._basket = None, None
+        self._moment: Any = Moment(self._env)
+        self._thing = self._basket = None
         if files.has_expert:
             self._thing, self._basket = self._env.obj_of_interest
 
     def reset(self, seed: int) -> None:
         official = seed < len(self._states)
-        before = np.random.get_state()
-        try:
-            np.random.seed(0 if official else seed % 2**32)  # LIBERO draws from numpy's one generator
+        with _drawing_from(0 if official else seed % 2**32):
             self._restart()
-        finally:
-            np.random.set_state(before)
         state = self._states[seed] if official else self._wrapper.get_sim_state()
         self._seen = self._wrapper.set_init_state(state)
         for _ in range(SETTLING):
@@ -139,9 +140,20 @@ class Libero:
         if self._env is not None:
             self._moment.close()
             self._wrapper.close()
-            self._env = None
+            self._env = self._wrapper = self._moment = None  # megabytes of meshes
         self._steps = -1
 
     def _require_begun(self) -> None:
         if self._steps < 0:
             raise SimulationError(f"`{self.name}` was not reset, or is closed; reset(seed) begins an episode")
+
+
+@contextmanager
+def _drawing_from(seed: int) -> Iterator[None]:
+    """LIBERO draws from numpy's one generator: it is seeded for a while, and then as it was."""
+    before = np.random.get_state()
+    try:
+        np.random.seed(seed)
+        yield
+    finally:
+        np.random.set_state(before)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vertebra.simulate.metaworld.table import MT10, TASKS
+from vertebra.simulate.metaworld.measured import MEASURED
+from vertebra.simulate.metaworld.table import MT10, TASKS, limit_of
 from vertebra.simulate.simulation import Simulation
 from vertebra.simulate.suites import TaskFacts
 
@@ -24,10 +25,10 @@ def names(suite: str = "metaworld") -> tuple[str, ...]:
 
 def facts(name: str) -> TaskFacts:
     """What is known of a task without opening it."""
-    row = TASKS[name]
+    row, found = TASKS[name], MEASURED.get(name)
     return TaskFacts(
         name=name, suite="metaworld", instruction=row.instruction, paraphrases=row.paraphrases, partner=row.partner,
-        limit=row.limit, spread=row.spread,
+        limit=limit_of(name), expert=found.expert if found else None, spread=found.spread if found else 1.0,
     )  # fmt: skip
 
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from vertebra.errors import ConfigError, DataError, SimulationError
 from vertebra.simulate.gl import require_simulator
+from vertebra.simulate.metaworld.measured import MEASURED
 from vertebra.simulate.metaworld.options import Options
 from vertebra.simulate.metaworld.scene import Scene
-from vertebra.simulate.metaworld.table import TASKS, Row
+from vertebra.simulate.metaworld.table import TASKS, Row, limit_of
 from vertebra.simulate.simulation import Outcome
 
 
@@ -37,7 +38,7 @@ class MetaWorld:
         self._env: Any = ALL_V3_ENVIRONMENTS[f"{name}-v3"]()
         self._expert = ENV_POLICY_MAP[f"{name}-v3"]()
         self.instruction, self.cameras = self._row.instruction, self.options.cameras
-        self.limit = self.options.limit or self._row.limit
+        self.limit = self.options.limit or limit_of(name)
         self._steps = -1  # not reset yet
         self._open()
         self._scene = Scene(self._env, self.options, marked=self._row.marked)
@@ -140,8 +141,9 @@ def _require_held(name: str, row: Row, options: Options) -> None:
             f"{one} / {TASKS[one].partner}" for one in TASKS if TASKS[one].partner and one.endswith("open")
         )
         raise ConfigError(f"`{name}` shares its scene with no task; shared=True is for {pairs}")
-    if options.spread > row.spread and not options.beyond:
-        most = f"up to {row.spread:g}" if row.spread > 1 else "in the stock range alone"
+    widest = MEASURED[name].spread if name in MEASURED else 1.0
+    if options.spread > widest and not options.beyond:
+        most = f"up to {widest:g}" if widest > 1 else "in the stock range alone"
         raise ConfigError(
             f"`{name}`: spread={options.spread:g}, and its expert holds {most}; demonstrations beyond would be those that "
             "happened to succeed. Lower the spread, or leave the task out"

@@ -1,0 +1,21 @@
+"""Policies in a closed loop: success with intervals, arms on the same seeds, films (`vertebra.evaluate.evaluate_policy`).
+
+Whatever has `act` and `reset` is evaluated in whatever is a `Simulation`; neither knows of the other.
+"""
+
+from __future__ import annotations
+
+from vertebra.lazy import offer
+
+__getattr__, __dir__, __all__ = offer(
+    __name__,
+    {
+        "running": "evaluate_policy",
+        "settings": "EvaluationSettings",
+        "arms": "Arm",
+        "records": "EpisodeRecord",
+        "results": "Results",
+        "intervals": "wilson mcnemar paired_difference",
+        "page": "evaluation_page",
+    },
+)

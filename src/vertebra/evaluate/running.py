@@ -1,0 +1,200 @@
+"""`evaluate_policy`: every episode of every arm, in one process or several, kept one by one; then results, films, the page.
+
+The same settings and policy go on in the same folder; anything else there is refused. Workers change nothing but the time:
+each thinks on one thread, and the seeds of episodes are theirs whoever runs them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vertebra.errors import ConfigError
+from vertebra.evaluate.actor import Actor, cameras_for
+from vertebra.evaluate.arms import Arm, arms_of
+from vertebra.evaluate.films import films_of
+from vertebra.evaluate.page import evaluation_page
+from vertebra.evaluate.records import EpisodeRecord, read_record, write_record
+from vertebra.evaluate.results import Results
+from vertebra.evaluate.rollout import Live, run
+from vertebra.evaluate.settings import EvaluationSettings
+from vertebra.folders import require_free, write_file
+from vertebra.simulate.kept import opened
+from vertebra.simulate.suites import TaskFacts, evaluation_seed, task_facts
+from vertebra.simulate.workers import Workers
+
+SETTINGS = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Episodes that run side by side."""
+
+    policy: str
+    arm: Arm
+    task: str
+    numbers: tuple[int, ...]
+    instructions: tuple[str, ...]
+    settings: EvaluationSettings
+
+
+def evaluate_policy(
+    policy: Any,
+    settings: EvaluationSettings,
+    out: str | Path,
+    *,
+    workers: int = 1,
+    films: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Results:
+    """Run a policy in a closed loop, and write `results.json`, `report.html`, `films/` and each episode to `out`.
+
+    `policy`: a folder's name, or any object with `act(observation, instruction)` and `reset()`, which one worker alone can
+    ask. An evaluation that was stopped goes on where it was. `progress(done, all)` is called as episodes end.
+    """
+    tasks = [task_facts(name) for name in settings.tasks]
+    arms = arms_of(settings.arms, tasks)
+    name = policy if isinstance(policy, str) else type(policy).__name__
+    _policies.clear()  # a folder may have been trained on since
+    if not isinstance(policy, str):
+        if workers > 1:
+            raise ConfigError(
+                f"workers={workers}: an object lives in this process; give the folder's name, or workers=1"
+            )
+        _policies[(name, None)] = Actor(policy, key=settings.key)
+    folder = Path(out)
+    names = [name, *(arm.model for arm in arms if arm.model)]
+    which = _checked(folder, settings, {one: _identity(one) for one in names})
+    found = {
+        key: kept
+        for key in ((arm.name, task.name, n) for task in tasks for arm in arms for n in range(settings.episodes))
+        if (kept := read_record(folder, *key)) is not None
+    }
+    missing = list(_missing(name, settings, tasks, arms, found))
+    total = len(found) + sum(len(one.numbers) for one in missing)
+    with Workers(workers) as team:
+        for _, records in team.in_order(_run, missing):
+            if not (folder / SETTINGS).is_file():  # with the first episode: a mistake before it leaves nothing
+                folder.mkdir(parents=True, exist_ok=True)
+                write_file(folder / SETTINGS, which)
+            for record in records:
+                write_record(folder, record)
+                found[record.arm, record.task, record.number] = record
+            if progress is not None:
+                progress(len(found), total)
+    ordered = [found[arm.name, task.name, n] for task in tasks for arm in arms for n in range(settings.episodes)]
+    results = Results.of(name, settings, arms, ordered)
+    shown = films_of(folder, results, settings) if films else {}
+    write_file(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
+    write_file(folder / "report.html", evaluation_page(results, shown))
+    return results
+
+
+def _missing(
+    policy: str, settings: EvaluationSettings, tasks: Sequence[TaskFacts], arms: Sequence[Arm], found: Container[Any]
+) -> Iterator[_Batch]:
+    """What is still to be run."""
+    for task in tasks:
+        for arm in arms:
+            lacking = [n for n in range(settings.episodes) if (arm.name, task.name, n) not in found]
+            for start in range(0, len(lacking), settings.robots):
+                numbers = tuple(lacking[start : start + settings.robots])
+                words = tuple(arm.instruction(task, tasks, number) for number in numbers)
+                yield _Batch(policy, arm, task.name, numbers, words, settings)
+
+
+def _checked(folder: Path, settings: EvaluationSettings, policies: dict[str, str]) -> str:
+    """What says which evaluation a folder holds, held against what is there."""
+    mine = json.loads(json.dumps({"settings": settings.to_json(), "policies": policies}))
+    path = folder / SETTINGS
+    if not path.is_file():
+        require_free(folder, overwrite=False)
+        return json.dumps(mine, indent=1) + "\n"
+    theirs = json.loads(path.read_text(encoding="utf-8"))
+    differ = [
+        f"{name}: there {theirs['settings'].get(name)!r}, now {value!r}"
+        for name, value in mine["settings"].items()
+        if theirs["settings"].get(name) != value
+    ]
+    if theirs["policies"] != mine["policies"]:
+        differ.append("the policies: another one, or its files have changed")
+    if differ:
+        raise ConfigError(
+            f"`{folder}` holds another evaluation ({'; '.join(differ)}). Name another folder, or delete that one"
+        )
+    return json.dumps(mine, indent=1) + "\n"
+
+
+def _identity(name: str) -> str:
+    """What tells whether the files of a policy are the same as before."""
+    from vertebra.backbone.source import left_by_run
+
+    folder = Path(left_by_run(name)).expanduser()
+    if not folder.is_dir():
+        return "no folder"
+    found = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".json"):
+            found.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
+    return found.hexdigest()[:16]
+
+
+def _run(work: _Batch) -> list[EpisodeRecord]:
+    """What a worker does."""
+    actor = _actor(work.arm.model or work.policy, work.arm.execute, work.settings)
+    options = dict(work.settings.options)
+    cameras = cameras_for(actor, options.pop("cameras", None))
+    if cameras is not None:
+        options["cameras"] = cameras
+    live = [
+        Live(
+            simulation=opened(work.task, options, place=place),
+            arm=work.arm.name,
+            task=work.task,
+            number=number,
+            seed=evaluation_seed(work.task, work.settings.seed, number),
+            instruction=words,
+            frozen=work.arm.frozen,
+        )
+        for place, (number, words) in enumerate(zip(work.numbers, work.instructions, strict=True))
+    ]
+    with _one_thread():
+        return run(actor, live)
+
+
+_policies: dict[tuple[str, int | None], Actor] = {}
+
+
+def _actor(name: str, execute: int | None, settings: EvaluationSettings) -> Actor:
+    """A policy that this process loaded before, or loads now."""
+    key = (name, execute)
+    if key not in _policies and (name, None) in _policies and execute is not None:
+        _policies[key] = _policies[name, None].carrying_out(execute)
+    if key not in _policies:
+        from vertebra.interop.acting import policy
+        from vertebra.policies.settings import PolicySettings
+
+        made = policy(name, settings=PolicySettings(outside=settings.outside))
+        _policies[key] = Actor(made, key=settings.key, execute=execute)
+    return _policies[key]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Think on one thread: sums of several threads depend on how many there are."""
+    torch = sys.modules.get("torch")
+    if torch is None:  # a policy without it
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
