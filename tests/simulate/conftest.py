@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from vertebra.errors import ConfigError
-from vertebra.simulate.gl import choose_library
+from vertebra.simulate.gl import require_drawing
 
 
 @pytest.fixture(scope="session")
 def draws():
     try:
-        choose_library()
+        require_drawing()
     except ConfigError as error:
         pytest.skip(str(error))

@@ -1,4 +1,4 @@
-"""`vertebra data show|check|stats`: a data set as a model will see it, before anything is trained on it."""
+"""`vertebra data show|check|stats|convert`: a data set as a model will see it, before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import typer
 from vertebra.cli import episodes
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at data as a model will see it.")
-
 
 IMAGE_SLOTS = 16
 """Slots of an image where the model does not say how many."""
@@ -140,25 +139,22 @@ def _of_path(
 
 
 def on_data(command: Callable[..., None]) -> Callable[..., None]:
-    """A command of `Asked` and options of its own, called by the shared options and these.
-
-    A set of episodes goes to the command's namesake in `cli/episodes.py`, where there is one.
-    """
+    """A command of `Asked` and options of its own, called by the shared options and these; of episodes, its namesake."""
     shared = inspect.signature(_asked, eval_str=True).parameters
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
 
     @functools.wraps(command)
     def call(**given: Any) -> None:
-        if episodes.is_set(given["data"]) and hasattr(episodes, command.__name__):
-            options = {one.name: given.pop(one.name) for one in own}
-            episodes.require_no_options(given, command.__name__)
-            getattr(episodes, command.__name__)(given["data"], **options)
+        if episodes.handles(command.__name__, given, [one.name for one in own]):
             return
         command(_asked(**{name: given.pop(name) for name in shared}), **given)
 
     call.__signature__ = inspect.Signature([*shared.values(), *own])  # type: ignore[attr-defined]
     call.__annotations__ = {one.name: one.annotation for one in (*shared.values(), *own)}
     return call
+
+
+app.command()(episodes.convert)
 
 
 @app.command()
@@ -196,8 +192,7 @@ def check(
         Path | None, typer.Option(help="Of episodes: write the numbers of those to leave out there, as JSON.")
     ] = None,
 ) -> None:
-    """Hold a data set against a model, or a robot's episodes against what they say of themselves. Exit code 0: nothing would
-    stop or spoil a run; 1: something would."""
+    """Hold a data set against a model, or episodes against themselves. Exit code 0: nothing would stop or spoil a run."""
     if skip is not None:
         raise typer.BadParameter("--skip names episodes, and this is no set of them (it has no meta/info.json)")
     from vertebra.data.look.report import check_data, check_packing

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from vertebra.cli.paths import PATH
 
-def is_set(data: str) -> bool:
-    """Whether a command was given a folder of episodes, told by its files alone."""
-    return (Path(data) / "meta" / "info.json").is_file()
+COMMANDS = ("check",)
+"""What is done with episodes by the same name as with other data."""
 
 
-def require_no_options(given: Mapping[str, Any], command: str) -> None:
-    """What a language model's data is read with has no effect here."""
-    idle = [name for name, value in given.items() if name != "data" and value not in (None, False, [], ())]
+def handles(command: str, given: Mapping[str, Any], own: Collection[str]) -> bool:
+    """Whether the data is a set of episodes, told by its files alone; then the command is run on it."""
+    if command not in COMMANDS or not (Path(given["data"]) / "meta" / "info.json").is_file():
+        return False
+    idle = [name for name, value in given.items() if name not in ("data", *own) and value not in (None, False, [], ())]
     if idle:
         named = ", ".join(f"--{name.rstrip('_').replace('_', '-')}" for name in idle)
         raise typer.BadParameter(f"{named} has no effect on a set of episodes; leave it out of vertebra data {command}")
+    globals()[command](given["data"], **{name: given[name] for name in own})
+    return True
 
 
 def check(data: str, *, packing: bool, json: bool, skip: Path | None) -> None:
@@ -78,3 +82,46 @@ def _print(report: Any) -> None:
     out.print(
         Text(f"must be mended, or left out: {', '.join(bad)}" if bad else good, STYLES["fail" if bad else "pass"])
     )
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="An older set of LeRobot's, or a file or folder that --schema describes.", **PATH)
+    ],
+    out: Annotated[Path, typer.Argument(help="The folder to write, in LeRobot's v3.0.", **PATH)],
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of .npz, HDF5 and RLDS files: a YAML file that says what is where (docs/episodes.md).", **PATH
+        ),
+    ] = None,
+    skip: Annotated[
+        str | None, typer.Option(help="Episodes to leave out: 3,17 or the file that data check --skip wrote.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a set that is there.")] = False,
+) -> None:
+    """Turn a robot's episodes into LeRobot's v3.0: v2.0 and v2.1 without decoding a frame, .npz, HDF5 and RLDS by a schema."""
+    from vertebra.cli.output import console
+    from vertebra.episodes import open_episodes
+    from vertebra.episodes.convert import convert_episodes
+
+    written = open_episodes(convert_episodes(source, out, schema=schema, skip=_numbers(skip), overwrite=overwrite))
+    frames = sum(one.length for one in written.episodes)
+    console().print(
+        f"{out}: {len(written.episodes):,} episodes, {frames:,} frames, {len(written.tasks):,} tasks", soft_wrap=True
+    )
+
+
+def _numbers(skip: str | None) -> list[int]:
+    """Numbers with commas, or a JSON file of them."""
+    from vertebra.reading import json_of
+
+    if skip is None:
+        return []
+    try:
+        found = json_of(Path(skip).read_bytes()) if Path(skip).is_file() else [int(one) for one in skip.split(",")]
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(one, int) for one in found):
+        raise typer.BadParameter(f"--skip {skip}: write numbers with commas (3,17), or the file of data check --skip")
+    return found

@@ -15,6 +15,8 @@ __getattr__, __dir__, __all__ = offer(
     {
         "episode_set": "open_episodes EpisodeSet",
         "check": "check_episodes",
+        "convert": "convert_episodes",
+        "schema": "EpisodesSchema",
         "report": "EpisodesReport EpisodesFinding",
         "facts": "Camera Episode Numbers",
         "writer": "EpisodeWriter",

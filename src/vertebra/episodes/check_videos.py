@@ -77,7 +77,8 @@ def _listed(path: Path) -> tuple[np.ndarray, tuple[int, int], float | None]:
         file.seek(min(begin, 0), stream=stream)
         ticks = [packet.pts for packet in file.demux(stream) if packet.pts is not None]
         times = np.sort(np.array(ticks, np.float64) - begin) * float(base)
-        rate = float(stream.average_rate) if stream.average_rate else None
+        step = float(np.median(np.diff(times))) if len(times) > 2 else 0.0
+        rate = 1 / step if step > 0 else None  # of most frames: files of many episodes may have gaps between them
         return times, (first.height, first.width), rate
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vertebra.episodes.needed import arrow
 from vertebra.errors import DataError
 from vertebra.reading import inside, reading
 
@@ -31,8 +32,14 @@ def picture_of(value: Any, folder: Path, where: str) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def picture_bytes(image: np.ndarray) -> bytes:
-    """As PNG: nothing is lost."""
+def pictures_column(images: np.ndarray) -> Any:
+    """A column of PNGs: nothing is lost."""
+    pa = arrow()
+    rows = [{"bytes": _png(image), "path": f"frame-{frame:06d}.png"} for frame, image in enumerate(images)]
+    return pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+
+
+def _png(image: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(image).save(out, "PNG", compress_level=1)
     return out.getvalue()

@@ -31,7 +31,7 @@ def of_numbers(values: np.ndarray) -> Stats:
 
 def of_images(images: np.ndarray) -> Stats:
     """Of uint8 [frames, H, W, 3], in parts of one, each [3, 1, 1]; some frames stand for all where they are many."""
-    frames = images[_sampled(len(images))]
+    frames = images[sampled(len(images))]
     step = max(1, max(frames.shape[1:3]) // SMALL) if max(frames.shape[1:3]) >= LARGE else 1
     pixels = frames[:, ::step, ::step].reshape(-1, 3)
     counts = np.stack([np.bincount(pixels[:, channel], minlength=256) for channel in range(3)])
@@ -73,7 +73,8 @@ def of_plain(stats: Mapping[str, Any]) -> dict[str, Stats]:
     return found
 
 
-def _sampled(frames: int) -> np.ndarray:
+def sampled(frames: int) -> np.ndarray:
+    """Which frames of an episode are counted of a camera."""
     most = max(min(FEW, frames), min(int(frames**GROWTH), MANY))
     return np.round(np.linspace(0, frames - 1, most)).astype(np.int64)
 

@@ -121,6 +121,17 @@ class Tables:
                 parts.append(values[max(first - offset, 0) : first + count - offset])
             return np.concatenate(parts)
 
+    def objects(self, name: str, episode: int, column: str) -> Any:
+        """A column of an episode as arrow has it."""
+        with self._files.alone():
+            rows = self.rows(name)
+            rows.require(column)
+            first, count = rows.place(episode)
+            groups = rows.groups(first, count)
+            parts = [part for group in groups for part in rows.read(group, column).chunks]
+            whole = arrow().chunked_array(parts).slice(first - int(rows.starts[groups[0]]), count)
+            return whole.combine_chunks()
+
     def items(self, name: str, episode: int, column: str, at: list[int]) -> list[Any]:
         """Some rows of a column of objects (images), as Python has them."""
         with self._files.alone():

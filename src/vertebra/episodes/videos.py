@@ -94,7 +94,7 @@ class Reel:
         near = [one for one in (before, self._last) if one is not None and abs(one.pts - at) <= half]
         if not near:
             raise DataError(
-                f"`{self.path}` has no frame {number} ({float(number * self.step):.3f} s); {self._extent()}. {ADVICE}"
+                f"`{self.path}` has no frame {number} ({float(number * self.step):.3f} s); {self._extent()}; {ADVICE}"
             )
         return min(near, key=lambda one: abs(one.pts - at))
 

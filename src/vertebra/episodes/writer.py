@@ -16,23 +16,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-import numpy as np
-
-from vertebra.episodes.facts import DATA, EPISODES, Numbers
+from vertebra.episodes.facts import Numbers
 from vertebra.episodes.films import Films, require_codec
 from vertebra.episodes.former import Former, former_of
 from vertebra.episodes.given import Given, require_names, written_numbers
+from vertebra.episodes.ledger import Ledger, column_of
 from vertebra.episodes.needed import arrow
-from vertebra.episodes.pictures import picture_bytes
-from vertebra.episodes.sheets import Sheets, write_tasks
-from vertebra.episodes.statistics import Stats, joined, of_images, of_numbers, plain
-from vertebra.episodes.written import info_of
+from vertebra.episodes.pictures import pictures_column
+from vertebra.episodes.statistics import of_images, of_numbers
+from vertebra.episodes.written import features_of
 from vertebra.errors import ConfigError, DataError
 from vertebra.folders import require_free, require_place, whole
 
 MEGABYTE = 1 << 20
-WAITING = 100
-"""Rows of the table of episodes that wait, so that it has few row groups."""
 
 
 class EpisodeWriter:
@@ -75,20 +71,14 @@ class EpisodeWriter:
         require_place(self.folder)
         self._stack = ExitStack()
         self._state: Literal["new", "open", "closed", "broken"] = "new"
-        self.tasks = list(self._former.tasks)
-        self.episodes, self.frames = self._former.episodes, self._former.frames
         self.numbers: dict[str, Numbers] = dict(self._former.numbers)
-        self._stats: dict[str, Stats] = dict(self._former.stats)
-        self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> EpisodeWriter:
         if self._state != "new":
             raise ConfigError("an EpisodeWriter is used once; make another one")
         part = self._stack.enter_context(whole(self.folder, replace=self._replace))
         self._former.link(part)
-        self._part, self._state = part, "open"
-        self._data = Sheets(part, DATA, most=self._data_bytes, first=self._former.data_file)
-        self._table = Sheets(part, EPISODES, most=self._data_bytes, first=self._former.episodes_file)
+        self._ledger, self._state = Ledger(part, self._former, fps=self.fps, most=self._data_bytes), "open"
         self._films = {
             key: Films(
                 part, key, fps=self.fps, size=size, codec=self.codec, most=self._video_bytes,
@@ -124,113 +114,37 @@ class EpisodeWriter:
         if not self.numbers:
             self.numbers = written_numbers(given, self.names)
         given.require_dtypes(self.numbers)
-        self._state = "broken"
-        self._write(given)
+        self._state = "broken"  # unless all of it is written
+        index = self._write(given)
         self._state = "open"
-        return self.episodes - 1
+        return index
 
-    def _write(self, given: Given) -> None:
+    def _write(self, given: Given) -> int:
         stats = {key: of_numbers(values) for key, values in given.numbers.items()}
         stats |= {key: of_images(images) for key, images in given.images.items()}
-        counted = self._counted(given)
-        stats |= {key: of_numbers(values) for key, values in counted.items()}
         clips: dict[str, Any] = {}
         for key, film in self._films.items():
             clips |= film.add(given.images[key])
-        chunk, file = self._data.place(given.length)
-        self._data.write(self._rows_of(given, counted))
-        row = {
-            "episode_index": self.episodes,
-            "tasks": [given.sentence],
-            "length": given.length,
-            "dataset_from_index": self.frames,
-            "dataset_to_index": self.frames + given.length,
-            "data/chunk_index": chunk,
-            "data/file_index": file,
-            **clips,
-        }
-        row |= {f"stats/{key}/{name}": value.tolist() for key, one in stats.items() for name, value in one.items()}
-        self._rows.append(row)
-        self.episodes, self.frames = self.episodes + 1, self.frames + given.length
-        self._stats = {
-            key: joined([self._stats[key], one]) if key in self._stats else one for key, one in stats.items()
-        }
-        if len(self._rows) >= WAITING:
-            self._flush()
-
-    def _counted(self, given: Given) -> dict[str, np.ndarray]:
-        """The columns that every set has."""
-        if given.sentence not in self.tasks:
-            self.tasks.append(given.sentence)
-        frames = np.arange(given.length)
-        return {
-            "timestamp": (frames / self.fps).astype(np.float32),
-            "frame_index": frames,
-            "episode_index": np.full(given.length, self.episodes),
-            "index": frames + self.frames,
-            "task_index": np.full(given.length, self.tasks.index(given.sentence)),
-        }
-
-    def _rows_of(self, given: Given, counted: Mapping[str, np.ndarray]) -> Any:
-        pa = arrow()
-        columns = {key: _column(values) for key, values in given.numbers.items()}
+        columns = {key: column_of(values) for key, values in given.numbers.items()}
         if self.codec == "image":
-            kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-            for key, images in given.images.items():
-                rows = [
-                    {"bytes": picture_bytes(image), "path": f"frame-{frame:06d}.png"}
-                    for frame, image in enumerate(images)
-                ]
-                columns[key] = pa.array(rows, kind)
-        return pa.table({**columns, **{key: pa.array(values) for key, values in counted.items()}})
-
-    def _flush(self) -> None:
-        if not self._rows:
-            return
-        chunk, file = self._table.place(len(self._rows))
-        self._table.write(
-            arrow().Table.from_pylist(
-                [{**row, "meta/episodes/chunk_index": chunk, "meta/episodes/file_index": file} for row in self._rows]
-            )
-        )
-        self._rows = []
+            columns |= {key: pictures_column(images) for key, images in given.images.items()}
+        return self._ledger.enter([given.sentence] * given.length, columns, clips=clips, stats=stats)
 
     def _finish(self) -> None:
-        if self.episodes == self._former.episodes:
-            raise DataError(f"`{self.folder}` is not written: no episode was added")
         if not self._replace:
             require_free(self.folder, overwrite=False)  # somebody else may have been quicker
-        self._flush()
         self._close_files(silently=False)
-        meta = self._part / "meta"
-        write_tasks(meta / "tasks.parquet", self.tasks)
-        info = info_of(
-            fps=self.fps, robot=self.robot or self._former.robot, cameras=self.cameras, numbers=self.numbers,
-            codec=self.codec, episodes=self.episodes, frames=self.frames, tasks=len(self.tasks), sizes=self._sizes,
-        )  # fmt: skip
-        _write_json(meta / "info.json", {**self._former.raw, **info})
-        _write_json(meta / "stats.json", plain(self._stats))
+        features = features_of(self.fps, self.cameras, self.numbers, self.codec)
+        videos = self.codec != "image" and bool(self.cameras)
+        self._ledger.finish(features, robot=self.robot, videos=videos, sizes=self._sizes)
 
     def _close_files(self, *, silently: bool) -> None:
-        files: list[Sheets | Films] = [self._data, self._table, *self._films.values()]
+        files: list[Ledger | Films] = [*self._films.values()]
+        if silently:
+            files.append(self._ledger)
         for file in files:
             try:
                 file.close()
             except Exception:
                 if not silently:
                     raise
-
-
-def _column(values: np.ndarray) -> Any:
-    """[frames] or [frames, 1] as scalars, [frames, D] as lists of one length."""
-    pa = arrow()
-    if values.shape[1] == 1:
-        return pa.array(np.ascontiguousarray(values[:, 0]))
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1])
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    import json
-
-    path.unlink(missing_ok=True)  # a link to the file of the set that is appended to
-    path.write_text(json.dumps(content, indent=4, allow_nan=False) + "\n", encoding="utf-8")

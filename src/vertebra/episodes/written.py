@@ -12,24 +12,18 @@ COUNTED = {"timestamp": "float32"} | dict.fromkeys(("frame_index", "episode_inde
 
 
 def info_of(
+    features: Mapping[str, Any],
     *,
-    fps: int,
+    fps: int | float,
     robot: str | None,
-    cameras: Mapping[str, tuple[int, int]],
-    numbers: Mapping[str, Numbers],
-    codec: str,
+    videos: bool,
     episodes: int,
     frames: int,
     tasks: int,
     sizes: Mapping[str, float],
 ) -> dict[str, Any]:
     """The whole file."""
-    features: dict[str, Any] = {
-        key: {"dtype": one.dtype, "shape": list(one.shape), "names": list(one.names) or None}
-        for key, one in numbers.items()
-    }
-    features |= {key: _camera(codec, fps, size) for key, size in cameras.items()}
-    features |= {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in COUNTED.items()}
+    counted = {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in COUNTED.items()}
     return {
         "codebase_version": "v3.0",
         "robot_type": robot,
@@ -42,9 +36,20 @@ def info_of(
         "fps": fps,
         "splits": {"train": f"0:{episodes}"},
         "data_path": DATA,
-        "video_path": None if codec == "image" or not cameras else VIDEO,
-        "features": features,
+        "video_path": VIDEO if videos else None,
+        "features": {**features, **counted},
     }
+
+
+def features_of(
+    fps: int, cameras: Mapping[str, tuple[int, int]], numbers: Mapping[str, Numbers], codec: str
+) -> dict[str, Any]:
+    """The columns and cameras that whoever writes has named."""
+    features: dict[str, Any] = {
+        key: {"dtype": one.dtype, "shape": list(one.shape), "names": list(one.names) or None}
+        for key, one in numbers.items()
+    }
+    return features | {key: _camera(codec, fps, size) for key, size in cameras.items()}
 
 
 def _camera(codec: str, fps: int, size: tuple[int, int]) -> dict[str, Any]:

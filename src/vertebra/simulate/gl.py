@@ -64,3 +64,13 @@ def new_context(width: int, height: int) -> Any:
             f"driver: {INSTALL}; and run with MUJOCO_GL=osmesa"
         ) from error
     return context
+
+
+def require_drawing() -> None:
+    """Draw nothing, once: whether it is possible here, or what to install."""
+    require_simulator()
+    new_context(64, 64).free()
+
+
+if __name__ == "__main__":
+    require_drawing()

@@ -1,0 +1,73 @@
+"""Pictures of pages: opened with a limit on their pixels, the way up that their camera noted, and turned."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from vertebra.errors import DataError
+from vertebra.page.units import Size
+from vertebra.reading import reading
+
+MOST_PIXELS = 80_000_000
+"""An A4 page of 600 dpi has 35 million."""
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+
+
+def opened(image: Any, most: int = MOST_PIXELS) -> Any:
+    """An image, or a file of one, as RGB or grey, the right way up by its EXIF; refused unread where it is too large."""
+    from PIL import Image, ImageOps
+
+    if isinstance(image, Image.Image):
+        found = image
+        require_pixels(found.size, "the image", most)
+    else:
+        found = _file(image, most)
+    with reading(f"{_named(image)} cannot be decoded", "save it again as PNG", error=DataError):
+        made = ImageOps.exif_transpose(found).convert("RGB" if found.mode not in ("L", "1") else "L")
+    if found is not image:
+        found.close()
+    return made
+
+
+def size_of(path: Any) -> Size:
+    """Width and height of a file's image the right way up, from its head alone."""
+    with _file(path, None) as found:
+        turned = found.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        width, height = found.size
+    return (height, width) if turned else (width, height)
+
+
+def _file(path: Any, most: int | None) -> Any:
+    from PIL import Image
+
+    if not Path(path).is_file():
+        raise DataError(f"`{path}` is no file; expected a picture")
+    with (
+        reading(f"`{path}` is no picture that can be opened", "save it again as PNG", error=DataError),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is below
+        found = Image.open(path)
+    if most is not None:
+        require_pixels(found.size, f"`{path}`", most)
+    return found
+
+
+def require_pixels(size: tuple[int, int], what: str, most: int) -> None:
+    """Refuse an image that would take the memory of the machine."""
+    if size[0] * size[1] > most:
+        raise DataError(
+            f"{what} has {size[0]:,} × {size[1]:,} pixels, and {most:,} are read; make it smaller (an A4 page of 300 dpi has "
+            "8.7 million)"
+        )
+
+
+def turned_image(image: Any, angle: int) -> Any:
+    """The image turned clockwise by 0, 90, 180 or 270 degrees."""
+    return image if angle % 360 == 0 else image.rotate(-angle, expand=True)
+
+
+def _named(image: Any) -> str:
+    return f"`{image}`" if isinstance(image, (str, Path)) else "the image"

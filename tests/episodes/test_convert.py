@@ -1,0 +1,173 @@
+"""Files of other recorders by a schema: .npz, HDF5 and RLDS give one and the same set; the commands, and what they refuse."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from vertebra.cli.main import app
+from vertebra.episodes import EpisodesSchema, check_episodes, convert_episodes, open_episodes
+from vertebra.errors import ConfigError, DataError, MissingPartError, UnknownNameError
+
+from .made import TOP, images_of, write_old, write_set
+from .test_wire import example_of, record_of
+
+h5py = pytest.importorskip("h5py")
+LENGTHS = (4, 2, 3)
+SENTENCES = ("push the cup", "pull the cup", "push the cup")
+
+
+def made(seed: int) -> dict[str, Any]:
+    rng, length = np.random.default_rng(seed), LENGTHS[seed]
+    return {
+        "pose": rng.normal(size=(length, 3)).astype(np.float32),
+        "gripper": rng.normal(size=length).astype(np.float32),
+        "actions": rng.normal(size=(length, 2)).astype(np.float32),
+        "image": images_of(length, (32, 48), seed),
+    }
+
+
+def write_npz(folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    for seed, sentence in enumerate(SENTENCES):
+        np.savez(folder / f"episode_{seed}.npz", sentence=np.array(sentence), **made(seed))
+    return {"files": "*.npz", "sentence_from": "sentence"}
+
+
+def write_hdf5(folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    with h5py.File(folder / "demos.hdf5", "w") as file:
+        for seed, sentence in enumerate(SENTENCES):
+            group = file.create_group(f"data/demo_{seed + 8}")  # demo_10 behind demo_9
+            group.attrs["sentence"] = sentence
+            for name, values in made(seed).items():
+                group[name] = np.moveaxis(values, 3, 1) if name == "image" else values
+    return {"files": "*.hdf5", "episodes": "data/*", "sentence_from": "sentence"}
+
+
+def write_rlds(folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    content = b""
+    for seed, sentence in enumerate(SENTENCES):
+        values = made(seed)
+        features = {f"steps/{name}": values[name] for name in ("pose", "gripper", "actions")}
+        features["steps/image"] = [png(image) for image in values["image"]]
+        features["steps/is_first"] = np.arange(LENGTHS[seed]) == 0
+        features["steps/sentence"] = [sentence.encode()] * LENGTHS[seed]
+        content += record_of(example_of(features))
+    (folder / "set-train.tfrecord-00000-of-00001").write_bytes(content)
+    return {"files": "*.tfrecord*", "sentence_from": "steps/sentence"}
+
+
+def png(image: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("write", [write_npz, write_hdf5, write_rlds])
+def test_three_recorders_one_set(tmp_path: Path, write: Any):
+    more = write(tmp_path / "in")
+    under = "steps/" if write is write_rlds else ""
+    schema = EpisodesSchema(
+        fps=5,
+        numbers={"observation.state": [f"{under}pose", f"{under}gripper"], "action": f"{under}actions"},
+        cameras={TOP: f"{under}image"},
+        names={"action": ["x", "y"]},
+        robot="arm",
+        codec="image",
+        **more,
+    )
+    counted: list[int] = []
+    convert_episodes(tmp_path / "in", tmp_path / "out", schema=schema, progress=counted.append)
+    read = open_episodes(tmp_path / "out")
+    assert (read.fps, read.robot, read.sizes, counted) == (5, "arm", {TOP: (32, 48)}, [1, 2, 3])
+    assert read.numbers["action"].names == ("x", "y")
+    assert read.numbers["observation.state"].names[3] == "observation.state.3"
+    for seed, sentence in enumerate(SENTENCES):
+        values = made(seed)
+        assert read.sentence(seed) == sentence
+        np.testing.assert_array_equal(read.columns(seed)["action"], values["actions"])
+        state = np.column_stack([values["pose"], values["gripper"]])
+        np.testing.assert_array_equal(read.columns(seed)["observation.state"], state)
+        np.testing.assert_array_equal(read.frames(seed, TOP, range(LENGTHS[seed])), values["image"])
+    assert check_episodes(read).passed
+
+
+def test_faults_name_the_file_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_npz(tmp_path / "in")
+    good = {"fps": 5, "numbers": {"action": "actions"}, "files": "*.npz", "sentence": "push"}
+    with pytest.raises(UnknownNameError, match=r"episode_0.npz`: `action`. Did you mean `actions`"):
+        convert_episodes(
+            tmp_path / "in", tmp_path / "out", schema=EpisodesSchema(**{**good, "numbers": {"action": "action"}})
+        )
+    with pytest.raises(DataError, match=r"`gripper` is float32 of the shape \(4,\); expected uint8"):
+        convert_episodes(tmp_path / "in", tmp_path / "out", schema=EpisodesSchema(**good, cameras={TOP: "gripper"}))
+    with pytest.raises(DataError, match=r"has no file `\*.hdf5`"):
+        convert_episodes(tmp_path / "in", tmp_path / "out", schema=EpisodesSchema(**{**good, "files": "*.hdf5"}))
+    np.savez(tmp_path / "in" / "episode_1.npz", actions=np.full((2, 2), np.nan))
+    with pytest.raises(DataError, match=r"episode_1.npz`: .*`action` is NaN or infinite, first at frame 0"):
+        convert_episodes(tmp_path / "in", tmp_path / "out", schema=EpisodesSchema(**good))
+    convert_episodes(tmp_path / "in", tmp_path / "fine", schema=EpisodesSchema(**good), skip=[1])
+    assert [one.length for one in open_episodes(tmp_path / "fine").episodes] == [4, 3]
+    with pytest.raises(ConfigError, match="either `sentence`"):
+        EpisodesSchema(fps=5, numbers={"action": "a"})
+    with pytest.raises(ConfigError, match="a schema has to say what is where"):
+        convert_episodes(tmp_path / "in", tmp_path / "out")
+    write_hdf5(tmp_path / "h5")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(MissingPartError, match=r"vertebra\[hdf5\]"):
+        convert_episodes(tmp_path / "h5", tmp_path / "out", schema=EpisodesSchema(**{**good, "files": "*.hdf5"}))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fine", "h5", "in"]
+
+
+def ran(*words: object) -> Any:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_commands_from_an_old_set_to_a_checked_one(tmp_path: Path):
+    write_old(tmp_path / "old", (4, 1, 3))
+    skip = tmp_path / "skip.json"
+    done = ran("data", "check", tmp_path / "old", "--skip", skip)
+    assert done.exit_code == 0
+    assert "nothing would stop or spoil a run; worth a look: one frame" in done.stdout
+    assert json.loads(skip.read_text()) == [1]
+    done = ran("data", "convert", tmp_path / "old", tmp_path / "new", "--skip", skip)
+    assert done.exit_code == 0, done.output
+    assert "2 episodes, 7 frames, 1 tasks" in done.stdout
+    report = json.loads(ran("data", "check", tmp_path / "new", "--json").stdout)
+    assert (report["passed"], report["episodes"], report["skip"]) == (True, 2, [])
+    (tmp_path / "new" / "data" / "chunk-000" / "file-000.parquet").unlink()
+    done = ran("data", "check", tmp_path / "new")
+    assert done.exit_code == 1
+    assert "must be mended, or left out: files" in done.stdout
+
+
+def test_a_schema_from_a_file_and_options_without_effect(tmp_path: Path):
+    more = write_npz(tmp_path / "in")
+    path = tmp_path / "schema.yaml"
+    path.write_text(
+        f"fps: 5\nfiles: '{more['files']}'\nsentence: push\nnumbers: {{action: actions}}\ncameras: {{{TOP}: image}}\n"
+    )
+    done = ran("data", "convert", tmp_path / "in", tmp_path / "out", "--schema", path)
+    assert done.exit_code == 0, done.output
+    assert len(open_episodes(tmp_path / "out").episodes) == 3
+    path.write_text("fps: 5\nsentence: push\nnumbrs: {}\n")
+    done = ran("data", "convert", tmp_path / "in", tmp_path / "other", "--schema", path)
+    assert isinstance(done.exception, ConfigError)
+    assert "Did you mean" in str(done.exception)
+    write_set(tmp_path / "set", (2,))
+    for words in (["--model", "x"], ["--no-packing"]):
+        done = ran("data", "check", tmp_path / "set", *words)
+        assert done.exit_code == 2
+        assert "has no effect on a set of episodes" in " ".join(done.output.replace("│", " ").split())
+    done = ran("data", "convert", tmp_path / "set", tmp_path / "other", "--skip", "a,b")
+    assert done.exit_code == 2
