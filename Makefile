@@ -29,7 +29,7 @@ demo: $(STAMP) drawing  ## the main job, start to end
 	$(QUIET) $(BIN)/vertebra demo
 
 test: $(STAMP) drawing  ## all tests, on two processes
-	$(QUIET) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
+	$(QUIET) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser and not libero"
 
 test-real: $(STAMP)  ## fetch the real models, and run the tests that need them
 	$(BIN)/python -m pip install --quiet -e '.[quantize]'
@@ -37,7 +37,7 @@ test-real: $(STAMP)  ## fetch the real models, and run the tests that need them
 	$(QUIET) $(BIN)/python -m pytest tests/backbone/test_quantized.py
 	$(QUIET) $(BIN)/python -m pytest -m real tests/real
 
-test-libero: $(STAMP)  ## install LIBERO (340 MB of wheels) into the same environment, and run the tests that need it
+test-libero: $(STAMP) drawing  ## install LIBERO (340 MB of wheels) into the same environment, and run the tests that need it
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,libero]'
 	$(QUIET) $(BIN)/python -m pytest -m libero tests/simulate
 
