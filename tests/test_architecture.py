@@ -16,8 +16,8 @@ DESIGN = (Path(__file__).parent.parent / "docs" / "design.md").read_text(encodin
 FLOORS: list[set[str]] = [
     {"errors"},
     {"lazy", "log", "folders", "reading"},
-    {"config"},
-    {"compat"},
+    {"config", "wire"},
+    {"compat", "client"},
     {"sequence", "page"},
     {"prompt", "action"},
     {"backbone", "episodes"},
@@ -68,8 +68,9 @@ ROOMS: dict[str, list[set[str]]] = {
     "tasks": [
         {"config"},
         {"task", "classes", "acting"},
-        {"text", "masked", "chat", "pairs", "squares", "quiz", "table"},
-        {"orders", "look"},
+        {"text", "masked", "chat", "pairs", "squares", "quiz", "table", "demonstrations"},
+        {"orders", "look", "read_sets"},
+        {"episodes"},
         {"chain"},
         {"inspection"},
     ],

@@ -11,7 +11,7 @@ PNG = b"\x89PNG"
 
 def test_demo(vertebra, tmp_path):
     threads = torch.get_num_threads()
-    done = vertebra("demo", "--no-real", "--out", str(tmp_path / "out"))
+    done = vertebra("demo", "basics", "--no-real", "--out", str(tmp_path / "out"))
     assert done.code == 0
     assert "3 of 3 families passed" in done.out
     assert "3 of 3 right" in done.out

@@ -31,7 +31,7 @@ from vertebra.model.heads.kinds import HEADS, head_from, head_record, register_h
 from vertebra.model.heads.l1 import L1Head
 from vertebra.model.model import Model
 from vertebra.sequence.loss import count_items
-from vertebra.sequence.roles import VALUE_TARGET
+from vertebra.sequence.roles import NO_VALUE, VALUE_TARGET
 from vertebra.sequence.tokens import TokenSequence
 from vertebra.training.learner import Learner
 
@@ -370,3 +370,25 @@ def test_chunks_are_found_in_their_order():
         assert (batch["slot"][r, columns, 0] == 0).all()
         assert (columns.diff() == 1).all()
     assert len(chunks_of(batch, "other", 2)) == 0
+
+
+def test_one_slot_answers_for_a_whole_chunk():
+    backbone = load_backbone("tiny-llama2", dtype="float32")
+    head = new_l1(backbone, chunk=CHUNK, dims=DIMS, hidden=16, one_slot=True)
+    model = Model(backbone, {"action": new_queries(backbone, head.slots)}, heads={"action": head})
+    assert head.slots == 1
+    assert head_from(head_record(head), where="here").settings() == head.settings()
+    one = slots("action", 1, target=[VALUE_TARGET], weight=2.0, block=1)
+    sequence = TokenSequence.join([text(5, 1), one])
+    values = np.random.default_rng(1).uniform(-1, 1, (1, CHUNK, DIMS)).astype(np.float32)
+    values[0, 2] = NO_VALUE
+    batch = batch_of(model, (sequence, {"action": values}))
+    with torch.no_grad():
+        seen = model(**batch, output_hidden_states=True)
+        made = predict(model, [sequence])
+    state = seen.hidden_states[-1]
+    close(made, plain_net(head, state[:, 4]).view(1, CHUNK, DIMS))
+    errors = (made.numpy()[0, :2] - values[0, :2]).__abs__()
+    assert float(seen.loss) == pytest.approx(errors.mean(), rel=1e-5), (
+        "of what stands behind the end nothing is learned"
+    )

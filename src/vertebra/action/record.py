@@ -23,6 +23,8 @@ from vertebra.errors import ConfigError
 
 POLICY = "policy"
 """Its place in a model's record."""
+PROPRIO = "proprio"
+"""The segment of what a robot says of itself."""
 VERSION = 1
 """Of what is written."""
 
@@ -135,6 +137,15 @@ class ActionRecord:
     def asked(self, instruction: str) -> str:
         """The text that is asked of the model."""
         return self.template.replace("{instruction}", instruction.lower() if self.lower else instruction)
+
+    def message(self, text: str, counts: Mapping[str, int]) -> list[dict[str, Any]]:
+        """What a user's message holds: the text, and `counts` items of each segment, in the order of the sequence."""
+        images = [
+            {"type": "image", "name": name} for name, count in counts.items() if name != PROPRIO for _ in range(count)
+        ]
+        vectors = [{"type": "vector", "name": PROPRIO}] * counts.get(PROPRIO, 0)
+        said = [{"type": "text", "text": text}]
+        return [*images, *vectors, *said] if self.images == "before" else [*said, *vectors, *images]
 
 
 def segment_of(camera: str) -> str:

@@ -163,8 +163,15 @@ def show(
     asked: Asked,
     count: Annotated[int | None, typer.Option("-n", "--count", min=1, help="Rows of the batch.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page of HTML there.")] = None,
+    episode: Annotated[int | None, typer.Option(min=0, help="Of episodes: the first that is shown.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Of episodes: write the first one's film strip there.")] = None,
 ) -> None:
-    """Show the first batch that training would see: every token by role, its target, weight, block, slot and document."""
+    """Show the first batch that training would see: every token by role, its target, weight, block, slot and document. Of a
+    robot's episodes: the instruction and the actions of the first `--count`, with film strips by --html."""
+    if episode is not None or picture is not None:
+        raise typer.BadParameter(
+            "--episode and --picture are for a set of episodes, and this is none (no meta/info.json)"
+        )
     made, batch = first_batch(asked, count)
     facts = _facts(asked, made, batch)
     _print_batch(asked, batch, facts)
@@ -227,7 +234,8 @@ def stats(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Draw the lengths, and the padding before and after grouping and packing."""
+    """Draw the lengths, and the padding before and after grouping and packing; of a robot's episodes, their lengths and a
+    histogram of every dimension."""
     from vertebra.data.look.stats import padding_of, write_picture
     from vertebra.data.samples.causal import Windows
 

@@ -10,7 +10,7 @@ import typer
 
 from vertebra.cli.paths import PATH
 
-COMMANDS = ("check",)
+COMMANDS = ("check", "show", "stats")
 """What is done with episodes by the same name as with other data."""
 
 
@@ -82,6 +82,74 @@ def _print(report: Any) -> None:
     out.print(
         Text(f"must be mended, or left out: {', '.join(bad)}" if bad else good, STYLES["fail" if bad else "pass"])
     )
+
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def show(data: str, *, count: int | None, html: Path | None, episode: int | None, picture: Path | None) -> None:
+    """Print the instruction and the actions of some episodes; film strips as a page, or the first one's as a picture."""
+    from rich.text import Text
+
+    from vertebra.cli.output import console, table
+    from vertebra.data.look.film_strip import film_strip, names_of, page, ranges, written
+    from vertebra.episodes import open_episodes
+
+    out, read = console(), open_episodes(data)
+    first = 0 if episode is None else read.at(episode)
+    chosen = [one.index for one in read.episodes[first : first + (count or 3)]]
+    out.print(Text.assemble((str(read.folder), "bold"), f"  {len(read.episodes):,} episodes, LeRobot {read.version}"))
+    for number in chosen:
+        actions = read.columns(number, ["action"])["action"]
+        names = names_of(read, "action")
+        said = f"\nepisode {number}, {len(actions)} frames: {read.sentence(number)}"
+        out.print(Text(said, "bold"), soft_wrap=True)
+        shown = table("action", "over time", "least", "mean", "most", right=("least", "mean", "most"))
+        columns = actions.reshape(len(actions), -1).T
+        for (name, *numbers), values in zip(ranges(actions, names), columns, strict=True):
+            shown.add_row(Text(name), Text(sparks(values)), *(f"{one:.4g}" for one in numbers))
+        out.print(shown)
+    for path, make in ((picture, lambda: film_strip(read, chosen[0])), (html, lambda: page(read, chosen))):
+        if path is not None:
+            out.print(f"written to {written(path, make())}", soft_wrap=True)
+
+
+def sparks(values: Any, width: int = 40) -> str:
+    """Numbers over time as a line of blocks, each the mean of its stretch."""
+    import numpy as np
+
+    means = [float(part.mean()) for part in np.array_split(np.asarray(values, float), min(width, len(values)))]
+    low, high = min(means), max(means)
+    step = (high - low) or 1.0
+    return "".join(BARS[round((mean - low) / step * (len(BARS) - 1))] for mean in means)
+
+
+def stats(data: str, *, out: Path, batch_size: int, capacity: int | None, json: bool) -> None:
+    """Draw the lengths of the episodes and a histogram of every dimension."""
+    if batch_size != 8 or capacity is not None:
+        raise typer.BadParameter("--batch-size and --capacity have no effect on a set of episodes; leave them out")
+    from vertebra.cli.output import console, print_json, table
+    from vertebra.data.look.histograms import numbers_of, write_histograms
+    from vertebra.episodes import open_episodes
+
+    read = open_episodes(data)
+    found = numbers_of(read)
+    picture = write_histograms(out, found, title=f"{read.folder.resolve().name}: {len(found.lengths)} episodes")
+    if json:
+        moments = {name: one.to_json() for name, one in found.moments.items()}
+        lengths = [int(one) for one in found.lengths]
+        print_json({"lengths": lengths, "tasks": found.by_task, "vectors": moments, "picture": str(picture)})
+        return
+    printer = console()
+    shown = table("episodes", "sentence", "frames, mean", right=("episodes", "frames, mean"))
+    for sentence, many in found.by_task.items():
+        shown.add_row(f"{many:,}", sentence, f"{found.frames_of(sentence):.0f}")
+    printer.print(shown)
+    for name in found.vectors:
+        still = found.dead(name)
+        if still:
+            printer.print(f"{name}: {', '.join(still)} never moves", soft_wrap=True)
+    printer.print(f"written to {picture}", soft_wrap=True)
 
 
 def convert(

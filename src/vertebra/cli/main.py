@@ -51,6 +51,7 @@ COMMANDS: dict[str, Entry] = {
     "trace": Entry("vertebra.cli.trace", "Watch an answer being made, step by step.", _ASKING),
     "score": Entry("vertebra.cli.score", "Compare answers by their likelihood.", _ASKING),
     "act": Entry("vertebra.cli.act", "Show the actions that a policy would take.", _ASKING),
+    "serve": Entry("vertebra.cli.serve", "Serve a policy or a model over HTTP and websockets.", _ASKING),
     "sim": Entry("vertebra.cli.sim", "Simulators: tasks, demonstrations, evaluation.", _ASKING),
     "statistics": Entry("vertebra.cli.statistics", "Show or attach a policy's action statistics.", _MODELS),
     "env": Entry("vertebra.cli.env", "Show versions, devices, and what is missing.", _SYSTEM),

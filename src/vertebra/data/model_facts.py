@@ -79,7 +79,9 @@ class ModelFacts:
             backbone=backbone,
             sizes={part: made.slots for part, made in parts.items()},
             anchored=tuple(part for part, made in parts.items() if made.place == "anchored"),
-            preparation=parts["image"].encoder.preparation if "image" in parts else None,
+            preparation=next(
+                (one.encoder.preparation for part, one in parts.items() if part.split(":")[0] == "image"), None
+            ),
         )
 
     @classmethod

@@ -34,13 +34,18 @@ def policy(model: Any, *, settings: PolicySettings | None = None, golden: Golden
     if isinstance(model, Model):
         return Policy(model.eval(), settings=settings)
     made = Policy(load(model, **options), settings=settings)
+    hold(made, model, golden=golden)
+    return made
+
+
+def hold(made: Policy, model: Any, *, golden: Golden = "warn") -> None:
+    """Compute the golden pair in the folder of a name again, where there is one."""
     folder = Path(model if row_of(str(model)) else left_by_run(model)).expanduser()
     kept = read_golden(folder) if golden != "skip" and folder.is_dir() else None
     if kept is None:
-        return made
+        return
     report = check_golden(made, kept)
     if not report.holds and golden == "require":
         raise CheckpointError(f"`{model}`: {report}")
     if not report.holds:
         log.warn(f"`{model}`: {report}")
-    return made

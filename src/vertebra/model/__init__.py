@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = offer(
         "encoders.vision.fused": "FusedTowers",
         "encoders.vision.tiny": "tiny_vision_checkpoint",
         "encoders.patches": "PatchEncoder",
+        "encoders.stem": "StemEncoder",
         "encoders.boxes": "BoxTables BoxWaves",
         "encoders.vector": "VectorEncoder",
         "encoders.images": "Preparation",

@@ -51,9 +51,11 @@ def new_queries(backbone: Any, count: int, *, start: Start = "normal", learned: 
     return made.to(backbone.device)
 
 
-def new_l1(backbone: Any, *, chunk: int, dims: int, hidden: int | None = None, blocks: int = 2) -> ActionHead:
-    """An L1 head for a backbone's hidden states; its slots are filled by `new_queries(backbone, chunk * dims)`."""
-    head = L1Head(entering_width(backbone), chunk=chunk, dims=dims, hidden=hidden, blocks=blocks)
+def new_l1(
+    backbone: Any, *, chunk: int, dims: int, hidden: int | None = None, blocks: int = 2, one_slot: bool = False
+) -> ActionHead:
+    """An L1 head for a backbone's hidden states; its slots are filled by `new_queries(backbone, head.slots)`."""
+    head = L1Head(entering_width(backbone), chunk=chunk, dims=dims, hidden=hidden, blocks=blocks, one_slot=one_slot)
     return head.to(_device(backbone))
 
 

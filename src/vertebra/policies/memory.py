@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,12 @@ class Memory:
         self.ensemble: Ensemble | None = None
         self.values: np.ndarray | None = None
         """[C, D] the last chunk, in −1…1."""
+
+    def copied(self) -> Memory:
+        """The same, to go on from twice."""
+        made = copy.copy(self)
+        made.images, made.ensemble = self.images.copy(), copy.deepcopy(self.ensemble)
+        return made
 
     def remembered(self, observation: Observation) -> Observation:
         """The observation with what came before it, unless it brings that itself."""

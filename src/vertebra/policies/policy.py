@@ -11,7 +11,7 @@ a decision. What is remembered between calls (earlier images, chunks that are bl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,6 +145,29 @@ class Policy:
             self._robots.pop(robot, None)
         if self.prefixes is not None:
             self.prefixes.forget()
+
+    @property
+    def remembers(self) -> bool:
+        """Whether an answer depends on what was asked before it."""
+        given = self.settings
+        return bool(self.record.history) or given.ensemble is not None or given.real_time is not None
+
+    def forget(self, robot: Hashable) -> None:
+        """Forget one robot, and nothing else: what is kept of instructions stays."""
+        self._robots.pop(robot, None)
+
+    def memories(self, robots: Sequence[Hashable]) -> dict[Hashable, Memory | None]:
+        """What is remembered of these robots now, for `recall`."""
+        known = ((robot, self._robots.get(robot)) for robot in robots)
+        return {robot: None if memory is None else memory.copied() for robot, memory in known}
+
+    def recall(self, memories: Mapping[Hashable, Memory | None]) -> None:
+        """Remember of these robots what was remembered then: as if they had asked nothing since."""
+        for robot, memory in memories.items():
+            if memory is None:
+                self._robots.pop(robot, None)
+            else:
+                self._robots[robot] = memory.copied()
 
     def statistics(self, unnorm_key: str | None = None) -> DatasetStatistics:
         """Those of a data set, or the only ones there are."""

@@ -108,11 +108,7 @@ class Prompts:
 
     def _message(self, text: str, items: Mapping[str, list[Any]]) -> TokenSequence:
         """A user's message in the model's own format, and the answer opened for an action."""
-        images = [{"type": "image", "name": name} for name in items if name != "proprio" for _ in items[name]]
-        vectors = [{"type": "vector", "name": "proprio"}] if "proprio" in items else []
-        said = [{"type": "text", "text": text}]
-        before = self.record.images == "before"
-        content = [*images, *vectors, *said] if before else [*said, *vectors, *images]
+        content = self.record.message(text, {name: len(found) for name, found in items.items()})
         action: list[dict[str, Any]] = [{"type": "action", "ids": self.record.lead}]
         if self.slots:
             action.append({"type": "action", "count": self.slots})

@@ -12,6 +12,9 @@ VALUE_TARGET = -200
 """The target of a slot whose answer is an outside value, such as a number of an action: its items are in the batch's
 `features`, and a head of the model learns them."""
 
+NO_VALUE = -3.0e38
+"""A number of such a value that there is none of (an action behind the end of its episode): nothing is learned there."""
+
 
 class Role(IntEnum):
     """Whose text a position holds."""

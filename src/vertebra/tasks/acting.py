@@ -21,7 +21,7 @@ from vertebra import config as configs
 from vertebra.action.bins import Bins
 from vertebra.config import Bound, Count, Some, require_bounds
 from vertebra.errors import ConfigError, UnknownNameError
-from vertebra.sequence.roles import VALUE_TARGET
+from vertebra.sequence.roles import NO_VALUE, VALUE_TARGET
 from vertebra.sequence.tokens import TokenSequence
 
 HeadName = Literal["tokens", "parallel", "l1", "flow"]
@@ -38,6 +38,8 @@ class ActingConfig:
     """For `l1`: of the network; as wide as the backbone's states by default."""
     blocks: Count = 2
     """For `l1`: residual blocks."""
+    one_slot: bool = False
+    """For `l1`: one slot for all numbers of a chunk, in place of one for each."""
     steps: Some = 10
     """For `flow`: denoising steps of a prediction."""
     times: Literal["beta", "uniform"] = "beta"
@@ -86,15 +88,17 @@ class Acting(ABC):
     def content(self, lead: Sequence[int], actions: np.ndarray, bins: Bins) -> list[dict[str, Any]]:
         """The answer, as parts of a message: the ids that lead, and the actions [chunk, dims]."""
 
-    def supervised(self, sequence: TokenSequence, actions: np.ndarray, bins: Bins) -> TokenSequence:
-        """The rendered sequence with what is learned of the answer."""
+    def supervised(
+        self, sequence: TokenSequence, actions: np.ndarray, bins: Bins, *, pad: np.ndarray | None = None
+    ) -> TokenSequence:
+        """The rendered sequence with what is learned of the answer. `pad` [chunk]: actions that there are none of."""
         return sequence
 
     def opened(self, sequence: TokenSequence, lead: Sequence[int]) -> TokenSequence:
         """The sequence as it stands before an answer, exactly as it was trained on."""
         return sequence.cut(0, int(slots_of(sequence, SEGMENT)[-1]) + 1)
 
-    def items(self, actions: np.ndarray) -> dict[str, np.ndarray]:
+    def items(self, actions: np.ndarray, *, pad: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """What a batch brings of a sample's actions beside its sequence."""
         return {}
 
@@ -105,6 +109,13 @@ class Acting(ABC):
     def _shaped(self, ids: Sequence[Sequence[int]], bins: Bins) -> np.ndarray:
         return bins.decode(np.asarray(ids).reshape(len(ids), self.chunk, self.dims))
 
+    def _weighed(self, sequence: TokenSequence, at: np.ndarray, targets: Any, pad: np.ndarray | None) -> TokenSequence:
+        """The sequence with these targets at the places `at`: a place for each number, or one for all."""
+        target, weight = sequence.target.copy(), sequence.weight.copy()
+        each = pad is not None and len(at) == self.numbers
+        target[at], weight[at] = targets, np.repeat(~pad, self.dims) if each and pad is not None else 1.0
+        return replace(sequence, target=target, weight=weight)
+
 
 class Tokens(Acting):
     """Ids of bins, one after the other; no other id can come between, and no early end."""
@@ -113,6 +124,14 @@ class Tokens(Acting):
 
     def content(self, lead: Sequence[int], actions: np.ndarray, bins: Bins) -> list[dict[str, Any]]:
         return [{"type": "action", "ids": [*lead, *bins.encode(actions).ravel().tolist()]}]
+
+    def supervised(
+        self, sequence: TokenSequence, actions: np.ndarray, bins: Bins, *, pad: np.ndarray | None = None
+    ) -> TokenSequence:
+        at = np.flatnonzero(np.isin(sequence.ids, bins.allowed))[-self.numbers :]
+        ids = sequence.ids.copy()
+        ids[at] = bins.encode(actions).ravel()
+        return self._weighed(replace(sequence, ids=ids), at, ids[at], pad)
 
     def opened(self, sequence: TokenSequence, lead: Sequence[int]) -> TokenSequence:
         found = np.flatnonzero(sequence.ids == lead[-1])
@@ -143,14 +162,10 @@ class Parallel(Acting):
     def content(self, lead: Sequence[int], actions: np.ndarray, bins: Bins) -> list[dict[str, Any]]:
         return [{"type": "action", "ids": list(lead)}, {"type": "action", "count": self.slots}]
 
-    def supervised(self, sequence: TokenSequence, actions: np.ndarray, bins: Bins) -> TokenSequence:
-        return self._aimed(sequence, bins.encode(actions).ravel())
-
-    def _aimed(self, sequence: TokenSequence, targets: Any) -> TokenSequence:
-        at = slots_of(sequence, SEGMENT)
-        target, weight = sequence.target.copy(), sequence.weight.copy()
-        target[at], weight[at] = targets, 1.0
-        return replace(sequence, target=target, weight=weight)
+    def supervised(
+        self, sequence: TokenSequence, actions: np.ndarray, bins: Bins, *, pad: np.ndarray | None = None
+    ) -> TokenSequence:
+        return self._weighed(sequence, slots_of(sequence, SEGMENT), bins.encode(actions).ravel(), pad)
 
     def actions(self, model: Any, batch: Any, bins: Bins) -> np.ndarray:
         from vertebra.decode.parallel import fill
@@ -163,11 +178,16 @@ class _Numbers(Parallel):
 
     speaks: ClassVar[bool] = False
 
-    def supervised(self, sequence: TokenSequence, actions: np.ndarray, bins: Bins) -> TokenSequence:
-        return self._aimed(sequence, VALUE_TARGET)
+    def supervised(
+        self, sequence: TokenSequence, actions: np.ndarray, bins: Bins, *, pad: np.ndarray | None = None
+    ) -> TokenSequence:
+        return self._weighed(sequence, slots_of(sequence, SEGMENT), VALUE_TARGET, pad)
 
-    def items(self, actions: np.ndarray) -> dict[str, np.ndarray]:
-        return {SEGMENT: actions.astype(np.float32)[None]}
+    def items(self, actions: np.ndarray, *, pad: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        values = np.array(actions, np.float32)
+        if pad is not None:
+            values[pad] = NO_VALUE
+        return {SEGMENT: values[None]}
 
     def actions(self, model: Any, batch: Any, bins: Bins) -> np.ndarray:
         from vertebra.decode.actions import predict
@@ -179,14 +199,17 @@ class Regressed(_Numbers):
     """OFT's L1 head."""
 
     name: ClassVar[HeadName] = "l1"
-    takes: ClassVar[tuple[str, ...]] = ("hidden", "blocks")
+    takes: ClassVar[tuple[str, ...]] = ("hidden", "blocks", "one_slot")
+
+    @property
+    def slots(self) -> int:
+        return 1 if self.options.one_slot else self.numbers
 
     def heads(self, backbone: Any) -> dict[str, Any]:
         from vertebra.model.fresh import new_l1
 
-        given = self.options
-        made = new_l1(backbone, chunk=self.chunk, dims=self.dims, hidden=given.hidden, blocks=given.blocks)
-        return {SEGMENT: made}
+        sizes: dict[str, Any] = {name: getattr(self.options, name) for name in self.takes}
+        return {SEGMENT: new_l1(backbone, chunk=self.chunk, dims=self.dims, **sizes)}
 
 
 class Flowing(_Numbers):

@@ -218,7 +218,9 @@ def _mixed(
 
 
 def _limited(samples: Samples, limit: int | None) -> Samples:
-    return samples if limit is None or len(samples) <= limit else Picked(samples, np.arange(limit))
+    if limit is None or samples.mixes or len(samples) <= limit:
+        return samples
+    return Picked(samples, np.arange(limit))
 
 
 def _viewed(task: Task, job: Job, table: Table) -> Samples:

@@ -140,7 +140,7 @@ class Quizzes(Samples):
         sequence = self._sequences[index]
         return {name: getattr(sequence, name) for name in VECTORS} | {"segments": sequence.segments}
 
-    def extra(self, index: int) -> Mapping[str, Any]:
+    def extra(self, index: int, epoch: int = 0) -> Mapping[str, Any]:
         picture = self.picture(index)
         return {} if picture is None else {"images": [picture]}
 

@@ -193,7 +193,7 @@ class Squares(Samples):
             "segments": sequence.segments,
         }
 
-    def extra(self, index: int) -> Mapping[str, Any]:
+    def extra(self, index: int, epoch: int = 0) -> Mapping[str, Any]:
         shown = (index + 1) % self.count if self.shuffled else index
         file = io.BytesIO()
         self.episodes[shown].image().save(file, "PNG")

@@ -23,6 +23,7 @@ TASKS: dict[str, type[Task] | str] = {
     "squares": "vertebra.tasks.squares:Reach",
     "orders": "vertebra.tasks.orders:Orders",
     "look": "vertebra.tasks.look:Look",
+    "episodes": "vertebra.tasks.episodes:Episodes",
 }
 
 _EVERY = {"kind", "held_out", "batching", "workers", "limit", "options"}

@@ -99,6 +99,14 @@ class Task(ABC):
         """Slots that nothing outside fills, by segment: the model gets learned embeddings for so many."""
         return {}
 
+    def cameras(self, data: DataConfig) -> tuple[str, ...]:
+        """Segments of images that may each have an encoder of their own (`model.image.each`)."""
+        return ("image",)
+
+    def vectors(self, data: DataConfig) -> Mapping[str, int]:
+        """Segments of plain vectors that the model gets a projector for, and how many numbers one has."""
+        return {}
+
     def heads(self, data: DataConfig, backbone: Any) -> Mapping[str, Any]:
         """Action heads that the model gets, by segment; `backbone` may be without weights."""
         return {}

@@ -23,7 +23,8 @@ Precision = Literal["fp32", "bf16", "fp16", "auto"]
 class ImageConfig:
     """How images enter: an encoder, a projector, and where their embeddings stand."""
 
-    encoder: Literal["patches", "vision"] = "patches"
+    encoder: Literal["patches", "stem", "vision"] = "patches"
+    """`patches`: one convolution; `stem`: a few, with key points; both are made from scratch. `vision`: a tower."""
     name: Place | None = None
     """For `vision`: a pretrained vision model, by id or folder."""
     block: int = -2
@@ -31,11 +32,19 @@ class ImageConfig:
     pool: Some = 1
     """For `vision`: squares of so many patches across share a slot."""
     width: Some = 64
-    """For `patches`."""
+    """For `patches` and `stem`."""
     image_size: Some | None = None
-    """The side of the square that images are made into; for `patches` 32, for `vision` what the model ships."""
+    """The side of the square that images are made into; for `patches` 32, for `stem` 64, for `vision` what it ships."""
     patch_size: Some = 8
     """For `patches`."""
+    grid: Some = 4
+    """For `stem`: so many tokens across."""
+    points: Count = 32
+    """For `stem`: key points, which share one more token; 0: none."""
+    channels: Some = 32
+    """For `stem`: of the first convolution."""
+    each: bool = False
+    """An encoder of its own for every camera, in place of one that all share."""
     projector: Literal["linear", "gelu2", "gelu3"] = "gelu2"
 
     def __post_init__(self) -> None:

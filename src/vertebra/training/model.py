@@ -21,6 +21,8 @@ from vertebra.backbone.vocabulary import grow_to
 from vertebra.errors import ConfigError
 from vertebra.model.encoders.part import ItemEncoder
 from vertebra.model.encoders.patches import PatchEncoder
+from vertebra.model.encoders.stem import StemEncoder
+from vertebra.model.encoders.vector import VectorEncoder
 from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.fresh import new_part, new_queries
 from vertebra.model.model import Model
@@ -68,7 +70,9 @@ def _built(config: RunConfig, *, late: bool) -> tuple[nn.Module, Late | None]:
     grow_to(backbone, (*model.tokens, *task.tokens(config.data)), seed=config.seed)
     parts: dict[str, Any] = {}
     if model.image is not None:
-        parts["image"] = new_part(backbone, image_encoder(model.image), model.image.projector)
+        for name in image_parts(config):
+            parts[name] = new_part(backbone, image_encoder(model.image), model.image.projector)
+    parts |= _vectors(config, backbone, parts)
     parts |= _queries(config, backbone, parts)
     return Model(
         backbone, parts, heads=task.heads(config.data, backbone), record=task.record(config.data, backbone)
@@ -96,7 +100,8 @@ def _started(config: RunConfig, *, late: bool) -> tuple[Model, Late | None]:
     backbone, task, had = started.backbone, config.task, dict(started.heads.items())
     wanted = dict(task.heads(config.data, backbone))
     _require_same(config, started, wanted)
-    parts: dict[str, Any] = {**started.parts, **_queries(config, backbone, started.parts)}
+    parts: dict[str, Any] = {**started.parts, **_vectors(config, backbone, started.parts)}
+    parts |= _queries(config, backbone, parts)
     heads: Any = wanted | had
     record = {**started.record, **task.record(config.data, backbone)}
     if parts.keys() != started.parts.keys() or heads.keys() != had.keys():
@@ -133,10 +138,24 @@ def _queries(config: RunConfig, backbone: Any, parts: Any) -> dict[str, Any]:
     return {name: new_queries(backbone, count) for name, count in wanted.items() if name not in parts}
 
 
+def image_parts(config: RunConfig) -> tuple[str, ...]:
+    """The segments that have an image encoder of their own."""
+    return config.task.cameras(config.data) if config.model.image and config.model.image.each else ("image",)
+
+
+def _vectors(config: RunConfig, backbone: Any, parts: Any) -> dict[str, Any]:
+    """Projectors for the plain vectors of the task that the model has none for yet."""
+    wanted = config.task.vectors(config.data)
+    return {name: new_part(backbone, VectorEncoder(width)) for name, width in wanted.items() if name not in parts}
+
+
 def image_encoder(image: ImageConfig, tower: Callable[..., ItemEncoder] = VisionTower.load) -> ItemEncoder:
-    """A patch encoder of one's own, or a vision tower: the pretrained one, or what else `tower` makes of its name."""
+    """A small encoder of one's own, or a vision tower: the pretrained one, or what else `tower` makes of its name."""
     if image.encoder == "patches":
         return PatchEncoder(image.width, image_size=image.image_size or 32, patch_size=image.patch_size)
+    if image.encoder == "stem":
+        sizes: dict[str, Any] = {"grid": image.grid, "points": image.points, "channels": image.channels}
+        return StemEncoder(image.width, image_size=image.image_size or 64, **sizes)
     if image.name is None:
         raise ConfigError("model.image.name: the `vision` encoder needs the id or folder of a vision model")
     return tower(image.name, block=image.block, pool=image.pool, image_size=image.image_size)

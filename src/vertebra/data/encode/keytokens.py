@@ -114,8 +114,8 @@ class Weighted(Samples):
     def where(self, index: int) -> str:
         return self.samples.where(index)
 
-    def extra(self, index: int) -> Mapping[str, Any]:
-        return self.samples.extra(index)
+    def extra(self, index: int, epoch: int = 0) -> Mapping[str, Any]:
+        return self.samples.extra(index, epoch)
 
     def fingerprint(self) -> str:
         return digest("weighted", self.samples.fingerprint(), sorted(self.keys.keys), self.boost, self.by)

@@ -90,8 +90,8 @@ class Masked(Samples):
     def where(self, index: int) -> str:
         return self.samples.where(index)
 
-    def extra(self, index: int) -> Mapping[str, Any]:
-        return self.samples.extra(index)
+    def extra(self, index: int, epoch: int = 0) -> Mapping[str, Any]:
+        return self.samples.extra(index, epoch)
 
     def fingerprint(self) -> str:
         return digest("masked", self.samples.fingerprint(), sorted(asdict(self.masking).items()))

@@ -50,8 +50,8 @@ class Classified(Samples):
     def where(self, index: int) -> str:
         return self.samples.where(index)
 
-    def extra(self, index: int) -> Mapping[str, Any]:
-        return self.samples.extra(index)
+    def extra(self, index: int, epoch: int = 0) -> Mapping[str, Any]:
+        return self.samples.extra(index, epoch)
 
     def fingerprint(self) -> str:
         return digest("classified", self.samples.fingerprint())

@@ -176,7 +176,7 @@ class Maker(Dataset[Batch]):
 
     def __getitem__(self, share: Share) -> Batch:
         rows = [[self._vectors(index, share) for index in row] for row in share.rows]
-        extras = [[self.samples.extra(index) for index in row] for row in share.rows]
+        extras = [[self.samples.extra(index, share.epoch) for index in row] for row in share.rows]
         batch = self.collator(rows, extras)
         if "labels" in batch:
             batch["label_weights"] = torch.ones(len(batch["labels"]))

@@ -62,6 +62,11 @@ def write_picture(path: str | Path, lengths: np.ndarray, padding: Padding, *, ti
     _draw_lengths(left, lengths, limit)
     _draw_padding(right, padding)
     figure.suptitle(title)
+    return save_picture(figure, path)
+
+
+def save_picture(figure: Any, path: str | Path) -> Path:
+    """A figure of matplotlib as a PNG."""
     path = Path(path)
     try:
         with warnings.catch_warnings():

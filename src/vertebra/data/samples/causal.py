@@ -121,8 +121,8 @@ class Windows(Samples):
         place = self.samples.where(int(self._sample[index]))
         return f"{place} (from token {int(self._start[index])})" if self._number[index] else place
 
-    def extra(self, index: int) -> Mapping[str, Any]:
-        return self.samples.extra(int(self._sample[index]))
+    def extra(self, index: int, epoch: int = 0) -> Mapping[str, Any]:
+        return self.samples.extra(int(self._sample[index]), epoch)
 
     def fingerprint(self) -> str:
         return digest("windows", self.samples.fingerprint(), self.size, self.stride, self.again)

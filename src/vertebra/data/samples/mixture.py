@@ -242,9 +242,9 @@ class TableMixture(Samples):
         table, own = self._place(index)
         return table.where(own)
 
-    def extra(self, index: int) -> Mapping[str, Any]:
+    def extra(self, index: int, epoch: int = 0) -> Mapping[str, Any]:
         table, own = self._place(index)
-        return table.extra(own)
+        return table.extra(own, epoch)
 
     def fingerprint(self) -> str:
         return digest(

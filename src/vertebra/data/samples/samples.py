@@ -2,7 +2,7 @@
 
 What a sample says is a dict of vectors, and a vector that says nothing new is left out: no `target` means the ids
 themselves, no `weight` means 1 everywhere, no `role` means text. So plain text is one array from the tokenizer to the
-batch. `epoch` matters to samples that change from pass to pass (dynamic masking).
+batch. `epoch` matters to samples that change from pass to pass (dynamic masking, shifted images).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Samples(ABC):
     def sequence(self, index: int, epoch: int = 0) -> TokenSequence:
         return as_sequence(self.vectors(index, epoch))
 
-    def extra(self, index: int) -> Mapping[str, Any]:
-        """What belongs to the sample beside its tokens: `images`, `label`."""
+    def extra(self, index: int, epoch: int = 0) -> Mapping[str, Any]:
+        """What belongs to the sample beside its tokens in pass `epoch`: `images`, `label`."""
         return {}
 
     def order(self, epoch: int, seed: int, *, shuffle: bool = True) -> np.ndarray:
@@ -100,5 +100,5 @@ class Picked(Samples):
     def fingerprint(self) -> str:
         return digest("picked", self.samples.fingerprint(), self.indices.tobytes().hex())
 
-    def extra(self, index: int) -> Mapping[str, Any]:
-        return self.samples.extra(int(self.indices[index]))
+    def extra(self, index: int, epoch: int = 0) -> Mapping[str, Any]:
+        return self.samples.extra(int(self.indices[index]), epoch)

@@ -112,7 +112,7 @@ class Table(Samples):
         chunk, row = self._place(index)
         return chunk.where(row)
 
-    def extra(self, index: int) -> Mapping[str, Any]:
+    def extra(self, index: int, epoch: int = 0) -> Mapping[str, Any]:
         chunk, row = self._place(index)
         return json.loads(chunk.extras[row]) if row in chunk.extras else {}
 

@@ -10,13 +10,15 @@ from vertebra.model.encoders.boxes import BoxTables, BoxWaves
 from vertebra.model.encoders.part import ItemEncoder, Part
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.encoders.queries import Queries
+from vertebra.model.encoders.stem import StemEncoder
 from vertebra.model.encoders.vector import VectorEncoder
 from vertebra.model.encoders.vision import FusedTowers, VisionTower
 from vertebra.model.projectors import Projector
 from vertebra.reading import reading
 
 ENCODERS: dict[str, type[ItemEncoder]] = {
-    encoder.kind: encoder for encoder in (VisionTower, FusedTowers, PatchEncoder, BoxTables, BoxWaves, VectorEncoder)
+    encoder.kind: encoder
+    for encoder in (VisionTower, FusedTowers, PatchEncoder, StemEncoder, BoxTables, BoxWaves, VectorEncoder)
 }
 """Encoders by the names that model folders use."""
 

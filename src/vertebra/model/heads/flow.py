@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from vertebra.errors import ConfigError, UnknownNameError
 from vertebra.model.heads.expert import Expert
-from vertebra.model.heads.head import ActionHead, Chunks, Seen, require_sizes, wide
+from vertebra.model.heads.head import ActionHead, Chunks, Seen, are_known, require_sizes, wide
 from vertebra.model.heads.prefix import Prefix, prefix_of
 from vertebra.model.heads.previous import Previous, guided, require_previous
 
@@ -114,13 +114,14 @@ class FlowHead(ActionHead):
         if self.draws > 1:
             values, weights = (table.repeat_interleave(self.draws, 0) for table in (values, weights))
             prefix = prefix.repeated(self.draws)
-        values = values.float()
+        known = are_known(values)
+        values, known = values.float().where(known, 0), known.all(-1)
         noise, time, decided = self.drawn(values)
         t = time[..., None]
         moves = self.velocity(t * values + (1 - t) * noise, time, prefix)
         errors = (moves - (values - noise)).square().mean(-1)
-        free = (~decided).to(errors.dtype)
-        return ((errors * free).sum(1) / free.sum(1) * weights[:, 0]).sum() / self.draws
+        free = (~decided & known).to(errors.dtype)
+        return ((errors * free).sum(1) / free.sum(1).clamp(min=1) * weights[:, 0]).sum() / self.draws
 
     def drawn(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(noise, the time of each action, which actions are decided) for chunks to learn from.

@@ -23,6 +23,7 @@ from vertebra.backbone.kept import LayerKeys
 from vertebra.errors import ConfigError, InjectionError
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.length import listed
+from vertebra.sequence.roles import NO_VALUE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,6 +156,11 @@ def _check_documents(batch: Batch, segment: str, at: Chunks) -> None:
 def wide(numbers: torch.Tensor) -> torch.Tensor:
     """In fp32, or in fp64 where a model computes so: losses are small differences."""
     return numbers if numbers.dtype == torch.float64 else numbers.float()
+
+
+def are_known(values: torch.Tensor) -> torch.Tensor:
+    """Which numbers of chunks there are: behind the end of an episode there are none."""
+    return values > NO_VALUE / 2
 
 
 def require_sizes(**sizes: int) -> None:

@@ -1,9 +1,11 @@
 """`L1Head`: a chunk of actions by regression from the hidden states of its slots, as OpenVLA-OFT does it.
 
     [M, chunk · dims, D] ──► [M, chunk, dims · D] ──► LN ─ fc1 ─ ReLU ─ (x + ReLU(Linear(LN(x)))) × blocks ─ LN ─ fc2
+    [M, 1, D]            ──► [M, D]               ──► the same, all numbers of a chunk at once        `one_slot`
 
-Every number of a chunk has a slot of its own, the numbers of one action one after the other. The names of modules are
-those of OFT's checkpoints, so that their tensors go in as they are.
+Every number of a chunk has a slot of its own, the numbers of one action one after the other; or one slot stands for all
+of them, which is shorter. The names of modules are those of OFT's checkpoints, so that their tensors go in as they are.
+Behind the end of an episode there is nothing to learn (`NO_VALUE`).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import torch
 from torch import nn
 
 from vertebra.errors import CheckpointError
-from vertebra.model.heads.head import ActionHead, Chunks, Seen, require_sizes, wide
+from vertebra.model.heads.head import ActionHead, Chunks, Seen, are_known, require_sizes, wide
 
 
 class ResidualBlock(nn.Module):
@@ -53,14 +55,26 @@ class L1Head(ActionHead):
     kind: ClassVar[str] = "l1"
     reads: ClassVar[Literal["hidden", "keys"]] = "hidden"
 
-    def __init__(self, width: int, *, chunk: int, dims: int, hidden: int | None = None, blocks: int = 2) -> None:
-        """`width`: of the hidden states. `hidden`: of the network; as wide as they are by default."""
+    def __init__(
+        self,
+        width: int,
+        *,
+        chunk: int,
+        dims: int,
+        hidden: int | None = None,
+        blocks: int = 2,
+        one_slot: bool = False,
+    ) -> None:
+        """`width`: of the hidden states. `hidden`: of the network; as wide as they are by default. `one_slot`: for a whole
+        chunk, in place of one a number."""
         super().__init__()
         hidden = width if hidden is None else hidden
         require_sizes(width=width, chunk=chunk, dims=dims, hidden=hidden)
         self.width, self.chunk, self.dims, self.hidden, self.blocks = width, chunk, dims, hidden, blocks
-        self.slots = chunk * dims
-        self.model = ResidualNet(width * dims, hidden, dims, blocks)
+        self.one_slot = one_slot
+        self.slots = 1 if one_slot else chunk * dims
+        wide_in, wide_out = (width, chunk * dims) if one_slot else (width * dims, dims)
+        self.model = ResidualNet(wide_in, hidden, wide_out, blocks)
 
     @classmethod
     def shaped_as(cls, tensors: Mapping[str, torch.Tensor], *, chunk: int) -> L1Head:
@@ -80,16 +94,23 @@ class L1Head(ActionHead):
         return cls(wide // dims, chunk=chunk, dims=dims, hidden=hidden, blocks=blocks)
 
     def settings(self) -> dict[str, Any]:
-        return {
+        said = {
             "width": self.width, "chunk": self.chunk, "dims": self.dims, "hidden": self.hidden, "blocks": self.blocks
         }  # fmt: skip
+        return said | ({"one_slot": True} if self.one_slot else {})
 
     def about(self) -> str:
-        return f"{self.chunk} × {self.dims} numbers by L1 regression, {self.blocks} residual blocks of {self.hidden}"
+        how = ", all in one slot" if self.one_slot else ""
+        return (
+            f"{self.chunk} × {self.dims} numbers by L1 regression{how}, {self.blocks} residual blocks of {self.hidden}"
+        )
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """[M, chunk · dims, D] hidden states -> [M, chunk, dims]."""
-        return self.model(states.reshape(len(states), self.chunk, -1).to(self.model.fc1.weight.dtype))
+        """[M, slots, D] hidden states -> [M, chunk, dims]."""
+        states = states.to(self.model.fc1.weight.dtype)
+        if self.one_slot:
+            return self.model(states[:, 0]).view(-1, self.chunk, self.dims)
+        return self.model(states.reshape(len(states), self.chunk, -1))
 
     def actions(self, seen: Seen, at: Chunks, **options: Any) -> torch.Tensor:
         self.refuse(options)
@@ -97,5 +118,8 @@ class L1Head(ActionHead):
         return wide(self(at.before(seen.hidden)))
 
     def loss(self, seen: Seen, at: Chunks, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        errors = (self.actions(seen, at) - values).abs()
+        known = are_known(values)
+        errors = (self.actions(seen, at) - values.where(known, 0)).abs() * known
+        if self.one_slot:
+            return (errors.sum((1, 2)) / known.sum((1, 2)).clamp(min=1) * weights[:, 0]).sum()
         return (errors * weights.view(errors.shape)).sum()

@@ -53,8 +53,8 @@ class LowerSamples(Samples):
         sequence = replace(sequence, slot=slots, segments=(SEGMENT,))
         return {name: getattr(sequence, name) for name in VECTORS} | {"segments": sequence.segments}
 
-    def extra(self, index: int) -> Mapping[str, Any]:
-        return {**self.samples.extra(index), SEGMENT: self.rows[index]}
+    def extra(self, index: int, epoch: int = 0) -> Mapping[str, Any]:
+        return {**self.samples.extra(index, epoch), SEGMENT: self.rows[index]}
 
     def order(self, epoch: int, seed: int, *, shuffle: bool = True) -> np.ndarray:
         return self.samples.order(epoch, seed, shuffle=shuffle)

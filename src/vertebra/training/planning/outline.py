@@ -17,11 +17,12 @@ from vertebra.backbone.weights import parameters_on_meta
 from vertebra.errors import ConfigError
 from vertebra.model.encoders.part import Part
 from vertebra.model.encoders.queries import Queries
+from vertebra.model.encoders.vector import VectorEncoder
 from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.folder import recorded_heads, recorded_parts
 from vertebra.model.projectors import Projector
 from vertebra.training.config import RunConfig
-from vertebra.training.model import image_encoder
+from vertebra.training.model import image_encoder, image_parts
 from vertebra.training.planning.shapes import shape_of, tower_shape
 from vertebra.tune.parts import parts_of
 from vertebra.tune.stages import choose
@@ -127,10 +128,13 @@ def outlined_parts(
     model = config.model
     parts: dict[str, nn.Module] = {}
     if model.image is not None:
-        encoder = image_encoder(model.image, tower)
-        parts["image"] = Part(encoder, Projector(model.image.projector, encoder.width, width))
+        for name in image_parts(config):
+            encoder = image_encoder(model.image, tower)
+            parts[name] = Part(encoder, Projector(model.image.projector, encoder.width, width))
     elif model.start is not None:
         parts = _recorded(model.start)
+    vectors = {name: wide for name, wide in config.task.vectors(config.data).items() if name not in parts}
+    parts |= {name: Part(VectorEncoder(wide), Projector("gelu2", wide, width)) for name, wide in vectors.items()}
     wanted = config.task.queries(config.data)
     return parts | {name: Queries(count, width) for name, count in wanted.items() if name not in parts}
 

@@ -1,0 +1,139 @@
+"""The demo's main job: a robot in a simulator learns five tasks from demonstrations, and is then asked to do them.
+
+    experts ──collect──► demonstrations ──train──► a policy, and its blind twin ──evaluate──► one page with films
+
+Objects stand far more widely than in the stock tasks, so that a policy that does not look fails; the blind twin shows it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+RECIPE = "metaworld-five"
+SHARED = ("faucet-open", "faucet-close")
+"""Tasks of one scene: only the instruction says which is meant."""
+TASKS = ("drawer-open", "drawer-close", *SHARED, "button-press-topdown")
+EVERY = 3
+"""Steps between two images of a demonstration."""
+BLIND = ("data.options.cameras=[]", "model.image=null")
+
+
+DOES, DOES_WIDE, LOOKS, LISTENS = 0.82, 0.7, 0.3, 0.2
+"""The least share of stock episodes, of wide ones, and beyond the blind twin's; the most when asked for another task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much of everything."""
+
+    tasks: tuple[str, ...] = TASKS
+    demonstrations: int = 60
+    steps: int = 1000
+    episodes: int = 20
+    spread: float = 3.0
+    workers: int = 2
+    limit: int | None = None
+    """Steps of an episode that is evaluated; None: the task's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """What came of it: shares of episodes in which the task was done."""
+
+    stock: float
+    wide: float
+    blind: float
+    swapped: float | None
+    """Asked for the other task of the same scene."""
+    report: Path
+    seconds: float
+
+    @property
+    def good(self) -> bool:
+        """It does the tasks, it does them by looking, and it does what it is asked."""
+        listens = self.swapped is None or self.swapped <= LISTENS
+        return self.stock >= DOES and self.wide >= DOES_WIDE and self.wide - self.blind >= LOOKS and listens
+
+
+def robot(printer: Any, out: Path, sizes: Sizes | None = None) -> Moved:
+    """Collect, train, evaluate; everything that an earlier demo left there is made anew."""
+    began, sizes = time.monotonic(), sizes or Sizes()
+    folder = out / "robot"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _collected(printer, folder / "demonstrations", sizes)
+    seeing, blind = _trained(printer, folder, sizes)
+    found = _evaluated(printer, folder, seeing, blind, sizes)
+    return Moved(**found, report=folder / "wide" / "report.html", seconds=time.monotonic() - began)
+
+
+def _collected(printer: Any, folder: Path, sizes: Sizes) -> None:
+    from vertebra.simulate.collecting import collect
+
+    made = collect(
+        sizes.tasks, folder, episodes=sizes.demonstrations, every=EVERY, workers=sizes.workers, spread=sizes.spread,
+        bare_wrist=True,
+    )  # fmt: skip
+    rates = ", ".join(f"{task} {made.rate(task):.0%}" for task in sizes.tasks)
+    printer.print(f"{sum(made.episodes.values())} demonstrations in {made.seconds:.0f} s; the experts did {rates}")
+
+
+def _trained(printer: Any, folder: Path, sizes: Sizes) -> tuple[str, str]:
+    """The run of the policy, and that of its blind twin: at once, for neither uses more than one thread."""
+    shared = [f"data.path={folder / 'demonstrations'}", f"steps={sizes.steps}", "watch.bar=false"]
+    wanted = {"policy": shared, "blind": [*shared, *BLIND]}
+    jobs = [[*settings, f"name={name}", f"out={folder / name}"] for name, settings in wanted.items()]
+    if sizes.workers == 1:
+        losses = [_train(settings) for settings in jobs]
+    else:
+        with ProcessPoolExecutor(len(jobs), mp_context=get_context("spawn")) as pool:
+            losses = list(pool.map(_train, jobs))
+    for name, loss in zip(wanted, losses, strict=True):
+        printer.print(f"{name}: {sizes.steps} steps; error on held-out episodes {loss:.3f} of an action's range of 2")
+    return str(folder / "policy"), str(folder / "blind")
+
+
+def _train(settings: Sequence[str]) -> float:
+    """What a process does."""
+    import torch
+
+    from vertebra.training.recipes import read_recipe
+    from vertebra.training.run import train
+
+    torch.set_num_threads(1)
+    return float(train(read_recipe(RECIPE, settings)).found["loss"])
+
+
+def _evaluated(printer: Any, folder: Path, policy: str, blind: str, sizes: Sizes) -> dict[str, Any]:
+    from vertebra.evaluate.running import evaluate_policy
+    from vertebra.evaluate.settings import EvaluationSettings
+
+    def run(name: str, arms: tuple[str, ...], **options: Any) -> Any:
+        settings = EvaluationSettings(
+            tasks=sizes.tasks,
+            episodes=sizes.episodes,
+            arms=arms,
+            options={"bare_wrist": True, **options} | ({} if sizes.limit is None else {"limit": sizes.limit}),
+        )
+        return evaluate_policy(policy, settings, folder / name, workers=sizes.workers, films=name == "wide")
+
+    stock = run("stock", ())
+    wide = run("wide", (f"blind={blind}", "swapped"), spread=sizes.spread)
+    rates = {one.arm.name: one for one in wide.arms}
+    shared = [task for task in sizes.tasks if task in SHARED]
+    for name, rate in (("stock", stock.arms[0].mean), *((name, one.mean) for name, one in rates.items())):
+        printer.print(f"{name:8} {rate.rate:.0%} of {rate.episodes} episodes [{rate.low:.0%} to {rate.high:.0%}]")
+    swapped = [rates["swapped"].tasks[task].rate for task in shared]
+    return {
+        "stock": stock.arms[0].mean.rate,
+        "wide": rates["policy"].mean.rate,
+        "blind": rates["blind"].mean.rate,
+        "swapped": sum(swapped) / len(swapped) if swapped else None,
+    }
