@@ -24,6 +24,9 @@ OFFICIAL = 50
 """Official initial states of a task: the seeds below this."""
 EXPERTS: dict[str, float] = {
     f"pick_up_the_{thing}_and_place_it_in_the_basket": 1.0
-    for thing in ("alphabet_soup", "bbq_sauce", "ketchup", "milk", "orange_juice", "salad_dressing")
-}
-"""What the expert did of the first ten official initial states, for the tasks in which as many were run."""
+    for thing in (
+        "alphabet_soup", "bbq_sauce", "butter", "chocolate_pudding", "cream_cheese",
+        "ketchup", "milk", "orange_juice", "salad_dressing", "tomato_sauce",
+    )
+}  # fmt: skip
+"""What the expert did of the first ten official initial states of each task, without noise."""
