@@ -1,7 +1,7 @@
 """A policy of `metaworld-five` beside plain behavior cloning: a CNN a camera and an MLP, of as many parameters, on the same
 batches for as many steps. Both are asked in the same episodes.
 
-    python benchmarks/bench_robot.py SET RUN [--steps 600] [--episodes 50] [--spread 3] [--workers 2]
+    python benchmarks/robot_baseline.py SET RUN [--steps 600] [--episodes 50] [--spread 3] [--workers 2]
 
 SET is what `vertebra sim collect` wrote, RUN what `vertebra train metaworld-five` left. Prints success with intervals.
 """
