@@ -14,7 +14,14 @@ __getattr__, __dir__, __all__ = offer(
     {
         "page": "Page Line Word Document",
         "geometry": "Box",
+        "ocr.engines": "OcrEngine engine read_picture",
         "windows": "windows_of Window",
+        "reading": "read_document stream_pages",
+        "metrics.answers": "anls exact substring relaxed",
+        "metrics.structures": "anls_star donut_f1 donut_accuracy",
+        "metrics.tags": "entity_f1",
+        "metrics.tables": "cell_f1",
+        "metrics.evidence": "box_hits line_f1 lines_with word_f1",
         "formats.table": "read_pages write_pages to_text FORMATS",
     },
 )

@@ -51,7 +51,11 @@ def _file(path: Any, most: int | None) -> Any:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is below
         found = Image.open(path)
     if most is not None:
-        require_pixels(found.size, f"`{path}`", most)
+        try:
+            require_pixels(found.size, f"`{path}`", most)
+        except DataError:
+            found.close()
+            raise
     return found
 
 

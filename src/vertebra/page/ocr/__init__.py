@@ -1,0 +1,1 @@
+"""OCR engines behind one call: `read(image) -> Page`."""

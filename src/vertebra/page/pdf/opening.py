@@ -1,0 +1,72 @@
+"""PDF files opened, with what is wrong with them in our words; a page after another, each closed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vertebra.errors import DataError, MissingPartError
+
+PASSWORD = 4
+_REASONS = {
+    2: "it cannot be opened",
+    3: "it is no PDF, or is damaged or cut off",
+    5: "its protection is unknown",
+    6: "a page is damaged",
+}
+
+
+@contextmanager
+def opened_pdf(path: str | Path, password: str | None = None) -> Iterator[Any]:
+    """A PDF as pypdfium2's document, closed at the end."""
+    try:
+        import pypdfium2
+    except ImportError:
+        raise MissingPartError("reading PDF files", "pypdfium2", "doc") from None
+    if not Path(path).is_file():
+        raise DataError(f"`{path}` is no file; expected a PDF")
+    try:
+        found = pypdfium2.PdfDocument(path, password=password)
+    except pypdfium2.PdfiumError as error:
+        code = getattr(error, "err_code", None)
+        if code == PASSWORD:
+            wrong = "the password is wrong" if password else "it is encrypted"
+            raise DataError(f"`{path}` cannot be read: {wrong}; give `password=` (--password)") from error
+        raise DataError(
+            f"`{path}` cannot be read: {_REASONS.get(code or 0, 'it is damaged')}; save it again"
+        ) from error
+    try:
+        if len(found) == 0:
+            raise DataError(f"`{path}` has no pages")
+        yield found
+    finally:
+        found.close()
+
+
+def pages_of(document: Any, path: Any, numbers: Iterable[int] | None = None) -> Iterator[tuple[int, Any]]:
+    """(number from 1 on, page), one at a time: the one before is closed, so that memory stays flat."""
+    import pypdfium2
+
+    for number in numbers or range(1, len(document) + 1):
+        if not 1 <= number <= len(document):
+            raise DataError(f"there is no page {number} in `{path}`; its pages are 1 to {len(document)}")
+        try:
+            page = document[number - 1]
+        except pypdfium2.PdfiumError as error:
+            raise DataError(
+                f"page {number} of `{path}` is damaged; leave it out (--pages), or save the file again"
+            ) from error
+        try:
+            yield number, page
+        finally:
+            page.close()
+
+
+def rendered(page: Any, dpi: float, most: int) -> Any:
+    """A page as a picture; where `dpi` would give more pixels than `most`, as many as allowed."""
+    width, height = page.get_size()
+    scale = dpi / 72
+    scale = min(scale, (most / (width * height)) ** 0.5)
+    return page.render(scale=scale).to_pil().convert("RGB")

@@ -1,0 +1,48 @@
+"""Whether a text layer is worth reading, and if not, why: in words that are shown to whoever asked for the page."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+from vertebra.page.page import Page
+
+MOST_BROKEN = 0.05
+"""Share of characters that stand for none: control, private use, replacement."""
+LEAST_LETTERS = 0.5
+"""Share of letters and digits among what is drawn; English prose has 0.97, a page of amounts 0.75."""
+ENOUGH = 4
+"""Characters from which on a share says something."""
+FEW, COVERED = 20, 0.6
+"""A page of fewer characters, of which a picture covers this share, is a scan with a stamp on it."""
+
+
+def why_garbage(page: Page) -> str | None:
+    """Why OCR is due: no text, or text that means nothing; None where the text layer will do."""
+    letters = [letter for line in page.lines for letter in line.text if not letter.isspace()]
+    if not letters:
+        return "it has no text layer"
+    kinds = [unicodedata.category(letter) for letter in letters]
+    broken = sum(
+        kind in ("Cc", "Co", "Cn", "Cs") or letter == "\ufffd" for kind, letter in zip(kinds, letters, strict=True)
+    )
+    if broken > MOST_BROKEN * len(letters):
+        return f"its text layer is garbage: {broken} of {len(letters)} characters are control or replacement characters"
+    good = sum(kind[0] in "LNM" for kind in kinds)
+    if len(letters) >= ENOUGH and good < LEAST_LETTERS * len(letters):
+        return f"its text layer is garbage: {good} of {len(letters)} characters are letters or digits"
+    return None
+
+
+def why_scan(pdf_page: Any, page: Page) -> str | None:
+    """The same of a page that is a picture with a few words on it."""
+    import pypdfium2.raw as raw
+
+    if sum(len(line.text) for line in page.lines) >= FEW or page.size is None:
+        return None
+    area = page.size[0] * page.size[1]
+    for one in pdf_page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=3):
+        left, bottom, right, top = one.get_bounds()
+        if (right - left) * (top - bottom) >= COVERED * area:
+            return "it is a picture with hardly any text on it"
+    return None
