@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # The tests and the demo never touch a network or a user's cache of models.
 QUIET  := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
-.PHONY: help setup drawing demo test test-real test-browser fuzz check bench docs format clean
+.PHONY: help setup drawing demo test test-real test-libero test-browser fuzz check bench docs format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,13 +30,17 @@ demo: $(STAMP) drawing  ## the main job, start to end
 	$(QUIET) $(BIN)/vertebra demo
 
 test: $(STAMP) drawing  ## all tests, on two processes
-	$(QUIET) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
+	$(QUIET) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser and not libero"
 
 test-real: $(STAMP)  ## fetch the real models, and run the tests that need them
 	$(BIN)/python -m pip install --quiet -e '.[quantize]'
 	$(BIN)/vertebra get smollm2-135m-instruct dinov2-small
 	$(QUIET) $(BIN)/python -m pytest tests/backbone/test_quantized.py
 	$(QUIET) $(BIN)/python -m pytest -m real tests/real
+
+test-libero: $(STAMP) drawing  ## install LIBERO (340 MB of wheels) into the same environment, and run the tests that need it
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,libero]'
+	$(QUIET) $(BIN)/python -m pytest -m libero tests/simulate
 
 test-browser: $(STAMP)  ## pages in an installed Chromium (apt-get install chromium); keeps screenshots
 	VERTEBRA_SCREENSHOTS=build/screenshots $(QUIET) $(BIN)/python -m pytest -m browser tests/decode tests/evaluate tests/serve

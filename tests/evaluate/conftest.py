@@ -9,7 +9,7 @@ from vertebra.simulate.kept import close_all
 @pytest.fixture(autouse=True)
 def line(monkeypatch):
     """The toy's tasks beside those of real simulators."""
-    monkeypatch.setitem(suites.SUITES, "line", "tests.evaluate.toys")
+    monkeypatch.setitem(suites.SIMULATORS, "line", "tests.evaluate.toys")
     close_all()
     yield
     close_all()

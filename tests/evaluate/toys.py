@@ -79,7 +79,11 @@ FACTS = {
 }
 
 
-def names() -> tuple[str, ...]:
+def suites() -> tuple[str, ...]:
+    return ("line",)
+
+
+def names(suite: str = "line") -> tuple[str, ...]:
     return tuple(FACTS)
 
 

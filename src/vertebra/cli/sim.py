@@ -17,11 +17,19 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Simulators: tasks, demonstrations, evaluation.")
 
 Tasks = Annotated[
-    str, typer.Option("--tasks", help="Names separated by commas, or `mt10`; `vertebra sim tasks` lists them.")
+    str,
+    typer.Option(
+        "--tasks", help="Names separated by commas; a suite's name (`mt10`, `libero_object`) stands for all its tasks."
+    ),
 ]
-Size = Annotated[int, typer.Option(help="Pixels of a side of the images.")]
+Size = Annotated[
+    int | None, typer.Option(help="Pixels of a side of the images; by default 64 in Meta-World, 128 in LIBERO.")
+]
 Cameras = Annotated[
-    str | None, typer.Option(help="Cameras separated by commas: side, gripperPOV, shoulder, facing, corner, corner2 …")
+    str | None,
+    typer.Option(
+        help="Cameras separated by commas: side, gripperPOV, corner2 …; agentview, robot0_eye_in_hand in LIBERO."
+    ),
 ]
 Spread = Annotated[float, typer.Option(help="How much wider than stock the range is in which objects are placed.")]
 Shared = Annotated[
@@ -37,7 +45,9 @@ Limit = Annotated[int | None, typer.Option(help="Steps of an episode; by default
 
 @app.command()
 def tasks(
-    suite: Annotated[str, typer.Option(help="Which simulator: metaworld.")] = "metaworld",
+    suite: Annotated[
+        str, typer.Option(help="Which set of tasks: metaworld, mt10, libero, libero_object, libero_object_swap …")
+    ] = "metaworld",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the tasks of a simulator: instruction, steps of an episode, success of the scripted expert."""
@@ -62,7 +72,7 @@ def collect(
     tasks: Tasks,
     out: Annotated[Path, typer.Option(help="The folder to write, a data set of LeRobot's v3.0.", **PATH)],
     episodes: Annotated[int, typer.Option(min=1, help="Demonstrations of each task.")] = 60,
-    size: Size = 64,
+    size: Size = None,
     cameras: Cameras = None,
     noise: Annotated[
         float, typer.Option(min=0.0, help="The scale of the bursts of noise on the expert's actions.")
@@ -106,7 +116,7 @@ def evaluate(
     arms: Annotated[
         str, typer.Option(help="On the same seeds: swapped, paraphrase, frozen, chunk=K, NAME=MODEL (blind=DIR).")
     ] = "",
-    size: Size = 64,
+    size: Size = None,
     cameras: Cameras = None,
     spread: Spread = 1.0,
     shared: Shared = False,
@@ -157,16 +167,24 @@ def evaluate(
 
 def named(given: str) -> list[str]:
     """The tasks that a list names."""
-    from vertebra.simulate.metaworld.table import MT10
+    from vertebra.simulate.suites import suites, task_names
 
     names = [part.strip() for part in given.split(",") if part.strip()]
-    return [task for name in names for task in (MT10 if name == "mt10" else (name,))]
+    return [task for name in names for task in (task_names(name) if name in suites() else (name,))]
 
 
 def _options(**given: Any) -> dict[str, Any]:
     """How tasks are opened; what a simulator has as a default is left to it, for not every one has every option."""
-    defaults = {"cameras": None, "spread": 1.0, "shared": False, "jitter": 0.0, "colors": False, "bare_wrist": False}
-    defaults["limit"] = None
+    defaults: dict[str, Any] = {
+        "size": None,
+        "cameras": None,
+        "limit": None,
+        "spread": 1.0,
+        "shared": False,
+        "jitter": 0.0,
+        "colors": False,
+        "bare_wrist": False,
+    }
     given["cameras"] = _cameras(given["cameras"])
     return {name: value for name, value in given.items() if name not in defaults or value != defaults[name]}
 

@@ -26,8 +26,7 @@ from vertebra.evaluate.rollout import Live, run
 from vertebra.evaluate.settings import EvaluationSettings
 from vertebra.folders import require_free, write_file
 from vertebra.simulate.kept import opened
-from vertebra.simulate.seeds import episode_seed
-from vertebra.simulate.suites import TaskFacts, task_facts
+from vertebra.simulate.suites import TaskFacts, evaluation_seed, task_facts
 from vertebra.simulate.workers import Workers
 
 SETTINGS = "evaluation.json"
@@ -159,7 +158,7 @@ def _run(work: _Batch) -> list[EpisodeRecord]:
             arm=work.arm.name,
             task=work.task,
             number=number,
-            seed=episode_seed("evaluate", work.task, work.settings.seed, number),
+            seed=evaluation_seed(work.task, work.settings.seed, number),
             instruction=words,
             frozen=work.arm.frozen,
         )

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = offer(
     __name__,
     {
         "simulation": "Simulation Outcome",
-        "suites": "open_task task_names task_facts TaskFacts",
+        "suites": "open_task task_names task_facts TaskFacts evaluation_seed",
         "noise": "Bursts",
         "demonstration": "Demonstration demonstrate",
         "collecting": "collect Collected Progress",

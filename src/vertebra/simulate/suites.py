@@ -1,6 +1,7 @@
 """Which simulators there are, and the task that a name means. A simulator is a row: its module is imported on first use.
 
-A module of a suite has `names()`, `facts(name)` and `open_task(name, **options)`.
+A module has `suites()` (its sets of tasks by name; the first has all of them), `names(suite)`, `facts(name)` and
+`open_task(name, **options)`. A suite that is not installed has no names, and says so when it is asked for.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from vertebra.errors import UnknownNameError
+from vertebra.simulate.seeds import episode_seed
 from vertebra.simulate.simulation import Simulation
 
-SUITES: dict[str, str] = {"metaworld": "vertebra.simulate.metaworld"}
-"""The suites, and the package of each."""
+SIMULATORS = {"metaworld": "vertebra.simulate.metaworld", "libero": "vertebra.simulate.libero"}
+"""The package of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +35,32 @@ class TaskFacts:
     """The share of episodes that the scripted expert does, as measured; None: there is no expert, or no measurement."""
     spread: float = 1.0
     """How much wider the objects' range may be made, so that the expert still holds."""
+    official: int = 0
+    """The benchmark's own initial states: seeds below this. No demonstration begins in one."""
+
+
+def suites() -> tuple[str, ...]:
+    """The names of all sets of tasks."""
+    return tuple(suite for module in _modules() for suite in module.suites())
 
 
 def task_names(suite: str = "metaworld") -> tuple[str, ...]:
     """The tasks of a suite."""
-    return tuple(_module(suite).names())
+    for module in _modules():
+        if suite in module.suites():
+            return tuple(module.names(suite))
+    raise UnknownNameError("suite of tasks", suite, suites())
 
 
 def task_facts(name: str) -> TaskFacts:
     """What is known of a task of any suite."""
-    return _of(name).facts(name)
+    made: TaskFacts = _of(name).facts(name)
+    return made
+
+
+def evaluation_seed(task: str, seed: int, number: int) -> int:
+    """The seed of the `number`-th episode of an evaluation: the benchmark's own initial states first, where it has some."""
+    return number if number < task_facts(task).official else episode_seed("evaluate", task, seed, number)
 
 
 def open_task(name: str, *, seed: int | None = None, **options: Any) -> Simulation:
@@ -53,17 +71,16 @@ def open_task(name: str, *, seed: int | None = None, **options: Any) -> Simulati
     return made
 
 
-def _module(suite: str) -> Any:
-    if suite not in SUITES:
-        raise UnknownNameError("suite of tasks", suite, SUITES)
-    return importlib.import_module(SUITES[suite])
+def _modules() -> list[Any]:
+    return [importlib.import_module(name) for name in SIMULATORS.values()]
 
 
 def _of(name: str) -> Any:
-    """The suite that a task belongs to; an unknown one is answered with the nearest of all."""
-    modules = [_module(suite) for suite in SUITES]
-    for module in modules:
-        if name in module.names():
-            return module
-    known = [one for module in modules for one in module.names()]
-    raise UnknownNameError("task", name, known, hint="`vertebra sim tasks` lists them all.")
+    """The simulator that a task belongs to; an unknown one is answered with the nearest of all."""
+    suite = name.partition("/")[0]
+    known = {one: module for module in _modules() for one in module.names()}
+    if name not in known and suite in suites():
+        task_names(suite)  # says so where it is not installed
+    if name not in known:
+        raise UnknownNameError("task", name, known, hint="`vertebra sim tasks` lists them all.")
+    return known[name]

@@ -5,14 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from vertebra.simulate.metaworld.measured import MEASURED
-from vertebra.simulate.metaworld.table import TASKS, limit_of
+from vertebra.simulate.metaworld.table import MT10, TASKS, limit_of
 from vertebra.simulate.simulation import Simulation
 from vertebra.simulate.suites import TaskFacts
 
+SUITES: dict[str, tuple[str, ...]] = {"metaworld": tuple(TASKS), "mt10": MT10}
+"""All fifty, and the ten of the benchmark of that name."""
 
-def names() -> tuple[str, ...]:
-    """The tasks of the suite."""
-    return tuple(TASKS)
+
+def suites() -> tuple[str, ...]:
+    """The sets of its tasks."""
+    return tuple(SUITES)
+
+
+def names(suite: str = "metaworld") -> tuple[str, ...]:
+    """The tasks of a suite."""
+    return SUITES[suite]
 
 
 def facts(name: str) -> TaskFacts:
