@@ -78,7 +78,8 @@ ROOMS: dict[str, list[set[str]]] = {
         {"geometry", "units"},
         {"checking", "order", "pictures"},
         {"page"},
-        {"windows", "formats", "metrics", "pdf", "ocr"},
+        {"windows", "formats", "metrics", "pdf"},
+        {"ocr"},
         {"reading", "drawing"},
     ],
     "policies": [

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from vertebra.cli import episodes
+from vertebra.cli.data_findings import print_padding, print_report
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at data as a model will see it.")
 
@@ -218,7 +219,7 @@ def check(
 
         print_json(report.to_json())
     else:
-        _print_report(report)
+        print_report(report)
     if not report.passed:
         raise typer.Exit(1)
 
@@ -248,7 +249,7 @@ def stats(
 
         print_json({"slots": padding.slots, "batches": padding.batches, "picture": str(written)})
         return
-    _print_padding(padding)
+    print_padding(padding)
     _out().print(f"written to {written}", soft_wrap=True)
 
 
@@ -302,43 +303,6 @@ def _facts(asked: Asked, made: Any, batch: Any) -> str:
     counted = f"{int((batch['weights'] > 0).sum())} supervised, {padding} padding"
     what = ", ".join([*dict.fromkeys(formats), made.task.name])
     return f"{what}, {batch.rows} rows of {batch.length} positions, {counted}"
-
-
-def _print_report(report: Any) -> None:
-    from rich.text import Text
-
-    from vertebra.cli.output import STYLES, table
-
-    out = _out()
-    styles = STYLES | {"note": "yellow"}
-    facts = f"{report.format}, {report.kind}"
-    out.print(Text.assemble((f"{report.source} on {report.model}", "bold"), f"  {facts}"))
-    shown = table("what", "", "number", "what it is", right=("number",))
-    for finding in report.findings:
-        shown.add_row(
-            Text(finding.name), Text(finding.status, styles[finding.status]), finding.value, Text(finding.message)
-        )
-    out.print(shown)
-    for finding in report.findings:
-        for place in finding.places:
-            out.print(Text.assemble((f"{finding.name}: ", styles[finding.status]), place), soft_wrap=True)
-    most = max(count for _, _, count in report.histogram)
-    out.print(Text("lengths", "bold"))
-    for low, high, count in report.histogram:
-        out.print(Text(f"{low:>6} – {high:<6} {count:>8,}  {'█' * -(-40 * count // most)}"))
-    bad = [finding.name for finding in report.findings if finding.status == "fail"]
-    noted = [finding.name for finding in report.findings if finding.status == "note"]
-    good = "nothing would stop or spoil a run" + (f"; worth a look: {', '.join(noted)}" if noted else "")
-    out.print(Text(f"must be mended: {', '.join(bad)}" if bad else good, STYLES["fail" if bad else "pass"]))
-
-
-def _print_padding(padding: Any) -> None:
-    from vertebra.cli.output import table
-
-    shown = table("batches", "number", "slots a token", "padding", right=("number", "slots a token", "padding"))
-    for name, slots in padding.slots.items():
-        shown.add_row(name, f"{padding.batches[name]:,}", f"{slots:.3f}", f"{padding.waste(name):.1%}")
-    _out().print(shown)
 
 
 def _out() -> Any:

@@ -53,6 +53,9 @@ def checked(
     made, faults = [], list[str]()
     for number, line in enumerate(lines):
         at = f"line {number}"
+        if origin == "top" and _fine(line, extent) and all(_fine(word, extent) for word in line.words):
+            made.append(line)  # nearly all are: copying them costs more than reading a PDF's text
+            continue
         words = tuple(
             replace(word, **_place(word, extent, origin, faults, f"{at}, word {n}"))
             for n, word in enumerate(line.words)
@@ -64,6 +67,15 @@ def checked(
             "(on_bad='repair'). A wrong unit or origin looks like this too"
         )
     return tuple(made), tuple(f"mended: {fault}" for fault in faults)
+
+
+def _fine(one: Any, extent: Size | None) -> bool:
+    """Whether there is nothing to look at closer; a NaN fails every comparison."""
+    box = one.box
+    if type(box) is not Box or one.quad is not None or extent is None:
+        return False
+    left, top, right, bottom = box
+    return bool(0 <= left <= right <= extent[0] and 0 <= top <= bottom <= extent[1])
 
 
 def _some(faults: Sequence[str]) -> str:
