@@ -53,7 +53,7 @@ def test_tasks(vertebra):
 
 @pytest.mark.usefixtures("draws")
 def test_an_evaluation_is_the_same_for_any_number_of_workers_and_robots(vertebra, folder, tmp_path):
-    tasks = ("sim", "eval", str(folder), "--tasks", "drawer-open", *CHEAP, "--arms", "swapped,chunk=1")
+    tasks = ("sim", "eval", str(folder), "--tasks", "drawer-open", *CHEAP, "--arms", "swapped,chunk=1,ensemble=0.1")
     one = vertebra(*tasks, "--out", str(tmp_path / "one"), "--workers", "1")
     assert one.code == 0, one.err
     assert "mean of tasks" in one.out
@@ -61,10 +61,15 @@ def test_an_evaluation_is_the_same_for_any_number_of_workers_and_robots(vertebra
     assert two.code == 0, two.err
     many = vertebra(*tasks, "--out", str(tmp_path / "many"), "--robots", "2", "--no-films")
     assert many.code == 0, many.err
-    assert len(records(tmp_path / "one")) == 6
+    assert len(records(tmp_path / "one")) == 8
+    blended = [
+        EpisodeRecord(**json.loads(path.read_text())) for path in (tmp_path / "one").rglob("ensemble-0.1/**/*.json")
+    ]
+    assert [record.decisions for record in blended] == [record.steps for record in blended]
+    assert len(blended) == 2
     assert records(tmp_path / "one") == records(tmp_path / "two") == records(tmp_path / "many")
     told = json.loads(two.out)
-    assert [arm["arm"] for arm in told["arms"]] == ["policy", "swapped", "chunk-1"]
+    assert [arm["arm"] for arm in told["arms"]] == ["policy", "swapped", "chunk-1", "ensemble-0.1"]
     assert told["policy"] == str(folder)
     assert len(list((tmp_path / "one" / "films").glob("*.mp4"))) == 1
     assert not (tmp_path / "two" / "films").exists()

@@ -174,6 +174,9 @@ def test_wrong_arms():
         arms_of("swaped", pair)
     for wrong, message in (
         ("chunk=0", "chunk=1"),
+        ("ensemble=much", "ensemble=0.01"),
+        ("ensemble=-1", "ensemble=0.01"),
+        ("ensemble=nan", "ensemble=0.01"),
         ("=x", "NAME=MODEL"),
         ("policy=x", "two arms are called policy"),
         ("frozen,frozen", "two arms"),

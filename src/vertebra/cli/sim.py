@@ -114,7 +114,10 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=1, help="Of each task; 50 or more, for a rate to be believed.")] = 50,
     seed: Annotated[int, typer.Option(min=0, help="Of the whole; its episodes are none that demonstrations had.")] = 0,
     arms: Annotated[
-        str, typer.Option(help="On the same seeds: swapped, paraphrase, frozen, chunk=K, NAME=MODEL (blind=DIR).")
+        str,
+        typer.Option(
+            help="On the same seeds: swapped, paraphrase, frozen, chunk=K, ensemble=D, NAME=MODEL (blind=DIR)."
+        ),
     ] = "",
     size: Size = None,
     cameras: Cameras = None,

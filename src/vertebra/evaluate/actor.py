@@ -4,7 +4,7 @@ object needs `act(observation, instruction)` and `reset()`."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,17 @@ class Actor:
     def carrying_out(self, execute: int) -> Actor:
         """The same policy, of whose chunks other parts are carried out."""
         return Actor(self._policy, key=self._key, execute=execute)
+
+    def blending(self, decay: float) -> Actor:
+        """The same policy, asked at every step, with its chunks blended."""
+        from vertebra.policies.policy import Policy
+
+        given = self._policy
+        if not isinstance(given, Policy):
+            raise ConfigError(
+                f"the arm `ensemble` blends the chunks of our policies; a {type(given).__name__} must blend its own"
+            )
+        return Actor(Policy(given.model, given.record, replace(given.settings, ensemble=decay)), key=self._key)
 
     def require_fit(self, seen: Mapping[str, Any], instruction: str, names: Sequence[str]) -> None:
         """Refuse a simulator that does not show what the policy was trained on, before a thousand episodes are lost to it."""

@@ -4,11 +4,13 @@ swapped       the instruction of the task that shares the scene, or of the next 
 paraphrase    other words for the same, held out from training: success should stay
 frozen        the episode's first image all along: what looking again is worth
 chunk=K       K actions of each chunk carried out
+ensemble=D    asked at every step, and what the chunks so far say of it blended, with decay D
 NAME=MODEL    another policy; `blind=DIR` by custom, one that was trained without images
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +20,7 @@ from vertebra.simulate.suites import TaskFacts
 
 POLICY = "policy"
 """The arm that all others are compared with."""
-_KINDS = ("swapped", "paraphrase", "frozen", "chunk=K", "NAME=MODEL")
+_KINDS = ("swapped", "paraphrase", "frozen", "chunk=K", "ensemble=D", "NAME=MODEL")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class Arm:
     """The episode's first image all along."""
     execute: int | None = None
     """Actions of a chunk that are carried out; None: as the policy has it."""
+    ensemble: float | None = None
+    """The decay of temporal ensembling; None: as the policy has it."""
 
     def instruction(self, task: TaskFacts, others: Sequence[TaskFacts], number: int) -> str:
         """What is asked in episode `number` of a task; `others`: all tasks that are evaluated."""
@@ -76,11 +80,23 @@ def _arm(text: str) -> Arm:
         raise ConfigError(f"the arm `{text}`: expected NAME=MODEL, or chunk=K")
     if "/" in name or name.startswith("."):
         raise ConfigError(f"the arm `{text}`: its name becomes a folder's, and cannot hold `/` or begin with a dot")
+    if name == "ensemble":
+        return Arm(name=f"ensemble-{value}", ensemble=_decay(text, value))
     if name != "chunk":
         return Arm(name=name, model=value)
     if not value.isdecimal() or int(value) < 1:
         raise ConfigError(f"the arm `{text}`: expected how many actions of a chunk are carried out, as chunk=1")
     return Arm(name=f"chunk-{value}", execute=int(value))
+
+
+def _decay(text: str, value: str) -> float:
+    try:
+        decay = float(value)
+    except ValueError:
+        decay = -1.0
+    if not 0 <= decay < math.inf:
+        raise ConfigError(f"the arm `{text}`: expected how fast older chunks count less, 0 or more, as ensemble=0.01")
+    return decay
 
 
 def _require_words(arms: Sequence[Arm], tasks: Sequence[TaskFacts]) -> None:

@@ -67,7 +67,7 @@ def evaluate_policy(
             raise ConfigError(
                 f"workers={workers}: an object lives in this process; give the folder's name, or workers=1"
             )
-        _policies[(name, None)] = Actor(policy, key=settings.key)
+        _policies[name, None, None] = Actor(policy, key=settings.key)
     folder = Path(out)
     names = [name, *(arm.model for arm in arms if arm.model)]
     which = _checked(folder, settings, {one: _identity(one) for one in names})
@@ -147,7 +147,7 @@ def _identity(name: str) -> str:
 
 def _run(work: _Batch) -> list[EpisodeRecord]:
     """What a worker does."""
-    actor = _actor(work.arm.model or work.policy, work.arm.execute, work.settings)
+    actor = _actor(work.arm.model or work.policy, work.arm, work.settings)
     options = dict(work.settings.options)
     cameras = cameras_for(actor, options.pop("cameras", None))
     if cameras is not None:
@@ -168,21 +168,30 @@ def _run(work: _Batch) -> list[EpisodeRecord]:
         return run(actor, live)
 
 
-_policies: dict[tuple[str, int | None], Actor] = {}
+_policies: dict[tuple[str, int | None, float | None], Actor] = {}
 
 
-def _actor(name: str, execute: int | None, settings: EvaluationSettings) -> Actor:
-    """A policy that this process loaded before, or loads now."""
-    key = (name, execute)
-    if key not in _policies and (name, None) in _policies and execute is not None:
-        _policies[key] = _policies[name, None].carrying_out(execute)
+def _actor(name: str, arm: Arm, settings: EvaluationSettings) -> Actor:
+    """A policy that this process loaded before, or loads now, as the arm carries out its chunks."""
+    key = (name, arm.execute, arm.ensemble)
     if key not in _policies:
+        _policies[key] = _loaded(name, settings)
+        if arm.execute is not None:
+            _policies[key] = _policies[key].carrying_out(arm.execute)
+        if arm.ensemble is not None:
+            _policies[key] = _policies[key].blending(arm.ensemble)
+    return _policies[key]
+
+
+def _loaded(name: str, settings: EvaluationSettings) -> Actor:
+    whole = (name, None, None)
+    if whole not in _policies:
         from vertebra.interop.acting import policy
         from vertebra.policies.settings import PolicySettings
 
         made = policy(name, settings=PolicySettings(outside=settings.outside))
-        _policies[key] = Actor(made, key=settings.key, execute=execute)
-    return _policies[key]
+        _policies[whole] = Actor(made, key=settings.key)
+    return _policies[whole]
 
 
 @contextmanager
