@@ -107,6 +107,8 @@ def test_allowed_rows_and_states_are_those_of_the_stock_step(stock):
 
 @pytest.mark.parametrize("way", WAYS, indirect=True)
 def test_in_16_bits_it_is_within_their_rounding(way, stock):
+    if way != "torch" and way not in products._possible([torch.ones(8, 8, dtype=torch.bfloat16)], 0):
+        pytest.skip("oneDNN has no 16 bits on this processor")
     backbone = load("tiny-llama2", dtype="bfloat16")
     found = steps(backbone, 20)
     assert fused_of(backbone).way == way

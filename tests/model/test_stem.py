@@ -40,15 +40,18 @@ def test_key_points_are_means_of_a_softmax(seed: int, count: int, points: int, h
 
 
 def test_the_grid_stands_row_by_row_and_the_points_behind_it():
-    encoder = StemEncoder(16, image_size=32, grid=4, points=3, channels=8)
-    assert encoder.slots == 17
     image = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     image[1, :, 8:16, 24:32] = 255
-    with torch.no_grad():
-        encoder.place.zero_()
-        dark, light = encoder(image)
-    moved = (light - dark).abs().sum(-1)
-    assert int(moved[:16].argmax()) == 1 * 4 + 3, "the second row, the last column"
+    moved = torch.zeros(16)
+    for seed in range(20):  # one draw may look at little there, and norms carry a change to every place
+        torch.manual_seed(seed)
+        encoder = StemEncoder(16, image_size=32, grid=4, points=3, channels=8)
+        assert encoder.slots == 17
+        with torch.no_grad():
+            encoder.place.zero_()
+            dark, light = encoder(image)
+        moved += (light - dark).abs().sum(-1)[:16]
+    assert int(moved.argmax()) == 1 * 4 + 3, "the second row, the last column"
     assert StemEncoder(16, image_size=32, grid=8, points=0, channels=8)(image).shape == (2, 64, 16)
 
 
