@@ -10,7 +10,6 @@ batch waits at most `batch_wait`, and only until as many are here as were last t
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
@@ -22,8 +21,9 @@ from vertebra.errors import DataError, VertebraError
 from vertebra.policies.decision import Decision
 from vertebra.policies.observation import Observation, faults
 from vertebra.policies.policy import Policy
+from vertebra.serve.line import Line
 from vertebra.serve.metrics import Metrics
-from vertebra.serve.refusals import Broken, Busy, OutOfTime
+from vertebra.serve.refusals import Broken, OutOfTime
 from vertebra.serve.settings import ServeSettings
 
 
@@ -44,35 +44,15 @@ class Job:
     """Nobody waits for it any more."""
 
 
-class Scheduler:
+class Scheduler(Line[Job]):
     """Asks one policy for many clients."""
 
     def __init__(self, policy: Policy, settings: ServeSettings, metrics: Metrics) -> None:
-        self.policy, self.settings, self.metrics = policy, settings, metrics
-        self._queue: deque[Job] = deque()
-        self._here = threading.Condition()
-        self._expected, self._ended = 1, False
+        super().__init__(settings, name="policy")
+        self.policy, self.metrics = policy, metrics
+        self._expected = 1
         self._seen: OrderedDict[Hashable, float] = OrderedDict()
         self._gone: set[Hashable] = set()
-        self._thread = threading.Thread(target=self._work, name="policy", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """No further batch; whoever still waits is sent away."""
-        with self._here:
-            self._ended = True
-            left, self._queue = list(self._queue), deque()
-            self._here.notify_all()
-        for job in left:
-            job.answer(Busy("the server ends"))
-        if self._thread.is_alive():
-            self._thread.join(self.settings.time_limit)
-
-    @property
-    def waiting(self) -> int:
-        return len(self._queue)
 
     @property
     def sessions(self) -> int:
@@ -106,7 +86,7 @@ class Scheduler:
             observation=observation, instruction=instruction, key=key, robot=object() if robot is None else robot, done=done,
             answer=answer, kept=robot is not None,
         )  # fmt: skip
-        self._enter(job)
+        self._put(job)
         try:
             return await asyncio.wait_for(future, self.settings.time_limit)
         except TimeoutError:
@@ -132,15 +112,6 @@ class Scheduler:
             raise DataError(f"done={done} is about real-time chunking, which is off; leave it out")
         if done is not None and done > policy.record.chunk:
             raise DataError(f"done={done} of a chunk of {policy.record.chunk} actions")
-
-    def _enter(self, job: Job) -> None:
-        with self._here:
-            if self._ended:
-                raise Busy("the server ends")
-            if len(self._queue) >= self.settings.queue:
-                raise Busy(f"{len(self._queue)} requests wait already")
-            self._queue.append(job)
-            self._here.notify_all()
 
     def _work(self) -> None:
         while (batch := self._next()) is not None:

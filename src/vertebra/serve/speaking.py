@@ -6,9 +6,7 @@ It takes a conversation and settings of decoding; whose protocol they came in is
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +18,9 @@ from vertebra.decode.settings import question_of, settings_of
 from vertebra.decode.start import eval_mode, start
 from vertebra.errors import VertebraError
 from vertebra.model.model import Model
+from vertebra.serve.line import Line
 from vertebra.serve.metrics import Metrics
-from vertebra.serve.refusals import Broken, Busy, OutOfTime
+from vertebra.serve.refusals import Broken, OutOfTime
 from vertebra.serve.settings import ServeSettings
 
 
@@ -41,38 +40,18 @@ class Piece:
 class _Job:
     turns: list[Any]
     options: dict[str, Any]
-    give: Callable[[Piece | BaseException | None], None]
+    answer: Callable[[Piece | BaseException | None], None]
     came: float = field(default_factory=time.monotonic)
     left: bool = False
 
 
-class Speaker:
+class Speaker(Line[_Job]):
     """Asks one model for many clients."""
 
     def __init__(self, model: Model, settings: ServeSettings, metrics: Metrics) -> None:
-        self.model, self.settings, self.metrics = model, settings, metrics
+        super().__init__(settings, name="model")
+        self.model, self.metrics = model, metrics
         self.sees = "image" in model.sizes
-        self._queue: deque[_Job] = deque()
-        self._here = threading.Condition()
-        self._ended = False
-        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        with self._here:
-            self._ended = True
-            left, self._queue = list(self._queue), deque()
-            self._here.notify_all()
-        for job in left:
-            job.give(Busy("the server ends"))
-        if self._thread.is_alive():
-            self._thread.join(self.settings.time_limit)
-
-    @property
-    def waiting(self) -> int:
-        return len(self._queue)
 
     async def warm_up(self) -> None:
         async for _ in self.answer([{"role": "user", "content": "warm up"}], {"max_new_tokens": 2}):
@@ -86,14 +65,8 @@ class Speaker:
         def give(one: Piece | BaseException | None) -> None:
             loop.call_soon_threadsafe(coming.put_nowait, one)
 
-        job = _Job(turns=turns, options=options, give=give)
-        with self._here:
-            if self._ended:
-                raise Busy("the server ends")
-            if len(self._queue) >= self.settings.queue:
-                raise Busy(f"{len(self._queue)} requests wait already")
-            self._queue.append(job)
-            self._here.notify_all()
+        job = _Job(turns=turns, options=options, answer=give)
+        self._put(job)
         until = job.came + self.settings.time_limit
         try:
             while (piece := await asyncio.wait_for(coming.get(), max(0.0, until - time.monotonic()))) is not None:
@@ -120,12 +93,12 @@ class Speaker:
     def _say(self, job: _Job) -> None:
         try:
             self._run(job)
-            job.give(None)
+            job.answer(None)
         except VertebraError as error:
-            job.give(error)
+            job.answer(error)
         except Exception as error:
             log.logger.error("a pass failed", exc_info=error)
-            job.give(Broken("the model failed; the server's log has the rest"))
+            job.answer(Broken("the model failed; the server's log has the rest"))
 
     def _run(self, job: _Job) -> None:
         if job.left:
@@ -139,7 +112,7 @@ class Speaker:
                 if job.left:
                     return
                 if any(step.text):
-                    job.give(Piece(text=list(step.text)))
+                    job.answer(Piece(text=list(step.text)))
             reasons = [run.ends.reasons[row] for row in range(run.total)]
             counts = [len(ids) for ids in run.tokens]
-            job.give(Piece(text=[""] * run.total, reasons=reasons, prompt=run.prompt_length, tokens=counts))
+            job.answer(Piece(text=[""] * run.total, reasons=reasons, prompt=run.prompt_length, tokens=counts))
