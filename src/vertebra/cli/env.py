@@ -68,6 +68,11 @@ PARTS = (
     Part("uvicorn", "serving", _extra("serve")),
     Part("httptools", "serving", _extra("serve")),
     Part("websockets", "serving", _extra("serve")),
+    Part("json-numpy", "clients of others, in tests", _extra("clients")),
+    Part("openai", "clients of others, in tests", _extra("clients")),
+    Part("vla-eval", "clients of others, in tests", _extra("clients")),
+    Part("dm-tree", "clients of others, in tests", _extra("clients")),
+    Part("msgpack", "clients of others, in tests", _extra("clients")),
 )
 
 

@@ -145,6 +145,6 @@ class EpisodeWriter:
         for file in files:
             try:
                 file.close()
-            except Exception:
+            except Exception:  # an error is on its way already: it is that one which is to be seen
                 if not silently:
                     raise

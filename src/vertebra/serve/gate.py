@@ -58,7 +58,7 @@ class Gate:
                 await self.app(scope, receive, noted)
             finally:
                 service.active -= asks
-        except Exception as error:
+        except Exception as error:  # a server answers and goes on, whatever failed
             if not isinstance(error, Refusal | VertebraError):
                 log.logger.error("a request failed", exc_info=error)
             await refused(refusal_of(error))(scope, receive, noted)

@@ -161,7 +161,7 @@ class Scheduler(Line[Job]):
         said: list[Decision | BaseException]
         try:
             said = list(self._decided(batch))
-        except Exception as error:
+        except Exception as error:  # a model may raise anything; it is logged
             said = [error]
             if len(batch) > 1:
                 self.policy.recall(before)
@@ -186,7 +186,7 @@ class Scheduler(Line[Job]):
     def _alone(self, job: Job) -> Decision | BaseException:
         try:
             return self._decided([job])[0]
-        except Exception as error:
+        except Exception as error:  # a model may raise anything; it is logged
             return error
 
     def _remember(self, robot: Hashable) -> None:

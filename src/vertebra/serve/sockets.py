@@ -80,7 +80,7 @@ class Talk:
             except WebSocketDisconnect:
                 outcome = "disconnected"
                 raise
-            except Exception as error:
+            except Exception as error:  # a server answers and goes on, whatever failed
                 outcome = "internal error"
                 log.logger.error("a message failed", exc_info=error)
                 await self._refuse(refusal_of(error), data)

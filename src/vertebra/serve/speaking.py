@@ -96,7 +96,7 @@ class Speaker(Line[_Job]):
             job.answer(None)
         except VertebraError as error:
             job.answer(error)
-        except Exception as error:
+        except Exception as error:  # a model may raise anything; it is logged
             log.logger.error("a pass failed", exc_info=error)
             job.answer(Broken("the model failed; the server's log has the rest"))
 
