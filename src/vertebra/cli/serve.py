@@ -58,8 +58,11 @@ def serve(
     acting: dict[str, Any] = {"missing_camera": missing, "outside": outside, "execute": execute}
     how = config.build(PolicySettings, acting, where="the options of a policy")
     bound = bind(settings)  # a port that is taken is found before a model is loaded
+    from vertebra.serve.holding import Folder
+
+    folder = Folder(model)
     served = _loaded(model, how, base=base, dtype=dtype, device=device, attn=attn, hf_token=hf_token)
-    server = Server(served, settings, name=model, bound=bound)
+    server = Server(served, settings, name=model, bound=bound, folder=folder)
     typer.echo(f"serving {model} on {server.url} (the same address for ws://; a page at /, the interface at /info)")
     server.run()
 
