@@ -57,14 +57,14 @@ def serve(
     settings = config.build(ServeSettings, chosen, where="the options of a server")
     acting: dict[str, Any] = {"missing_camera": missing, "outside": outside, "execute": execute}
     how = config.build(PolicySettings, acting, where="the options of a policy")
-    bound = bind(settings)  # a port that is taken is found before a model is loaded
-    from vertebra.serve.holding import Folder
+    with bind(settings) as bound:  # a port that is taken is found before a model is loaded
+        from vertebra.serve.holding import Folder
 
-    folder = Folder(model)
-    served = _loaded(model, how, base=base, dtype=dtype, device=device, attn=attn, hf_token=hf_token)
-    server = Server(served, settings, name=model, bound=bound, folder=folder)
-    typer.echo(f"serving {model} on {server.url} (the same address for ws://; a page at /, the interface at /info)")
-    server.run()
+        folder = Folder(model)
+        served = _loaded(model, how, base=base, dtype=dtype, device=device, attn=attn, hf_token=hf_token)
+        server = Server(served, settings, name=model, bound=bound, folder=folder)
+        typer.echo(f"serving {model} on {server.url} (the same address for ws://; a page at /, the interface at /info)")
+        server.run()
 
 
 def _loaded(model: str, how: Any, *, base: str | None, hf_token: str | None, **options: Any) -> Any:
