@@ -131,7 +131,7 @@ def bind(settings: ServeSettings) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((settings.host, settings.port))
-    except (OSError, UnicodeError) as error:
+    except (OSError, TypeError) as error:  # the latter for what cannot be a name
         made.close()
         raise _unbound(settings, error) from None
     if settings.token is None and settings.host not in ("127.0.0.1", "localhost", "::1"):
@@ -139,7 +139,7 @@ def bind(settings: ServeSettings) -> socket.socket:
     return made
 
 
-def _unbound(settings: ServeSettings, error: OSError | UnicodeError) -> ConfigError:
+def _unbound(settings: ServeSettings, error: OSError | TypeError) -> ConfigError:
     """Why an address cannot be served on, and what to do about it."""
     number = getattr(error, "errno", None)
     if number == errno.EADDRINUSE:
