@@ -1,4 +1,4 @@
-"""`vertebra serve` as a process, from its start to SIGTERM under load; and its options that are wrong, named before it loads."""
+"""`vertebra serve` as a process, from its start to SIGTERM under load; and wrong options, named before anything loads."""
 
 from __future__ import annotations
 
