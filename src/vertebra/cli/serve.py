@@ -25,6 +25,7 @@ def serve(
     batch_wait: Annotated[float, typer.Option(help="Seconds that a request waits at most for others.")] = 0.005,
     queue: Annotated[int, typer.Option(help="Requests that may wait; further ones get 503.")] = 64,
     time_limit: Annotated[float, typer.Option(help="Seconds from a request to its answer.")] = 60.0,
+    body_time: Annotated[float, typer.Option(help="Seconds in which the body of a request must be here.")] = 10.0,
     drain: Annotated[float, typer.Option(help="Seconds for accepted requests after SIGTERM.")] = 30.0,
     body: Annotated[int | None, typer.Option(help="Bytes that a request may have.")] = None,
     pixels: Annotated[int | None, typer.Option(help="Pixels that an image may have.")] = None,
@@ -52,7 +53,7 @@ def serve(
     require_name(model)  # before torch is imported for it
     chosen = given(
         host=host, port=port, token=token, max_batch=max_batch, batch_wait=batch_wait, queue=queue, drain=drain,
-        time_limit=time_limit, body=body, pixels=pixels, rename=_cameras(camera) or None,
+        time_limit=time_limit, body_time=body_time, body=body, pixels=pixels, rename=_cameras(camera) or None,
     )  # fmt: skip
     settings = config.build(ServeSettings, chosen, where="the options of a server")
     acting: dict[str, Any] = {"missing_camera": missing, "outside": outside, "execute": execute}
