@@ -210,8 +210,6 @@ def test_bad_numbers_other_robots_and_missing_parts_are_refused(folder: Path, tm
         made(episodes(None, data=data))
     with pytest.raises(ConfigError, match=r"has no image part for image:top.*make it blind"):
         made(episodes(folder, model__image=None))
-    with pytest.raises(ConfigError, match="needs a path"):
-        episodes(None)
     with pytest.raises(DataError, match="no set of episodes"):
         made(episodes(tmp_path))
     with pytest.raises(ConfigError, match=r"hidden: of `l1` alone"):

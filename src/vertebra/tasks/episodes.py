@@ -133,10 +133,17 @@ class Episodes(Task):
             frame=options.frame,
             frame_dims=options.frame_dims,
             gripper=options.gripper,
+            view=_view(read),
             **way.record(),
         )
         statistics = {key: one.statistics(made).to_json() for key, one in read.items()}
         return ActionRecord(**{**vars(made), "statistics": statistics})
+
+
+def _view(read: Mapping[str, ReadSet]) -> dict[str, Any]:
+    """How the images of all sets were drawn; nothing, where they differ."""
+    first, *others = (dict(one.set.view) for one in read.values())
+    return first if all(one == first for one in others) else {}
 
 
 def _way(task: Episodes, data: DataConfig) -> Acting:
