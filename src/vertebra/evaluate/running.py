@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.errors import ConfigError
-from vertebra.evaluate.actor import Actor, cameras_for
+from vertebra.evaluate.actor import Actor, options_for
 from vertebra.evaluate.arms import Arm, arms_of
 from vertebra.evaluate.films import films_of
 from vertebra.evaluate.page import evaluation_page
@@ -25,7 +25,7 @@ from vertebra.evaluate.rollout import Live, run
 from vertebra.evaluate.settings import EvaluationSettings
 from vertebra.folders import require_free, state_of, write_file
 from vertebra.simulate.kept import opened
-from vertebra.simulate.suites import TaskFacts, evaluation_seed, task_facts
+from vertebra.simulate.suites import TaskFacts, evaluation_seed, task_facts, view_options
 from vertebra.simulate.workers import Workers
 
 SETTINGS = "evaluation.json"
@@ -143,10 +143,7 @@ def _identity(name: str) -> str:
 def _run(work: _Batch) -> list[EpisodeRecord]:
     """What a worker does."""
     actor = _actor(work.arm.model or work.policy, work.arm, work.settings)
-    options = dict(work.settings.options)
-    cameras = cameras_for(actor, options.pop("cameras", None))
-    if cameras is not None:
-        options["cameras"] = cameras
+    options = options_for(actor, work.settings.options, view_options(work.task))
     live = [
         Live(
             simulation=opened(work.task, options, place=place),
