@@ -6,7 +6,6 @@ each thinks on one thread, and the seeds of episodes are theirs whoever runs the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -24,7 +23,7 @@ from vertebra.evaluate.records import EpisodeRecord, read_record, write_record
 from vertebra.evaluate.results import Results
 from vertebra.evaluate.rollout import Live, run
 from vertebra.evaluate.settings import EvaluationSettings
-from vertebra.folders import require_free, write_file
+from vertebra.folders import require_free, state_of, write_file
 from vertebra.simulate.kept import opened
 from vertebra.simulate.suites import TaskFacts, evaluation_seed, task_facts, view_options
 from vertebra.simulate.workers import Workers
@@ -138,11 +137,7 @@ def _identity(name: str) -> str:
     folder = Path(left_by_run(name)).expanduser()
     if not folder.is_dir():
         return "no folder"
-    found = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json"):
-            found.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
-    return found.hexdigest()[:16]
+    return state_of(folder)
 
 
 def _run(work: _Batch) -> list[EpisodeRecord]:
