@@ -6,7 +6,6 @@ each thinks on one thread, and the seeds of episodes are theirs whoever runs the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.errors import ConfigError
-from vertebra.evaluate.actor import Actor, cameras_for
+from vertebra.evaluate.actor import Actor, options_for
 from vertebra.evaluate.arms import Arm, arms_of
 from vertebra.evaluate.films import films_of
 from vertebra.evaluate.page import evaluation_page
@@ -24,9 +23,9 @@ from vertebra.evaluate.records import EpisodeRecord, read_record, write_record
 from vertebra.evaluate.results import Results
 from vertebra.evaluate.rollout import Live, run
 from vertebra.evaluate.settings import EvaluationSettings
-from vertebra.folders import require_free, write_file
+from vertebra.folders import require_free, state_of, write_file
 from vertebra.simulate.kept import opened
-from vertebra.simulate.suites import TaskFacts, evaluation_seed, task_facts
+from vertebra.simulate.suites import TaskFacts, evaluation_seed, task_facts, view_options
 from vertebra.simulate.workers import Workers
 
 SETTINGS = "evaluation.json"
@@ -138,20 +137,13 @@ def _identity(name: str) -> str:
     folder = Path(left_by_run(name)).expanduser()
     if not folder.is_dir():
         return "no folder"
-    found = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json"):
-            found.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
-    return found.hexdigest()[:16]
+    return state_of(folder)
 
 
 def _run(work: _Batch) -> list[EpisodeRecord]:
     """What a worker does."""
     actor = _actor(work.arm.model or work.policy, work.arm, work.settings)
-    options = dict(work.settings.options)
-    cameras = cameras_for(actor, options.pop("cameras", None))
-    if cameras is not None:
-        options["cameras"] = cameras
+    options = options_for(actor, work.settings.options, view_options(work.task))
     live = [
         Live(
             simulation=opened(work.task, options, place=place),
