@@ -15,7 +15,7 @@ from abc import ABC
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from vertebra import config as configs
 from vertebra.data.encode.encoders import Encoder, SequenceEncoder
@@ -68,6 +68,16 @@ class HeldOut:
         return numbers
 
 
+@dataclass(frozen=True, kw_only=True)
+class NewEncoder:
+    """A part that a model gets where it has none of that name yet."""
+
+    encoder: Callable[[], Any]
+    """Makes it, with weights of its own."""
+    projector: str = "linear"
+    place: Literal["slots", "anchored", "added"] = "slots"
+
+
 class Task(ABC):
     """One kind of work; its facts are read before anything loads."""
 
@@ -109,6 +119,10 @@ class Task(ABC):
 
     def vectors(self, data: DataConfig) -> Mapping[str, int]:
         """Segments of plain vectors that the model gets a projector for, and how many numbers one has."""
+        return {}
+
+    def encoders(self, data: DataConfig) -> Mapping[str, NewEncoder]:
+        """Other parts that the model gets for this data, by segment: encoders of boxes, say."""
         return {}
 
     def heads(self, data: DataConfig, backbone: Any) -> Mapping[str, Any]:
