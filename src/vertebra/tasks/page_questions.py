@@ -11,9 +11,11 @@ Places are answered in hundredths of the page: left top right bottom. It knows l
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 from vertebra.errors import UnknownNameError
@@ -73,11 +75,11 @@ class Asking:
     def line(self, *, text: bool = False, box: bool = True) -> int | None:
         """A line that nobody has hidden. `text`: it is named by its text, so that there must be no other like it."""
         among = self.alone if text else range(len(self.lines))
-        fit = [
-            n for n in among
-            if n not in self.hidden and len(self.lines[n].text) <= LONGEST and not (box and self.lines[n].box is None)
-        ]  # fmt: skip
+        fit = [n for n in among if n not in self.hidden and self._fits(self.lines[n], box)]
         return None if not fit else fit[int(self.draw.integers(len(fit)))]
+
+    def _fits(self, line: Laid, box: bool) -> bool:
+        return len(line.text) <= LONGEST and not (box and line.box is None)
 
 
 def _known(sort: str) -> Callable[[Asking], PageQuestion | None]:
@@ -170,16 +172,18 @@ def require_sorts(weights: Mapping[str, float]) -> None:
 def drawn_questions(given: Asking, weights: Mapping[str, float], count: int) -> list[PageQuestion]:
     """Up to `count` questions about the same lines; none asks for what another hides, and none comes twice."""
     names = [name for name, weight in weights.items() if weight > 0]
-    shares = [weights[name] / sum(weights[name] for name in names) for name in names]
+    ends = list(accumulate(weights[name] for name in names))
     found: list[PageQuestion] = []
     for _ in range(4 * count):  # a sort may have nothing to ask here
         if len(found) == count:
             break
-        made = SORTS[str(given.draw.choice(names, p=shares))](given)
+        made = SORTS[names[min(bisect(ends, given.draw.random() * ends[-1]), len(names) - 1)]](given)
         if made is not None and made.text not in given.asked:
             found.append(made)
             given.asked.add(made.text)
             given.hidden |= set(made.hides)
+    if not given.hidden:
+        return found
     # a line that is hidden late was perhaps named before
     hidden = {at for one in found for at in one.hides}
     named = [plain(given.lines[at].text) for at in hidden]

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from vertebra.config import Bound, Share, Some
+from vertebra.config import Bound, Some
 from vertebra.data.read.rows import digest
 from vertebra.errors import ConfigError, DataError, VertebraError
 from vertebra.layout.manners import MannerName
@@ -63,7 +63,7 @@ class PagesConfig:
     geometry, cells."""
     fields: tuple[str, ...] = ()
     """Only these fields are asked for; none: all that a document has."""
-    missing: Share = 0.0
+    missing: Annotated[float, Bound(least=0, most=1)] = 0.0
     """The share of questions for fields that the document does not have, answered by `absent`."""
     reserve: Annotated[int, Bound(least=16)] = 96
     """Positions of a row that questions and answers may take; lines have the rest."""
@@ -106,16 +106,12 @@ def documents(data: DataConfig, options: PagesConfig, seed: int) -> tuple[list[P
     if options.drawn is not None:
         apart = max(1, round(data.count * data.held_out)) if data.held_out else 0
         return list(_drawn(options, data.count, seed)), list(_drawn(options, apart, seed + 1))
-    found = _limited(read_documents(data.path, data.pattern), data.limit)
+    found = read_documents(data.path, data.pattern)
     if data.eval_path is not None:
-        return found, _limited(read_documents(data.eval_path, data.pattern), data.limit)
+        return found, read_documents(data.eval_path, data.pattern)
     count = min(max(1, round(data.held_out * len(found))), len(found) - 1) if data.held_out else 0
     order = np.random.default_rng(0).permutation(len(found)).tolist()
     return [found[n] for n in sorted(order[count:])], [found[n] for n in sorted(order[:count])]
-
-
-def _limited(found: list[PageDocument], limit: int | None) -> list[PageDocument]:
-    return found if limit is None else found[:limit]
 
 
 def _drawn(options: PagesConfig, count: int, seed: int) -> Iterator[PageDocument]:
