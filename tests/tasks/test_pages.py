@@ -193,7 +193,12 @@ def test_long_documents_become_windows():
     lines = [replace(line, words=()) for n in range(6) for line in drawn_page("receipt", n, 3).lines]
     facts = drawn_page("receipt", 1, 3).facts
     long = PageDocument(name="long", pages=(Page.of(lines, size=(3000, 3000), facts=facts),))
-    samples = PageSamples([long], job(options={"drawn": "receipt"}).model, PagesConfig(order="given"), size=400)
+    samples = PageSamples(
+        [long],
+        job(options={"drawn": "receipt"}).model,
+        PagesConfig(order="given", learn={"fields": 1.0, "text-by-box": 1.0}),
+        size=400,
+    )
     assert len(samples) > 3
     assert [line.number for view in samples.views for line in view.lines] == list(range(len(lines)))
     assert max(len(samples.sequence(index)) for index in range(len(samples))) <= 400
@@ -286,9 +291,40 @@ def test_real_receipts_are_read():
     assert len(totals) >= 370
 
 
-def test_lines_without_anything_to_ask_are_still_read():
+def test_windows_without_anything_to_ask():
     page = Page.of([Line("alone", None)], size=(10, 10))
-    samples = PageSamples(
-        [PageDocument(name="bare", pages=(page,))], job(options={"drawn": "form"}).model, PagesConfig(), size=256
-    )
+    bare, model = PageDocument(name="bare", pages=(page,)), job(options={"drawn": "form"}).model
+    with pytest.raises(DataError, match="nothing to learn"):
+        PageSamples([bare], model, PagesConfig(), size=256)
+    asked = PageDocument(name="asked", pages=(drawn_page("form", 1),))
+    assert [view.document.name for view in PageSamples([bare, asked], model, PagesConfig(), size=256).views] == [
+        "asked"
+    ]
+    # of a line without a place nothing can be asked; it is still read
+    samples = PageSamples([bare, asked], model, PagesConfig(learn={"text-by-box": 1.0}), size=256)
+    assert len(samples) == 2
     assert samples.sequence(0).supervised
+
+
+def test_a_report_and_pictures(tmp_path):
+    page = drawn_page("receipt", 1, 2)
+    lines = [replace(page.lines[0], box=None), *page.lines[1:], Line(" ", None)]
+    wrong = replace(
+        page, lines=tuple(lines), facts={"fields": {"total": "1,234,567.00", "company": page.lines[0].text}}
+    )
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    write_pages(wrong, folder / "wrong.json")
+    write_pages(drawn_page("form", 2), folder / "right.json")
+    given = job(options={"manner": "added"}, path=str(folder), held_out=0.5)
+    report = Pages().checked(given)
+    assert report.passed
+    assert report.finding("documents").value == "2"
+    assert (report.finding("boxes").status, report.finding("boxes").value) == ("note", f"2 of {len(lines) + 14}")
+    assert report.finding("fields").places == ("wrong.json: total is '1,234,567.00'",)
+    found = read_data(given)
+    picture = found.task.pictured(found.train, 0)
+    assert min(picture.size) > 100
+    assert len(set(picture.convert("L").tobytes())) > 2
+    limited = read_data(job(options={"drawn": "form", "manner": "text"}, count=4, limit=2))
+    assert limited.task.pictured(limited.train, 1).size

@@ -68,12 +68,23 @@ class PageSamples(Samples):
                 f"block is {size} positions, of which {self.base} are the prompt's and {options.reserve} kept for questions "
                 "(data.options.reserve): no line has room. Give a larger data.block"
             )
-        self.views = [view for one in documents for view in self._views(one, room)]
+        self.views = [view for one in documents for view in self._views(one, room) if self._asks(view)]
+        if not self.views and documents:
+            raise DataError(
+                "no document has a question of its own (fields, questions), and nothing else is asked (data.options.learn): "
+                "there is nothing to learn"
+            )
         self.names = sorted({q.name for view in self.views for q in view.known["fields"] if q.name})
         """Of all fields that are asked for."""
         self._require_room()
         self.lengths = np.array([self.base + view.cost + options.reserve for view in self.views], np.int64)
         self._made: tuple[tuple[int, int], PageRow] | None = None
+
+    def _asks(self, view: View) -> bool:
+        """Whether there is anything to ask about a window."""
+        own = any(view.known.get(name) for name in self.options.learn)
+        made = any(weight > 0 and name not in view.known for name, weight in self.options.learn.items())
+        return own or made or (self.options.missing > 0 and self.options.learn.get("fields", 0) > 0)
 
     def _views(self, document: PageDocument, room: int) -> Iterator[View]:
         eyes = self.record.image and bool(document.pictures)

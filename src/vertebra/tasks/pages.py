@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from vertebra.data.samples.samples import Samples
+from vertebra.data.samples.samples import Picked, Samples
 from vertebra.errors import ConfigError, DataError
 from vertebra.layout.manners import BOXES
 from vertebra.layout.record import PAGE
@@ -75,6 +75,24 @@ class Pages(Task):
         train, apart = documents(job.data, options, job.seed)
         make = partial(PageSamples, model=job.model, options=options, size=job.size, seed=job.seed)
         return make(train), make(apart, fixed=True) if apart else None
+
+    def checked(self, job: Job) -> Any:
+        from vertebra.tasks.page_report import report_of
+
+        train, apart = self.drawn(job)
+        return report_of(train, apart, source=job.data.named)  # type: ignore[arg-type]
+
+    def pictured(self, samples: Samples, index: int, epoch: int = 0) -> Any:
+        """The first page of a sample with its lines, boxes and slots."""
+        from vertebra.layout.drawing import drawn_row
+
+        if isinstance(samples, Picked):
+            index, samples = int(samples.indices[index]), samples.samples
+        if not isinstance(samples, PageSamples):
+            return None
+        row, document = samples.row(index, epoch), samples.views[index].document
+        page = next(page for page in document.pages if page.number == row.places.lines[0].page)
+        return drawn_row(row, page, document.pictures[page.number]() if page.number in document.pictures else None)
 
     def measure(self, learner: Any, held_out: HeldOut) -> dict[str, float]:
         samples = getattr(held_out.samples, "samples", held_out.samples)

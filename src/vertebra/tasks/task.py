@@ -191,6 +191,14 @@ class Task(ABC):
 
     # What is measured and shown
 
+    def checked(self, job: Job) -> Any:
+        """What `vertebra data check` reports of a kind that reads its data itself, as a `DataReport`; None: nothing."""
+        return None
+
+    def pictured(self, samples: Samples, index: int, epoch: int = 0) -> Any:
+        """A sample as a picture, for `vertebra data show`; None: it has none."""
+        return None
+
     def measure(self, learner: Any, held_out: HeldOut) -> dict[str, float]:
         """What an evaluation finds beside the loss. `learner(call=f)` gives `f(model)`, all ranks together."""
         return {}
