@@ -103,6 +103,11 @@ class Scheduler(Line[Job]):
             self._gone.add(robot)
             self._here.notify_all()
 
+    def forget_rows(self, client: str) -> None:
+        """The same of all robots that one client asks for at once, as `CLIENT/0`, `CLIENT/1` …"""
+        for robot in [one for one in list(self._seen) if str(one).startswith(f"{client}/")]:
+            self.forget(robot)
+
     def _require_fit(self, observation: Observation, instruction: Any, key: str | None, done: int | None) -> None:
         """What can be found out before anything waits, so that others do not wait for it."""
         policy = self.policy
