@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,13 @@ from vertebra.errors import ConfigError, DataError, MissingPartError, UnknownNam
 from vertebra.serve.observing import asked_of, groots_rows
 from vertebra.serve.refusals import Refusal, Unauthorized, refusal_of
 from vertebra.serve.service import Service, record
-from vertebra.wire.arrays import to_npy
+from vertebra.wire.arrays import to_nd, to_npy
 from vertebra.wire.messages import pack, unpack
 
 ENDPOINTS = ("get_action", "ping", "reset", "get_modality_config")
+
+OLDER = b"__ndarray_class__"
+"""In a request whose arrays are .npy files; newer clients send msgpack-numpy's form, and each is answered in its own."""
 
 
 class Groot:
@@ -72,7 +75,10 @@ class Groot:
         service.active += 1
         try:
             service.require_open()
-            said: Any = await self._answered(f"groot {who.hex()}", unpack(data, service.settings.bounds))
+            form = to_npy if OLDER in data else to_nd
+            said: Any = await self._answered(
+                f"groot {who.hex()}", unpack(data, service.settings.bounds), to_npy if OLDER in data else to_nd
+            )
         except Exception as error:  # a server answers and goes on, whatever failed
             if not isinstance(error, Refusal | VertebraError):
                 log.logger.error("a request failed", exc_info=error)
@@ -85,7 +91,7 @@ class Groot:
             service.metrics.request("groot", outcome, seconds)
             record("groot", status=outcome, ms=round(1e3 * seconds, 2), client=who.hex())
 
-    async def _answered(self, robot: str, given: Any) -> Any:
+    async def _answered(self, robot: str, given: Any, form: Callable[[np.ndarray], Any]) -> Any:
         if not isinstance(given, Mapping):
             raise DataError("the request is no mapping; expected {endpoint, data}")
         token = self.service.settings.token
@@ -104,7 +110,7 @@ class Groot:
             raise UnknownNameError("endpoint", str(endpoint), ENDPOINTS)
         seen = data.get("observation") if isinstance(data, Mapping) else None
         chunks = await asyncio.gather(*(self._act(row, f"{robot}/{at}") for at, row in enumerate(groots_rows(seen))))
-        return [{"action": to_npy(np.stack(chunks).astype(np.float32))}, {}]
+        return [{"action": form(np.stack(chunks).astype(np.float32))}, {}]
 
     async def _act(self, row: dict[str, Any], robot: str) -> np.ndarray:
         policy, settings = self.service.policy, self.service.settings

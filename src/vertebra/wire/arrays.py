@@ -4,6 +4,7 @@
     {b"__ndarray__": True, b"data": bytes, b"dtype": "<f4", b"shape": …}  openpi, starVLA; vla-eval with text as keys
     {b"__npgeneric__": True, b"data": 1.5, b"dtype": "<f4"}               one number
     {"__ndarray_class__": True, "as_npy": bytes}                          GR00T: the bytes of a .npy file
+    {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": …, b"data": …}  msgpack-numpy: newer GR00T
     {"__image__": True, "format": "png", "data": bytes}                   vla-eval: the bytes of a file, or raw pixels
 
 Numbers and booleans alone: an array of objects, of structures or of text is refused in both directions.
@@ -62,10 +63,17 @@ def from_npy(data: Any) -> np.ndarray:
 
 
 def to_npy(array: np.ndarray) -> dict[str, Any]:
-    """GR00T's form."""
+    """GR00T's form of an array."""
     file = io.BytesIO()
     np.save(file, checked(array), allow_pickle=False)
     return {"__ndarray_class__": True, "as_npy": file.getvalue()}
+
+
+def to_nd(array: np.ndarray) -> dict[bytes, Any]:
+    """msgpack-numpy's form of an array."""
+    array = checked(array)
+    head = {b"nd": True, b"type": array.dtype.str, b"kind": b"", b"shape": list(array.shape)}
+    return {**head, b"data": array.tobytes()}
 
 
 def _dtype(given: Any) -> np.dtype:
@@ -127,6 +135,8 @@ def from_mapping(given: Mapping[Any, Any]) -> Any:
             raise DataError(f"{value!r:.40} does not fit into {entry('dtype')!r:.40}") from None
     if entry("__ndarray_class__"):
         return from_npy(entry("as_npy"))
+    if entry("nd") is True and entry("type") is not None:
+        return array_of(entry("data"), entry("type"), entry("shape"))
     if entry("__image__"):
         if entry("format") == "raw":
             return array_of(entry("data"), entry("dtype"), entry("shape"))
