@@ -76,9 +76,8 @@ class Groot:
         try:
             service.require_open()
             form = to_npy if OLDER in data else to_nd
-            said: Any = await self._answered(
-                f"groot {who.hex()}", unpack(data, service.settings.bounds), to_npy if OLDER in data else to_nd
-            )
+            given = unpack(data, service.settings.bounds)
+            said: Any = await self._answered(f"groot {who.hex()}", given, form)
         except Exception as error:  # a server answers and goes on, whatever failed
             if not isinstance(error, Refusal | VertebraError):
                 log.logger.error("a request failed", exc_info=error)
