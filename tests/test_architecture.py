@@ -20,7 +20,7 @@ FLOORS: list[set[str]] = [
     {"compat", "client"},
     {"sequence", "page"},
     {"prompt", "action"},
-    {"backbone", "episodes"},
+    {"backbone", "episodes", "layout"},
     {"model"},
     {"decode", "tune", "data", "simulate"},
     {"tasks", "policies"},
@@ -58,7 +58,7 @@ ROOMS: dict[str, list[set[str]]] = {
     "data": [{"read"}, {"samples"}, {"encode"}, {"reading", "model_facts"}, {"loaders"}, {"look"}],
     "decode": [
         {"keys", "state"},
-        {"settings"},
+        {"settings", "prefilled"},
         {"choose"},
         {"result", "slots", "start", "asking"},
         {"hf", "engine", "scoring"},
@@ -74,6 +74,7 @@ ROOMS: dict[str, list[set[str]]] = {
         {"chain"},
         {"inspection"},
     ],
+    "layout": [{"manners"}, {"record"}, {"lines"}, {"places", "renderer"}, {"rows", "windows"}],
     "page": [
         {"geometry", "units"},
         {"checking", "order", "pictures"},
