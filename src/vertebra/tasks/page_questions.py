@@ -106,7 +106,7 @@ def _masked_text(given: Asking) -> PageQuestion | None:
 def _about(given: Asking, at: int, sort: str, **more: Any) -> PageQuestion:
     line = given.lines[at]
     box = {"type": "box", "box": list(line.box or ())}
-    return PageQuestion(parts=("What stands at ", box, "?"), answer=line.text, sort=sort, **more)
+    return PageQuestion(parts=(box, "?"), answer=line.text, sort=sort, **more)
 
 
 def _box_by_text(given: Asking) -> PageQuestion | None:

@@ -31,6 +31,8 @@ class PagesConfig:
     """Draw `count` documents of this kind, in place of a path."""
     head: bool = True
     """Of drawn ones: shop, street, date and goods beside the six pairs of names and values."""
+    digits: Annotated[int | None, Bound(least=2)] = None
+    """Of drawn ones: values are whole numbers of so many digits, in place of amounts with cents."""
     sums: bool = False
     """Of drawn ones: amounts add up, so that the largest is the total."""
     manner: MannerName = "doclaylm"
@@ -69,6 +71,13 @@ class PagesConfig:
     """Positions of a row that questions and answers may take; lines have the rest."""
     asked: Some = 200
     """Held-out questions that an evaluation asks."""
+
+    @property
+    def style(self) -> Any:
+        """How documents are drawn."""
+        from vertebra.page.paper.receipts import Style
+
+        return Style(head=self.head, digits=self.digits, sums=self.sums)
 
     @property
     def record(self) -> PageRecord:
@@ -116,9 +125,8 @@ def documents(data: DataConfig, options: PagesConfig, seed: int) -> tuple[list[P
 
 def _drawn(options: PagesConfig, count: int, seed: int) -> Iterator[PageDocument]:
     from vertebra.page.paper.made import drawn_page
-    from vertebra.page.paper.receipts import Style
 
-    style, kind = Style(head=options.head, sums=options.sums), str(options.drawn)
+    style, kind = options.style, str(options.drawn)
     for number in range(count):
         make = partial(drawn_page, kind, number, seed, style=style)
         # with a picture, the lines are those of the picture: slanted as it is

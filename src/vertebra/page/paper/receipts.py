@@ -27,6 +27,8 @@ class Style:
     """Which; none: all that the machine has."""
     head: bool = True
     """Shop, street and date above, and goods between: lines that hold other things."""
+    digits: int | None = None
+    """Values are whole numbers of so many digits; None: amounts with cents, and numbers of two to five digits."""
     sums: bool = False
     """Whether amounts add up, so that the largest is the total; else each is drawn for itself."""
 
@@ -79,7 +81,7 @@ def form(draw: Any, style: Style) -> Sheet:
         sheet.write(Run(date, wide - 20, y + size * 2, face, size, "r", "date"))
         y += size * 4
     left = 20 + float(draw.uniform(0, 12))
-    pairs = _numbers(draw)
+    pairs = _numbers(draw, style)
     for place, (name, printed, value) in enumerate(pairs):
         x, top = left + place % columns * cell[0], y + place // columns * cell[1]
         sheet.tell(name, value, "number")
@@ -133,7 +135,7 @@ def _face(draw: Any, style: Style) -> str:
 def _amounts(draw: Any, style: Style) -> list[tuple[str, str, str]]:
     """(field, its name in print, its value)"""
     names = draw.permutation(list(words.AMOUNTS))[:PAIRS].tolist()
-    values = _different(draw, _amount)
+    values = _different(draw, _amount if style.digits is None else _whole(style.digits))
     if style.sums:
         values.sort(key=float)
         cash_like = [name for name in ("cash", "total") if name in names]
@@ -143,9 +145,9 @@ def _amounts(draw: Any, style: Style) -> list[tuple[str, str, str]]:
     return [(name, str(draw.choice(words.AMOUNTS[name])), value) for name, value in zip(names, values, strict=True)]
 
 
-def _numbers(draw: Any) -> list[tuple[str, str, str]]:
+def _numbers(draw: Any, style: Style) -> list[tuple[str, str, str]]:
     names = draw.permutation(list(words.NUMBERS))[:PAIRS].tolist()
-    values = _different(draw, lambda draw: str(draw.integers(10, 10 ** int(draw.integers(2, 5)) * 10)))
+    values = _different(draw, _number if style.digits is None else _whole(style.digits))
     return [(name, str(draw.choice(words.NUMBERS[name])), value) for name, value in zip(names, values, strict=True)]
 
 
@@ -159,6 +161,14 @@ def _different(draw: Any, value: Callable[[Any], str]) -> list[str]:
 
 def _amount(draw: Any) -> str:
     return f"{draw.integers(1, 10 ** int(draw.integers(1, 4)))}.{draw.integers(0, 100):02d}"
+
+
+def _number(draw: Any) -> str:
+    return str(draw.integers(10, 10 ** int(draw.integers(3, 6))))
+
+
+def _whole(digits: int) -> Callable[[Any], str]:
+    return lambda draw: str(draw.integers(10 ** (digits - 1), 10**digits))
 
 
 def _date(draw: Any) -> str:
