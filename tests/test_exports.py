@@ -23,6 +23,7 @@ ROOMS = (
     "decode",
     "episodes",
     "evaluate",
+    "layout",
     "model",
     "page",
     "policies",
