@@ -41,7 +41,9 @@ def _class(letter: str) -> str:
     return "j" if letter in both else "n" if letter in numbers else "w" if letter in words else "o"
 
 
-def every_answer(lines: list[str], *, across: bool, absent: str | None, quoted: bool, space: bool, like: str) -> set[str]:
+def every_answer(
+    lines: list[str], *, across: bool, absent: str | None, quoted: bool, space: bool, like: str
+) -> set[str]:
     """All texts that may be said."""
     texts = [" ".join(line.split()) for line in lines]
     texts = [text for text in texts if text]

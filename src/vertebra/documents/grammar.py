@@ -17,7 +17,7 @@ from vertebra.decode.choose.grammar import Grammar
 from vertebra.documents.field import Field
 from vertebra.errors import ConfigError
 
-FREE = "FREE: /\"([^\"\\\\\\n]|\\\\[\"\\\\\\/n]){0,600}\"/"
+FREE = 'FREE: /"([^"\\\\\\n]|\\\\["\\\\\\/n]){0,600}"/'
 """Free text of at most 600 characters."""
 LIKE = {
     **dict.fromkeys(("number", "integer"), r"[^\d\n]*\d([\d.,'’ ]*\d)?[^\d\n]*"),
@@ -26,10 +26,13 @@ LIKE = {
 """What a copied text of a kind looks like: one number, or something with a digit."""
 
 
-def grammar_of(field: Field, lines: Sequence[str], *, quoted: bool = True, space: bool = True) -> Grammar:
-    """What may answer for a field. `quoted`: JSON; else a copied text alone stands bare, as models of questions answer."""
+def grammar_of(
+    field: Field, lines: Sequence[str], *, quoted: bool = True, space: bool = True, absent: str = ABSENT
+) -> Grammar:
+    """What may answer for a field. `quoted`: JSON; else a copied text alone stands bare, as models of questions answer, and
+    `absent` is what they answer where there is none."""
     if not quoted and bare(field):
-        return copied(lines, across=field.across, space=space, like=LIKE.get(field.kind, ""))
+        return copied(lines, across=field.across, space=space, absent=absent, like=LIKE.get(field.kind, ""))
     rules = _Rules(lines)
     start = f"start: {'/ ?/ ' if space else ''}{rules.of(field, 0)}"
     return Grammar("\n".join([HEAD, start, *rules.made.values()]), f"the grammar of the field `{field.name}`")

@@ -30,14 +30,18 @@ MONTHS = {name: number for names, number in _MONTHS.items() for name in names.sp
 _NUMBER = re.compile(r"\d(?:[\d.,'’٫٬ ]*\d)?")
 _NUMERIC_DATE = re.compile(r"(?<!\d)(\d{1,4})\s?[-/.年]\s?(\d{1,2})\s?[-/.月]\s?(\d{1,4})(?!\d)")
 _WORD = r"([^\W\d_]{3,})"
+_DAY, _YEAR = r"(\d{1,2})(?:st|nd|rd|th)?", r"(\d{4}|\d\d)(?!\d)"
 _NAMED_DATES = (
-    (re.compile(rf"(?<!\d)(\d{{1,2}})(?:st|nd|rd|th)?[\s./-]*(?:de\s+|of\s+)?{_WORD}[\s.,'’/-]*(?:de\s+)?(\d{{4}}|\d\d)(?!\d)"), "dmy"),
-    (re.compile(rf"{_WORD}[\s./-]*(\d{{1,2}})(?:st|nd|rd|th)?[\s,./-]+(\d{{4}}|\d\d)(?!\d)"), "mdy"),
+    (re.compile(rf"(?<!\d){_DAY}[\s./-]*(?:de\s+|of\s+)?{_WORD}[\s.,'’/-]*(?:de\s+)?{_YEAR}"), "dmy"),
+    (re.compile(rf"{_WORD}[\s./-]*{_DAY}[\s,./-]+{_YEAR}"), "mdy"),
     (re.compile(rf"(?<!\d)(\d{{4}})[\s.,/-]*{_WORD}[\s./-]*(\d{{1,2}})(?!\d)"), "ymd"),
-)  # fmt: skip
+)
 _SOLID_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)(\d\d)(\d\d)(?!\d)")
 _TIME = re.compile(r"(?<![\d/.:-])(\d{1,2})[:.](\d\d)(?:[:.](\d\d))?(?!\d)\s*([ap])?\.?(?:m\b)?", re.IGNORECASE)
-_YES, _NO = ("yes", "true", "y", "x", "ja", "oui", "☑", "☒", "✓", "✔", "1"), ("no", "false", "n", "nein", "non", "☐", "0")
+_YES, _NO = (
+    ("yes", "true", "y", "x", "ja", "oui", "☑", "☒", "✓", "✔", "1"),
+    ("no", "false", "n", "nein", "non", "☐", "0"),
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ def amount(text: str, habits: Habits) -> Read:
     """The one number in a text."""
     found = _NUMBER.findall(text)
     # a blank between groups of three belongs to the number, any other parts two numbers
-    parts = [part for one in found for part in ([one] if re.fullmatch(r"\d{1,3}( \d{3})+([.,]\d+)?", one) else one.split())]
+    parts = [
+        part for one in found for part in ([one] if re.fullmatch(r"\d{1,3}( \d{3})+([.,]\d+)?", one) else one.split())
+    ]
     if not parts:
         return Read(error="holds no number")
     if len(parts) > 1:
@@ -113,7 +119,11 @@ def _point(number: str, habits: Habits) -> tuple[str, str]:
         return f"{before}.{after}", ""
     thousands = habits.comma is not None and habits.comma != (last == ",")
     decimals = habits.comma is not None and not thousands
-    note = "" if habits.comma is not None else f"`{last}` is read as a mark of {'thousands' if last == ',' else 'decimals'}"
+    note = (
+        ""
+        if habits.comma is not None
+        else f"`{last}` is read as a mark of {'thousands' if last == ',' else 'decimals'}"
+    )
     if thousands or (not decimals and last == ","):
         return before + after, note
     return f"{before}.{after}", note

@@ -95,7 +95,9 @@ def _short(name: str, kind: Any, where: str) -> Field:
         return Field(name=name, kind="record", fields=inner)
     if isinstance(kind, list) and len(kind) == 1:
         return Field(name=name, kind="list", item=_short(name, kind[0], where))
-    raise ConfigError(f"the field `{where}` is {kind!r:.60}; expected a kind, a dict of fields, or a list of one of these")
+    raise ConfigError(
+        f"the field `{where}` is {kind!r:.60}; expected a kind, a dict of fields, or a list of one of these"
+    )
 
 
 def _read(given: Any, name: str, root: Mapping[str, Any], trail: tuple[str, ...], *, required: bool) -> Field:
@@ -200,7 +202,8 @@ def _merged(given: Mapping[str, Any], inner: Mapping[str, Any], where: str) -> d
             made[key] = [*dict.fromkeys([*made[key], *value])]
         elif made[key] != value:
             raise ConfigError(
-                f"{where} cannot be met: `allOf` asks for `{key}` {shortened(str(made[key]), 40)} and {shortened(str(value), 40)}"
+                f"{where} cannot be met: `allOf` asks for `{key}` {shortened(str(made[key]), 40)} and "
+                f"{shortened(str(value), 40)}"
             )
     return made
 
@@ -226,6 +229,8 @@ def _kind(given: Mapping[str, Any], where: str) -> Kind:
         return "choice"
     types = given.get("type")
     names = [one for one in (types if isinstance(types, list) else [types]) if one not in (None, "null")]
+    if not names and types is not None:
+        raise ConfigError(f"{where} may only be null; leave it out")
     if len(names) > 1:
         names = [name for name in names if name != "string"][:1] or names[:1]
     if not names:

@@ -75,7 +75,9 @@ def _many(text: str, at: int, close: str) -> tuple[Spelled, int]:
             record[name] = found
         else:
             items.append(found)
-    return Spelled(record if close == "}" else items, start, at if done else len(text), whole=done), at if done else len(text)
+    return Spelled(
+        record if close == "}" else items, start, at if done else len(text), whole=done
+    ), at if done else len(text)
 
 
 def _unescaped(text: str) -> str:
