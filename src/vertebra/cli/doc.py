@@ -1,4 +1,5 @@
-"""`vertebra doc read`: a PDF, a picture or a file of pages as lines with places; printed, as JSON, in another format, drawn."""
+"""`vertebra doc`: `read` makes a PDF, a picture or a file of pages into lines with places; printed, as JSON, in another
+format, drawn. What asks a model about them stands in `doc_asking` and `doc_evaluation`."""
 
 from __future__ import annotations
 
@@ -7,12 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Read documents: PDF files, scans, files of pages.")
+from vertebra.cli.doc_asking import ask, extract
+
+_DOES = "Read documents (PDF files, scans, files of pages), ask about them, extract from them."
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=_DOES)
+app.command()(ask)
+app.command()(extract)
 
 
 @app.callback()
 def doc() -> None:
-    """Read documents: PDF files, scans, files of pages."""
+    """Read documents: PDF files, scans, files of pages; ask about them, extract from them."""
 
 
 @app.command()
@@ -51,12 +57,12 @@ def read(
 
     _known("--order", order, ORDERS)
     settings: dict[str, Any] = {
-        "format": format, "size": _size(size), "image": image, "password": password, "seconds": seconds,
+        "format": format, "size": size_of(size), "image": image, "password": password, "seconds": seconds,
         "on_bad": "refuse" if strict else "repair",
         "ocr": "auto" if ocr == "none" else ocr,
         "when": "never" if ocr == "none" else "always" if always else "needed",
     }  # fmt: skip
-    found = read_document(file, _numbers(pages), **settings)
+    found = read_document(file, numbers_of(pages), **settings)
     made = tuple(page.in_order(order) for page in found)  # type: ignore[arg-type]
     if unit is not None:
         made = tuple(page.to(unit, dpi=page.dpi or 72) for page in made)  # type: ignore[arg-type]
@@ -77,7 +83,7 @@ def _known(option: str, given: str, known: tuple[str, ...]) -> None:
         raise typer.BadParameter(f"{option} {given!r:.40}: expected one of {', '.join(known)}")
 
 
-def _size(given: str | None) -> tuple[float, float] | None:
+def size_of(given: str | None) -> tuple[float, float] | None:
     if given is None:
         return None
     try:
@@ -87,7 +93,7 @@ def _size(given: str | None) -> tuple[float, float] | None:
     return width, height
 
 
-def _numbers(given: str | None) -> list[int] | None:
+def numbers_of(given: str | None) -> list[int] | None:
     if given is None:
         return None
     found: list[int] = []
@@ -106,10 +112,10 @@ def _draw(document: Any, file: Path, draw: Path, image: Path | None, password: s
     several = len(document) > 1
     for page in document:
         path = draw.with_stem(f"{draw.stem}-{page.number}") if several else draw
-        write_drawn(page, path, image or page.image or _picture(file, page, password))
+        write_drawn(page, path, image or page.image or picture_of(file, page, password))
 
 
-def _picture(file: Path, page: Any, password: str | None) -> Any:
+def picture_of(file: Path, page: Any, password: str | None) -> Any:
     """The picture of a PDF's page; of other files none."""
     if file.suffix.lower() != ".pdf":
         return None

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = offer(
         "found": "Found Extraction",
         "settings": "ExtractSettings",
         "calibration": "Calibration ece",
+        "extract": "ask",
         "drawing": "extraction_page draw_extraction",
     },
 )

@@ -32,6 +32,8 @@ UNTRAINED = PageRecord(
     absent="null",
 )
 """How a model is asked that knows nothing of pages."""
+COPY = " Copy the answer exactly as it stands in the text, or answer null."
+"""What such a model is asked beside somebody's own question."""
 UNLIMITED = 4096
 """Positions of a window where a model sets no limit."""
 LEAST = 16
@@ -73,6 +75,8 @@ class Reader:
 
     def question(self, field: Field) -> str:
         """What is asked for a field."""
+        if field.question:
+            return field.question + ("" if self.trained or field.free else COPY)
         asked = self.record.asked_field(field.asked)
         if field.kind == "choice":
             return f"{asked} One of: {', '.join(str(one) for one in field.choices)}."

@@ -25,7 +25,7 @@ from vertebra.documents.normalise import Habits
 from vertebra.documents.schema import fields_of
 from vertebra.documents.settings import ExtractSettings
 from vertebra.documents.values import Values, faults_of, list_of, record_of
-from vertebra.errors import UnknownNameError, VertebraError
+from vertebra.errors import ConfigError, UnknownNameError, VertebraError
 from vertebra.layout.lines import Laid
 from vertebra.model.model import model_of
 from vertebra.page.page import Document, Page
@@ -47,19 +47,43 @@ def extract(
     `images`: pictures of pages by number, for models that look (a page's own by default). `options`: `ExtractSettings`.
     """
     settings = replace(settings or ExtractSettings(), **options) if options else settings or ExtractSettings()
-    fields = _marked(fields_of(schema), settings)
+    found = _extracted(model, document, _marked(fields_of(schema), settings), settings, images)
+    instance, faults = _validated(schema, found.values)
+    return replace(found, instance=instance, errors=tuple(dict.fromkeys([*found.errors, *faults])))
+
+
+def ask(
+    model: Any,
+    document: Any,
+    questions: str | Sequence[str],
+    *,
+    free: bool = False,
+    across: bool = False,
+    settings: ExtractSettings | None = None,
+    images: Mapping[int, Any] | None = None,
+    **options: Any,
+) -> Extraction:
+    """The answers to questions about a document, each copied from it; `result[question]` is a `Found`.
+
+    `free`: answers are written by the model and have no places. `across`: they may run over the ends of lines.
+    """
+    asked = [questions] if isinstance(questions, str) else list(questions)
+    if not asked or not all(isinstance(one, str) and one.strip() for one in asked) or len(set(asked)) < len(asked):
+        raise ConfigError(f"questions are {asked!r:.80}; expected texts, none empty, none twice")
+    settings = replace(settings or ExtractSettings(), **options) if options else settings or ExtractSettings()
+    fields = tuple(Field(name=one, question=one, free=free, across=across) for one in asked)
+    return _extracted(model, document, fields, settings, images)
+
+
+def _extracted(
+    model: Any, document: Any, fields: tuple[Field, ...], settings: ExtractSettings, images: Mapping[int, Any] | None
+) -> Extraction:
     given = document_of(document)
     run = _Run(Reader(model=model_of(model), settings=settings), fields, given, images)
     found = run.go()
-    errors = [
-        *run.errors,
-        *(f"`{one.name}` is required, and was found nowhere" for one in fields if _missing(one, found)),
-    ]
-    instance, faults = _validated(schema, {name: one.value for name, one in found.items()})
-    return Extraction(
-        fields=found, document=given, errors=tuple(dict.fromkeys([*errors, *faults])), complete=run.complete,
-        windows=run.windows, instance=instance,
-    )  # fmt: skip
+    missing = [f"`{one.name}` is required, and was found nowhere" for one in fields if _missing(one, found)]
+    errors = tuple(dict.fromkeys([*run.errors, *missing]))
+    return Extraction(fields=found, document=given, errors=errors, complete=run.complete, windows=run.windows)
 
 
 def document_of(given: Any) -> Document:

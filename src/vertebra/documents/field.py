@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Kind = Literal["text", "number", "integer", "date", "datetime", "time", "boolean", "choice", "record", "list"]
-KINDS = ("text", "number", "integer", "date", "datetime", "time", "boolean", "choice", "record", "list")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,8 @@ class Field:
     name: str
     kind: Kind = "text"
     description: str = ""
+    question: str = ""
+    """Asked as it stands, in place of a question made of the name."""
     required: bool = False
     """It must be there; its absence is reported."""
     free: bool = False

@@ -86,7 +86,8 @@ class _Rules:
         least = int(field.rules.get("minItems", 0))
         if least > most:
             raise ConfigError(
-                f"the field `{field.name}` cannot be met: it needs {least} items, and {len(self.lines)} lines hold at most {most}"
+                f"the field `{field.name}` cannot be met: it needs {least} items, and {len(self.lines)} lines hold at "
+                f"most {most}"
             )
         if most < 1:
             return literal("[]")

@@ -28,6 +28,8 @@ _MONTHS = {
 }  # fmt: skip
 MONTHS = {name: number for names, number in _MONTHS.items() for name in names.split()}
 _NUMBER = re.compile(r"\d(?:[\d.,'’٫٬ ]*\d)?")
+_MINUS = re.compile(r"(?:^|[\s(]|RM|[$€£¥])-\s*(?:RM|[A-Z]{3}|[$€£¥])?\s*$")
+"""What stands before a negative number; a hyphen behind a letter is none."""
 _NUMERIC_DATE = re.compile(r"(?<!\d)(\d{1,4})\s?[-/.年]\s?(\d{1,2})\s?[-/.月]\s?(\d{1,4})(?!\d)")
 _WORD = r"([^\W\d_]{3,})"
 _DAY, _YEAR = r"(\d{1,2})(?:st|nd|rd|th)?", r"(\d{4}|\d\d)(?!\d)"
@@ -97,7 +99,7 @@ def amount(text: str, habits: Habits) -> Read:
     digits, note = _point(parts[0].replace(" ", ""), habits)
     value = float(digits)
     at = text.find(found[0])
-    negative = text[:at].rstrip(" $€£¥RMrm").endswith("-") or text[at + len(found[0]) :].strip() in ("-", "CR", "cr")
+    negative = _MINUS.search(text[:at]) is not None or text[at + len(found[0]) :].strip() in ("-", "CR", "cr")
     negative |= re.fullmatch(r"\s*\(.*\)\s*", text) is not None and "%" not in text
     value = -value if negative else value
     return Read(int(value) if value == int(value) and "." not in digits else value, note=note)

@@ -26,9 +26,11 @@ RULES = ("pattern", "minLength", "maxLength", "minimum", "maximum", "exclusiveMi
          "minItems", "maxItems", "uniqueItems")  # fmt: skip
 _MARKS = {"properties", "$ref", "$defs", "definitions", "allOf", "anyOf", "oneOf"}
 _RANGES = (("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems"))
-SHORT: dict[str, Kind] = {kind: kind for kind in KINDS if kind not in ("choice", "record", "list")} | {
-    "string": "text", "amount": "number",
-}  # fmt: skip
+SHORT: dict[str, Kind] = {
+    **{kind: kind for kind in KINDS if kind not in ("choice", "record", "list")},
+    "string": "text",
+    "amount": "number",
+}
 
 
 def fields_of(schema: Any) -> tuple[Field, ...]:
