@@ -26,12 +26,14 @@ def an_extraction() -> Extraction:
     )
     total = Place(page=1, lines=(1,), boxes=(Box(70, 80, 90, 90),))
     again = Place(page=2, lines=(0,), boxes=(Box(700, 100, 900, 200),))
+    first = Place(page=1, lines=(0,), boxes=(Box(10, 10, 90, 20),))
+    item = Found(name="items", value="9.50", text="9.50", confidence=0.3, places=(total,))
     fields = {
         "total": Found(name="total", value=9.5, text="9.50", confidence=0.95, places=(total, again), note="assumed"),
-        EVIL: Found(name=EVIL, value=EVIL, text=EVIL, confidence=0.6, places=(Place(page=1, lines=(0,), boxes=(lines[0].box,)),)),
+        EVIL: Found(name=EVIL, value=EVIL, text=EVIL, confidence=0.6, places=(first,)),
         "date": Found(name="date", confidence=0.2),
-        "items": Found(name="items", value=["9.50"], items=(Found(name="items", value="9.50", text="9.50", confidence=0.3, places=(total,)),)),
-    }  # fmt: skip
+        "items": Found(name="items", value=["9.50"], items=(item,)),
+    }
     return Extraction(fields=fields, document=Document(pages, f"{EVIL}.pdf"), errors=(f"`x`: {EVIL}",), windows=2)
 
 

@@ -9,11 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from vertebra.cli.doc_asking import ask, extract
+from vertebra.cli.doc_evaluation import evaluate
 
 _DOES = "Read documents (PDF files, scans, files of pages), ask about them, extract from them."
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=_DOES)
 app.command()(ask)
 app.command()(extract)
+app.command("eval")(evaluate)
 
 
 @app.callback()

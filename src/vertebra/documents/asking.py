@@ -49,6 +49,9 @@ class Reader:
 
     @cached_property
     def record(self) -> PageRecord:
+        """How the model reads pages."""
+        if self.settings.record is not None:
+            return self.settings.record
         trained = self.model.record.get(PAGE)
         return PageRecord.of(self.model.record, where=f"`{self.model.identifier}`") if trained else UNTRAINED
 
@@ -59,7 +62,7 @@ class Reader:
     @property
     def trained(self) -> bool:
         """Whether it was trained on pages."""
-        return self.record is not UNTRAINED
+        return bool(self.model.record.get(PAGE))
 
     def quoted(self, field: Field) -> bool:
         """Whether an answer is JSON, or the bare text."""

@@ -47,7 +47,7 @@ def extract(
     `images`: pictures of pages by number, for models that look (a page's own by default). `options`: `ExtractSettings`.
     """
     settings = replace(settings or ExtractSettings(), **options) if options else settings or ExtractSettings()
-    found = _extracted(model, document, _marked(fields_of(schema), settings), settings, images)
+    found = extract_fields(model, document, _marked(fields_of(schema), settings), settings, images)
     instance, faults = _validated(schema, found.values)
     return replace(found, instance=instance, errors=tuple(dict.fromkeys([*found.errors, *faults])))
 
@@ -72,12 +72,13 @@ def ask(
         raise ConfigError(f"questions are {asked!r:.80}; expected texts, none empty, none twice")
     settings = replace(settings or ExtractSettings(), **options) if options else settings or ExtractSettings()
     fields = tuple(Field(name=one, question=one, free=free, across=across) for one in asked)
-    return _extracted(model, document, fields, settings, images)
+    return extract_fields(model, document, fields, settings, images)
 
 
-def _extracted(
+def extract_fields(
     model: Any, document: Any, fields: tuple[Field, ...], settings: ExtractSettings, images: Mapping[int, Any] | None
 ) -> Extraction:
+    """The same for fields as they are, however they were made."""
     given = document_of(document)
     run = _Run(Reader(model=model_of(model), settings=settings), fields, given, images)
     found = run.go()

@@ -91,6 +91,6 @@ class _Rules:
             )
         if most < 1:
             return literal("[]")
-        more = f'(", " {rule}){{{max(least - 1, 0)},{most - 1}}}'
-        some = f'"[" {rule} {more} "]"'
+        more = f'(", " {rule}){{{max(least - 1, 0)},{most - 1}}} ' if most > 1 else ""
+        some = f'"[" {rule} {more}"]"'
         return some if least else f'("[]" | {some})'

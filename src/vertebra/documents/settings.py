@@ -33,6 +33,8 @@ class ExtractSettings:
     """Fields that the model writes itself: a summary. They have no place on the page."""
     least: float = 0.0
     """Values below this confidence are left out, and listed."""
+    record: Any = None
+    """A `layout.PageRecord` of how the page is written for the model; None: the model's own."""
     calibration: Any = None
     """A `Calibration` or its file; None: the model's own, where its folder has one."""
 

@@ -1,5 +1,6 @@
 """Each metric against its public package: cases drawn at random and scored by anls-star 1.0.1, anls 0.0.2, seqeval 1.2.2,
-table-recognition-metric 0.0.6 (`peers.json`), and by the packages themselves where they are installed; what has no package, by hand."""
+table-recognition-metric 0.0.6 (`peers.json`), and by the packages themselves where they are installed; what has no
+package, by hand."""
 
 from __future__ import annotations
 
