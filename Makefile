@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # The tests and the demo never touch a network or a user's cache of models.
 QUIET  := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
-.PHONY: help setup drawing demo test test-real test-libero test-browser fuzz check bench docs format clean
+.PHONY: help setup drawing demo test test-real test-libero test-browser fuzz torture check bench docs format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,12 +45,15 @@ test-libero: $(STAMP) drawing  ## install LIBERO (340 MB of wheels) into the sam
 test-browser: $(STAMP)  ## pages in an installed Chromium (apt-get install chromium); keeps screenshots
 	VERTEBRA_SCREENSHOTS=build/screenshots $(QUIET) $(BIN)/python -m pytest -m browser tests/decode tests/evaluate tests/serve
 
-# SECONDS of each kind, from case FIRST on; `python -m tests.fuzz.models --only N` repeats one case.
+# SECONDS of each kind (and of `make torture`), from case FIRST on; `python -m tests.fuzz.models --only N` repeats one case.
 FIRST ?= 0
 SECONDS ?= 600
 fuzz: $(STAMP)  ## damaged model folders and data files by the thousand: no foreign traceback, no hang
 	VERTEBRA_FUZZ_FIRST=$(FIRST) VERTEBRA_FUZZ_CASES=1000000 VERTEBRA_FUZZ_SECONDS=$(SECONDS) \
 		$(QUIET) $(BIN)/python -m pytest tests/fuzz
+
+torture: $(STAMP)  ## a server under load with faults for SECONDS, then SIGTERM: nothing wrong, nothing lost, memory flat
+	$(QUIET) $(BIN)/python -m tests.torture.serving --seconds $(SECONDS)
 
 check: $(STAMP)  ## format, lint, types, architecture and exports
 	$(BIN)/ruff format --check .

@@ -130,7 +130,7 @@ def main() -> None:
         name: sum(p.numel() for p in one.parameters()) for name, one in (("ours", ours.model), ("CNN + MLP", peer))
     }
     print(f"parameters: {count}; the peer's training took {seconds:.0f} CPU s")
-    options = {"spread": given.spread, "bare_wrist": True, "cameras": tuple(ours.record.cameras)}
+    options = {**ours.record.view, "spread": given.spread, "cameras": tuple(ours.record.cameras)}
     settings = EvaluationSettings(tasks=tuple(given.tasks.split(",")), episodes=given.episodes, options=options)
     asked = {"ours": ours, "CNN + MLP": Acting(peer, ours.record, ours.statistics())}
     for name, one in asked.items():

@@ -46,7 +46,7 @@ TRANSFORMERS_DOORS = (
 ROOMS: dict[str, list[set[str]]] = {
     "episodes": [
         {"needed", "recent", "facts", "report", "statistics", "wire", "schema"},
-        {"tables", "pictures", "modality", "films", "given", "recorders"},
+        {"tables", "pictures", "modality", "films", "given", "recorders", "view"},
         {"tasks", "videos", "sheets", "splice", "written"},
         {"places"},
         {"episode_set"},
@@ -66,7 +66,7 @@ ROOMS: dict[str, list[set[str]]] = {
         {"tracing"},
     ],
     "tasks": [
-        {"config"},
+        {"config", "drawn_episodes"},
         {"task", "classes", "acting"},
         {"text", "masked", "chat", "pairs", "squares", "quiz", "table", "demonstrations"},
         {"orders", "look", "read_sets"},

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from vertebra.cli.demo_robot import Moved, Sizes, robot
 from vertebra.episodes import open_episodes
+from vertebra.simulate import kept
 
 
 def test_the_whole_chain_on_one_task(
@@ -30,6 +31,12 @@ def test_the_whole_chain_on_one_task(
     assert {found.stock, found.wide, found.blind, found.swapped} <= {0.0, 1.0}
     blind = json.loads((folder / "blind" / "model" / "vertebra.json").read_text())["record"]["policy"]
     assert blind["cameras"] == []
+    seen = json.loads((folder / "policy" / "model" / "vertebra.json").read_text())["record"]["policy"]
+    assert seen["view"] == shown.view == {"size": 64, "bare_wrist": True}
+    opened = [dict(options) for _, options, _ in kept._open if "cameras" in dict(options)]
+    looked = [one for one in opened if one["cameras"] == ("side", "gripperPOV")]
+    assert looked
+    assert all(one["bare_wrist"] and one["size"] == 64 for one in looked), "images as in its demonstrations"
 
 
 def results(folder: Path) -> dict:

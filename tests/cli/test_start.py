@@ -47,6 +47,10 @@ WRONG_NAMES = {
     "act tiny-lama2 -i a": "Did you mean `tiny-llama2`",
     "act /none -i a": "there is no folder",
     "statistics /none": "there is no folder",
+    "serve tiny-lama2": "Did you mean `tiny-llama2`",
+    "serve /none": "there is no folder",
+    "serve tiny-llama2 --port 70000": "at most 65535",
+    "serve tiny-llama2 --host=": "host is empty",
 }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vertebra.episodes import EpisodeWriter, open_episodes
+from vertebra.errors import DataError
 
 from .made import CAMERAS, NUMBERS, TOP, WRIST, episode_of, write_set
 
@@ -50,6 +51,23 @@ def test_bookkeeping_counts_on_through_the_set(tmp_path: Path):
     assert joined["episode_index"] == [0, 0, 0, 1, 1]
     assert joined["task_index"] == [0, 0, 0, 1, 1]
     assert joined["timestamp"] == pytest.approx([0, 0.1, 0.2, 0, 0.1])
+
+
+def test_how_images_were_drawn_is_recorded_and_others_do_not_join(tmp_path: Path):
+    settings = {"fps": 10, "cameras": CAMERAS, "numbers": NUMBERS, "codec": "image"}
+    drawn = {"size": 48, "bare_wrist": True}
+    with EpisodeWriter(tmp_path / "set", view=drawn, **settings) as writer:
+        writer.add("push", *episode_of(2, 0))
+    with EpisodeWriter(tmp_path / "set", view=drawn, append=True, **settings) as writer:
+        writer.add("push", *episode_of(2, 1))
+    with EpisodeWriter(tmp_path / "set", append=True, **settings) as writer:  # nothing is said of these
+        writer.add("push", *episode_of(2, 2))
+    assert open_episodes(tmp_path / "set").view == drawn
+    with pytest.raises(DataError, match="were drawn with"):
+        EpisodeWriter(tmp_path / "set", view={**drawn, "size": 64}, append=True, **settings)
+    with EpisodeWriter(tmp_path / "plain", **settings) as writer:
+        writer.add("push", *episode_of(2, 0))
+    assert open_episodes(tmp_path / "plain").view == {}
 
 
 @pytest.mark.parametrize("codec", ["image", "h264"])

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 from tests.evaluate.toys import FACTS, Blind, Line, Looks, LooksAtMany
 from vertebra.errors import ConfigError, DataError, UnknownNameError
 from vertebra.evaluate import EpisodeRecord, EvaluationSettings, evaluate_policy, evaluation_page
-from vertebra.evaluate.actor import Actor
+from vertebra.evaluate.actor import Actor, options_for
 from vertebra.evaluate.arms import arms_of, swapped_with
 from vertebra.evaluate.films import FRAMES, as_gif, as_mp4, replayed
 from vertebra.evaluate.records import packed, place, read_record
@@ -298,7 +299,7 @@ def test_cameras_are_held_against_the_policy(tmp_path):
     class Trained(Looks):
         class record:
             cameras = ("observation.images.top",)
-            proprio, frame, history, dims = 1, "absolute", 0, 1
+            proprio, frame, history, dims, view = 1, "absolute", 0, 1, {}
 
         def act(self, observation, instruction):
             assert set(observation["images"]) == {"observation.images.top"}
@@ -316,3 +317,15 @@ def test_cameras_are_held_against_the_policy(tmp_path):
         ConfigError, match=r"does not fit this simulator:\n.*proprio.*\n.*7 numbers; the robot's have 1 "
     ):
         evaluated(tmp_path / "three", Trained(), episodes=3)
+
+
+def test_a_policy_is_shown_images_as_in_its_demonstrations():
+    class Recorded(Looks):
+        record = SimpleNamespace(cameras=("top",), proprio=1, frame="absolute", view={"size": 24, "bare_wrist": True})
+
+    actor = Actor(Recorded())
+    assert options_for(actor, {"limit": 9}, ("size",)) == {"limit": 9, "size": 24, "cameras": ("top",)}
+    assert options_for(actor, {"size": 32}, ("size", "bare_wrist")) == {
+        "size": 32, "bare_wrist": True, "cameras": ("top",)
+    }, "what is asked for is done"  # fmt: skip
+    assert options_for(Actor(Looks()), {"limit": 9}, ("size",)) == {"limit": 9}

@@ -79,6 +79,9 @@ FACTS = {
 }
 
 
+VIEW = ("size",)
+
+
 def suites() -> tuple[str, ...]:
     return ("line",)
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.layout.made import document, model, picture
 from vertebra.errors import ConfigError, DataError, PromptError
-from vertebra.layout import PageRecord, PagePlace, Renderer, box_part, lines_of, page_row, shuffled
+from vertebra.layout import PagePlace, PageRecord, Renderer, box_part, lines_of, page_row, shuffled
 from vertebra.layout.manners import MANNERS
 from vertebra.page import Document, Line, Page, Word
 from vertebra.sequence.roles import Role

@@ -17,6 +17,7 @@ from vertebra.policies.policy import Policy
 from vertebra.sequence.roles import NO_VALUE, VALUE_TARGET
 from vertebra.tasks.acting import SEGMENT, WAYS, slots_of
 from vertebra.tasks.demonstrations import Demonstrations, frames_wanted, seen_at
+from vertebra.tasks.drawn_episodes import SENTENCES as SENTENCES_DRAWN
 from vertebra.training.data import build_data
 from vertebra.training.model import build_model
 
@@ -209,9 +210,21 @@ def test_bad_numbers_other_robots_and_missing_parts_are_refused(folder: Path, tm
         made(episodes(None, data=data))
     with pytest.raises(ConfigError, match=r"has no image part for image:top.*make it blind"):
         made(episodes(folder, model__image=None))
-    with pytest.raises(ConfigError, match="needs a path"):
-        episodes(None)
     with pytest.raises(DataError, match="no set of episodes"):
         made(episodes(tmp_path))
     with pytest.raises(ConfigError, match=r"hidden: of `l1` alone"):
         episodes(folder, "flow", options={"hidden": 8})
+
+
+def test_a_recipe_without_a_set_says_where_one_comes_from():
+    with pytest.raises(ConfigError, match="vertebra sim collect"):
+        build_model(episodes(None))
+
+
+def test_what_is_drawn_for_a_tiny_run_can_be_learned(tmp_path: Path):
+    config = episodes(None)
+    data = config.task.tiny(config.data)
+    read = open_episodes(data.path)
+    assert [read.sentence(one.index) for one in read.episodes[:2]] == list(SENTENCES_DRAWN)
+    assert all(np.asarray(read.columns(one.index, ["action"])["action"]).std() > 0 for one in read.episodes)
+    assert config.task.tiny(data) is data, "a set that is named is not replaced"

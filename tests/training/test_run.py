@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tasks.robots import small_set
 from tests.training.models import Words, config
 from vertebra.backbone.registry import load_backbone
 from vertebra.cli.main import run as vertebra
@@ -43,18 +42,11 @@ def call(*arguments: Any, code: int = 0) -> None:
         sys.argv = before
 
 
-@pytest.fixture(scope="module")
-def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What recipes of robots are to be given."""
-    return small_set(tmp_path_factory.mktemp("sets") / "demonstrations", (9, 8, 7, 8))
-
-
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_in_small(path: Path, demonstrations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_every_recipe_in_small(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "out"
-    given = [f"data.path={demonstrations}"] if "kind: episodes" in path.read_text() else []
-    command = ["train", path, "--tiny", *(part for one in given for part in ("--set", one))]
+    command = ["train", path, "--tiny"]
     call(*command, "--dry-run", "--out", tmp_path / "runs" / "deep" / "x")
     call(*command, "--dry-run", "--out", out)
     assert list(tmp_path.iterdir()) == [], "a dry run leaves nothing"
@@ -63,7 +55,7 @@ def test_every_recipe_in_small(path: Path, demonstrations: Path, tmp_path: Path,
     assert (made / "report.html").is_file()
     assert (made / "loss.png").is_file()
     assert [row["step"] for row in read_metrics(made / "metrics.jsonl") if "loss" in row] == [1, 2, 3, 4]
-    name = "adapter" if read_recipe(path, given).tune.stage == "lora" else "model"
+    name = "adapter" if read_recipe(path).tune.stage == "lora" else "model"
     card = (made / name / "README.md").read_text()
     assert "| steps | 4 |" in card
     assert "| loss (step 4) |" in card
@@ -87,7 +79,7 @@ def test_every_recipe_in_small(path: Path, demonstrations: Path, tmp_path: Path,
         "what the policy does, before and after"
     )
     assert (made / name / "training" / "run.yaml").is_file()
-    assert differences(read(RunConfig, made / "run.yaml"), tiny_config(read_recipe(path, given), out)) == []
+    assert differences(read(RunConfig, made / "run.yaml"), tiny_config(read_recipe(path), out)) == []
 
 
 CHAT = next(path for path in RECIPES if path.stem == "chat-lora")

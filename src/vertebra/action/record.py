@@ -81,6 +81,8 @@ class ActionRecord:
     """Dimensions that `frame` is about; None: all."""
     gripper: Gripper = "as-is"
     """What becomes of the last dimension, in the robot's units."""
+    view: dict[str, Any] = field(default_factory=dict)
+    """How a simulator drew what it was trained on (`size`, `bare_wrist` …); its images are drawn so again."""
     statistics: dict[str, Any] = field(default_factory=dict)
     """By dataset, as OpenVLA's `norm_stats`: {key: {"action": {q01, q99, mean, std, min, max, mask}, "proprio": …}}."""
 
@@ -175,6 +177,8 @@ def drawn(record: ActionRecord) -> str:
     kept = record.statistics
     names = ", ".join(sorted(kept)) if len(kept) <= 6 else f"{len(kept)} data sets"
     norm = record.normalization if isinstance(record.normalization, str) else "a rule for each dimension"
+    view = ", ".join(f"{name} {value}" for name, value in sorted(record.view.items()))
+    eyes += f" (drawn with {view})" if view else ""
     lines = [
         f"policy    {record.chunk} × {record.dims} numbers, {how[record.head]}{said}",
         f"          {eyes}{own}; asked {record.asked('…')!r}",

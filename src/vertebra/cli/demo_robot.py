@@ -120,7 +120,7 @@ def _evaluated(printer: Any, folder: Path, policy: str, blind: str, sizes: Sizes
             tasks=sizes.tasks,
             episodes=sizes.episodes,
             arms=arms,
-            options={"bare_wrist": True, **options} | ({} if sizes.limit is None else {"limit": sizes.limit}),
+            options=options if sizes.limit is None else {**options, "limit": sizes.limit},
         )
         return evaluate_policy(policy, settings, folder / name, workers=sizes.workers, films=name == "wide")
 

@@ -18,6 +18,7 @@ def serve(
     ],
     host: Annotated[str, typer.Option(help="The address; 0.0.0.0 opens the server to the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 takes any that is free.")] = 8000,
+    groot: Annotated[int | None, typer.Option(help="A port for GR00T's clients, over ZMQ (extra `groot`).")] = None,
     token: Annotated[
         str | None, typer.Option(help="Only who sends this token may ask.", envvar="VERTEBRA_SERVE_TOKEN")
     ] = None,
@@ -25,6 +26,7 @@ def serve(
     batch_wait: Annotated[float, typer.Option(help="Seconds that a request waits at most for others.")] = 0.005,
     queue: Annotated[int, typer.Option(help="Requests that may wait; further ones get 503.")] = 64,
     time_limit: Annotated[float, typer.Option(help="Seconds from a request to its answer.")] = 60.0,
+    body_time: Annotated[float, typer.Option(help="Seconds in which the body of a request must be here.")] = 10.0,
     drain: Annotated[float, typer.Option(help="Seconds for accepted requests after SIGTERM.")] = 30.0,
     body: Annotated[int | None, typer.Option(help="Bytes that a request may have.")] = None,
     pixels: Annotated[int | None, typer.Option(help="Pixels that an image may have.")] = None,
@@ -51,17 +53,20 @@ def serve(
     require_parts()
     require_name(model)  # before torch is imported for it
     chosen = given(
-        host=host, port=port, token=token, max_batch=max_batch, batch_wait=batch_wait, queue=queue, drain=drain,
-        time_limit=time_limit, body=body, pixels=pixels, rename=_cameras(camera) or None,
+        host=host, port=port, groot=groot, token=token, max_batch=max_batch, batch_wait=batch_wait, queue=queue, drain=drain,
+        time_limit=time_limit, body_time=body_time, body=body, pixels=pixels, rename=_cameras(camera) or None,
     )  # fmt: skip
     settings = config.build(ServeSettings, chosen, where="the options of a server")
     acting: dict[str, Any] = {"missing_camera": missing, "outside": outside, "execute": execute}
     how = config.build(PolicySettings, acting, where="the options of a policy")
-    bound = bind(settings)  # a port that is taken is found before a model is loaded
-    served = _loaded(model, how, base=base, dtype=dtype, device=device, attn=attn, hf_token=hf_token)
-    server = Server(served, settings, name=model, bound=bound)
-    typer.echo(f"serving {model} on {server.url} (the same address for ws://; a page at /, the interface at /info)")
-    server.run()
+    with bind(settings) as bound:  # a port that is taken is found before a model is loaded
+        from vertebra.serve.holding import Folder
+
+        folder = Folder(model)
+        served = _loaded(model, how, base=base, dtype=dtype, device=device, attn=attn, hf_token=hf_token)
+        server = Server(served, settings, name=model, bound=bound, folder=folder)
+        typer.echo(f"serving {model} on {server.url} (the same address for ws://; a page at /, the interface at /info)")
+        server.run()
 
 
 def _loaded(model: str, how: Any, *, base: str | None, hf_token: str | None, **options: Any) -> Any:

@@ -23,7 +23,11 @@ Tasks = Annotated[
     ),
 ]
 Size = Annotated[
-    int | None, typer.Option(help="Pixels of a side of the images; by default 64 in Meta-World, 128 in LIBERO.")
+    int | None,
+    typer.Option(
+        help="Pixels of a side of the images; by default as in a policy's demonstrations, else 64 in Meta-World, 128 in "
+        "LIBERO."
+    ),
 ]
 Cameras = Annotated[
     str | None,
@@ -38,7 +42,13 @@ Shared = Annotated[
 ]
 Jitter = Annotated[float, typer.Option(help="Degrees by which the cameras are turned, anew in each episode.")]
 Colors = Annotated[bool, typer.Option("--colors", help="New colors of table, floor and walls in each episode.")]
-BareWrist = Annotated[bool, typer.Option("--bare-wrist", help="The wrist's image without the arm's links.")]
+BareWrist = Annotated[
+    bool | None,
+    typer.Option(
+        "--bare-wrist/--whole-wrist",
+        help="The wrist's image without the arm's links, or with them; by default as in a policy's demonstrations.",
+    ),
+]
 Workers = Annotated[int, typer.Option(min=1, help="Processes; the result is the same for any number.")]
 Limit = Annotated[int | None, typer.Option(help="Steps of an episode; by default the task's own.")]
 
@@ -84,9 +94,7 @@ def collect(
     shared: Shared = False,
     jitter: Jitter = 0.0,
     colors: Colors = False,
-    bare_wrist: Annotated[
-        bool, typer.Option("--bare-wrist", help="The wrist's image without the arm's links.")
-    ] = False,
+    bare_wrist: BareWrist = None,
     limit: Limit = None,
     workers: Workers = 2,
     seed: Annotated[int, typer.Option(min=0, help="Of the whole set.")] = 0,
@@ -108,7 +116,9 @@ def collect(
 
 @app.command(name="eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="The folder of a policy, or of a run.")],
+    model: Annotated[
+        str, typer.Argument(help="The folder of a policy or of a run; or where one is served: http://…, ws://….")
+    ],
     tasks: Tasks,
     out: Annotated[Path, typer.Option(help="The folder to write: results, a page with films, every episode.", **PATH)],
     episodes: Annotated[int, typer.Option(min=1, help="Of each task; 50 or more, for a rate to be believed.")] = 50,
@@ -125,7 +135,7 @@ def evaluate(
     shared: Shared = False,
     jitter: Jitter = 0.0,
     colors: Colors = False,
-    bare_wrist: BareWrist = False,
+    bare_wrist: BareWrist = None,
     limit: Limit = None,
     workers: Workers = 1,
     robots: Annotated[
@@ -141,9 +151,11 @@ def evaluate(
     """Run a policy in a closed loop: success with intervals, arms on the same seeds, films. What was stopped goes on."""
     from vertebra import config
     from vertebra.backbone.registry import require_name
+    from vertebra.evaluate.remote import is_address
     from vertebra.evaluate.settings import EvaluationSettings
 
-    require_name(model)  # before torch is imported for it
+    if not is_address(model):
+        require_name(model)  # before torch is imported for it
     options = _options(
         size=size, cameras=cameras, spread=spread, shared=shared, jitter=jitter, colors=colors, bare_wrist=bare_wrist,
         limit=limit,
@@ -186,7 +198,7 @@ def _options(**given: Any) -> dict[str, Any]:
         "shared": False,
         "jitter": 0.0,
         "colors": False,
-        "bare_wrist": False,
+        "bare_wrist": None,
     }
     given["cameras"] = _cameras(given["cameras"])
     return {name: value for name, value in given.items() if name not in defaults or value != defaults[name]}

@@ -23,6 +23,7 @@ from vertebra.episodes.places import Places, find_places
 from vertebra.episodes.tables import Tables
 from vertebra.episodes.tasks import read_tasks
 from vertebra.episodes.videos import Videos
+from vertebra.episodes.view import read_view
 from vertebra.errors import DataError, UnknownNameError
 
 
@@ -56,6 +57,8 @@ class EpisodeSet:
     tasks: tuple[str, ...]
     """Sentences, by the number of the task."""
     episodes: Sequence[Episode]
+    view: Mapping[str, object]
+    """How a simulator drew the images; nothing for real robots."""
 
     def __init__(
         self, folder: Path, info: Info, tasks: tuple[str, ...], places: Places, modality: Modality | None = None
@@ -68,6 +71,7 @@ class EpisodeSet:
         self.numbers = {**info.numbers, **self.modality.numbers}
         self.episodes = places.episodes
         self.places = places
+        self.view = read_view(folder)
         self._at = {one.index: at for at, one in enumerate(places.episodes)}
         self.tables = Tables(folder, one=info.major < 3)
         self.videos = Videos(folder, info.fps)

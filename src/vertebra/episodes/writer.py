@@ -24,6 +24,7 @@ from vertebra.episodes.ledger import Ledger, column_of
 from vertebra.episodes.needed import arrow
 from vertebra.episodes.pictures import pictures_column
 from vertebra.episodes.statistics import of_images, of_numbers
+from vertebra.episodes.view import require_same_view, write_view
 from vertebra.episodes.written import features_of
 from vertebra.errors import ConfigError, DataError
 from vertebra.folders import require_free, require_place, whole
@@ -42,6 +43,7 @@ class EpisodeWriter:
         cameras: Mapping[str, tuple[int, int]],
         numbers: Mapping[str, Sequence[str]],
         robot: str | None = None,
+        view: Mapping[str, Any] | None = None,
         codec: Literal["h264", "av1", "image"] = "h264",
         floats: Literal["float32", "float64"] = "float32",
         append: bool = False,
@@ -50,7 +52,7 @@ class EpisodeWriter:
         video_mb: float = 200,
     ) -> None:
         """`cameras`: {key: (height, width)}; `numbers`: {key: a name for each dimension}. What is no 32-bit float is stored
-        as `floats`, whole numbers as 64 bits."""
+        as `floats`, whole numbers as 64 bits. `view`: how a simulator drew the images, as plain data."""
         if isinstance(fps, bool) or not isinstance(fps, int) or fps < 1:
             raise ConfigError(f"fps is {fps!r}; expected a whole number of frames a second, 1 or more")
         require_names(cameras, numbers)
@@ -66,8 +68,11 @@ class EpisodeWriter:
             require_free(self.folder, overwrite=overwrite)
         elif overwrite:
             raise ConfigError("append and overwrite exclude each other; choose one")
+        self._view = dict(view or {})
         self._replace = append or overwrite
         self._former.require_same(fps=fps, cameras=self.cameras, names=self.names, codec=codec)
+        if append:
+            require_same_view(self.folder, self._view)
         require_place(self.folder)
         self._stack = ExitStack()
         self._state: Literal["new", "open", "closed", "broken"] = "new"
@@ -137,6 +142,8 @@ class EpisodeWriter:
         features = features_of(self.fps, self.cameras, self.numbers, self.codec)
         videos = self.codec != "image" and bool(self.cameras)
         self._ledger.finish(features, robot=self.robot, videos=videos, sizes=self._sizes)
+        if self._view:
+            write_view(self._ledger.folder, self._view)
 
     def _close_files(self, *, silently: bool) -> None:
         files: list[Ledger | Films] = [*self._films.values()]

@@ -39,6 +39,8 @@ class Actor:
         self.cameras: tuple[str, ...] | None = None if record is None else tuple(record.cameras)
         """As the policy names them; None: it takes what it is given."""
         self.proprio = record is None or record.proprio is not None or record.frame != "absolute"
+        self.view: dict[str, Any] = {} if record is None else dict(record.view)
+        """How the images were drawn that it was trained on."""
         self._fits = False
         self.many = hasattr(policy, "decide_many") or hasattr(policy, "act_many")
 
@@ -98,6 +100,14 @@ class Actor:
         names = {name: name.removeprefix(PREFIX) for name in self.cameras} if self.cameras is not None else None
         shown = dict(images) if names is None else {name: images[plain] for name, plain in names.items()}
         return {"images": shown, **({"proprio": state} if self.proprio else {})}
+
+
+def options_for(actor: Actor, given: Mapping[str, Any], view: Sequence[str]) -> dict[str, Any]:
+    """The options that a task is opened with: what a user asks for, the policy's cameras, and for the rest of its `view` what
+    its demonstrations were drawn with. A policy that is shown other images fails, and nothing else would say why."""
+    options = {**{name: actor.view[name] for name in view if name in actor.view}, **given}
+    cameras = cameras_for(actor, options.pop("cameras", None))
+    return options if cameras is None else {**options, "cameras": cameras}
 
 
 def cameras_for(actor: Actor, given: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -32,7 +32,7 @@ async def ready(request: Request) -> Response:
     if service.draining.is_set() or not service.ready:
         what = "draining" if service.draining.is_set() else "warming up"
         return JSONResponse({"status": what}, status_code=503, headers={"Retry-After": "1"})
-    return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "ok", **_outdated(service)})
 
 
 async def metrics(request: Request) -> Response:
@@ -55,8 +55,8 @@ async def info(request: Request) -> Response:
     service = _service(request)
     known, spec = service.metadata(), described(service)
     if "text/html" not in request.headers.get("accept", ""):
-        return JSONResponse({**known, "paths": sorted(spec["paths"])})
-    return HTMLResponse(_interface_page(known, spec), headers=_SAFE)
+        return JSONResponse({**known, **_outdated(service), "paths": sorted(spec["paths"])})
+    return HTMLResponse(_interface_page({**known, **_outdated(service)}, spec), headers=_SAFE)
 
 
 async def openapi(request: Request) -> Response:
@@ -137,6 +137,13 @@ def _interface_page(known: dict[str, Any], spec: dict[str, Any]) -> str:
         f"{facts}</table><h2>Interface</h2><table>{''.join(rows)}</table><p>{escape(spec['info']['description'])}</p>"
         '<p><a href="openapi.json">openapi.json</a> · <a href="./">live page</a></p></html>'
     )
+
+
+def _outdated(service: Service) -> dict[str, str]:
+    """Whether a restart would serve something else."""
+    if not service.outdated:
+        return {}
+    return {"folder": "changed since it was loaded; the weights that were loaded are served until a restart"}
 
 
 def _service(request: Request) -> Service:

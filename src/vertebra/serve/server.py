@@ -7,6 +7,7 @@ with Server(policy, ServeSettings(port=0)) as one:   in a thread, for a program 
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import threading
 from types import FrameType
@@ -15,6 +16,9 @@ from typing import Any
 from vertebra import log
 from vertebra.errors import ConfigError, MissingPartError
 from vertebra.serve.settings import ServeSettings
+
+_BACKLOG = 2048
+"""Connections that wait to be taken."""
 
 
 class Server:
@@ -27,14 +31,16 @@ class Server:
         *,
         name: str | None = None,
         bound: socket.socket | None = None,
+        folder: Any = None,
     ) -> None:
-        """`bound`: a socket from `bind`, where the port was taken before the model was loaded."""
+        """`bound`: a socket from `bind`, where the port was taken before the model was loaded; `folder`: where the model was
+        loaded from, a `Folder` made before that, whose later changes `/info` and `/ready` then show."""
         require_parts()
         from vertebra.serve.app import application
         from vertebra.serve.service import Service
 
         self.settings = settings or ServeSettings()
-        self.service = Service(served, self.settings, name)
+        self.service = Service(served, self.settings, name, folder)
         self.application = application(self.service)
         self._socket = bound or bind(self.settings)
         self._thread: threading.Thread | None = None
@@ -42,10 +48,16 @@ class Server:
         self._begun = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: Any = None
+        self._groot: Any = None
 
     @property
     def port(self) -> int:
         return int(self._socket.getsockname()[1])
+
+    @property
+    def groot_port(self) -> int | None:
+        """Where GR00T's clients are answered; None: nowhere."""
+        return None if self._groot is None else int(self._groot.port)
 
     @property
     def url(self) -> str:
@@ -83,11 +95,22 @@ class Server:
 
     async def _serve(self, *, signals: bool) -> None:
         self._loop = asyncio.get_running_loop()
+        try:
+            self._socket.listen(_BACKLOG)
+        except OSError as error:  # two that bound at once, before either listened
+            self._failed = _unbound(self.settings, error)
+            self._socket.close()
+            self._begun.set()
+            return
         self._server = _uvicorn(self.application, self.settings, self._leave if signals else None)
         serving = asyncio.ensure_future(self._server.serve(sockets=[self._socket]))
         try:
             while not self._server.started and not serving.done():
                 await asyncio.sleep(0.002)
+            if self.settings.groot is not None:
+                from vertebra.serve.groot import Groot
+
+                self._groot = Groot(self.service)
             await self.service.start()
         except BaseException as error:
             self._failed = error
@@ -96,6 +119,8 @@ class Server:
         finally:
             self._begun.set()
         await serving
+        if self._groot is not None:
+            self._groot.close()
         self.service.stop()
 
     def _leave(self) -> None:
@@ -118,15 +143,25 @@ def bind(settings: ServeSettings) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((settings.host, settings.port))
-    except OSError as error:
+    except (OSError, TypeError) as error:  # the latter for what cannot be a name
         made.close()
-        raise ConfigError(
-            f"{settings.host}:{settings.port} cannot be served on ({error.strerror}); another server may have the port: take "
-            "another one (--port), or 0 for any that is free"
-        ) from None
+        raise _unbound(settings, error) from None
     if settings.token is None and settings.host not in ("127.0.0.1", "localhost", "::1"):
         log.warn(f"everybody who reaches {settings.host} can ask this server; give a token (--token)")
     return made
+
+
+def _unbound(settings: ServeSettings, error: OSError | TypeError) -> ConfigError:
+    """Why an address cannot be served on, and what to do about it."""
+    number = getattr(error, "errno", None)
+    if number == errno.EADDRINUSE:
+        what = "another server has the port: take another one (--port), or 0 for any that is free"
+    elif number in (errno.EACCES, errno.EPERM):
+        what = "ports below 1024 belong to the administrator: take another one (--port)"
+    else:
+        what = "expected an address of this machine (--host): 127.0.0.1 for this machine alone, 0.0.0.0 for all its networks"
+    said = getattr(error, "strerror", None) or "no name of a host"
+    return ConfigError(f"{settings.host:.80}:{settings.port} cannot be served on ({said}); {what}")
 
 
 def require_parts() -> None:
@@ -152,5 +187,6 @@ def _uvicorn(application: Any, settings: ServeSettings, leave: Any) -> Any:
         application, lifespan="off", loop="asyncio", log_config=None, log_level="critical", access_log=False,
         server_header=False, proxy_headers=False, ws="websockets-sansio", ws_max_size=settings.body,
         ws_ping_interval=None, ws_per_message_deflate=False, timeout_keep_alive=30, timeout_graceful_shutdown=5,
+        backlog=_BACKLOG,
     )  # fmt: skip
     return Uvicorn(config)

@@ -12,11 +12,12 @@ import time
 from typing import Any
 
 from vertebra import __version__, log
-from vertebra.errors import ConfigError
+from vertebra.errors import CheckpointError, ConfigError
 from vertebra.model.model import Model
 from vertebra.policies.decision import Decision
 from vertebra.policies.drawn import drawn_observation
 from vertebra.policies.policy import Policy
+from vertebra.serve.holding import Folder, own_weights
 from vertebra.serve.metrics import Metrics
 from vertebra.serve.observing import Asked
 from vertebra.serve.refusals import Busy
@@ -28,14 +29,28 @@ from vertebra.serve.speaking import Speaker
 class Service:
     """One model behind all protocols."""
 
-    def __init__(self, served: Policy | Model, settings: ServeSettings, name: str | None = None) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        served: Policy | Model,
+        settings: ServeSettings,
+        name: str | None = None,
+        folder: Folder | None = None,
+    ) -> None:
+        self.settings, self.folder = settings, folder
         self.metrics = Metrics(settings.history)
         self.policy = served if isinstance(served, Policy) else None
         self.scheduler = None if self.policy is None else Scheduler(self.policy, settings, self.metrics)
         self.speaker = Speaker(served, settings, self.metrics) if isinstance(served, Model) else None
         model = served.model if isinstance(served, Policy) else served
         self.name = name or str(model.identifier)
+        self.weights = None if folder is None else folder.state
+        """What tells these weights from others under the same name."""
+        own_weights(model)
+        if self.outdated:
+            raise CheckpointError(
+                f"`{self.name}` changed while it was being loaded, so that what was read may be half old and half new; start "
+                "again when it is written"
+            )
         if self.policy is not None:
             unknown = [camera for camera in settings.rename.values() if camera not in self.policy.record.cameras]
             if unknown:
@@ -49,6 +64,11 @@ class Service:
         """Requests that are accepted and not answered yet."""
         self.sockets = 0
         """Websockets that are open."""
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the folder holds something else by now than what is served."""
+        return self.folder is not None and self.folder.changed
 
     async def start(self) -> None:
         """Warm up; ready when it is done."""
@@ -112,7 +132,8 @@ class Service:
         return {
             **known, "kind": "policy", "head": record.head, "cameras": list(record.cameras), "dims": record.dims,
             "chunk_size": record.chunk, "execute": self.policy.settings.execute or record.execute or record.chunk,
-            "history": record.history, "proprio": record.proprio, "keys": self.policy.keys,
+            "history": record.history, "proprio": record.proprio, "frame": record.frame, "keys": self.policy.keys,
+            "view": record.view, "weights": self.weights,
         }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from vertebra import config
 from vertebra.config import Bound
+from vertebra.errors import ConfigError
 from vertebra.wire.bounds import Bounds
 
 Some = Annotated[int, Bound(least=1)]
@@ -19,8 +20,10 @@ class ServeSettings:
 
     host: str = "127.0.0.1"
     """The address; 0.0.0.0 is open to the network, and should have a token."""
-    port: Annotated[int, Bound(least=0)] = 8000
+    port: Annotated[int, Bound(least=0, most=65535)] = 8000
     """0: any that is free."""
+    groot: Annotated[int, Bound(least=0, most=65535)] | None = None
+    """A port for GR00T's clients, who speak ZMQ; 0: any that is free. None: they are not served."""
     token: str | None = None
     """Who knows it may ask: `Authorization: Bearer …`, or openpi's `Api-Key …`. None: everybody."""
     max_batch: Some = 8
@@ -52,6 +55,12 @@ class ServeSettings:
 
     def __post_init__(self) -> None:
         config.require_bounds(self)
+        if not self.host.strip():
+            raise ConfigError("host is empty; expected an address of this machine, as 127.0.0.1")
+        # what cannot stand in a header would be refused for ever, and an empty one would let everybody in
+        token = self.token
+        if token is not None and not (token.isascii() and token.isprintable() and token == token.strip() != ""):
+            raise ConfigError("the token is empty, begins or ends with a space, or holds more than ASCII's characters")
 
     @property
     def bounds(self) -> Bounds:

@@ -16,7 +16,7 @@ from vertebra.folders import require_free
 from vertebra.simulate.demonstration import Demonstration, demonstrate
 from vertebra.simulate.kept import opened
 from vertebra.simulate.seeds import episode_seed
-from vertebra.simulate.suites import task_facts
+from vertebra.simulate.suites import task_facts, view_options
 from vertebra.simulate.workers import Workers
 
 LEAST_RATE = 0.5
@@ -100,12 +100,13 @@ def collect(
         opened(task, options)
     first.reset(0)
     sides = {IMAGES + camera: image.shape[:2] for camera, image in first.look().items()}
+    view = {name: getattr(first.options, name) for name in view_options(names[0])}
     count = Progress(wanted=episodes, tasks=names)
     with (
         Workers(workers) as team,
         EpisodeWriter(
             folder, fps=first.fps, cameras=sides, numbers={STATE: first.state_names, ACTION: first.action_names},
-            robot=first.robot, codec=codec,
+            robot=first.robot, view=view, codec=codec,
         ) as writer,
     ):  # fmt: skip
         while missing := count.missing():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -37,6 +37,8 @@ class Simulation(Protocol):
     """Steps of a second."""
     robot: str
     """What it is called in a data set."""
+    options: Any
+    """A dataclass of the options that it was opened with, defaults among them."""
 
     def reset(self, seed: int) -> None:
         """Begin the episode of this seed."""

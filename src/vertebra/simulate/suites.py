@@ -1,7 +1,8 @@
 """Which simulators there are, and the task that a name means. A simulator is a row: its module is imported on first use.
 
-A module has `suites()` (its sets of tasks by name; the first has all of them), `names(suite)`, `facts(name)` and
-`open_task(name, **options)`. A suite that is not installed has no names, and says so when it is asked for.
+A module has `suites()` (its sets of tasks by name; the first has all of them), `names(suite)`, `facts(name)`,
+`open_task(name, **options)` and `VIEW` (those of the options that decide what an image looks like). A suite that is not
+installed has no names, and says so when it is asked for.
 """
 
 from __future__ import annotations
@@ -68,6 +69,12 @@ def open_task(name: str, *, seed: int | None = None, **options: Any) -> Simulati
     made: Simulation = _of(name).open_task(name, **options)
     if seed is not None:
         made.reset(seed)
+    return made
+
+
+def view_options(name: str) -> tuple[str, ...]:
+    """The options of a task that decide what its images look like: as they were for demonstrations, so for the policy."""
+    made: tuple[str, ...] = _of(name).VIEW
     return made
 
 

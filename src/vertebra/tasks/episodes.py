@@ -9,9 +9,9 @@ held out. What it makes is a policy: `vertebra.policy(folder)` asks it for actio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from vertebra.action.bins import Bins, uniform_bins
 from vertebra.action.record import POLICY, PROPRIO, ActionRecord, segment_of
@@ -23,11 +23,9 @@ from vertebra.errors import ConfigError
 from vertebra.tasks.acting import SEGMENT, Acting, ActingConfig, acting
 from vertebra.tasks.config import DataConfig
 from vertebra.tasks.demonstrations import Demonstrations, Prepared, Shown
+from vertebra.tasks.drawn_episodes import drawn_episodes
 from vertebra.tasks.read_sets import EpisodesConfig, ReadSet, first_set, read_sets
 from vertebra.tasks.task import Features, Job, Task
-
-if TYPE_CHECKING:
-    pass
 
 ACT = "<ACT>"
 
@@ -40,13 +38,15 @@ class Episodes(Task):
     Options: ClassVar[type | None] = EpisodesConfig
 
     def options(self, data: DataConfig) -> Any:
-        if data.path is None and not data.mix:
-            raise ConfigError("kind `episodes` needs a path: a set of episodes; or a mix of several")
         made: EpisodesConfig = super().options(data)
         acting(data.head, chunk=data.chunk, dims=1, options=_of_head(made))
         if made.execute is not None and made.execute > data.chunk:
             raise ConfigError(f"data.options.execute is {made.execute}, and a chunk has {data.chunk} actions")
         return made
+
+    def tiny(self, data: DataConfig) -> DataConfig:
+        """A recipe that names no set yet is tried on a drawn one."""
+        return data if data.path is not None or data.mix else replace(data, path=str(drawn_episodes()))
 
     def tokens(self, data: DataConfig) -> tuple[str, ...]:
         bins = self.options(data).bins if _way(self, data).speaks else 0
@@ -133,10 +133,17 @@ class Episodes(Task):
             frame=options.frame,
             frame_dims=options.frame_dims,
             gripper=options.gripper,
+            view=_view(read),
             **way.record(),
         )
         statistics = {key: one.statistics(made).to_json() for key, one in read.items()}
         return ActionRecord(**{**vars(made), "statistics": statistics})
+
+
+def _view(read: Mapping[str, ReadSet]) -> dict[str, Any]:
+    """How the images of all sets were drawn; nothing, where they differ."""
+    first, *others = (dict(one.set.view) for one in read.values())
+    return first if all(one == first for one in others) else {}
 
 
 def _way(task: Episodes, data: DataConfig) -> Acting:

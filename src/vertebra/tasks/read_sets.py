@@ -139,6 +139,11 @@ class ReadSet:
 
 def read_sets(data: DataConfig, options: EpisodesConfig) -> dict[str, ReadSet]:
     """The sets of a recipe by name, all of one robot."""
+    if data.path is None and not data.mix:
+        raise ConfigError(
+            "kind `episodes` needs a set of episodes: data.path=FOLDER, or `mix` for several. `vertebra sim collect` "
+            "records one in a simulator, `vertebra data convert` makes one of other files; --tiny tries a recipe without any"
+        )
     named = {name: part.path for name, part in data.single().items()}
     found = {}
     for name, path in named.items():

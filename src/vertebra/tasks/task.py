@@ -89,6 +89,10 @@ class Task(ABC):
     supervised: ClassVar[float] = 1.0
     """Roughly which share of the positions is supervised, for plans."""
 
+    def tiny(self, data: DataConfig) -> DataConfig:
+        """The data of a run on a tiny scale; a kind that can make some of its own does so where a recipe names none."""
+        return data
+
     # What it adds to a model
 
     def tokens(self, data: DataConfig) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ def tiny_config(config: RunConfig, folder: Path | None = None) -> RunConfig:
 
         # unpooled: of its four patches a pool leaves one slot, behind which there is no other
         model = replace(model, image=ImageConfig(encoder="vision", name=str(tiny_vision_checkpoint("tiny-dinov2"))))
-    data = config.data
+    data = config.task.tiny(config.data)
     small: dict[str, Any] = {"block": min(data.block or 128, 128), "count": min(data.count, 32)}
     if config.task.packs(data) and data.too_long == "error":
         small["too_long"] = "drop"

@@ -10,6 +10,7 @@ from vertebra.simulate.simulation import Simulation
 from vertebra.simulate.suites import TaskFacts
 
 ALL = "libero"
+VIEW = ("size",)
 
 
 def suites() -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from vertebra.simulate.suites import TaskFacts
 SUITES: dict[str, tuple[str, ...]] = {"metaworld": tuple(TASKS), "mt10": MT10}
 """All fifty, and the ten of the benchmark of that name."""
 
+VIEW = ("size", "bare_wrist")
+
 
 def suites() -> tuple[str, ...]:
     """The sets of its tasks."""
