@@ -10,6 +10,7 @@ import typer
 
 from vertebra.cli.doc_asking import ask, extract
 from vertebra.cli.doc_evaluation import evaluate
+from vertebra.cli.doc_files import numbers_of, picture_of, size_of
 
 _DOES = "Read documents (PDF files, scans, files of pages), ask about them, extract from them."
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=_DOES)
@@ -85,29 +86,6 @@ def _known(option: str, given: str, known: tuple[str, ...]) -> None:
         raise typer.BadParameter(f"{option} {given!r:.40}: expected one of {', '.join(known)}")
 
 
-def size_of(given: str | None) -> tuple[float, float] | None:
-    if given is None:
-        return None
-    try:
-        width, height = (float(part) for part in given.lower().replace("×", "x").split("x"))
-    except ValueError:
-        raise typer.BadParameter(f"--size {given!r:.40}: expected WIDTHxHEIGHT, as in 620x877") from None
-    return width, height
-
-
-def numbers_of(given: str | None) -> list[int] | None:
-    if given is None:
-        return None
-    found: list[int] = []
-    try:
-        for part in given.split(","):
-            first, _, last = part.partition("-")
-            found += range(int(first), int(last or first) + 1)
-    except ValueError:
-        raise typer.BadParameter(f"--pages {given!r:.40}: expected numbers, as in 1,3-5") from None
-    return found
-
-
 def _draw(document: Any, file: Path, draw: Path, image: Path | None, password: str | None) -> None:
     from vertebra.page.drawing import write_drawn
 
@@ -115,19 +93,6 @@ def _draw(document: Any, file: Path, draw: Path, image: Path | None, password: s
     for page in document:
         path = draw.with_stem(f"{draw.stem}-{page.number}") if several else draw
         write_drawn(page, path, image or page.image or picture_of(file, page, password))
-
-
-def picture_of(file: Path, page: Any, password: str | None) -> Any:
-    """The picture of a PDF's page; of other files none."""
-    if file.suffix.lower() != ".pdf":
-        return None
-    from vertebra.page.pdf.opening import opened_pdf, pages_of, rendered
-    from vertebra.page.reading import DPI, MOST_PIXELS
-
-    with opened_pdf(file, password) as document:
-        for _, found in pages_of(document, file, [page.number]):
-            return rendered(found, DPI, MOST_PIXELS)
-    return None
 
 
 def _show(document: Any) -> None:

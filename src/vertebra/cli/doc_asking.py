@@ -121,7 +121,7 @@ class _Given:
         self.document: Any = None
 
     def read(self) -> None:
-        from vertebra.cli.doc import numbers_of, size_of
+        from vertebra.cli.doc_files import numbers_of, size_of
         from vertebra.page.reading import read_document
 
         self.document = read_document(
@@ -132,7 +132,7 @@ class _Given:
 
     def picture(self, page: Any) -> Any:
         """The picture of a page, where there is one."""
-        from vertebra.cli.doc import picture_of
+        from vertebra.cli.doc_files import picture_of
 
         return self.image or page.image or picture_of(self.file, page, self.password)
 

@@ -54,7 +54,7 @@ def evaluate(
     from vertebra.backbone.registry import require_name
 
     require_name(model)  # before torch is imported for it
-    from vertebra.cli.doc import size_of
+    from vertebra.cli.doc_files import size_of
     from vertebra.evaluate.documents.arms import document_arms
     from vertebra.page.formats.table import read_pages
 
