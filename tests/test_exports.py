@@ -21,6 +21,7 @@ ROOMS = (
     "client",
     "data",
     "decode",
+    "documents",
     "episodes",
     "evaluate",
     "layout",
