@@ -119,7 +119,7 @@ def _scanned(printer: Any, model: Path, sizes: Sizes) -> tuple[float | None, lis
     try:
         by = engine("rapidocr")
     except MissingPartError as error:
-        printer.print(f"no OCR: {error}", soft_wrap=True)
+        printer.print(f"no OCR: {error}", soft_wrap=True, markup=False)
         return None, []
     loaded = Model.load(model, inference_mode=True).eval()
     samples, asked = scanned_samples(loaded, by, sizes)
