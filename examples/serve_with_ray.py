@@ -28,12 +28,10 @@ def served(name: str) -> Any:
 
 
 def deployed(name: str, replicas: int, port: int) -> None:
-    """Start Ray Serve on this machine, or on the cluster that RAY_ADDRESS names."""
+    """On this machine, or on the cluster that RAY_ADDRESS names."""
     serve.start(http_options={"host": "127.0.0.1", "port": port})
 
-    @serve.deployment(
-        num_replicas=replicas, max_ongoing_requests=64, health_check_period_s=2, graceful_shutdown_timeout_s=30
-    )
+    @serve.deployment(num_replicas=replicas, max_ongoing_requests=64, health_check_period_s=2)
     @serve.ingress(Application(partial(served, name), name=name))
     class Replica:
         pass
@@ -42,13 +40,13 @@ def deployed(name: str, replicas: int, port: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="a policy's folder, or any model's name")
     parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--port", type=int, default=8000)
     given = parser.parse_args()
     deployed(given.model, given.replicas, given.port)
-    print(f"{given.replicas} replicas of {given.model} on http://127.0.0.1:{given.port}; Ctrl-C ends them", flush=True)
+    print(f"{given.replicas} replicas of {given.model} on http://127.0.0.1:{given.port}; Ctrl-C ends them")
     try:
         while True:
             time.sleep(1)

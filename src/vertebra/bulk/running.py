@@ -68,13 +68,14 @@ def run_rows(
     out: str | Path,
     settings: BulkSettings | None = None,
     *,
-    spread: Callable[[Work, list[Shard]], Iterable[Shard]] = here,
+    spread: Callable[[Work, list[Shard]], Iterable[Shard]] | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> Ran:
     """Answer every row of `data` (whatever `open_source` takes) with a model, into the folder `out`.
 
-    A run that was stopped goes on where it was. `spread`: who answers: this process, or `vertebra.bulk.over_ray`'s.
+    A run that was stopped goes on where it was. `spread`: who answers instead of this process, as
+    `vertebra.bulk.over_ray()`.
     `progress(done, all)` counts rows. `options`: those of `vertebra.load`.
     """
     require_name(model)
@@ -95,7 +96,7 @@ def run_rows(
         work = Work(
             model=_whole(model), data=_whole(str(data)), out=folder.absolute(), settings=settings, options=options
         )
-        for shard in spread(work, missing):
+        for shard in (spread or here)(work, missing):
             done += shard.count
             if progress is not None:
                 progress(done, units)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -54,10 +54,10 @@ def run(
     )  # fmt: skip
     settings = BulkSettings(shard=shard, batch=batch, system=system, decoding=decoding)
     options = given(base=base, dtype=dtype, device=device, attn=attn, hf_token=token)
-    from vertebra.bulk.running import here, run_rows
+    from vertebra.bulk.running import run_rows
     from vertebra.cli.output import console, print_json
 
-    spread: Any = here
+    spread = None
     if ray:
         from vertebra.bulk.spread import over_ray
 
