@@ -22,6 +22,7 @@ ROOMS = (
     "client",
     "data",
     "decode",
+    "documents",
     "episodes",
     "evaluate",
     "layout",

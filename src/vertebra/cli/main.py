@@ -42,7 +42,11 @@ COMMANDS: dict[str, Entry] = {
     "tiny": Entry("vertebra.cli.tiny", "Write a tiny but real checkpoint of a family.", _MODELS),
     "prompt": Entry("vertebra.cli.prompt", "Show a conversation as text, ids and supervision.", _INPUTS),
     "data": Entry("vertebra.cli.data", "Look at data as a model will see it.", _INPUTS),
-    "doc": Entry("vertebra.cli.doc", "Read documents: PDF files, scans, files of pages.", _INPUTS),
+    "doc": Entry(
+        "vertebra.cli.doc",
+        "Read documents (PDF files, scans, files of pages), ask about them, extract from them.",
+        _INPUTS,
+    ),
     "train": Entry("vertebra.cli.train", "Train by a recipe; exact, and resumed bit for bit.", _TRAINING),
     "merge": Entry("vertebra.cli.merge", "Merge a LoRA adapter into its base.", _TRAINING),
     "export": Entry("vertebra.cli.export", "Write the model of a run's checkpoint.", _TRAINING),
