@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.bulk.test_bulk import ASK, QUESTIONS, entries
+from tests.ray_here import begun
 from vertebra.bulk import run_rows
 from vertebra.errors import GenerationError
 
@@ -21,7 +22,7 @@ over_ray = pytest.importorskip("vertebra.bulk").over_ray
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    begun(ray, 2)
     yield
     ray.shutdown()
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.policies.models import image, policy_model
+from tests.ray_here import begun
 from tests.serve.serving import TASK
 from vertebra.client import connect
 from vertebra.errors import VertebraError
@@ -32,7 +33,7 @@ def address(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
+    begun(ray, 4)
     runpy.run_path(str(EXAMPLE))["deployed"](str(folder), 2, port)
     yield f"http://127.0.0.1:{port}"
     from ray import serve
