@@ -1,6 +1,6 @@
 """What serving adds to a policy: one client over HTTP and a websocket beside a direct call, and batches.
 
-    python benchmarks/bench_serve.py [--rounds 60] [--seconds 20]
+    python benchmarks/bench_serve.py [--rounds 60] [--seconds 4]
 
 Beside ours runs openpi's serving loop around the same policy, where its client is installed: `websockets`, its codec, one
 observation at a time in the event loop. Random weights; wall time, for waiting is what is measured. No time is asserted.
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
+import subprocess
+import sys
 import threading
-import time
-from collections import Counter
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -69,31 +71,30 @@ def overhead(policy: Policy, server: Server, rounds: int) -> None:
         theirs.shutdown()
 
 
-def throughput(policy: Policy, server: Server, seconds: float, clients: int = 8) -> None:
-    def answers(count: int) -> float:
-        done, until = Counter[int](), time.monotonic() + seconds
-
-        def work(number: int) -> None:
-            with connect(server.url.replace("http", "ws")) as client:
-                while time.monotonic() < until:
-                    client.act(image(number), SHORT)
-                    done[number] += 1
-
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return sum(done.values()) / seconds
-
-    one, many = answers(1), answers(clients)
-    print(f"    one client {one:.1f} answers/s, {clients} at once {many:.1f}: {many / one:.2f} ×", flush=True)
+def throughput(policy: Policy, server: Server, seconds: float, clients: int = 8, rounds: int = 3) -> None:
+    """One client and several, at ours and at openpi's loop, in turn; the clients are another process."""
+    ours = server.url.replace("http", "ws")
+    theirs = openpis_loop(policy)
+    ways = {"one client": (ours, 1), f"{clients} at once": (ours, clients)}
+    if theirs is not None:
+        address = f"ws://127.0.0.1:{theirs.socket.getsockname()[1]}"
+        ways |= {"openpi's loop, one": (address, 1), f"openpi's loop, {clients}": (address, clients)}
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, (url, count) in ways.items():
+            command = [sys.executable, str(Path(__file__).with_name("asking.py")), url, str(count), str(seconds)]
+            found[name].append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    middle = {name: statistics.median(rates) for name, rates in found.items()}
+    for name, rate in middle.items():
+        print(f"    {name:<20} {rate:7.1f} answers/s, {rate / middle['one client']:.2f} ×", flush=True)
+    if theirs is not None:
+        theirs.shutdown()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=4.0)
     given = parser.parse_args()
     torch.set_num_threads(1)
     import tempfile
@@ -104,7 +105,7 @@ def main() -> None:
             print("  one client")
             overhead(policy, server, given.rounds)
             print("  batches")
-            throughput(policy, server, given.seconds / 4)
+            throughput(policy, server, given.seconds)
 
 
 if __name__ == "__main__":

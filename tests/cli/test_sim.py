@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.policies.models import counted, policy_model
+from vertebra import policy as load_policy
 from vertebra.errors import ConfigError
 from vertebra.evaluate.records import EpisodeRecord
+from vertebra.serve import Server, ServeSettings
+from vertebra.serve.holding import Folder
 from vertebra.simulate.gl import require_drawing
 
 CHEAP = ("--size", "32", "--limit", "7", "--episodes", "2")
@@ -80,6 +83,35 @@ def test_an_evaluation_is_the_same_for_any_number_of_workers_and_robots(vertebra
     other = vertebra(*tasks, "--seed", "1", "--out", str(tmp_path / "one"))
     assert other.code == 1
     assert "seed: there 0, now 1" in other.err
+
+
+@pytest.mark.usefixtures("draws")
+def test_a_policy_that_is_served_does_what_it_does_in_this_process(vertebra, folder, tmp_path):
+    """Identical actions and outcomes, episode for episode, over a websocket and over HTTP, as the policy and as an arm."""
+    tasks = ("--tasks", "drawer-open,reach", *CHEAP, "--no-films")
+    here = vertebra("sim", "eval", str(folder), *tasks, "--out", str(tmp_path / "here"))
+    assert here.code == 0, here.err
+    then = Folder(str(folder))
+    with Server(load_policy(folder), ServeSettings(port=0), name=str(folder), folder=then) as server:
+        socket, arm, port = server.url.replace("http", "ws"), f"http={server.url}", server.port
+        served = vertebra("sim", "eval", socket, *tasks, "--arms", arm, "--out", str(tmp_path / "served"))
+        assert served.code == 0, served.err
+        wanted, made = records(tmp_path / "here"), records(tmp_path / "served")
+        assert len(wanted) == 4
+        for which in ("policy", "http"):
+            assert [{**one, "arm": "policy"} for one in made if one["arm"] == which] == wanted
+        many = vertebra("sim", "eval", socket, *tasks, "--robots", "2", "--out", str(tmp_path / "many"))
+        assert many.code == 0, many.err
+        assert [(one["seed"], one["success"], one["steps"]) for one in records(tmp_path / "many")] == [
+            (one["seed"], one["success"], one["steps"]) for one in wanted
+        ]
+        outside = vertebra("sim", "eval", socket, *tasks, "--outside", "clamp", "--out", str(tmp_path / "no"))
+        assert "vertebra serve --outside" in outside.err
+        unfit = vertebra("sim", "eval", socket, *tasks, "--cameras", "front", "--out", str(tmp_path / "no"))
+        assert "not trained on camera `front`" in unfit.err
+    with Server(load_policy(folder), ServeSettings(port=port), name="another"):
+        again = vertebra("sim", "eval", socket, *tasks, "--arms", arm, "--out", str(tmp_path / "served"))
+        assert "the policies: another one" in again.err
 
 
 @pytest.mark.usefixtures("draws")

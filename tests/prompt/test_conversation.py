@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from vertebra.data.read.conversations import alpaca, sharegpt
 from vertebra.errors import PromptError
-from vertebra.prompt.conversation import Content, Message, Reader, Splice, check_order, role_name, turns_of
+from vertebra.prompt.content import Content, Splice, Stretch
+from vertebra.prompt.conversation import Message, Reader, check_order, role_name, turns_of
 from vertebra.sequence.roles import Role
 
 PAGE = {"type": "page", "lines": [{"text": "Total 5", "box": [0, 0, 9, 9]}, {"text": "", "box": [1, 1, 2, 2]}]}
@@ -64,7 +65,7 @@ def test_text_and_parts():
         (17, Splice(Role.ACTION, ids=(5, 6))),
         (17, Splice(Role.ACTION, segment="action", count=3)),
     )
-    assert content.pages == ((8, 17),)
+    assert content.pages == (Stretch(8, 17),)
 
 
 def test_sizes_by_name_then_by_kind_then_by_part():
@@ -188,5 +189,5 @@ def test_cutting_moves_pages():
     content = read([{"type": "text", "text": "  ab"}, PAGE, {"type": "text", "text": "cd  "}])
     stripped = content.stripped()
     assert stripped.text == "abTotal 5\n\ncd"
-    assert stripped.pages == ((2, 11),)
+    assert stripped.pages == (Stretch(2, 11),)
     assert [at for at, _ in stripped.splices] == [9, 10]

@@ -237,7 +237,7 @@ def test_metrics_are_prometheus_text(served):
 
 
 def test_a_port_that_is_taken(served):
-    with pytest.raises(ConfigError, match="another server may have the port"):
+    with pytest.raises(ConfigError, match="another server has the port"):
         Server(served.service.policy, ServeSettings(port=served.port))
 
 

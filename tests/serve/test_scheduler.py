@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import numpy as np
 import pytest
@@ -121,6 +122,29 @@ def test_who_stops_waiting_costs_no_pass():
 
     _, sizes = scheduled(policy(), work, max_batch=1)
     assert sizes == [1]
+
+
+def test_robots_that_fell_into_two_groups_find_together():
+    one, begun, all_here = policy(), threading.Event(), threading.Event()
+    real = one.decide_many
+    one.decide_many = lambda *given, **more: (begun.set(), all_here.wait(30), real(*given, **more))[2]
+
+    async def work(scheduler):
+        async def robot(name: str) -> None:
+            for step in range(4):
+                await scheduler.ask(seen(step), TASK, None, name)
+
+        first = asyncio.ensure_future(robot("a"))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        others = [asyncio.ensure_future(robot(name)) for name in "bcd"]
+        while scheduler.waiting < 3:
+            await asyncio.sleep(0.001)
+        all_here.set()
+        await asyncio.gather(first, *others)
+
+    _, sizes = scheduled(one, work, batch_wait=5.0)
+    assert sizes == [1, 4, 4, 4, 3]
 
 
 def test_an_ended_scheduler_sends_away():

@@ -1,4 +1,5 @@
-"""`vertebra doc read`: a PDF, a picture or a file of pages as lines with places; printed, as JSON, in another format, drawn."""
+"""`vertebra doc`: `read` makes a PDF, a picture or a file of pages into lines with places; printed, as JSON, in another
+format, drawn. What asks a model about them stands in `doc_asking` and `doc_evaluation`."""
 
 from __future__ import annotations
 
@@ -7,12 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Read documents: PDF files, scans, files of pages.")
+from vertebra.cli.doc_asking import ask, extract
+from vertebra.cli.doc_evaluation import evaluate
+from vertebra.cli.doc_files import numbers_of, picture_of, size_of
+
+_DOES = "Read documents (PDF files, scans, files of pages), ask about them, extract from them."
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=_DOES)
+app.command()(ask)
+app.command()(extract)
+app.command("eval")(evaluate)
 
 
 @app.callback()
 def doc() -> None:
-    """Read documents: PDF files, scans, files of pages."""
+    """Read documents: PDF files, scans, files of pages; ask about them, extract from them."""
 
 
 @app.command()
@@ -51,12 +60,12 @@ def read(
 
     _known("--order", order, ORDERS)
     settings: dict[str, Any] = {
-        "format": format, "size": _size(size), "image": image, "password": password, "seconds": seconds,
+        "format": format, "size": size_of(size), "image": image, "password": password, "seconds": seconds,
         "on_bad": "refuse" if strict else "repair",
         "ocr": "auto" if ocr == "none" else ocr,
         "when": "never" if ocr == "none" else "always" if always else "needed",
     }  # fmt: skip
-    found = read_document(file, _numbers(pages), **settings)
+    found = read_document(file, numbers_of(pages), **settings)
     made = tuple(page.in_order(order) for page in found)  # type: ignore[arg-type]
     if unit is not None:
         made = tuple(page.to(unit, dpi=page.dpi or 72) for page in made)  # type: ignore[arg-type]
@@ -77,49 +86,13 @@ def _known(option: str, given: str, known: tuple[str, ...]) -> None:
         raise typer.BadParameter(f"{option} {given!r:.40}: expected one of {', '.join(known)}")
 
 
-def _size(given: str | None) -> tuple[float, float] | None:
-    if given is None:
-        return None
-    try:
-        width, height = (float(part) for part in given.lower().replace("×", "x").split("x"))
-    except ValueError:
-        raise typer.BadParameter(f"--size {given!r:.40}: expected WIDTHxHEIGHT, as in 620x877") from None
-    return width, height
-
-
-def _numbers(given: str | None) -> list[int] | None:
-    if given is None:
-        return None
-    found: list[int] = []
-    try:
-        for part in given.split(","):
-            first, _, last = part.partition("-")
-            found += range(int(first), int(last or first) + 1)
-    except ValueError:
-        raise typer.BadParameter(f"--pages {given!r:.40}: expected numbers, as in 1,3-5") from None
-    return found
-
-
 def _draw(document: Any, file: Path, draw: Path, image: Path | None, password: str | None) -> None:
     from vertebra.page.drawing import write_drawn
 
     several = len(document) > 1
     for page in document:
         path = draw.with_stem(f"{draw.stem}-{page.number}") if several else draw
-        write_drawn(page, path, image or page.image or _picture(file, page, password))
-
-
-def _picture(file: Path, page: Any, password: str | None) -> Any:
-    """The picture of a PDF's page; of other files none."""
-    if file.suffix.lower() != ".pdf":
-        return None
-    from vertebra.page.pdf.opening import opened_pdf, pages_of, rendered
-    from vertebra.page.reading import DPI, MOST_PIXELS
-
-    with opened_pdf(file, password) as document:
-        for _, found in pages_of(document, file, [page.number]):
-            return rendered(found, DPI, MOST_PIXELS)
-    return None
+        write_drawn(page, path, image or page.image or picture_of(file, page, password))
 
 
 def _show(document: Any) -> None:

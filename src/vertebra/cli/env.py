@@ -68,11 +68,17 @@ PARTS = (
     Part("uvicorn", "serving", _extra("serve")),
     Part("httptools", "serving", _extra("serve")),
     Part("websockets", "serving", _extra("serve")),
+    Part("ray", "several machines", _extra("ray")),
+    Part("pyzmq", "GR00T's clients", _extra("groot")),
     Part("json-numpy", "clients of others, in tests", _extra("clients")),
     Part("openai", "clients of others, in tests", _extra("clients")),
     Part("vla-eval", "clients of others, in tests", _extra("clients")),
     Part("dm-tree", "clients of others, in tests", _extra("clients")),
     Part("msgpack", "clients of others, in tests", _extra("clients")),
+    Part("msgpack-numpy", "clients of others, in tests", _extra("clients")),
+    Part("inspect-robots", "clients of others, in tests", _extra("clients")),
+    Part("inspect-robots-widowx", "clients of others, in tests", _extra("clients")),
+    Part("inspect-robots-unitree-g1", "clients of others, in tests", _extra("clients")),
 )
 
 

@@ -18,6 +18,7 @@ def serve(
     ],
     host: Annotated[str, typer.Option(help="The address; 0.0.0.0 opens the server to the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 takes any that is free.")] = 8000,
+    groot: Annotated[int | None, typer.Option(help="A port for GR00T's clients, over ZMQ (extra `groot`).")] = None,
     token: Annotated[
         str | None, typer.Option(help="Only who sends this token may ask.", envvar="VERTEBRA_SERVE_TOKEN")
     ] = None,
@@ -52,7 +53,7 @@ def serve(
     require_parts()
     require_name(model)  # before torch is imported for it
     chosen = given(
-        host=host, port=port, token=token, max_batch=max_batch, batch_wait=batch_wait, queue=queue, drain=drain,
+        host=host, port=port, groot=groot, token=token, max_batch=max_batch, batch_wait=batch_wait, queue=queue, drain=drain,
         time_limit=time_limit, body_time=body_time, body=body, pixels=pixels, rename=_cameras(camera) or None,
     )  # fmt: skip
     settings = config.build(ServeSettings, chosen, where="the options of a server")

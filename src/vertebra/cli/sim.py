@@ -116,7 +116,9 @@ def collect(
 
 @app.command(name="eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="The folder of a policy, or of a run.")],
+    model: Annotated[
+        str, typer.Argument(help="The folder of a policy or of a run; or where one is served: http://…, ws://….")
+    ],
     tasks: Tasks,
     out: Annotated[Path, typer.Option(help="The folder to write: results, a page with films, every episode.", **PATH)],
     episodes: Annotated[int, typer.Option(min=1, help="Of each task; 50 or more, for a rate to be believed.")] = 50,
@@ -149,9 +151,11 @@ def evaluate(
     """Run a policy in a closed loop: success with intervals, arms on the same seeds, films. What was stopped goes on."""
     from vertebra import config
     from vertebra.backbone.registry import require_name
+    from vertebra.evaluate.remote import is_address
     from vertebra.evaluate.settings import EvaluationSettings
 
-    require_name(model)  # before torch is imported for it
+    if not is_address(model):
+        require_name(model)  # before torch is imported for it
     options = _options(
         size=size, cameras=cameras, spread=spread, shared=shared, jitter=jitter, colors=colors, bare_wrist=bare_wrist,
         limit=limit,

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = offer(
         "state.prefill": "prefill",
         "state.decoding": "DecodeState",
         "state.capture": "Capture",
+        "prefilled": "Prefilled",
         "result": "Generation Step",
         "scoring": "Scores",
         "actions": "predict",

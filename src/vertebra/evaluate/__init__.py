@@ -1,4 +1,5 @@
 """Policies in a closed loop: success with intervals, arms on the same seeds, films (`vertebra.evaluate.evaluate_policy`).
+Models of documents on pages with known answers (`evaluate_documents`).
 
 Whatever has `act` and `reset` is evaluated in whatever is a `Simulation`; neither knows of the other.
 """
@@ -17,5 +18,8 @@ __getattr__, __dir__, __all__ = offer(
         "results": "Results",
         "intervals": "wilson mcnemar paired_difference",
         "page": "evaluation_page",
+        "documents.running": "evaluate_documents",
+        "documents.results": "DocumentResults AnswerRecord",
+        "documents.arms": "DocumentArm",
     },
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from vertebra.evaluate.arms import Arm, arms_of
 from vertebra.evaluate.films import films_of
 from vertebra.evaluate.page import evaluation_page
 from vertebra.evaluate.records import EpisodeRecord, read_record, write_record
+from vertebra.evaluate.remote import Served, is_address
 from vertebra.evaluate.results import Results
 from vertebra.evaluate.rollout import Live, run
 from vertebra.evaluate.settings import EvaluationSettings
@@ -54,13 +55,14 @@ def evaluate_policy(
 ) -> Results:
     """Run a policy in a closed loop, and write `results.json`, `report.html`, `films/` and each episode to `out`.
 
-    `policy`: a folder's name, or any object with `act(observation, instruction)` and `reset()`, which one worker alone can
-    ask. An evaluation that was stopped goes on where it was. `progress(done, all)` is called as episodes end.
+    `policy`: a folder's name, the address of a server (http://…, ws://…), or any object with `act(observation, instruction)`
+    and `reset()`, which one worker alone can ask. An evaluation that was stopped goes on where it was. `progress(done, all)`
+    is called as episodes end.
     """
     tasks = [task_facts(name) for name in settings.tasks]
     arms = arms_of(settings.arms, tasks)
     name = policy if isinstance(policy, str) else type(policy).__name__
-    _policies.clear()  # a folder may have been trained on since
+    _forget()  # a folder may have been trained on since
     if not isinstance(policy, str):
         if workers > 1:
             raise ConfigError(
@@ -68,6 +70,10 @@ def evaluate_policy(
             )
         _policies[name, None, None] = Actor(policy, key=settings.key)
     folder = Path(out)
+    if settings.outside != "pass" and any(map(is_address, (name, *(arm.model or "" for arm in arms)))):
+        raise ConfigError(
+            f"outside={settings.outside!r} is the server's business: vertebra serve --outside; leave it out here"
+        )
     names = [name, *(arm.model for arm in arms if arm.model)]
     which = _checked(folder, settings, {one: _identity(one) for one in names})
     found = {
@@ -77,7 +83,8 @@ def evaluate_policy(
     }
     missing = list(_missing(name, settings, tasks, arms, found))
     total = len(found) + sum(len(one.numbers) for one in missing)
-    with Workers(workers) as team:
+    with ExitStack() as after, Workers(workers) as team:
+        after.callback(_forget)
         for _, records in team.in_order(_run, missing):
             if not (folder / SETTINGS).is_file():  # with the first episode: a mistake before it leaves nothing
                 folder.mkdir(parents=True, exist_ok=True)
@@ -134,6 +141,9 @@ def _identity(name: str) -> str:
     """What tells whether the files of a policy are the same as before."""
     from vertebra.backbone.source import left_by_run
 
+    if is_address(name):
+        with closing(Served(name)) as one:
+            return one.identity
     folder = Path(left_by_run(name)).expanduser()
     if not folder.is_dir():
         return "no folder"
@@ -160,6 +170,14 @@ def _run(work: _Batch) -> list[EpisodeRecord]:
         return run(actor, live)
 
 
+def _forget() -> None:
+    """Let go of the policies that were asked."""
+    _policies.clear()
+    while _served:
+        _served.pop().close()
+
+
+_served: list[Served] = []
 _policies: dict[tuple[str, int | None, float | None], Actor] = {}
 
 
@@ -177,6 +195,9 @@ def _actor(name: str, arm: Arm, settings: EvaluationSettings) -> Actor:
 
 def _loaded(name: str, settings: EvaluationSettings) -> Actor:
     whole = (name, None, None)
+    if whole not in _policies and is_address(name):
+        _served.append(Served(name, key=settings.key))
+        _policies[whole] = Actor(_served[-1])
     if whole not in _policies:
         from vertebra.interop.acting import policy
         from vertebra.policies.settings import PolicySettings

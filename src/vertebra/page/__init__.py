@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = offer(
         "metrics.answers": "anls exact substring relaxed",
         "metrics.structures": "anls_star donut_f1 donut_accuracy",
         "metrics.tags": "entity_f1",
-        "metrics.tables": "cell_f1",
+        "metrics.tables": "cell_f1 teds table_cells",
         "metrics.evidence": "box_hits line_f1 lines_with word_f1",
         "formats.table": "read_pages write_pages to_text FORMATS",
     },

@@ -17,14 +17,11 @@ LONGEST = 1600
 
 def drawn(page: Page, picture: Any = None, *, words: bool = True) -> Any:
     """The picture with the page's boxes on it; without one, boxes and texts on white."""
-    from PIL import Image, ImageDraw
+    from PIL import ImageDraw
 
     picture = page.image if picture is None else picture
     if picture is None:
-        if page.size is None:
-            raise DataError("a page without a size and without a picture cannot be drawn; give `size=` or `image=`")
-        scale = LONGEST / max(page.size)
-        made = Image.new("RGB", (max(1, round(page.size[0] * scale)), max(1, round(page.size[1] * scale))), "white")
+        made = blank(page)
     else:
         made = opened(picture).convert("RGB")
     bare, pen = picture is None, ImageDraw.Draw(made)
@@ -38,6 +35,16 @@ def drawn(page: Page, picture: Any = None, *, words: bool = True) -> Any:
         said = f"{number} {line.text}" if bare else str(number)
         pen.text((line.box.left + 2, line.box.top), said.encode("latin-1", "replace").decode("latin-1"), fill=NUMBER)
     return made
+
+
+def blank(page: Page) -> Any:
+    """White paper in the proportions of a page."""
+    from PIL import Image
+
+    if page.size is None:
+        raise DataError("a page without a size and without a picture cannot be drawn; give `size=` or `image=`")
+    scale = LONGEST / max(page.size)
+    return Image.new("RGB", (max(1, round(page.size[0] * scale)), max(1, round(page.size[1] * scale))), "white")
 
 
 def write_drawn(page: Page, path: str | Path, picture: Any = None) -> Path:

@@ -211,11 +211,11 @@ def joined(texts: Sequence[str]) -> str:
     """Words as they are written: scripts without blanks between words have none."""
     made = ""
     for text in texts:
-        made += text if not made or (_solid(made[-1]) and text and _solid(text[0])) else f" {text}"
+        made += text if not made or (solid(made[-1]) and text and solid(text[0])) else f" {text}"
     return made
 
 
-def _solid(letter: str) -> bool:
+def solid(letter: str) -> bool:
     """Whether a letter belongs to a script that is written without blanks: Han, Kana, their punctuation."""
     return "\u2e80" <= letter <= "\u9fff" or "\uf900" <= letter <= "\ufaff" or "\U00020000" <= letter <= "\U0003ffff"
 

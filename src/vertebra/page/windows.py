@@ -5,11 +5,14 @@ What a line costs is asked of the caller (the tokens of its text and its slot, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from vertebra.errors import ConfigError, TooLongError, shortened
 from vertebra.page.page import Document, Line, Page
+
+L = TypeVar("L")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,17 @@ class Window:
         return [line for page in self.pages for line in page.lines]
 
 
+@dataclass(frozen=True, slots=True)
+class Priced(Generic[L]):
+    """A line of any type, with its cost, its page's number and its own."""
+
+    line: L
+    cost: int
+    page: int
+    number: int
+    text: str
+
+
 def windows_of(
     pages: Document | Page | Iterable[Page], cost: Callable[[Line], int], budget: int, *, overlap: int = 0
 ) -> Iterator[Window]:
@@ -32,34 +46,64 @@ def windows_of(
 
     A stream of pages is read as it comes. A line that alone costs more than the budget is an error.
     """
+    last: dict[int, Page] = {}
+
+    def priced() -> Iterator[list[Priced[tuple[Page, Line]]]]:
+        for page in [pages] if isinstance(pages, Page) else pages:
+            yield [Priced((page, line), cost(line), page.number, n, line.text) for n, line in enumerate(page.lines)]
+
+    for held in cut(priced(), budget, overlap=overlap):
+        last.clear()
+        for one in held:
+            page, line = one.line
+            before = last.get(page.number) or replace(page, lines=())
+            last[page.number] = replace(before, lines=(*before.lines, line))
+        yield Window(tuple(last.values()), tuple((one.page, one.number) for one in held))
+
+
+def cut(
+    pages: Iterable[Sequence[Priced[L]]],
+    budget: int,
+    *,
+    overlap: int = 0,
+    page_cost: int = 0,
+    whole_pages: bool = False,
+) -> Iterator[list[Priced[L]]]:
+    """The same of lines whose costs are known, page by page. `page_cost`: what each page in a window costs beside its
+    lines. `whole_pages`: a page begins a new window rather than be cut, where it fits one."""
     if budget < 1 or overlap < 0:
         raise ConfigError(f"budget={budget} and overlap={overlap}; expected a budget above 0 and an overlap from 0 on")
-    held: list[tuple[Page, int, int]] = []  # (page, line number, its cost)
-    total = fresh = 0
-    for page in [pages] if isinstance(pages, Page) else pages:
-        for number, line in enumerate(page.lines):
-            price = cost(line)
-            if price > budget:
+    held: list[Priced[L]] = []
+    fresh = 0
+    for lines in pages:
+        alone = sum(one.cost for one in lines) + page_cost
+        if whole_pages and fresh and _total(held, page_cost) + alone > budget >= alone:
+            yield held
+            held, fresh = [], 0
+        total = _total(held, page_cost)
+        for one in lines:
+            if one.cost + page_cost > budget:
                 raise TooLongError(
-                    f"line {number} of page {page.number} costs {price}, and a window holds {budget}: "
-                    f"{shortened(line.text, 60)!r}. Lines are never cut; raise the budget"
+                    f"line {one.number} of page {one.page} costs {one.cost + page_cost}, and a window holds {budget}: "
+                    f"{shortened(one.text, 60)!r}. Lines are never cut; raise the budget"
                 )
-            if total + price > budget:
-                yield _window(held)
-                held = held[len(held) - min(overlap, len(held)) :]
-                while held and sum(one[2] for one in held) + price > budget:
+            if total + _price(held, one, page_cost) > budget:
+                yield held
+                held, fresh = held[len(held) - min(overlap, len(held)) :], 0
+                while held and _total(held, page_cost) + _price(held, one, page_cost) > budget:
                     held.pop(0)
-                total, fresh = sum(one[2] for one in held), 0
-            held.append((page, number, price))
-            total, fresh = total + price, fresh + 1
+                total = _total(held, page_cost)
+            total += _price(held, one, page_cost)
+            held.append(one)
+            fresh += 1
     if fresh:
-        yield _window(held)
+        yield held
 
 
-def _window(held: list[tuple[Page, int, int]]) -> Window:
-    pages: list[Page] = []
-    for page, number, _ in held:
-        if not pages or pages[-1].number != page.number:
-            pages.append(replace(page, lines=()))
-        pages[-1] = replace(pages[-1], lines=(*pages[-1].lines, page.lines[number]))
-    return Window(tuple(pages), tuple((page.number, number) for page, number, _ in held))
+def _price(held: Sequence[Priced[L]], one: Priced[L], page_cost: int) -> int:
+    """What one more line costs: the first of its page brings the page's cost."""
+    return one.cost + (0 if held and held[-1].page == one.page else page_cost)
+
+
+def _total(held: Sequence[Priced[L]], page_cost: int) -> int:
+    return sum(_price(held[max(at - 1, 0) : at], one, page_cost) for at, one in enumerate(held))

@@ -196,6 +196,8 @@ class Policy:
         return gripped(actions, self.record.gripper)
 
     def _known(self, key: str | None) -> tuple[str, DatasetStatistics]:
+        if key is None and len(self._statistics) == len(self.record.statistics) == 1:
+            key = next(iter(self._statistics))
         if key not in self._statistics:  # None is never among them
             key, found = lookup(self.record.statistics, key)
             check_dims(key, found, self.record)

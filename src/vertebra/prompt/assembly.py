@@ -6,12 +6,12 @@ each id.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from vertebra.prompt.conversation import Splice
+from vertebra.prompt.content import Splice
 from vertebra.prompt.layout import Piece
 from vertebra.prompt.tokenizer import Encoding
 from vertebra.sequence.roles import Role
@@ -37,6 +37,15 @@ class _Entry:
     weight: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Traced:
+    """A sequence, and which lines of pages its positions come from."""
+
+    sequence: TokenSequence
+    origin: np.ndarray | None = None
+    """[N, 2]: line and word of each position, −1 where it has none; None: no page asked (`first`)."""
+
+
 def assemble(
     prompt: Written,
     encoding: Encoding,
@@ -44,8 +53,9 @@ def assemble(
     front: int,
     reserved: int,
     both_ways: frozenset[str],
-) -> TokenSequence:
+) -> Traced:
     role, weight = _by_character(prompt.pieces, encoding)
+    origin = _by_line(prompt.pieces, encoding, len(prefix))
     ids = encoding.ids
     if prefix:
         ids = np.concatenate([np.asarray(prefix, np.int64), ids])
@@ -53,12 +63,14 @@ def assemble(
         weight = np.concatenate([np.zeros(len(prefix), np.float32), weight])
     entries = _entries(prompt, encoding, len(prefix), front)
     if not entries:
-        return TokenSequence.of(ids, role=role, weight=weight)
+        return Traced(TokenSequence.of(ids, role=role, weight=weight), origin)
     sequence = _with_entries(ids, role, weight, entries, reserved, both_ways)
+    if origin is not None:
+        origin = _with_boxes(origin, entries)
     if prompt.cut:
-        after = len(ids) - entries[-1].at
-        sequence = sequence.cut(0, len(sequence) - after)
-    return sequence
+        stop = len(sequence) - (len(ids) - entries[-1].at)
+        sequence, origin = sequence.cut(0, stop), None if origin is None else origin[:stop]
+    return Traced(sequence, origin)
 
 
 def _by_character(pieces: Sequence[Piece], encoding: Encoding) -> tuple[np.ndarray, np.ndarray]:
@@ -72,14 +84,59 @@ def _by_character(pieces: Sequence[Piece], encoding: Encoding) -> tuple[np.ndarr
     weights = np.repeat(np.asarray([piece.weight for piece in pieces], np.float32), lengths)
     at = 0
     for piece, length in zip(pieces, lengths, strict=True):
-        for start, stop in piece.pages:
-            roles[at + start : at + stop] = Role.PAGE
+        for one in piece.pages:
+            roles[at + one.start : at + one.stop] = Role.PAGE
         at += length
     if not len(encoding.ids):
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
     last = np.maximum(encoding.stop, encoding.start + 1) - 1
     trained = np.maximum.accumulate(np.where(weights > 0, np.arange(len(weights)), -1))[last]
     return roles[last], np.where(trained >= encoding.start, weights[trained], np.float32(0.0))
+
+
+def _by_line(pieces: Sequence[Piece], encoding: Encoding, front: int) -> np.ndarray | None:
+    """[N, 2]: each token's line and word: those of its last character, or of the first where that is but white space."""
+    stretches = [(at, one) for at, piece in _at(pieces) for one in piece.pages if one.line >= 0]
+    if not stretches:
+        return None
+    lines = np.full((sum(len(piece.text) for piece in pieces), 2), -1, np.int64)
+    for at, one in stretches:
+        column = slice(at + one.start, at + one.stop)
+        lines[column, 0] = one.line
+        if one.word >= 0:
+            lines[column, 1] = one.word
+    origin = np.full((front + len(encoding.ids), 2), -1, np.int64)
+    last = np.maximum(encoding.stop, encoding.start + 1) - 1
+    origin[front:] = lines[last]
+    # `9.50\n` in one token is the word's, and so is `▁9.50` behind a blank
+    bare = (origin[front:, 1] < 0) & (lines[encoding.start, 1] >= 0)
+    origin[front:][bare] = lines[encoding.start][bare]
+    return origin
+
+
+def _at(pieces: Sequence[Piece]) -> Iterator[tuple[int, Piece]]:
+    """Each piece with the character at which it begins."""
+    at = 0
+    for piece in pieces:
+        yield at, piece
+        at += len(piece.text)
+
+
+def _with_boxes(origin: np.ndarray, entries: Sequence[_Entry]) -> np.ndarray:
+    """The origins with those of what enters between the tokens: of a box, its line."""
+    counts, places = _inserted(entries)
+    made = np.full((len(origin) + len(places), 2), -1, np.int64)
+    kept = np.ones(len(made), bool)
+    kept[places] = False
+    made[kept] = origin
+    made[places, 0] = np.repeat([entry.splice.line for entry in entries], counts)
+    return made
+
+
+def _inserted(entries: Sequence[_Entry]) -> tuple[np.ndarray, np.ndarray]:
+    """(how many positions each splice takes, where all of them stand in the sequence)"""
+    each = np.asarray([len(e.splice.ids) if e.splice.segment is None else e.splice.count for e in entries])
+    return each, np.repeat([entry.at for entry in entries], each) + np.arange(int(each.sum()))
 
 
 def _entries(prompt: Written, encoding: Encoding, shift: int, front: int) -> list[_Entry]:
@@ -122,7 +179,6 @@ def _with_entries(
     """The vectors with every splice's ids or slots inserted."""
     segments: dict[str, int] = {}
     seen: dict[str, int] = {}
-    counts: list[int] = []
     rows: list[tuple[int, int, int, int]] = []  # role, block, segment, index of the first slot
     weights: list[float] = []
     block = 1  # a prefix that sees itself both ways is block 1; parts are counted from 2
@@ -130,7 +186,6 @@ def _with_entries(
         splice = entry.splice
         name = splice.segment
         if name is None:
-            counts.append(len(splice.ids))
             rows.append((splice.role, 0, -1, -1))
             weights.append(entry.weight)
             continue
@@ -138,16 +193,14 @@ def _with_entries(
         seen[name] = first + splice.count
         together = bool(both_ways & {name, name.split(":")[0], splice.role.name.lower()})
         block += together
-        counts.append(splice.count)
         rows.append((splice.role, block if together else 0, number, first))
         weights.append(0.0)
-    each = np.asarray(counts)
+    each, places = _inserted(entries)
     table = np.repeat(np.asarray(rows, np.int64), each, axis=0)
     within = np.arange(len(table)) - np.repeat(np.cumsum(each) - each, each)
     is_slot = table[:, 2] >= 0
     new_ids = np.full(len(table), reserved, np.int64)
     new_ids[~is_slot] = [number for entry in entries for number in entry.splice.ids]
-    places = np.repeat([entry.at for entry in entries], each) + np.arange(len(table))
     kept = np.ones(len(ids) + len(table), bool)
     kept[places] = False
 

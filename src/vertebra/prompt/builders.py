@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Literal
 
 from vertebra import log
 from vertebra.errors import ConfigError, PromptError, did_you_mean
-from vertebra.prompt.conversation import Content, Message, Reader, check_order
+from vertebra.prompt.content import Content
+from vertebra.prompt.conversation import Message, Reader, check_order
 from vertebra.prompt.layout import End, Piece, text_of
 from vertebra.prompt.templates import Template
 from vertebra.sequence.roles import Role

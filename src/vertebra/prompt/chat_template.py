@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 from vertebra import log
 from vertebra.errors import PromptError
 from vertebra.prompt.builders import PromptBuilder, SystemChoice
-from vertebra.prompt.conversation import ROLES, Content, Message, check_order
+from vertebra.prompt.content import Content
+from vertebra.prompt.conversation import ROLES, Message, check_order
 from vertebra.prompt.layout import End, Piece, until_last_content
 from vertebra.prompt.template_words import Shown, TemplateWords, words_of
 from vertebra.sequence.roles import Role
@@ -93,14 +94,8 @@ class TemplatePromptBuilder(PromptBuilder):
         check_order(messages, tools=True)
         messages = list(messages)
         if self.system == "fold" and len(messages) > 1 and messages[0].role == "system":
-            said = messages[0].content.text + "\n\n"
-            asked = messages[1].content
-            content = Content(
-                said + asked.text,
-                tuple((at + len(said), splice) for at, splice in asked.splices),
-                tuple((a + len(said), b + len(said)) for a, b in asked.pages),
-            )
-            messages[:2] = [replace(messages[1], content=content)]
+            asked = messages[1].content.behind(messages[0].content.text + "\n\n")
+            messages[:2] = [replace(messages[1], content=asked)]
         return messages
 
     def _source(self, tokenizer: Any) -> Any:

@@ -16,6 +16,8 @@ from types import MappingProxyType
 from typing import Any
 
 from vertebra.errors import PromptError, did_you_mean
+from vertebra.prompt.content import Content, Splice, Stretch
+from vertebra.prompt.page_part import page_content
 from vertebra.sequence.roles import Role
 
 ROLES: Mapping[str, Role] = MappingProxyType(
@@ -29,69 +31,6 @@ _SPEAKERS = {
     **dict.fromkeys(("function", "observation"), "tool"),
 }
 """The names that people and data sets use for who speaks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Splice:
-    """What enters the sequence at one place of the text: ids as they are, or slots of a segment."""
-
-    role: Role
-    ids: tuple[int, ...] = ()
-    segment: str | None = None
-    count: int = 0
-    anchored: bool = False
-    """Its slots stand right after BOS, wherever the part was written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What one message says: text, what enters it at which character, and which characters are a page's."""
-
-    text: str
-    splices: tuple[tuple[int, Splice], ...] = ()
-    pages: tuple[tuple[int, int], ...] = ()
-
-    def cut(self, start: int, stop: int) -> Content:
-        """Characters `start:stop`; splices beyond the cut move to its ends, for nothing but text is cut off."""
-        if start == 0 and stop == len(self.text):
-            return self
-        return Content(
-            self.text[start:stop],
-            tuple((min(max(at, start), stop) - start, splice) for at, splice in self.splices),
-            tuple((max(a, start) - start, min(b, stop) - start) for a, b in self.pages if a < stop and b > start),
-        )
-
-    def stripped(self) -> Content:
-        start = len(self.text) - len(self.text.lstrip())
-        return self.cut(start, max(start, len(self.text.rstrip())))
-
-    def without(self, mark: str, begin: int = 0) -> Content:
-        """Every `mark` cut out of the text, as `str.replace` does it."""
-        at = self.text.find(mark, begin)
-        if at < 0:
-            return self
-        after = at + len(mark)
-        text = self.text[:at] + self.text[after:]
-        closed = Content(
-            text,
-            tuple((_moved(where, at, after), splice) for where, splice in self.splices),
-            tuple((_moved(a, at, after), _moved(b, at, after)) for a, b in self.pages),
-        )
-        return closed.without(mark, at)
-
-    @property
-    def empty(self) -> bool:
-        return not self.splices and not self.text.strip()
-
-    @property
-    def begins_with_splice(self) -> bool:
-        """Whether something enters before any visible text: an action, say."""
-        return any(not self.text[:at].strip() for at, _ in self.splices)
-
-
-def _moved(where: int, start: int, stop: int) -> int:
-    """Where a character stands once `start:stop` is cut out."""
-    return where if where <= start else max(start, where - (stop - start))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,12 +162,12 @@ class Reader:
         text: list[str] = []
         length = 0
         splices: list[tuple[int, Splice]] = []
-        pages: list[tuple[int, int]] = []
+        pages: list[Stretch] = []
         for part in given:
             piece = self._part(part, where)
             text.append(piece.text)
             splices += [(length + at, splice) for at, splice in piece.splices]
-            pages += [(length + a, length + b) for a, b in piece.pages]
+            pages += [one._replace(start=length + one.start, stop=length + one.stop) for one in piece.pages]
             length += len(piece.text)
         return Content("".join(text), tuple(splices), tuple(pages))
 
@@ -278,23 +217,11 @@ def _vector(reader: Reader, part: Mapping[str, Any], where: str) -> Content:
 
 
 def _page(reader: Reader, part: Mapping[str, Any], where: str) -> Content:
-    """For each line of the page: its text, the slot of its box, a newline."""
-    lines = part.get("lines")
-    if not isinstance(lines, Sequence) or isinstance(lines, str):
-        raise PromptError(f"a page of {where} has the lines {lines!r:.80}; expected a list of {{'text', 'box'}}")
-    slot = replace(reader.slots(part, where, Role.PAGE, "boxes", 1), anchored=False)
-    text, splices, length = [], [], 0
-    for number, line in enumerate(lines):
-        said = line.get("text") if isinstance(line, Mapping) else None
-        if not isinstance(said, str) or "\n" in said:
-            raise PromptError(
-                f"line {number} of a page in {where} is {line!r:.80}; expected {{'text': one line, 'box'}}"
-            )
-        length += len(said)
-        text += [said, "\n"]
-        splices.append((length, slot))
-        length += 1
-    return Content("".join(text), tuple(splices), ((0, length),) if length else ())
+    """The lines of a page, each with the slot of its box."""
+    slot: Splice | None = None
+    if part.get("slot") != "none":
+        slot = replace(reader.slots(part, where, Role.PAGE, "boxes", 1), anchored=False)
+    return page_content(part, where, slot)
 
 
 def _action(reader: Reader, part: Mapping[str, Any], where: str) -> Content:

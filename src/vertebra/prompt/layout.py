@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from vertebra.prompt.conversation import ROLES, Content, Message, Splice
+from vertebra.prompt.content import Content, Splice, Stretch
+from vertebra.prompt.conversation import ROLES, Message
 from vertebra.sequence.roles import Role
 
 End = Literal["closed", "open", "answer"]
@@ -25,7 +26,7 @@ class Piece:
     weight: float = 0.0
     plain: bool = False
     splices: tuple[tuple[int, Splice], ...] = ()
-    pages: tuple[tuple[int, int], ...] = ()
+    pages: tuple[Stretch, ...] = ()
     content: bool = False
 
     @classmethod

@@ -18,7 +18,7 @@ import numpy as np
 
 from vertebra import log
 from vertebra.errors import ConfigError, PromptError, did_you_mean
-from vertebra.prompt.assembly import Written, assemble
+from vertebra.prompt.assembly import Traced, Written, assemble
 from vertebra.prompt.builders import PromptBuilder
 from vertebra.prompt.conversation import Reader, part_types
 from vertebra.prompt.layout import End, Piece, text_of
@@ -87,6 +87,37 @@ def render_many(
     slot_id: int | None = None,
 ) -> list[TokenSequence]:
     """Many conversations, encoded together by the tokenizer's own threads; the arguments of `render`."""
+    traced = render_traced(
+        conversations,
+        builder,
+        tokenizer,
+        sizes,
+        open_turn=open_turn,
+        anchor=anchor,
+        anchored=anchored,
+        roles=roles,
+        trusted=trusted,
+        both_ways=both_ways,
+        slot_id=slot_id,
+    )
+    return [one.sequence for one in traced]
+
+
+def render_traced(
+    conversations: Iterable[Conversation],
+    builder: PromptBuilder | type[PromptBuilder] | str,
+    tokenizer: Any,
+    sizes: Mapping[str, int] | None = None,
+    *,
+    open_turn: bool | None = None,
+    anchor: Anchor | None = None,
+    anchored: Collection[str] = (),
+    roles: Collection[str] = ("assistant",),
+    trusted: Collection[str] = (),
+    both_ways: Collection[str] = ("action",),
+    slot_id: int | None = None,
+) -> list[Traced]:
+    """The same with the way back: which positions come from which lines and words of pages that number their lines."""
     if anchor not in (None, *_ANCHORS):
         raise ConfigError(f"unknown anchor {anchor!r}.{did_you_mean(str(anchor), _ANCHORS)} Known: {_ANCHORS}.")
     for name, given in (("anchored", anchored), ("both_ways", both_ways)):
@@ -104,7 +135,7 @@ def render_many(
     facts = encoder.facts()
     reserved = facts.reserved_id if slot_id is None else slot_id
     waiting = iter(conversations)
-    sequences: list[TokenSequence] = []
+    sequences: list[Traced] = []
     # In batches: encodings with their offsets are many times as large as what is kept of them.
     while batch := list(islice(waiting, _BATCH)):
         prompts = [_write(reader, speaker, tokenizer, conversation, open_turn) for conversation in batch]
@@ -115,7 +146,7 @@ def render_many(
                 _warn_of_text(prompt.pieces, facts)
             prefix, front = _front(encoding.ids, facts, anchor, speaker, tokenizer)
             sequences.append(assemble(prompt, encoding, prefix, front, reserved, frozenset(both_ways)))
-    seen = {name for sequence in sequences for name in sequence.segments}
+    seen = {name for one in sequences for name in one.sequence.segments}
     _warn_of_unknown({"anchored": anchored, "both_ways": both_ways}, {*reader.sizes, *seen})
     return sequences
 

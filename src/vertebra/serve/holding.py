@@ -38,7 +38,7 @@ class Folder:
     def __init__(self, name: str) -> None:
         here = Path(left_by_run(name)).expanduser()
         self.path = here if here.is_dir() else None
-        self._then = self._now()
+        self.state = self._now()
 
     def _now(self) -> str | None:
         return state_of(self.path) if self.path is not None and self.path.is_dir() else None
@@ -46,4 +46,4 @@ class Folder:
     @property
     def changed(self) -> bool:
         """Whether its files are others than those that were loaded."""
-        return self._now() != self._then
+        return self._now() != self.state

@@ -3,6 +3,7 @@
     OpenVLA     image, instruction, unnorm_key            OFT         full_image, wrist_image, state, instruction
     openpi      observation/image, …/state, prompt        vla-eval    images {camera: …}, task_description, states
     starVLA     image [, …], lang, state                  X-VLA       image0, image1, proprio, language_instruction
+    GR00T       video, state, language, each of several robots
     ours        images {camera: …}, proprio, instruction, unnorm_key, session, done
 
 A camera is found by its own name, by `rename`, by what others call it, or because one image and one camera are left. Images
@@ -83,6 +84,37 @@ def asked_of(
         session=_text(beside["session"], "session"),
         done=_done(beside["done"]),
     )  # fmt: skip
+
+
+def groots_rows(seen: Any) -> list[dict[str, Any]]:
+    """Each of the B robots of {video: {camera: BTHWC}, state: {part: BTD}, language: {name: [[text]]}}, in our spelling."""
+    parts = {name: seen.get(name) or {} for name in ("video", "state", "language")} if isinstance(seen, Mapping) else {}
+    if not parts or not all(isinstance(part, Mapping) for part in parts.values()) or not parts["language"]:
+        raise DataError("`observation` is none of GR00T's; expected {video: {…}, state: {…}, language: {…}}")
+    arrays = {f"video.{name}": (one, 5) for name, one in parts["video"].items()}
+    arrays |= {f"state.{name}": (one, 3) for name, one in parts["state"].items()}
+    for name, (one, axes) in arrays.items():
+        if np.ndim(one) != axes or 0 in np.shape(one):
+            raise DataError(f"`{name}` has the shape {np.shape(one)}; expected {'BTHWC' if axes == 5 else 'BTD'}")
+    texts = next(iter(parts["language"].values()))
+    counts = {len(one) for one, _ in arrays.values()} | {len(texts) if isinstance(texts, list) else 0}
+    if len(counts) != 1:
+        raise DataError(f"the parts of `observation` are of {sorted(counts)} robots; expected as many of each")
+    made = []
+    for at in range(counts.pop()):
+        text = texts[at][0] if isinstance(texts[at], list) and texts[at] else texts[at]
+        row: dict[str, Any] = {
+            "images": {name: one[at, -1] for name, one in parts["video"].items()},
+            "instruction": text,
+        }
+        times = min((one.shape[1] for one in parts["video"].values()), default=1)
+        row["history"] = [
+            {name: one[at, -1 - t] for name, one in parts["video"].items()} for t in range(times - 1, 0, -1)
+        ]
+        if parts["state"]:
+            row["state"] = np.concatenate([one[at, -1] for one in parts["state"].values()])
+        made.append(row)
+    return made
 
 
 def _flattened(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -4,7 +4,8 @@
                  │full: Busy                                  │one fails: each alone, from what was remembered before
 
 A thread of its own runs the model, so that the server goes on listening meanwhile. A lone client never waits for others: a
-batch waits at most `batch_wait`, and only until as many are here as were last time.
+pass waits at most `batch_wait`, and only for those who got an answer last time and will soon be back. Without them, robots that
+once fell into two groups would stay so, each waiting for the other's pass.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Scheduler(Line[Job]):
         super().__init__(settings, name="policy")
         self.policy, self.metrics = policy, metrics
         self._expected = 1
+        """Who will ask: the robots of the last pass, and those who waited meanwhile."""
         self._seen: OrderedDict[Hashable, float] = OrderedDict()
         self._gone: set[Hashable] = set()
 
@@ -101,6 +103,11 @@ class Scheduler(Line[Job]):
             self._gone.add(robot)
             self._here.notify_all()
 
+    def forget_rows(self, client: str) -> None:
+        """The same of all robots that one client asks for at once, as `CLIENT/0`, `CLIENT/1` …"""
+        for robot in [one for one in list(self._seen) if str(one).startswith(f"{client}/")]:
+            self.forget(robot)
+
     def _require_fit(self, observation: Observation, instruction: Any, key: str | None, done: int | None) -> None:
         """What can be found out before anything waits, so that others do not wait for it."""
         policy = self.policy
@@ -121,6 +128,7 @@ class Scheduler(Line[Job]):
     def _next(self) -> list[Job] | None:
         """The jobs of the next pass; none where only robots are to be forgotten; None at the end."""
         with self._here:
+            free = time.monotonic()
             while not self._queue and not self._gone and not self._ended:
                 self._here.wait(self.settings.idle / 4 or None)
                 self._forget_silent()
@@ -129,7 +137,7 @@ class Scheduler(Line[Job]):
             self._forget_gone()
             if not self._queue:
                 return []
-            until = self._queue[0].came + self.settings.batch_wait
+            until = max(free, self._queue[0].came) + self.settings.batch_wait
             while len(self._queue) < min(self._expected, self.settings.max_batch) and not self._ended:
                 left = until - time.monotonic()
                 if left <= 0 or not self._here.wait(left):
@@ -152,7 +160,6 @@ class Scheduler(Line[Job]):
                 rest.append(job)
             robots.add(job.robot)  # what a robot asks later is answered later
         self._queue = rest
-        self._expected = max(1, len(batch) + len(rest))
         return batch
 
     def _answer(self, batch: list[Job]) -> None:
@@ -166,6 +173,8 @@ class Scheduler(Line[Job]):
             if len(batch) > 1:
                 self.policy.recall(before)
                 said = [self._alone(job) for job in batch]
+        with self._here:  # before anybody is answered, and back
+            self._expected = len(batch) + len(self._queue)
         self.metrics.batch(len(batch), [begun - job.came for job in batch], time.monotonic() - begun)
         for job, one in zip(batch, said, strict=True):
             if isinstance(one, Exception) and not isinstance(one, VertebraError):

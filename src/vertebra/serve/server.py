@@ -48,10 +48,16 @@ class Server:
         self._begun = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: Any = None
+        self._groot: Any = None
 
     @property
     def port(self) -> int:
         return int(self._socket.getsockname()[1])
+
+    @property
+    def groot_port(self) -> int | None:
+        """Where GR00T's clients are answered; None: nowhere."""
+        return None if self._groot is None else int(self._groot.port)
 
     @property
     def url(self) -> str:
@@ -101,6 +107,10 @@ class Server:
         try:
             while not self._server.started and not serving.done():
                 await asyncio.sleep(0.002)
+            if self.settings.groot is not None:
+                from vertebra.serve.groot import Groot
+
+                self._groot = Groot(self.service)
             await self.service.start()
         except BaseException as error:
             self._failed = error
@@ -109,6 +119,8 @@ class Server:
         finally:
             self._begun.set()
         await serving
+        if self._groot is not None:
+            self._groot.close()
         self.service.stop()
 
     def _leave(self) -> None:

@@ -43,6 +43,8 @@ class Service:
         self.speaker = Speaker(served, settings, self.metrics) if isinstance(served, Model) else None
         model = served.model if isinstance(served, Policy) else served
         self.name = name or str(model.identifier)
+        self.weights = None if folder is None else folder.state
+        """What tells these weights from others under the same name."""
         own_weights(model)
         if self.outdated:
             raise CheckpointError(
@@ -130,7 +132,8 @@ class Service:
         return {
             **known, "kind": "policy", "head": record.head, "cameras": list(record.cameras), "dims": record.dims,
             "chunk_size": record.chunk, "execute": self.policy.settings.execute or record.execute or record.chunk,
-            "history": record.history, "proprio": record.proprio, "keys": self.policy.keys,
+            "history": record.history, "proprio": record.proprio, "frame": record.frame, "keys": self.policy.keys,
+            "view": record.view, "weights": self.weights,
         }  # fmt: skip
 
 

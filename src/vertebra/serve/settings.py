@@ -22,6 +22,8 @@ class ServeSettings:
     """The address; 0.0.0.0 is open to the network, and should have a token."""
     port: Annotated[int, Bound(least=0, most=65535)] = 8000
     """0: any that is free."""
+    groot: Annotated[int, Bound(least=0, most=65535)] | None = None
+    """A port for GR00T's clients, who speak ZMQ; 0: any that is free. None: they are not served."""
     token: str | None = None
     """Who knows it may ask: `Authorization: Bearer …`, or openpi's `Api-Key …`. None: everybody."""
     max_batch: Some = 8

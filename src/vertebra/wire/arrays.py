@@ -3,6 +3,8 @@
     {"__numpy__": base64, "dtype": "<f4", "shape": [2, 3]}                json_numpy (OpenVLA, OFT)
     {b"__ndarray__": True, b"data": bytes, b"dtype": "<f4", b"shape": …}  openpi, starVLA; vla-eval with text as keys
     {b"__npgeneric__": True, b"data": 1.5, b"dtype": "<f4"}               one number
+    {"__ndarray_class__": True, "as_npy": bytes}                          GR00T: the bytes of a .npy file
+    {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": …, b"data": …}  msgpack-numpy: newer GR00T
     {"__image__": True, "format": "png", "data": bytes}                   vla-eval: the bytes of a file, or raw pixels
 
 Numbers and booleans alone: an array of objects, of structures or of text is refused in both directions.
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import math
 import re
 from collections.abc import Mapping
@@ -42,6 +45,35 @@ def array_of(data: Any, dtype: Any, shape: Any) -> np.ndarray:
     if expected != len(data):
         raise DataError(f"an array of the shape {axes} and {kind} takes {expected:,} bytes; {len(data):,} came")
     return np.frombuffer(data, kind).reshape(axes).copy()
+
+
+def from_npy(data: Any) -> np.ndarray:
+    """The array of a .npy file. Its head is read here, for numpy would take the memory that a head claims."""
+    if not isinstance(data, bytes):
+        raise DataError(f"the file of an array is a {type(data).__name__}; expected bytes")
+    file = io.BytesIO(data)
+    try:
+        heads = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran, kind = heads[np.lib.format.read_magic(file)](file)
+    except (ValueError, KeyError, EOFError, SyntaxError) as error:  # whatever is wrong with a damaged head
+        raise DataError(f"an array is no .npy file of the versions 1 or 2 ({error})"[:200]) from None
+    if not fortran:
+        return array_of(data[file.tell() :], kind.str, shape)
+    return np.ascontiguousarray(array_of(data[file.tell() :], kind.str, shape[::-1]).T)
+
+
+def to_npy(array: np.ndarray) -> dict[str, Any]:
+    """GR00T's form of an array."""
+    file = io.BytesIO()
+    np.save(file, checked(array), allow_pickle=False)
+    return {"__ndarray_class__": True, "as_npy": file.getvalue()}
+
+
+def to_nd(array: np.ndarray) -> dict[bytes, Any]:
+    """msgpack-numpy's form of an array."""
+    array = checked(array)
+    head = {b"nd": True, b"type": array.dtype.str, b"kind": b"", b"shape": list(array.shape)}
+    return {**head, b"data": array.tobytes()}
 
 
 def _dtype(given: Any) -> np.dtype:
@@ -101,6 +133,10 @@ def from_mapping(given: Mapping[Any, Any]) -> Any:
             return _dtype(entry("dtype")).type(value)
         except (OverflowError, ValueError):
             raise DataError(f"{value!r:.40} does not fit into {entry('dtype')!r:.40}") from None
+    if entry("__ndarray_class__"):
+        return from_npy(entry("as_npy"))
+    if entry("nd") is True and entry("type") is not None:
+        return array_of(entry("data"), entry("type"), entry("shape"))
     if entry("__image__"):
         if entry("format") == "raw":
             return array_of(entry("data"), entry("dtype"), entry("shape"))

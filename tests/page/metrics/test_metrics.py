@@ -1,5 +1,6 @@
-"""Each metric against its public package: cases drawn at random and scored by anls-star 1.0.1, anls 0.0.2, seqeval 1.2.2
-(`peers.json`), and by the packages themselves where they are installed; what has no package, by hand."""
+"""Each metric against its public package: cases drawn at random and scored by anls-star 1.0.1, anls 0.0.2, seqeval 1.2.2,
+table-recognition-metric 0.0.6 (`peers.json`), and by the packages themselves where they are installed; what has no
+package, by hand."""
 
 from __future__ import annotations
 
@@ -28,6 +29,8 @@ from vertebra.page import (
     lines_with,
     relaxed,
     substring,
+    table_cells,
+    teds,
     word_f1,
 )
 from vertebra.page.metrics.answers import mean
@@ -42,7 +45,52 @@ def test_anls_star_as_its_package():
         [score for *_, score in PEERS["anls_star"]]
     )
     package = pytest.importorskip("anls_star", reason="anls-star is not installed; its stored scores were compared")
-    assert package.anls_score({"a": "x"}, {"a": "y"}) == anls_star({"a": "x"}, {"a": "y"})
+    draw = random.Random(5)
+
+    def some(depth: int = 0):
+        kind = draw.randrange(5 if depth < 2 else 3)
+        if kind == 3:
+            return [some(depth + 1) for _ in range(draw.randrange(3))]
+        if kind == 4:
+            return {draw.choice("abc"): some(depth + 1) for _ in range(draw.randrange(3))}
+        return draw.choice(["tea", "teas", "9.50", "9.5", "", None])
+
+    for _ in range(150):
+        # its top is a dict: a list beside a text would mean a choice there
+        gold, answer = {"x": some()}, {"x": some()}
+        assert anls_star(gold, answer) == pytest.approx(package.anls_score(gold, answer)), (gold, answer)
+
+
+def test_teds_as_its_package():
+    for gold, answer, full, structure in PEERS["teds"]:
+        assert teds(gold, answer) == pytest.approx(full, abs=1e-9)
+        assert teds(gold, answer, structure=True) == pytest.approx(structure, abs=1e-9)
+    package = pytest.importorskip("table_recognition_metric", reason="its stored scores were compared")
+    draw = random.Random(9)
+
+    def table() -> str:
+        def row() -> str:
+            return "".join(
+                f"<td{draw.choice(['', '', ' colspan=2'])}>{draw.choice(['', 'tea', '<b>9</b>.5', '9.5'])}</td>"
+                for _ in range(draw.randrange(4))
+            )
+
+        return (
+            f"<html><body><table>{''.join(f'<tr>{row()}</tr>' for _ in range(draw.randrange(4)))}</table></body></html>"
+        )
+
+    for _ in range(40):
+        gold, answer = table(), table()
+        assert teds(gold, answer) == pytest.approx(package.TEDS()(answer, gold)), (gold, answer)
+
+
+def test_cells_of_a_table():
+    text = "<table><tr><td rowspan=2>a<td>b <b>c</b><tr><td colspan='no'>d</table><table><tr><td>other"
+    assert table_cells(text) == [(0, 0, "a"), (0, 1, "b c"), (1, 1, "d")]
+    assert table_cells("<p>none</p>") == []
+    assert teds("<p>none</p>", text) == 0
+    assert teds(text, text) == 1
+    assert cell_f1(table_cells(text), table_cells(text.replace("d</table>", "e</table>"))) == pytest.approx(2 / 3)
 
 
 def test_anls_with_both_tie_rules():

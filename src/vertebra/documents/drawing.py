@@ -1,0 +1,182 @@
+"""An extraction drawn: one self-contained page in which answers and their boxes light each other up, or a picture with boxes.
+
+No network, no library; texts of documents are text, wherever they stand.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from vertebra.documents.found import Extraction, Found
+from vertebra.errors import CheckpointError
+from vertebra.page.drawing import LONGEST, blank
+from vertebra.page.geometry import Box
+from vertebra.page.page import Page
+from vertebra.page.pictures import opened
+
+COLORS = {"good": (26, 127, 55), "fair": (183, 121, 31), "bad": (179, 38, 30)}
+"""By confidence: 0.9 and more, 0.5 and more, less."""
+
+
+def level(confidence: float) -> str:
+    """The name of a confidence's color."""
+    return "good" if confidence >= 0.9 else "fair" if confidence >= 0.5 else "bad"
+
+
+def extraction_page(found: Extraction, pictures: Mapping[int, Any] | None = None) -> str:
+    """The page, ready to be written to a file. `pictures`: of pages, by their numbers; a page's own by default."""
+    template = resources.files("vertebra.documents").joinpath("page.html").read_text(encoding="utf-8")
+    own = {page.number: page.image for page in found.document if page.image is not None}
+    body = [_head(found), "<div id='pages'>", *(_sheet(found, page, {**own, **(pictures or {})}) for page in found.document),
+            "</div>", _answers(found)]  # fmt: skip
+    data = found.to_json(indent=None).replace("<", "\\u003c")  # inside of a script element no tag may be spelled
+    return Template(template).substitute(title=_text(_name(found)), body="\n".join(body), data=data)
+
+
+def write_extraction_page(found: Extraction, path: str | Path, pictures: Mapping[int, Any] | None = None) -> Path:
+    """The same as a file."""
+    path = Path(path)
+    try:
+        path.write_text(extraction_page(found, pictures), encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return path
+
+
+def draw_extraction(found: Extraction, page: Page, picture: Any = None) -> Any:
+    """A page's picture (or white, with its texts) with a box and a name for each answer on it."""
+    from PIL import ImageDraw, ImageFont
+
+    picture = page.image if picture is None else picture
+    made = blank(page) if picture is None else opened(picture).convert("RGB")
+    pen = ImageDraw.Draw(made)
+    size = max(11, made.width // 80)
+    font = ImageFont.load_default(size)
+    for path, one, box in _boxes(found, page, made.size):
+        color = COLORS[level(one.confidence)]
+        pen.rectangle(list(box), outline=color, width=3)
+        said = f"{path} {one.confidence:.2f}".encode("latin-1", "replace").decode("latin-1")
+        pen.text((box.left + 2, max(box.top - size - 3, 0)), said, fill=color, font=font)
+    return made
+
+
+def write_extraction_picture(found: Extraction, page: Page, path: str | Path, picture: Any = None) -> Path:
+    """The same as a PNG file."""
+    path = Path(path)
+    try:
+        draw_extraction(found, page, picture).save(path, "PNG")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return path
+
+
+def _unwritable(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"`{path}` cannot be written: {error.strerror or error}; name a file in a folder that exists"
+    )
+
+
+def _boxes(found: Extraction, page: Page, size: tuple[float, float]) -> Iterator[tuple[str, Found, Box]]:
+    """(path, answer, box) of every box on a page, in pixels of a picture of that size."""
+    extent = page.extent
+    if extent is None:
+        return
+    x, y = size[0] / extent[0], size[1] / extent[1]
+    for path, one in found.leaves():
+        for place in one.places:
+            if place.page == page.number:
+                yield from ((path, one, box.scaled(x, y)) for box in place.boxes)
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value), quote=True)
+
+
+def _name(found: Extraction) -> str:
+    return f"{found.document.name or 'A document'}: what was found"
+
+
+def _head(found: Extraction) -> str:
+    some = sum(one.value is not None for _, one in found.leaves())
+    windows = "" if found.windows == 1 else f", read in {found.windows} windows"
+    errors = "".join(f"<li>{_text(error)}</li>" for error in found.errors)
+    listed = f"<div class='card' id='errors'><h2>To be looked at</h2><ul>{errors}</ul></div>" if errors else ""
+    return (
+        f"<header><h1>{_text(_name(found))}</h1><p class='soft'>{some} values on {len(found.document)} pages{windows}. "
+        f"Boxes are green from a confidence of 0.9 on, yellow from 0.5 on, else red.</p>{listed}</header>"
+    )
+
+
+def _sheet(found: Extraction, page: Page, pictures: Mapping[int, Any]) -> str:
+    """A page as a drawing: its picture, or its texts, and the boxes of answers."""
+    picture = pictures.get(page.number)
+    inside = []
+    if picture is not None:
+        image = opened(picture)
+        width, height = image.size
+        inside.append(f"<image href='data:image/jpeg;base64,{_jpeg(image)}' width='{width}' height='{height}'/>")
+    elif page.extent is not None and page.size is not None:
+        scale = LONGEST / max(page.size)
+        width, height = round(page.size[0] * scale), round(page.size[1] * scale)
+        x, y = width / page.extent[0], height / page.extent[1]
+        for line in page.lines:
+            if line.box is not None:
+                box = line.box.scaled(x, y)
+                inside.append(
+                    f"<text x='{box.left:.1f}' y='{box.bottom:.1f}' font-size='{max(box.height * 0.8, 4):.1f}' "
+                    f"textLength='{max(box.width, 1):.1f}' lengthAdjust='spacingAndGlyphs'>{_text(line.text)}</text>"
+                )
+    else:
+        lines = "".join(f"<li value='{number}'>{_text(line.text)}</li>" for number, line in enumerate(page.lines))
+        head = f"<h2>Page {page.number}</h2><p class='soft'>without a size</p>"
+        return f"<div class='card sheet'>{head}<ol>{lines}</ol></div>"
+    for path, one, box in _boxes(found, page, (width, height)):
+        inside.append(
+            f"<rect data-field='{_text(path)}' class='{level(one.confidence)}' x='{box.left:.1f}' y='{box.top:.1f}' "
+            f"width='{max(box.width, 1):.1f}' height='{max(box.height, 1):.1f}'><title>{_text(path)}: {_text(one.text)} "
+            f"({one.confidence:.2f})</title></rect>"
+        )
+    drawn = f"<svg viewBox='0 0 {width} {height}' role='img'>{''.join(inside)}</svg>"
+    return f"<div class='card sheet'><h2>Page {page.number}</h2>{drawn}</div>"
+
+
+def _jpeg(image: Any, most: int = LONGEST) -> str:
+    """A picture as it is embedded: no larger than it is drawn."""
+    small = image.convert("RGB")
+    small.thumbnail((most, most))
+    raw = io.BytesIO()
+    small.save(raw, "JPEG", quality=80)
+    return base64.b64encode(raw.getvalue()).decode()
+
+
+def _answers(found: Extraction) -> str:
+    rows = "".join(_row(path, one) for path, one in found.leaves())
+    return (
+        "<div class='card' id='answers'><h2>Answers</h2><table><thead><tr><th>field</th><th>value</th><th>on the page</th>"
+        f"<th>page</th><th>confidence</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _row(path: str, one: Found) -> str:
+    value = "<span class='soft'>absent</span>" if one.value in (None, []) else _text(_plain(one.value))
+    note = f"<br><span class='soft'>{_text(one.note)}</span>" if one.note else ""
+    places = f" <span class='soft'>({len(one.places)} places)</span>" if one.ambiguous else ""
+    text = "" if one.text is None else _text(one.text)
+    sure = f"<i style='width:{100 * one.confidence:.0f}%'></i>"
+    bar = f"<span class='sure {level(one.confidence)}'>{sure}</span>{one.confidence:.2f}"
+    return (
+        f"<tr data-field='{_text(path)}'><td>{_text(path)}</td><td>{value}{note}</td><td>{text}</td>"
+        f"<td>{'' if one.page is None else one.page}{places}</td><td>{bar}</td></tr>"
+    )
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,89 @@
+"""What is asked of a page in an evaluation, and what is right: from the facts that formats keep (`fields`, `questions`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vertebra.documents.field import Field
+from vertebra.documents.normalise import normalised
+from vertebra.errors import DataError, UnknownNameError
+from vertebra.page.geometry import Box
+from vertebra.page.metrics.answers import plain
+from vertebra.page.metrics.evidence import lines_with
+from vertebra.page.page import Page
+
+SHORTEST = 3
+"""Letters of a line that is evidence because it is part of an answer over several lines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One question about one page, with its gold answers; none: the page does not have it."""
+
+    field: Field
+    golds: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """Of what type the answer is: date, amount or text."""
+        return type_of(self.golds[0]) if self.golds else "absent"
+
+
+def type_of(text: str) -> str:
+    """A date, an amount, or text."""
+    letters = sum(letter.isalpha() for letter in text)
+    if not normalised(text, "date").error and letters <= 9:
+        return "date"
+    if not normalised(text, "number").error and letters <= 3:
+        return "amount"
+    return "text"
+
+
+def asked_of(page: Page, fields: Iterable[str] | None = None, across: Iterable[str] = ()) -> list[Asked]:
+    """All single values of `facts["fields"]`, and all questions of `facts["questions"]`."""
+    over = set(across)
+    known = page.facts.get("fields")
+    found = [
+        Asked(field=Field(name=str(name), across=name in over), golds=() if value is None else (str(value),))
+        for name, value in (known.items() if isinstance(known, Mapping) else ())
+        if value is None or isinstance(value, str | int | float)
+    ]
+    for one in page.facts.get("questions") or ():
+        question, golds = str(one["question"]), tuple(map(str, one.get("answers") or ()))
+        if golds and question not in [two.field.name for two in found]:
+            found.append(Asked(field=Field(name=question, question=question), golds=golds))
+    return found if fields is None else [one for one in found if one.field.name in set(fields)]
+
+
+def require_asked(pages: Iterable[Page], fields: Iterable[str] | None) -> None:
+    """Refuse pages that ask nothing, and names of fields that no page has."""
+    names = {one.field.name for page in pages for one in asked_of(page)}
+    if not names:
+        raise DataError(
+            "these pages have no answers to hold a model against: neither `facts['fields']` (SROIE, CORD, rows of "
+            "{lines, fields}) nor `facts['questions']` with answers (DocVQA, LayTextLLM)"
+        )
+    for name in fields or ():
+        if name not in names:
+            raise UnknownNameError("field", name, names)
+
+
+def evidence(page: Page, golds: tuple[str, ...]) -> list[int]:
+    """The lines that hold an answer; of one over several lines, those that are part of it."""
+    for gold in golds:
+        if found := lines_with(page, gold):
+            return found
+    return [
+        number
+        for number, line in enumerate(page.lines)
+        if len(said := plain(line.text)) >= SHORTEST and any(said in plain(gold) for gold in golds)
+    ]
+
+
+def relative_boxes(page: Page, lines: Iterable[int]) -> list[Box]:
+    """The boxes of lines in shares of their page, so that pages in different units are compared."""
+    extent = page.extent
+    boxes: list[Any] = [page.lines[number].box for number in lines]
+    return [box.scaled(1 / extent[0], 1 / extent[1]) for box in boxes if box is not None and extent is not None]
