@@ -57,10 +57,14 @@ def test_tesseract_reads_and_turns(angle: int):
     assert page.lines[0].words[0].confidence > 0.5
 
 
-def test_rapidocr_reads():
+@pytest.mark.parametrize("angle", [90, 180])
+def test_rapidocr_reads_and_turns(angle: int):
+    """A rotated scan: its turn is found and undone, and the words stand where they stand on the upright page."""
     pytest.importorskip("rapidocr", reason="rapidocr is not installed (vertebra[ocr])")
-    page = read_picture(picture(), engine("rapidocr"))
+    page = read_picture(picture().rotate(-angle, expand=True), engine("rapidocr"))
     assert [line.text for line in page.lines] == WORDS
+    assert page.facts.get("turned", 0) == (-angle) % 360
+    assert page.image.size == (700, 500)
     assert page.lines[0].box.left == pytest.approx(60, abs=8)
     assert page.lines[0].words
 

@@ -33,7 +33,7 @@ def answers(source: IO[bytes], sink: IO[bytes]) -> None:
                 module, kind = first["engine"]
                 by = getattr(importlib.import_module(module), kind)(**first["settings"])
             page = by.read(Image.frombytes(head["mode"], tuple(head["size"]), raw))
-            answer = {"page": own.as_dict(page)}
+            answer: dict[str, Any] = {"page": own.as_dict(page)}
         except Exception as error:
             answer = {"error": [type(error).__name__, str(error), isinstance(error, VertebraError)]}
         sink.write(json.dumps(answer).encode() + b"\n")
