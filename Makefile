@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # The tests and the demo never touch a network or a user's cache of models.
 QUIET  := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 
-.PHONY: help setup drawing demo test test-real test-libero test-browser fuzz torture check bench docs format clean
+.PHONY: help setup drawing demo test test-real test-libero test-ray test-browser fuzz torture check bench docs format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,7 +30,7 @@ demo: $(STAMP) drawing  ## the main job, start to end
 	$(QUIET) $(BIN)/vertebra demo
 
 test: $(STAMP) drawing  ## all tests, on two processes
-	$(QUIET) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser and not libero"
+	$(QUIET) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser and not libero and not ray"
 
 test-real: $(STAMP)  ## fetch the real models, and run the tests that need them
 	$(BIN)/python -m pip install --quiet -e '.[quantize]'
@@ -41,6 +41,10 @@ test-real: $(STAMP)  ## fetch the real models, and run the tests that need them
 test-libero: $(STAMP) drawing  ## install LIBERO (340 MB of wheels) into the same environment, and run the tests that need it
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,libero]'
 	$(QUIET) $(BIN)/python -m pytest -m libero tests/simulate
+
+test-ray: $(STAMP)  ## install Ray (79 MB of wheel, and what it needs) into the same environment, and run the tests that need it
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,ray]'
+	$(QUIET) $(BIN)/python -m pytest -m ray tests/bulk tests/serve
 
 test-browser: $(STAMP)  ## pages in an installed Chromium (apt-get install chromium); keeps screenshots
 	VERTEBRA_SCREENSHOTS=build/screenshots $(QUIET) $(BIN)/python -m pytest -m browser tests/decode tests/evaluate tests/serve

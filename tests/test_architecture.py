@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
     {"decode", "tune", "data", "simulate"},
     {"tasks", "policies", "documents"},
     {"training", "interop", "serve"},
-    {"evaluate", "checks"},
+    {"evaluate", "checks", "bulk"},
     {"cli"},
 ]
 FLOOR = {package: number for number, floor in enumerate(FLOORS) for package in floor}

@@ -42,7 +42,7 @@ __getattr__, __dir__, __all__ = offer(
         "model.heads.kinds": "register_head",
         "model.hook": "inject_at_prefill",
         # the rooms behind: everything else, by one spelling
-        "": "action backbone checks client data decode documents episodes evaluate layout model page policies "
+        "": "action backbone bulk checks client data decode documents episodes evaluate layout model page policies "
         "prompt sequence serve simulate tasks training tune",
     },
 )

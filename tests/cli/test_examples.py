@@ -66,7 +66,7 @@ def test_example(name, tmp_path, monkeypatch, capsys):
 def test_each_is_short_listed_and_our_own_engine():
     page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| \[(\w+\.py)\]\(\1\)", page, re.MULTILINE)
-    assert listed == [*PRINTS, "vla_like.py", "document_like.py"]
+    assert listed == [*PRINTS, "vla_like.py", "document_like.py", "serve_with_ray.py"]
     assert set(listed) == {path.name for path in EXAMPLES.glob("*.py")}
     for path in EXAMPLES.glob("*.py"):
         text = path.read_text(encoding="utf-8")

@@ -97,6 +97,43 @@ def test_servers_of_openvlas_and_ofts_kind(protocol):
     assert came[0]["instruction"] == TASK
 
 
+def test_a_balancer_whose_server_went_away_is_asked_again():
+    """As Ray Serve's proxy answers for a replica that died; a fault of our own server, in JSON, is one."""
+    faults = [b"Internal Server Error", b"", b'{"error": {"message": "the model failed"}}']
+    came = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.answered(200, b"{}")
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            came.append(self.path)
+            self.answered(500, faults[min(len(came), 3) - 1])
+
+        def answered(self, status, body):
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *what):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with (
+            connect(f"http://127.0.0.1:{server.server_port}") as client,
+            pytest.raises(DataError, match="model failed"),
+        ):
+            client.act(image(0), TASK)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert came == ["/act"] * 3
+
+
 def test_a_server_of_openpis_kind():
     """As its websocket_policy_server answers, with its own codec and the real websockets."""
     theirs = pytest.importorskip("openpi_client.msgpack_numpy")

@@ -68,6 +68,7 @@ PARTS = (
     Part("uvicorn", "serving", _extra("serve")),
     Part("httptools", "serving", _extra("serve")),
     Part("websockets", "serving", _extra("serve")),
+    Part("ray", "several machines", _extra("ray")),
     Part("pyzmq", "GR00T's clients", _extra("groot")),
     Part("json-numpy", "clients of others, in tests", _extra("clients")),
     Part("openai", "clients of others, in tests", _extra("clients")),

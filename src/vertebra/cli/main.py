@@ -55,6 +55,7 @@ COMMANDS: dict[str, Entry] = {
     "generate": Entry("vertebra.cli.generate", "Ask a model; its answer is printed as it comes.", _ASKING),
     "trace": Entry("vertebra.cli.trace", "Watch an answer being made, step by step.", _ASKING),
     "score": Entry("vertebra.cli.score", "Compare answers by their likelihood.", _ASKING),
+    "run": Entry("vertebra.cli.run", "Answer every row of a file, shard by shard.", _ASKING),
     "act": Entry("vertebra.cli.act", "Show the actions that a policy would take.", _ASKING),
     "serve": Entry("vertebra.cli.serve", "Serve a policy or a model over HTTP and websockets.", _ASKING),
     "sim": Entry("vertebra.cli.sim", "Simulators: tasks, demonstrations, evaluation.", _ASKING),

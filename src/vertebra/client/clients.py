@@ -194,6 +194,9 @@ class OverHTTP(Remote):
             said = body[:2000].decode("utf-8", "replace")
             if answer.status in (502, 503):
                 raise NetworkError(f"the server is busy ({answer.status}): {said}")
+            if answer.status >= 500 and self.protocol == "vertebra" and not said.startswith('{"error"'):
+                # our servers put their faults in JSON: this one came from a balancer whose server went away
+                raise NetworkError(f"what stands before the server failed ({answer.status}): {said}")
             wrong = ConfigError if answer.status in (401, 403) else DataError
             raise wrong(f"the server refuses ({answer.status}): {said}")
         packed = answer.headers.get_content_type() == "application/msgpack"

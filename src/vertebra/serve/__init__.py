@@ -12,5 +12,6 @@ __getattr__, __dir__, __all__ = offer(
     {
         "settings": "ServeSettings",
         "server": "Server",
+        "asgi": "Application",
     },
 )

@@ -1,0 +1,86 @@
+"""What a row asks: a conversation, or a text, with its images.
+
+{"messages": [{"role", "content"}, …]}, {"conversations": [{"from", "value"}, …]}    an answer at the end is left out
+{"prompt": …}, {"question": …}, {"text": …}, {"instruction": …, "input": …}          one question
+beside it: "system", "image" or "images" (paths from the file's folder on), "id"
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vertebra.data.read.conversations import IMAGE_MARK
+from vertebra.data.read.rows import Row
+from vertebra.errors import DataError
+from vertebra.prompt.conversation import role_name
+
+TEXTS = ("prompt", "question", "text", "instruction")
+TURNS = {"messages": ("role", "content"), "conversations": ("from", "value")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One row, as a model is asked."""
+
+    turns: list[dict[str, Any]]
+    images: list[str]
+
+
+def asked_of(row: Row, system: str | None = None) -> Asked:
+    """What a row asks."""
+    fields = row.fields
+    turns = _turns(fields)
+    if turns[-1]["role"] == "assistant":
+        turns = turns[:-1]  # what a data set holds to be learned
+    if not turns:
+        raise DataError("it holds an answer and no question")
+    said = fields.get("system") or system
+    if said and turns[0]["role"] != "system":
+        turns = [{"role": "system", "content": said}, *turns]
+    return Asked(turns=turns, images=[_found(image, row) for image in _images(fields)])
+
+
+def _turns(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    name = next((one for one in (*TURNS, *TEXTS) if fields.get(one)), None)
+    if name is None:
+        raise DataError(f"it has the columns {list(fields)[:8]}; expected one of {', '.join((*TURNS, *TEXTS))}")
+    given = fields[name]
+    if isinstance(given, str):
+        more = fields.get("input") if name == "instruction" else None
+        return [{"role": "user", "content": f"{given}\n\n{more}" if more else given}]
+    role, content = TURNS.get(name, TURNS["messages"])
+    if not isinstance(given, list) or not all(
+        isinstance(one, Mapping) and role in one and content in one for one in given
+    ):
+        raise DataError(f"`{name}` is no text, and no list of {{{role}, {content}}}")
+    images = len(_images(fields))
+    return [{"role": role_name(one[role]), "content": _marked(one[content], images)} for one in given]
+
+
+def _marked(content: Any, images: int) -> Any:
+    """Text with `<image>` in it, as LLaVA's data have, as parts."""
+    if not isinstance(content, str) or IMAGE_MARK not in content or not images:
+        return content
+    first, *rest = content.split(IMAGE_MARK)
+    parts: list[dict[str, Any]] = [{"type": "text", "text": first}]
+    for text in rest:
+        parts += [{"type": "image"}, {"type": "text", "text": text}]
+    return [part for part in parts if part["type"] == "image" or part["text"]]
+
+
+def _images(fields: Mapping[str, Any]) -> list[Any]:
+    given = fields.get("images", fields.get("image"))
+    return [] if given is None else given if isinstance(given, list) else [given]
+
+
+def _found(image: Any, row: Row) -> str:
+    if not isinstance(image, str):
+        raise DataError(f"an image is a {type(image).__name__}; expected a path")
+    path = Path(row.file).parent / image
+    if not os.path.isfile(path):
+        raise DataError(f"there is no image `{path}`")
+    return str(path)

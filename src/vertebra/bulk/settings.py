@@ -1,0 +1,34 @@
+"""How many rows are answered: everything but the model and the rows that the answers depend on. Data alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from vertebra import config
+from vertebra.config import Bound
+
+Some = Annotated[int, Bound(least=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BulkSettings:
+    """Choices of whoever asks."""
+
+    shard: Some = 256
+    """Rows of one file of answers: what is lost when a process ends is at most one shard of each."""
+    batch: Some = 8
+    """Rows that go through the model at once."""
+    system: str | None = None
+    """The system prompt of every row that brings none."""
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+    """Names of `DecodeConfig`: max_new_tokens, temperature … With a temperature, a row's numbers follow from `seed` and its
+    shard, and not from who answers it."""
+
+    def __post_init__(self) -> None:
+        config.require_bounds(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {**vars(self), "decoding": dict(self.decoding)}
