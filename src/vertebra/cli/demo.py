@@ -63,7 +63,7 @@ def demo(
     good = True
     if part in (Part.ALL, Part.ROBOT):
         good = _robot(printer, out)
-    if part in (Part.ALL, Part.DOCUMENTS):
+    if part == Part.DOCUMENTS:
         good = _documents(printer, out) and good
     if part in (Part.ALL, Part.BASICS):
         good = _basics(printer, out, real=real) and good
