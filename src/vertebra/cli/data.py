@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vertebra.cli import episodes
+from vertebra.cli import data_pictures, episodes
 from vertebra.cli.data_findings import print_padding, print_report
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at data as a model will see it.")
@@ -165,19 +165,24 @@ def show(
     count: Annotated[int | None, typer.Option("-n", "--count", min=1, help="Rows of the batch.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page of HTML there.")] = None,
     episode: Annotated[int | None, typer.Option(min=0, help="Of episodes: the first that is shown.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Of episodes: write the first one's film strip there.")] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of episodes: write the first one's film strip there; of documents: the first page, with its slots."
+        ),
+    ] = None,
 ) -> None:
     """Show the first batch that training would see: every token by role, its target, weight, block, slot and document. Of a
     robot's episodes: the instruction and the actions of the first `--count`, with film strips by --html."""
-    if episode is not None or picture is not None:
-        raise typer.BadParameter(
-            "--episode and --picture are for a set of episodes, and this is none (no meta/info.json)"
-        )
+    if episode is not None:
+        raise typer.BadParameter("--episode is for a set of episodes, and this is none (no meta/info.json)")
     made, batch = first_batch(asked, count)
     facts = _facts(asked, made, batch)
     _print_batch(asked, batch, facts)
+    if picture is not None:
+        data_pictures.write_first(made, picture, rows=batch.rows)
     if html is not None:
-        _write(html, _page(asked, batch, facts))
+        _write(html, _page(asked, batch, facts, data_pictures.of_rows(made, batch.rows)))
 
 
 def first_batch(asked: Asked, rows: int | None = None) -> tuple[Any, Any]:
@@ -203,17 +208,9 @@ def check(
     """Hold a data set against a model, or episodes against themselves. Exit code 0: nothing would stop or spoil a run."""
     if skip is not None:
         raise typer.BadParameter("--skip names episodes, and this is no set of them (it has no meta/info.json)")
-    from vertebra.data.look.report import check_data, check_packing
+    from vertebra.tasks.table import task_of
 
-    made = asked.set_up(on_bad="skip")
-    report = check_data(made)
-    if packing and not made.model.is_encoder:
-        from vertebra.backbone.registry import load_backbone
-        from vertebra.backbone.vocabulary import grow_to
-
-        backbone = load_backbone(made.model.name, **asked.finding)
-        grow_to(backbone, asked.job.tokens)
-        report = replace(report, findings=(*report.findings, check_packing(made, backbone)))
+    report = task_of(asked.job.data).checked(asked.job) or _checked(asked, packing=packing)
     if json:
         from vertebra.cli.output import print_json
 
@@ -222,6 +219,22 @@ def check(
         print_report(report)
     if not report.passed:
         raise typer.Exit(1)
+
+
+def _checked(asked: Asked, *, packing: bool) -> Any:
+    """Rows held against a model."""
+    from vertebra.data.look.report import check_data, check_packing
+
+    made = asked.set_up(on_bad="skip")
+    report = check_data(made)
+    if not packing or made.model.is_encoder:
+        return report
+    from vertebra.backbone.registry import load_backbone
+    from vertebra.backbone.vocabulary import grow_to
+
+    backbone = load_backbone(made.model.name, **asked.finding)
+    grow_to(backbone, asked.job.tokens)
+    return replace(report, findings=(*report.findings, check_packing(made, backbone)))
 
 
 @app.command()
@@ -279,7 +292,7 @@ def _called(batch: Any, number: int, sequence: Any) -> str:
     return f"row {number}: {len(sequence)} positions, {batch.length - len(sequence)} padding{label}"
 
 
-def _page(asked: Asked, batch: Any, facts: str) -> str:
+def _page(asked: Asked, batch: Any, facts: str, pictures: Sequence[str]) -> str:
     """The rows' pages as one: the head of the first, the bodies of all, each under the name of its row."""
     from html import escape
 
@@ -291,7 +304,7 @@ def _page(asked: Asked, batch: Any, facts: str) -> str:
         page = str(sequence.show(asked.job.model.tokenizer, html=True))
         head, _, body = page.partition("<body>")
         _, _, body = body.rpartition("</body>")[0].partition("</h1>")
-        bodies.append(f"<h2>{escape(_called(batch, number, sequence))}</h2>{body}")
+        bodies.append(f"<h2>{escape(_called(batch, number, sequence))}</h2>{pictures[number]}{body}")
     head = head.replace("<title>Token sequence</title>", f"<title>{title}</title>")
     return f"{head}<body><h1>{title}</h1><p>{escape(facts)}</p>{'<hr>'.join(bodies)}</body></html>\n"
 

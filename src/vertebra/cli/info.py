@@ -35,6 +35,7 @@ def info(
     # which kernels can be asked for depends on this machine, and not on the model's files
     told = measured() if attn is not None or family is not None else remembered(model, measured, token=token)
     acts: str | None = None
+    reads: str | None = None
     theirs = openvla_folder(model, token=token)
     found = None
     if theirs is not None:
@@ -46,6 +47,7 @@ def info(
     if found is not None:
         told["multimodal"] = asdict(found)
         acts = _policy(model, told["multimodal"]["record"])
+        reads = _pages(model, told["multimodal"]["record"])
     if json:
         print_json(told)
         return
@@ -54,6 +56,8 @@ def info(
         out.print(found.draw(), soft_wrap=True)
     if acts is not None:
         out.print(acts, soft_wrap=True)
+    if reads is not None:
+        out.print(reads, soft_wrap=True)
     for heading, facts in _headings(told).items():
         out.print(heading, style="bold cyan")
         out.print(facts_table({f"  {name}": value for name, value in facts.items()}))
@@ -74,6 +78,13 @@ def _policy(model: str, record: dict[str, Any]) -> str | None:
     kept = (Path(model).expanduser() / FOLDER / FILE).is_file()
     pair = "kept" if kept else "none (vertebra act … --golden keeps one)"
     return f"{drawn(ActionRecord.of(record, where=f'`{model}`'))}\n          golden pair: {pair}"
+
+
+def _pages(model: str, record: dict[str, Any]) -> str | None:
+    """How a folder's model reads pages; None where it does not."""
+    from vertebra.layout.record import PAGE, PageRecord, drawn
+
+    return drawn(PageRecord.of(record, where=f"`{model}`")) if PAGE in record else None
 
 
 def info_of(backbone: Any) -> dict[str, Any]:

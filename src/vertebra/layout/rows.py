@@ -59,15 +59,14 @@ def page_row(
     renderer: Renderer,
     *,
     images: Mapping[int, Any] | None = None,
-    hidden: Mapping[int, str] | None = None,
 ) -> PageRow:
     """Lines and questions as one row, ready for an answer where the last question has none.
 
     `images`: the pictures of pages by their numbers, where the record has them before the lines; a page without one has
-    no slots of it. `hidden`: lines (by their numbers in `lines`) that are written otherwise: for training by masking.
+    no slots of it.
     """
     _require(record, renderer, turns)
-    page_parts, items = _pages(lines, record, images or {}, hidden or {})
+    page_parts, items = _pages(lines, record, images or {})
     talk: list[dict[str, Any]] = []
     for number, (question, answer) in enumerate(turns):
         asked = _asked(question, record, items)
@@ -89,6 +88,15 @@ def page_row(
     )
 
 
+NO_BOX = (-100,) * 4
+"""A box that says there is none."""
+
+
+def box_array(boxes: Sequence[Any]) -> np.ndarray:
+    """[M, 4]: boxes of a row as encoders read them; None becomes the box that says there is none."""
+    return np.asarray([NO_BOX if box is None else box for box in boxes], np.int64).reshape(len(boxes), 4)
+
+
 def _require(record: PageRecord, renderer: Renderer, turns: Turns) -> None:
     absent = [name for name in record.segments if name not in renderer.sizes]
     if absent:
@@ -102,7 +110,7 @@ def _require(record: PageRecord, renderer: Renderer, turns: Turns) -> None:
 
 
 def _pages(
-    lines: Sequence[Laid], record: PageRecord, images: Mapping[int, Any], hidden: Mapping[int, str]
+    lines: Sequence[Laid], record: PageRecord, images: Mapping[int, Any]
 ) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
     """The parts of a message that hold the pages, and the pictures among the items."""
     parts: list[dict[str, Any]] = []
@@ -115,10 +123,7 @@ def _pages(
             items.setdefault(IMAGE, []).append(images[number])
         if len(runs) > 1:
             parts.append({"type": "text", "text": record.mark.replace("{number}", str(number)) + "\n"})
-        written = [
-            {"text": hidden.get(at, line.text), "words": None if at in hidden else line.words}
-            for at, line in enumerate(own, first)
-        ]
+        written = [{"text": line.text, "words": line.words} for line in own]
         parts.append({"type": "page", "lines": written, "slot": record.how.slot, "first": first})
         first += len(own)
     return parts, items

@@ -24,6 +24,7 @@ TASKS: dict[str, type[Task] | str] = {
     "orders": "vertebra.tasks.orders:Orders",
     "look": "vertebra.tasks.look:Look",
     "episodes": "vertebra.tasks.episodes:Episodes",
+    "pages": "vertebra.tasks.pages:Pages",
 }
 
 _EVERY = {"kind", "held_out", "batching", "workers", "limit", "options"}

@@ -15,7 +15,7 @@ from abc import ABC
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from vertebra import config as configs
 from vertebra.data.encode.encoders import Encoder, SequenceEncoder
@@ -68,6 +68,16 @@ class HeldOut:
         return numbers
 
 
+@dataclass(frozen=True, kw_only=True)
+class NewEncoder:
+    """A part that a model gets where it has none of that name yet."""
+
+    encoder: Callable[[], Any]
+    """Makes it, with weights of its own."""
+    projector: str = "linear"
+    place: Literal["slots", "anchored", "added"] = "slots"
+
+
 class Task(ABC):
     """One kind of work; its facts are read before anything loads."""
 
@@ -109,6 +119,10 @@ class Task(ABC):
 
     def vectors(self, data: DataConfig) -> Mapping[str, int]:
         """Segments of plain vectors that the model gets a projector for, and how many numbers one has."""
+        return {}
+
+    def encoders(self, data: DataConfig) -> Mapping[str, NewEncoder]:
+        """Other parts that the model gets for this data, by segment: encoders of boxes, say."""
         return {}
 
     def heads(self, data: DataConfig, backbone: Any) -> Mapping[str, Any]:
@@ -176,6 +190,14 @@ class Task(ABC):
         return None if how is None else ImageFeatures(how)
 
     # What is measured and shown
+
+    def checked(self, job: Job) -> Any:
+        """What `vertebra data check` reports of a kind that reads its data itself, as a `DataReport`; None: nothing."""
+        return None
+
+    def pictured(self, samples: Samples, index: int, epoch: int = 0) -> Any:
+        """A sample as a picture, for `vertebra data show`; None: it has none."""
+        return None
 
     def measure(self, learner: Any, held_out: HeldOut) -> dict[str, float]:
         """What an evaluation finds beside the loss. `learner(call=f)` gives `f(model)`, all ranks together."""

@@ -73,6 +73,7 @@ def _built(config: RunConfig, *, late: bool) -> tuple[nn.Module, Late | None]:
         for name in image_parts(config):
             parts[name] = new_part(backbone, image_encoder(model.image), model.image.projector)
     parts |= _vectors(config, backbone, parts)
+    parts |= _encoders(config, backbone, parts)
     parts |= _queries(config, backbone, parts)
     return Model(
         backbone, parts, heads=task.heads(config.data, backbone), record=task.record(config.data, backbone)
@@ -101,6 +102,7 @@ def _started(config: RunConfig, *, late: bool) -> tuple[Model, Late | None]:
     wanted = dict(task.heads(config.data, backbone))
     _require_same(config, started, wanted)
     parts: dict[str, Any] = {**started.parts, **_vectors(config, backbone, started.parts)}
+    parts |= _encoders(config, backbone, parts)
     parts |= _queries(config, backbone, parts)
     heads: Any = wanted | had
     record = {**started.record, **task.record(config.data, backbone)}
@@ -119,6 +121,9 @@ def _require_same(config: RunConfig, started: Model, wanted: dict[str, Any]) -> 
     for name, count in slots.items():
         if name in parts and parts[name].slots != count:
             faults.append(f"`{name}` has {parts[name].slots} slots there, and {count} here")
+    for name, one in config.task.encoders(config.data).items():
+        if name in parts and parts[name].place != one.place:
+            faults.append(f"`{name}` enters as `{parts[name].place}` there, and as `{one.place}` here")
     for name, there in heads.items():
         here = wanted.get(name)
         if name in (*slots, *wanted) and (here is None or here.settings() != there.settings()):
@@ -147,6 +152,16 @@ def _vectors(config: RunConfig, backbone: Any, parts: Any) -> dict[str, Any]:
     """Projectors for the plain vectors of the task that the model has none for yet."""
     wanted = config.task.vectors(config.data)
     return {name: new_part(backbone, VectorEncoder(width)) for name, width in wanted.items() if name not in parts}
+
+
+def _encoders(config: RunConfig, backbone: Any, parts: Any) -> dict[str, Any]:
+    """Encoders that the task brings and that the model has none of yet."""
+    wanted = config.task.encoders(config.data)
+    return {
+        name: new_part(backbone, one.encoder(), one.projector, place=one.place)
+        for name, one in wanted.items()
+        if name not in parts
+    }
 
 
 def image_encoder(image: ImageConfig, tower: Callable[..., ItemEncoder] = VisionTower.load) -> ItemEncoder:

@@ -73,9 +73,9 @@ def write_model(
     if adapter is not None:
         write_adapter(model, adapter, part)
     else:
-        alone = (
-            not config.task.for_encoder and not model.parts and not model.heads
-        )  # a backbone's plain folder, which others load too
+        # a backbone's plain folder, which others load too, where there is nothing else to remember
+        bare = not config.task.for_encoder and not model.parts and not model.heads
+        alone = bare and not model.record
         (model.backbone if alone else model).write(part)
     _keep_golden(model, config, part)
     training = part / "training"

@@ -135,6 +135,10 @@ def outlined_parts(
         parts = _recorded(model.start)
     vectors = {name: wide for name, wide in config.task.vectors(config.data).items() if name not in parts}
     parts |= {name: Part(VectorEncoder(wide), Projector("gelu2", wide, width)) for name, wide in vectors.items()}
+    for name, one in config.task.encoders(config.data).items():
+        if name not in parts:
+            own = one.encoder()
+            parts[name] = Part(own, Projector(one.projector, own.width, width), place=one.place)
     wanted = config.task.queries(config.data)
     return parts | {name: Queries(count, width) for name, count in wanted.items() if name not in parts}
 

@@ -1,0 +1,190 @@
+"""The demo's documents: receipts and forms are drawn, a small model from scratch learns to read fields off them, and its twin
+without boxes shows what words alone reach; then pages go through real OCR.
+
+    drawn pages ──train──► with boxes │ without ──► held-out pages ──► rapidocr ──► the same questions ──► one page
+
+Six values of one distribution stand on each page and lines are shuffled, so that words alone are right once in six.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from html import escape
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+RECIPE = "receipts-drawn"
+BLIND = "data.options.manner=text"
+SORTS = ("amount", "number")
+READS, READS_SCANS, GUESSES = 0.95, 0.85, 0.25
+"""The least share of right answers, and through OCR; the most without boxes, where one in six is chance."""
+STYLE = (
+    "body{font:15px system-ui,sans-serif;margin:2em auto;max-width:1100px;padding:0 1em;color:#222}img{max-width:100%;"
+    "border:1px solid #ddd}td{padding:.1em .8em .1em 0}.wrong{color:#b3261e}div{display:flex;gap:2em;margin:1em 0}"
+    "@media(prefers-color-scheme:dark){body{background:#1c1c1c;color:#ddd}}"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much of everything."""
+
+    settings: tuple[str, ...] = ()
+    """Of both trainings, as a recipe has them."""
+    scans: int = 30
+    """Pages that go through OCR."""
+    workers: int = 2
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """What came of it: shares of fields that were answered exactly."""
+
+    boxes: float
+    words: float
+    """By the twin without boxes."""
+    scans: float | None
+    """Through OCR; None: no engine is installed."""
+    report: Path
+    seconds: float
+
+    @property
+    def good(self) -> bool:
+        """It reads, by the places, and pages that were scanned as well."""
+        scans = self.scans is None or self.scans >= READS_SCANS
+        return self.boxes >= READS and self.words <= GUESSES and scans
+
+
+def documents(printer: Any, out: Path, sizes: Sizes | None = None) -> Read:
+    """Draw, train, ask; everything that an earlier demo left there is made anew."""
+    began, sizes = time.monotonic(), sizes or Sizes()
+    folder = out / "documents"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    found = _trained(printer, folder, sizes)
+    scans, shown = _scanned(printer, folder / "boxes" / "model", sizes)
+    page = folder / "documents.html"
+    page.write_text(_page(found, scans, shown), encoding="utf-8")
+    return Read(boxes=found["boxes"], words=found["words"], scans=scans, report=page, seconds=time.monotonic() - began)
+
+
+def _trained(printer: Any, folder: Path, sizes: Sizes) -> dict[str, float]:
+    """The share of right answers of the model and of its twin, trained at once: neither uses more than one thread."""
+    shared = [f"seed={sizes.seed}", "watch.bar=false", *sizes.settings]
+    wanted = {"boxes": shared, "words": [*shared, BLIND]}
+    jobs = [[*settings, f"name={name}", f"out={folder / name}"] for name, settings in wanted.items()]
+    if sizes.workers == 1:
+        rates = [_train(settings) for settings in jobs]
+    else:
+        with ProcessPoolExecutor(len(jobs), mp_context=get_context("spawn")) as pool:
+            rates = list(pool.map(_train, jobs))
+    for name, rate in zip(wanted, rates, strict=True):
+        printer.print(f"{name:6} {rate:.0%} of held-out fields right")
+    return dict(zip(wanted, rates, strict=True))
+
+
+def _train(settings: Sequence[str]) -> float:
+    """What a process does."""
+    import torch
+
+    from vertebra.training.recipes import read_recipe
+    from vertebra.training.run import train
+
+    torch.set_num_threads(1)
+    return share_of(train(read_recipe(RECIPE, settings)).found)
+
+
+def share_of(found: dict[str, float]) -> float:
+    """The share of right answers among fields whose names say nothing of their values."""
+    rates = [found[sort] for sort in SORTS if sort in found]
+    return sum(rates) / len(rates)
+
+
+def _scanned(printer: Any, model: Path, sizes: Sizes) -> tuple[float | None, list[dict[str, Any]]]:
+    """(the share of fields read right through OCR, pages with what was answered)"""
+    from vertebra.errors import MissingPartError
+    from vertebra.model.model import Model
+    from vertebra.page.ocr.engines import engine
+    from vertebra.tasks.page_samples import PageSamples
+    from vertebra.tasks.pages import answers_to
+
+    try:
+        by = engine("rapidocr")
+    except MissingPartError as error:
+        printer.print(f"no OCR: {error}", soft_wrap=True, markup=False)
+        return None, []
+    loaded = Model.load(model, inference_mode=True).eval()
+    samples, asked = scanned_samples(loaded, by, sizes)
+    assert isinstance(samples, PageSamples)
+    answers = list(answers_to(loaded, asked, samples))
+    right = [answer == question.answer for _, question, answer in answers]
+    rate = sum(right) / len(right)
+    printer.print(f"scans  {rate:.0%} of fields right on {sizes.scans} pages read by {by.name}")
+    shown: dict[int, dict[str, Any]] = {}
+    for number, question, answer in answers[:60]:
+        row = shown.setdefault(number, {"page": samples.views[number].document.pages[0], "rows": []})
+        row["rows"].append((question.text, answer, question.answer))
+    return rate, list(shown.values())
+
+
+def scanned_samples(model: Any, by: Any, sizes: Sizes) -> tuple[Any, list[Any]]:
+    """Pages that no training has drawn, as an OCR engine reads their pictures, and what is asked about them."""
+    from dataclasses import replace
+
+    from vertebra.data.model_facts import ModelFacts
+    from vertebra.layout.record import PageRecord
+    from vertebra.page.ocr.engines import read_picture
+    from vertebra.page.paper.made import drawn_page
+    from vertebra.tasks.page_questions import field_question
+    from vertebra.tasks.page_samples import PageSamples
+    from vertebra.tasks.page_sets import PageDocument
+    from vertebra.tasks.table import task_of
+    from vertebra.training.recipes import read_recipe
+
+    data = read_recipe(RECIPE, sizes.settings).data
+    options: Any = task_of(data).options(data)
+    record = PageRecord.of(model.record)
+    documents, asked = [], []
+    for number in range(sizes.scans):
+        page = drawn_page(str(options.drawn), number, sizes.seed + 2, style=options.style, picture=True)
+        read = replace(read_picture(page.image, by), image=page.image, number=1, facts={})
+        documents.append(PageDocument(name=f"scan {number}", pages=(read,)))
+        asked += [
+            (number, field_question(name, value, record))
+            for name, value in page.facts["fields"].items()
+            if page.facts["sorts"][name] in SORTS
+        ]
+    options = replace(options, learn={"text-by-box": 1.0})  # every page stays, whatever OCR has made of it
+    facts = ModelFacts.of(model)
+    return PageSamples(documents, facts, options, size=facts.block(data.block), fixed=True), asked
+
+
+def _page(found: dict[str, float], scans: float | None, shown: Sequence[dict[str, Any]]) -> str:
+    """The pages that were read, each with its lines' boxes and what was answered."""
+    from vertebra.page.drawing import drawn
+
+    bodies = []
+    for one in shown:
+        file = io.BytesIO()
+        drawn(one["page"], words=False).save(file, "PNG")
+        picture = base64.b64encode(file.getvalue()).decode()
+        rows = "".join(
+            f'<tr class="{"right" if answer == wanted else "wrong"}"><td>{escape(question)}</td><td>{escape(answer)}</td>'
+            f"<td>{'' if answer == wanted else escape(wanted)}</td></tr>"
+            for question, answer, wanted in one["rows"]
+        )
+        bodies.append(f'<div><img alt="page" src="data:image/png;base64,{picture}"><table>{rows}</table></div>')
+    through = "no OCR engine is installed" if scans is None else f"{scans:.0%} through real OCR"
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Documents</title><style>{STYLE}</style></head>'
+        f"<body><h1>Documents</h1><p>Right answers on pages that were never seen: {found['boxes']:.0%} with boxes, "
+        f"{found['words']:.0%} with words alone (one in six is chance), {through}.</p>{''.join(bodies)}</body></html>\n"
+    )

@@ -1,0 +1,201 @@
+"""The documents that kind `pages` learns from: files in any format of pages, or receipts and forms drawn from a seed.
+
+A document is whole on one side: trained on, or held out. It knows no models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from glob import glob
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+from vertebra.config import Bound, Some
+from vertebra.data.read.rows import digest
+from vertebra.errors import ConfigError, DataError, VertebraError
+from vertebra.layout.manners import MannerName
+from vertebra.layout.record import HIGHEST, PageRecord
+from vertebra.page.page import Order, Page
+from vertebra.tasks.config import DataConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PagesConfig:
+    """How documents become samples, as `data.options`."""
+
+    drawn: Literal["receipt", "form", "mixed"] | None = None
+    """Draw `count` documents of this kind, in place of a path."""
+    head: bool = True
+    """Of drawn ones: shop, street, date and goods beside the six pairs of names and values."""
+    digits: Annotated[int | None, Bound(least=2)] = None
+    """Of drawn ones: values are whole numbers of so many digits, in place of amounts with cents."""
+    sums: bool = False
+    """Of drawn ones: amounts add up, so that the largest is the total."""
+    manner: MannerName = "doclaylm"
+    """How boxes enter: `doclaylm`, `laytext`, `added`, `text` (`vertebra.layout`)."""
+    scale: Annotated[int, Bound(least=1, most=HIGHEST)] = HIGHEST
+    boxes: Literal["line", "word"] = "line"
+    """For `added`: whose box a token is given."""
+    order: Order = "top"
+    """Reading order, where lines are not shuffled."""
+    image: bool = False
+    """Show the page's picture before its lines; the model needs a part `image`."""
+    template: str = "{question}"
+    ask: str = "What is the {field}?"
+    """The question for a field."""
+    absent: str = "none"
+    """What is answered where a document does not have the field."""
+    encoder: Literal["tables", "waves"] = "tables"
+    """Of boxes: learned tables, as LayoutLMv3's, or sines and cosines."""
+    size: Some = 32
+    """For `tables`: columns of each."""
+    frequencies: Annotated[int, Bound(least=1, most=10)] = 8
+    """For `waves`: of each number."""
+    projector: Literal["linear", "gelu2", "gelu3"] = "linear"
+    shuffle: bool = True
+    """In training, lines come in another order each time; so do those that are held out, always in the same."""
+    turns: Some = 4
+    """Questions about one page in a sample, one after the other."""
+    learn: dict[str, float] = field(default_factory=lambda: {"fields": 1.0, "questions": 1.0})
+    """What is asked in training, by weight: fields, questions, text-by-box, box-by-text, masked-text, masked-position,
+    geometry, cells."""
+    fields: tuple[str, ...] = ()
+    """Only these fields are asked for; none: all that a document has."""
+    missing: Annotated[float, Bound(least=0, most=1)] = 0.0
+    """The share of questions for fields that the document does not have, answered by `absent`."""
+    reserve: Annotated[int, Bound(least=16)] = 96
+    """Positions of a row that questions and answers may take; lines have the rest."""
+    asked: Some = 200
+    """Held-out questions that an evaluation asks."""
+
+    @property
+    def style(self) -> Any:
+        """How documents are drawn."""
+        from vertebra.page.paper.receipts import Style
+
+        return Style(head=self.head, digits=self.digits, sums=self.sums)
+
+    @property
+    def record(self) -> PageRecord:
+        """What the model's folder remembers."""
+        return PageRecord(
+            manner=self.manner,
+            scale=self.scale,
+            boxes=self.boxes,
+            order=self.order,
+            image=self.image,
+            template=self.template,
+            field=self.ask,
+            absent=self.absent,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PageDocument:
+    """One document with what is known about it."""
+
+    name: str
+    pages: tuple[Page, ...]
+    pictures: Mapping[int, Callable[[], Any]] = field(default_factory=dict)
+    """Of pages by number, opened when their batch is made."""
+
+    @property
+    def content(self) -> str:
+        """A hash of what it says."""
+        said = [(page.number, [(line.text, line.box) for line in page.lines], repr(page.facts)) for page in self.pages]
+        return digest(self.name, repr(said))
+
+
+def documents(data: DataConfig, options: PagesConfig, seed: int) -> tuple[list[PageDocument], list[PageDocument]]:
+    """(to train on, held out)"""
+    if options.drawn is not None:
+        apart = max(1, round(data.count * data.held_out)) if data.held_out else 0
+        return list(_drawn(options, data.count, seed)), list(_drawn(options, apart, seed + 1))
+    found = read_documents(data.path, data.pattern)
+    if data.eval_path is not None:
+        return found, read_documents(data.eval_path, data.pattern)
+    count = min(max(1, round(data.held_out * len(found))), len(found) - 1) if data.held_out else 0
+    order = np.random.default_rng(0).permutation(len(found)).tolist()
+    return [found[n] for n in sorted(order[count:])], [found[n] for n in sorted(order[:count])]
+
+
+def _drawn(options: PagesConfig, count: int, seed: int) -> Iterator[PageDocument]:
+    from vertebra.page.paper.made import drawn_page
+
+    style, kind = options.style, str(options.drawn)
+    for number in range(count):
+        make = partial(drawn_page, kind, number, seed, style=style)
+        # with a picture, the lines are those of the picture: slanted as it is
+        page = make(picture=options.image)
+        pictures = {1: partial(_picture, make)} if options.image else {}
+        yield PageDocument(name=f"{kind} {number} of seed {seed}", pages=(_bare(page),), pictures=pictures)
+
+
+def _picture(make: Callable[..., Page]) -> Any:
+    return make(picture=True).image
+
+
+def _bare(page: Page) -> Page:
+    return replace(page, image=None)
+
+
+def read_documents(path: Any, pattern: str | None = None) -> list[PageDocument]:
+    """The documents of a file, a folder, a pattern, or several. Of a `.jsonl` file each row is a document; what cannot be
+    read is listed in one error."""
+    found: list[PageDocument] = []
+    faults: list[str] = []
+    for file in _files(path, pattern):
+        try:
+            found += _of_file(file)
+        except VertebraError as error:
+            faults.append(str(error))
+    if faults:
+        raise DataError(f"{len(faults)} files of pages cannot be read:\n" + "\n".join(f"  {one}" for one in faults[:8]))
+    if not found:
+        raise DataError(f"`{path}` holds no document; expected files of pages: JSON lines, FUNSD, CORD, SROIE, PDF …")
+    return found
+
+
+def _of_file(file: Path) -> Iterator[PageDocument]:
+    from vertebra.page.formats.table import read_pages
+    from vertebra.page.reading import read_document
+
+    if ".jsonl" in file.suffixes:
+        for row, page in enumerate(read_pages(file, on_bad="repair"), 1):
+            yield _document(f"{file.name}:{row}", (_numbered(page),))
+    else:
+        yield _document(file.name, tuple(read_document(file, on_bad="repair")))
+
+
+def _document(name: str, pages: tuple[Page, ...]) -> PageDocument:
+    pictures = {page.number: partial(_opened, page.image) for page in pages if page.image is not None}
+    return PageDocument(name=name, pages=pages, pictures=pictures)
+
+
+def _numbered(page: Page) -> Page:
+    return replace(page, number=1)
+
+
+def _opened(image: Any) -> Any:
+    from vertebra.page.pictures import opened
+
+    return opened(image).convert("RGB")
+
+
+def _files(path: Any, pattern: str | None) -> list[Path]:
+    found: list[Path] = []
+    for one in path if isinstance(path, tuple | list) else [path]:
+        where = Path(one).expanduser()
+        if where.is_dir():
+            found += sorted(file for file in where.glob(pattern or "**/*") if file.is_file() and file.name[0] != ".")
+        elif where.is_file():
+            found.append(where)
+        elif matches := sorted(glob(str(where), recursive=True)):
+            found += [Path(match) for match in matches]
+        else:
+            raise ConfigError(f"data.path: there is no file or folder `{one}`, and no file fits it as a pattern")
+    return found

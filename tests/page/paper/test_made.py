@@ -1,0 +1,97 @@
+"""Drawn receipts and forms: always the same from a seed, true to what they say, with boxes where the ink is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vertebra.errors import UnknownNameError
+from vertebra.page.paper import words
+from vertebra.page.paper.fonts import PILLOW, font, fonts
+from vertebra.page.paper.ink import Wear
+from vertebra.page.paper.made import drawn_page
+from vertebra.page.paper.receipts import PAIRS, Style
+
+MANY = 60
+PLAIN = Style(fonts=(PILLOW,))
+SORTS = ("amount", "number")
+
+
+def pairs(page) -> dict[str, str]:
+    return {name: value for name, value in page.facts["fields"].items() if page.facts["sorts"][name] in SORTS}
+
+
+@pytest.mark.parametrize("kind", ["receipt", "form"])
+def test_a_sheet_says_what_its_facts_say(kind):
+    for number in range(MANY):
+        page = drawn_page(kind, number, 3)
+        assert page == drawn_page(kind, number, 3)
+        assert len(pairs(page)) == PAIRS == len(set(pairs(page).values()))
+        for name, value in page.facts["fields"].items():
+            lines = page.facts["evidence"][name]
+            assert ", ".join(page.lines[line].text for line in lines) == value
+        for name in pairs(page):
+            (key,) = [line for line in page.lines if line.label == f"{name}.key"]
+            assert key.text in {**words.AMOUNTS, **words.NUMBERS}[name]
+            value = page.lines[page.facts["evidence"][name][0]]
+            row = min(key.box.bottom, value.box.bottom) - max(key.box.top, value.box.top)
+            below = value.box.top >= key.box.top and abs(value.box.left - key.box.left) < 40
+            assert row > 0 or below, (name, key, value)
+        assert not page.notes, "no box leaves the page"
+    assert drawn_page(kind, 0, 3) != drawn_page(kind, 0, 4)
+
+
+def test_words_alone_reach_one_in_six():
+    """Values are drawn from one distribution: the best guess by rank or by name is right once in six."""
+    ranks: Counter[tuple[str, int]] = Counter()
+    for number in range(600):
+        page = drawn_page("receipt", number, 1, style=replace(PLAIN, head=False))
+        values = sorted(pairs(page).values(), key=float)
+        for name, value in pairs(page).items():
+            ranks[name, values.index(value)] += 1
+    for name in words.AMOUNTS:
+        own = [ranks[name, rank] for rank in range(PAIRS)]
+        assert max(own) / sum(own) < 1 / PAIRS + 0.06
+    summed = [drawn_page("receipt", n, 1, style=replace(PLAIN, sums=True)) for n in range(MANY)]
+    for page in summed:
+        if "total" in pairs(page):
+            rank = sorted(pairs(page).values(), key=float, reverse=True).index(pairs(page)["total"])
+            assert rank == (1 if "cash" in pairs(page) and rank else rank) <= 1
+
+
+def test_boxes_lie_where_the_ink_is():
+    """Ink of a picture, found by its darkness: nearly all of it in boxes, and some in every box."""
+    for number in range(12):
+        page = drawn_page("receipt", number, 5, picture=True, wear=Wear(turn=3, blur=0.3, grain=2, fade=0))
+        pixels = np.asarray(page.image.convert("L")) < 128
+        covered = np.zeros_like(pixels)
+        for line in page.lines:
+            left, top, right, bottom = (int(n) for n in line.box)
+            inside = pixels[top : bottom + 2, left : right + 2]
+            assert inside.any(), line.text
+            covered[max(top - 1, 0) : bottom + 3, max(left - 1, 0) : right + 3] = True
+            for word in line.words:
+                assert line.box.left - 1 <= word.box.left <= word.box.right <= line.box.right + 1
+        assert (pixels & ~covered).sum() <= 0.01 * pixels.sum()
+        assert page.size == page.image.size
+
+
+def test_a_picture_says_the_same():
+    for number in range(4):
+        clean, worn = drawn_page("mixed", number, 2), drawn_page("mixed", number, 2, picture=True)
+        assert [line.text for line in clean.lines] == [line.text for line in worn.lines]
+        assert clean.facts == worn.facts
+        assert np.array_equal(np.asarray(worn.image), np.asarray(drawn_page("mixed", number, 2, picture=True).image))
+        assert worn.lines[0].quad is not None
+
+
+def test_fonts_and_kinds_by_name():
+    assert fonts()[0] == PILLOW
+    assert font(PILLOW, 20).getlength("Total") > font(PILLOW, 10).getlength("Total")
+    with pytest.raises(UnknownNameError, match="pillow"):
+        font("pilow", 12)
+    with pytest.raises(UnknownNameError, match="receipt"):
+        drawn_page("reciept")
