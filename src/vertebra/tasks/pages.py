@@ -23,7 +23,7 @@ from vertebra.page.metrics.answers import anls
 from vertebra.sequence.tokens import TokenSequence
 from vertebra.tasks.config import DataConfig
 from vertebra.tasks.page_questions import PageQuestion, require_sorts
-from vertebra.tasks.page_samples import PageItems, PageSamples
+from vertebra.tasks.page_samples import PageItems, PageSamples, renderer_for
 from vertebra.tasks.page_sets import PagesConfig, documents
 from vertebra.tasks.task import Features, HeldOut, Job, NewEncoder, Task
 
@@ -79,6 +79,7 @@ class Pages(Task):
 
     def drawn(self, job: Job) -> tuple[Samples, Samples | None]:
         options = self.options(job.data)
+        renderer_for(job.model, options.record)  # a model that cannot read them shows before any is drawn
         train, apart = documents(job.data, options, job.seed)
         make = partial(PageSamples, model=job.model, options=options, size=job.size, seed=job.seed)
         return make(train), make(apart, fixed=True) if apart else None
