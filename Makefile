@@ -47,7 +47,7 @@ test-ray: $(STAMP)  ## install Ray (79 MB of wheel, and what it needs) into the 
 	$(QUIET) $(BIN)/python -m pytest -m ray tests/bulk tests/serve
 
 test-browser: $(STAMP)  ## pages in an installed Chromium (apt-get install chromium); keeps screenshots
-	VERTEBRA_SCREENSHOTS=build/screenshots $(QUIET) $(BIN)/python -m pytest -m browser tests/decode tests/evaluate tests/serve
+	VERTEBRA_SCREENSHOTS=build/screenshots $(QUIET) $(BIN)/python -m pytest -m browser tests/decode tests/documents tests/evaluate tests/serve
 
 # SECONDS of each kind (and of `make torture`), from case FIRST on; `python -m tests.fuzz.models --only N` repeats one case.
 FIRST ?= 0

@@ -11,7 +11,9 @@ from tests.policies.models import image, policy_model
 from vertebra import generate, load
 from vertebra.bulk import BulkSettings, run_rows
 from vertebra.bulk.answering import Shard, shards
+from vertebra.documents.extract import ask, extract
 from vertebra.errors import ConfigError
+from vertebra.page import Box, Document, Line, Page, write_pages
 
 ASK = BulkSettings(shard=4, batch=3, decoding={"max_new_tokens": 5})
 QUESTIONS = [f"Where is cup number {n}?" + " It was here." * (n % 3) for n in range(10)]
@@ -95,6 +97,33 @@ def test_images_stand_where_they_belong(tmp_path):
         generate(alone, prompt, max_new_tokens=5, **beside).text[0] for prompt, beside in asked
     ]
     assert "none.png" in found[3]["error"]
+
+
+def test_a_document_is_extracted_as_it_is_alone(tmp_path):
+    lines = [Line("TOTAL 9.50", Box(10, 10, 90, 20)), Line("Tea", Box(10, 30, 60, 40))]
+    write_pages(Document((Page.of(lines, size=(100, 100)),), "a"), tmp_path / "a.json")
+    rows = [
+        {"document": "a.json", "schema": {"total": "number"}},
+        {"document": "a.json", "question": "What is bought?"},
+        {"document": "a.json"},
+        {"document": "b.json", "question": "?"},
+        {"prompt": "Hi."},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = run_rows("tiny-smollm2", tmp_path / "rows.jsonl", tmp_path / "out", ASK)
+    found, model = entries(tmp_path / "out"), load("tiny-smollm2")
+    alone = [
+        extract(model, tmp_path / "a.json", {"total": "number"}),
+        ask(model, tmp_path / "a.json", "What is bought?"),
+    ]
+    for entry, one in zip(found, alone, strict=False):
+        assert {name: entry[name] for name in ("fields", "errors")} == {
+            name: json.loads(one.to_json())[name] for name in ("fields", "errors")
+        }
+        assert entry["answer"] == json.loads(json.dumps(one.values))
+    assert "neither a `schema` nor a `question`" in found[2]["error"]
+    assert "no such file" in found[3]["error"]
+    assert (made.errors, "answer" in found[4]) == (2, True)
 
 
 def test_a_row_that_cannot_be_answered_is_an_entry_and_takes_no_other_with_it(tmp_path):

@@ -186,6 +186,27 @@ def test_answers_letter_by_letter():
     assert all(text.removeprefix(" ") in answers for text in spaced.text)
 
 
+@pytest.mark.parametrize("name", ["tiny-smollm2", "tiny-llama2", "tiny-llama3"])
+def test_a_control_token_in_a_grammar_is_text(name):
+    """Its letters are said; the token, which would end the row, is not."""
+    model = backbone(name)
+    token = model.tokenizer.eos_token
+    schema = {
+        "type": "object",
+        "properties": {token: {"enum": [f"{token}/"]}},
+        "required": [token],
+        "additionalProperties": False,
+    }
+    for constraint, text in (
+        (json_schema(schema), json.dumps({token: f"{token}/"})),
+        (json_schema(json.dumps(schema)), json.dumps({token: f"{token}/"})),
+        (one_of([f"a {token}/b"]), f"a {token}/b"),
+    ):
+        result = generate(model, prompts(name)[0], max_new_tokens=80, constraint=constraint)
+        assert result.text == [text]
+        assert token not in model.tokenizer.convert_ids_to_tokens(result.tokens[0][:-1])
+
+
 def test_rows_that_leave_keep_their_grammar():
     """Rows end at different steps, and the others go on in their own grammars."""
     constraint = regex(r"[0-9]|[a-z]{8}")

@@ -25,6 +25,6 @@ def test_the_recipe_trains(tmp_path):
     (recipe,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     path = tmp_path / "receipts-drawn.yaml"
     path.write_text(recipe)
-    settings = [f"out={tmp_path / 'run'}", "steps=2", "data.count=8", "watch.bar=false"]
+    settings = [f"out={tmp_path / 'run'}", "steps=2", "data.count=8", "data.options.asked=4", "watch.bar=false"]
     found = train(read_recipe(str(path), settings)).found
     assert {"accuracy", "anls", "amount"} <= set(found)

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vertebra.bulk.questions import Asked, asked_of
+from vertebra.bulk.questions import Asked, Reading, asked_of
 from vertebra.bulk.settings import BulkSettings
 from vertebra.data.read.rows import Fault, Row, Source
 from vertebra.decode.asking import Asker
 from vertebra.decode.call import generate
 from vertebra.decode.settings import Question
+from vertebra.documents.extract import ask, extract
 from vertebra.errors import DataError, VertebraError
 from vertebra.model.model import Model
 
@@ -48,13 +49,15 @@ class Answerer:
             made.append(entry)
             if isinstance(what, Asked):
                 asked.append((entry, what))
+            elif isinstance(what, Reading):
+                self._extract(entry, what)
             else:
                 entry["error"] = what
         for at in range(0, len(asked), self.settings.batch):
             self._fill(asked[at : at + self.settings.batch], shard)
         return made
 
-    def _read(self, shard: Shard) -> Iterator[tuple[dict[str, Any], Asked | str]]:
+    def _read(self, shard: Shard) -> Iterator[tuple[dict[str, Any], Asked | Reading | str]]:
         for number, raw in enumerate(self.source.raw(shard.start), shard.start):
             if number >= shard.start + shard.count:
                 return
@@ -69,11 +72,23 @@ class Answerer:
                 entry["id"] = row.fields["id"]
             yield entry, self._asked(row)
 
-    def _asked(self, row: Row) -> Asked | str:
+    def _asked(self, row: Row) -> Asked | Reading | str:
         try:
             return asked_of(row, self.settings.system)
         except VertebraError as error:
             return f"{row.where}: {error}"
+
+    def _extract(self, entry: dict[str, Any], what: Reading) -> None:
+        """The values that a document has, with where they stand."""
+        try:
+            if what.schema is not None:
+                made = extract(self.model, what.document, what.schema)
+            else:
+                made = ask(self.model, what.document, what.questions)
+        except VertebraError as error:
+            entry["error"] = str(error)
+            return
+        entry |= {"answer": made.values, **made.to_dict()}
 
     def _fill(self, asked: Sequence[tuple[dict[str, Any], Asked]], shard: Shard) -> None:
         """The answers of one batch; where it fails, those of each row alone."""

@@ -1,4 +1,4 @@
-"""What a row asks: a conversation, or a text, with its images.
+"""What a row asks: a conversation, or a text, with its images; or what stands in a document.
 
 {"messages": [{"role", "content"}, …]}, {"conversations": [{"from", "value"}, …]}    an answer at the end is left out
 {"prompt": …}, {"question": …}, {"text": …}, {"instruction": …, "input": …}          one question
@@ -30,9 +30,21 @@ class Asked:
     images: list[str]
 
 
-def asked_of(row: Row, system: str | None = None) -> Asked:
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One row that is about a document."""
+
+    document: str
+    schema: Any = None
+    """None: questions."""
+    questions: tuple[str, ...] = ()
+
+
+def asked_of(row: Row, system: str | None = None) -> Asked | Reading:
     """What a row asks."""
     fields = row.fields
+    if fields.get("document") is not None:
+        return _reading(row)
     turns = _turns(fields)
     if turns[-1]["role"] == "assistant":
         turns = turns[:-1]  # what a data set holds to be learned
@@ -41,7 +53,18 @@ def asked_of(row: Row, system: str | None = None) -> Asked:
     said = fields.get("system") or system
     if said and turns[0]["role"] != "system":
         turns = [{"role": "system", "content": said}, *turns]
-    return Asked(turns=turns, images=[_found(image, row) for image in _images(fields)])
+    return Asked(turns=turns, images=[_found(image, row, "an image") for image in _images(fields)])
+
+
+def _reading(row: Row) -> Reading:
+    fields = row.fields
+    document = _found(fields["document"], row, "a document")
+    if fields.get("schema"):
+        return Reading(document=document, schema=fields["schema"])
+    asked = fields.get("question", fields.get("questions"))
+    if not asked:
+        raise DataError("it names a document and neither a `schema` nor a `question`")
+    return Reading(document=document, questions=(asked,) if isinstance(asked, str) else tuple(asked))
 
 
 def _turns(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -77,10 +100,10 @@ def _images(fields: Mapping[str, Any]) -> list[Any]:
     return [] if given is None else given if isinstance(given, list) else [given]
 
 
-def _found(image: Any, row: Row) -> str:
-    if not isinstance(image, str):
-        raise DataError(f"an image is a {type(image).__name__}; expected a path")
-    path = Path(row.file).parent / image
+def _found(given: Any, row: Row, what: str) -> str:
+    if not isinstance(given, str):
+        raise DataError(f"{what} is a {type(given).__name__}; expected a path")
+    path = Path(row.file).parent / given
     if not os.path.isfile(path):
-        raise DataError(f"there is no image `{path}`")
+        raise DataError(f"{what} is `{path}`, and there is no such file")
     return str(path)

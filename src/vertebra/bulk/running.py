@@ -2,6 +2,7 @@
 
     OUT/run.json             model, weights, rows, settings: another run's folder is refused
     OUT/answers-00000.jsonl  {"row": 0, "id"?, "answer": …, "stop_reason": …, "tokens": …} or {"row", "error"}; one a row
+                             of a document {"row", "answer": values, "fields": with places, …}
 
 Who answers (`here`, or `spread.over_ray`) changes nothing in the files: a shard's answers depend on its rows alone.
 """

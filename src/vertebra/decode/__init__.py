@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = offer(
         "slots.places": "FilledSlots",
         "choose.constraint": "AllowedIds AllowedSteps",
         "choose.grammar": "regex one_of json_schema lark",
+        "choose.copying": "copied each",
         "tracing.trace": "Trace",
         "tracing.html": "trace_page",
         "tracing.terminal": "print_trace",

@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from vertebra.decode.choose.copying import ABSENT, HEAD, copied, copy_terminal, literal
-from vertebra.decode.choose.grammar import Grammar
+from vertebra.decode.choose.copying import ABSENT, copied, copy_terminal, literal
+from vertebra.decode.choose.grammar import UNFORCED, Grammar
 from vertebra.documents.field import Field
 from vertebra.errors import ConfigError
 
@@ -35,7 +35,7 @@ def grammar_of(
         return copied(lines, across=field.across, space=space, absent=absent, like=LIKE.get(field.kind, ""))
     rules = _Rules(lines)
     start = f"start: {'/ ?/ ' if space else ''}{rules.of(field, 0)}"
-    return Grammar("\n".join([HEAD, start, *rules.made.values()]), f"the grammar of the field `{field.name}`")
+    return Grammar("\n".join([UNFORCED, start, *rules.made.values()]), f"the grammar of the field `{field.name}`")
 
 
 def bare(field: Field) -> bool:

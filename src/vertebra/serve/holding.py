@@ -19,17 +19,37 @@ _PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 """Others (quantized ones) were computed, and are pages of no file."""
 
 
+_LINE = 64
+"""Bytes that are summed at once: weights that lie otherwise in them give other last bits than the same policy in process."""
+
+
+_WIDEST = 8
+"""Bytes of the widest number: a place that no number could begin at is no place."""
+
+
 def own_weights(model: torch.nn.Module) -> None:
-    """Copy what lies in the memory of the processor, each storage once: what was shared stays shared."""
-    copies: dict[int, torch.UntypedStorage] = {}
+    """Copy what lies in the memory of the processor, each storage once: what was shared stays shared, bit for bit."""
+    copies: dict[int, torch.Tensor] = {}
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.device.type != "cpu" or type(tensor) not in _PLAIN:
                 continue
             old = tensor.untyped_storage()
             if old.data_ptr() not in copies:
-                copies[old.data_ptr()] = old.clone()
-            tensor.set_(copies[old.data_ptr()], tensor.storage_offset(), tensor.shape, tensor.stride())
+                copies[old.data_ptr()] = _copied(old)
+            copy = copies[old.data_ptr()]
+            at = tensor.storage_offset() + copy.storage_offset() // tensor.itemsize
+            tensor.set_(copy.untyped_storage(), at, tensor.shape, tensor.stride())
+
+
+def _copied(old: torch.UntypedStorage) -> torch.Tensor:
+    """The bytes of a storage in memory of their own, as far from the beginning of a line as they were."""
+    bytes_of = torch.empty(0, dtype=torch.uint8).set_(old)
+    room = torch.empty(old.nbytes() + _LINE, dtype=torch.uint8)
+    shift = (old.data_ptr() - room.data_ptr()) % _LINE // _WIDEST * _WIDEST
+    made = room[shift : shift + old.nbytes()]
+    made.copy_(bytes_of)
+    return made
 
 
 class Folder:

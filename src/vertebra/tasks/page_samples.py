@@ -8,6 +8,7 @@ A sample is a function of its number, the epoch and the seed. Pictures are opene
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,9 @@ from vertebra.tasks.page_sets import PageDocument, PagesConfig
 
 HELD_OUT = 1 << 20
 """Of the stream of numbers that held-out samples are drawn from, whatever the epoch."""
+
+KEPT = 256
+"""Rows that are kept made: those of a batch, and more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +82,7 @@ class PageSamples(Samples):
         """Of all fields that are asked for."""
         self._require_room()
         self.lengths = np.array([self.base + view.cost + options.reserve for view in self.views], np.int64)
-        self._made: tuple[tuple[int, int], PageRow] | None = None
+        self._made: OrderedDict[tuple[int, int], PageRow] = OrderedDict()
 
     def _asks(self, view: View) -> bool:
         """Whether there is anything to ask about a window."""
@@ -113,10 +117,12 @@ class PageSamples(Samples):
 
     def row(self, index: int, epoch: int = 0) -> PageRow:
         """Sample `index` of an epoch."""
-        epoch = HELD_OUT if self.fixed else epoch
-        if self._made is None or self._made[0] != (index, epoch):
-            self._made = (index, epoch), self._row(self.views[index], np.random.default_rng([self.seed, epoch, index]))
-        return self._made[1]
+        key = index, HELD_OUT if self.fixed else epoch
+        if key not in self._made:  # a batch asks for all its sequences first, and then for all their items
+            self._made[key] = self._row(self.views[index], np.random.default_rng([self.seed, key[1], index]))
+        while len(self._made) > KEPT:
+            self._made.popitem(last=False)
+        return self._made[key]
 
     def _row(self, view: View, draw: Any) -> PageRow:
         asking = Asking(

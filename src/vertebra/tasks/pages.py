@@ -9,6 +9,7 @@ Whole documents are held out. What it makes is a model that can be asked about d
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ from vertebra.page.metrics.answers import anls
 from vertebra.sequence.tokens import TokenSequence
 from vertebra.tasks.config import DataConfig
 from vertebra.tasks.page_questions import PageQuestion, require_sorts
-from vertebra.tasks.page_samples import PageItems, PageSamples
+from vertebra.tasks.page_samples import PageItems, PageSamples, renderer_for
 from vertebra.tasks.page_sets import PagesConfig, documents
 from vertebra.tasks.task import Features, HeldOut, Job, NewEncoder, Task
 
@@ -56,6 +57,12 @@ class Pages(Task):
         _ = made.record  # what contradicts itself shows here
         return made
 
+    def tiny(self, data: DataConfig) -> DataConfig:
+        """Short rows: a question each, and few that are asked; drawn documents where there are none yet."""
+        own = {"turns": 1, "reserve": 64, "asked": 4}
+        drawn = {"drawn": "receipt"} if data.path is None and data.options.get("drawn") is None else {}
+        return replace(data, options={**data.options, **own, **drawn})
+
     def encoders(self, data: DataConfig) -> Mapping[str, NewEncoder]:
         options = self.options(data)
         how = options.record.how
@@ -72,6 +79,7 @@ class Pages(Task):
 
     def drawn(self, job: Job) -> tuple[Samples, Samples | None]:
         options = self.options(job.data)
+        renderer_for(job.model, options.record)  # a model that cannot read them shows before any is drawn
         train, apart = documents(job.data, options, job.seed)
         make = partial(PageSamples, model=job.model, options=options, size=job.size, seed=job.seed)
         return make(train), make(apart, fixed=True) if apart else None

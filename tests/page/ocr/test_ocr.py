@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tests.page.pdf.made import Text, pdf
 from vertebra.errors import DataError, MissingPartError, UnknownNameError, VertebraError
-from vertebra.page import Line, Page, engine, read_document, read_picture
+from vertebra.page import Box, Line, Page, Word, engine, read_document, read_picture
 from vertebra.page.ocr import engines
 from vertebra.page.pictures import MOST_PIXELS
 
@@ -54,10 +57,14 @@ def test_tesseract_reads_and_turns(angle: int):
     assert page.lines[0].words[0].confidence > 0.5
 
 
-def test_rapidocr_reads():
+@pytest.mark.parametrize("angle", [90, 180])
+def test_rapidocr_reads_and_turns(angle: int):
+    """A rotated scan: its turn is found and undone, and the words stand where they stand on the upright page."""
     pytest.importorskip("rapidocr", reason="rapidocr is not installed (vertebra[ocr])")
-    page = read_picture(picture(), engine("rapidocr"))
+    page = read_picture(picture().rotate(-angle, expand=True), engine("rapidocr"))
     assert [line.text for line in page.lines] == WORDS
+    assert page.facts.get("turned", 0) == (-angle) % 360
+    assert page.image.size == (700, 500)
     assert page.lines[0].box.left == pytest.approx(60, abs=8)
     assert page.lines[0].words
 
@@ -94,6 +101,80 @@ def test_an_engine_that_crashes_or_takes_too_long(tmp_path: Path):
         read_picture(picture(), Counting(fail=True))
     with pytest.raises(DataError, match=r"700 × 500 within 0.05 s"):
         read_picture(picture(), Counting(wait=0.3), seconds=0.05)
+
+
+class Apart:
+    """An engine in a process of its own that does what its name says."""
+
+    def __init__(self, name: str = "apart", log: str = "") -> None:
+        self.name, self.log = name, log
+        self.apart = (__name__, "Apart", {"name": name, "log": log})
+
+    def read(self, image) -> Page:
+        with open(self.log, "a") as log:
+            log.write(f"{os.getpid()}\n")
+        print("what it prints is no answer")
+        if self.name == "hangs":
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"])
+            Path(self.log).with_suffix(".child").write_text(str(child.pid))
+            time.sleep(99)
+        if self.name == "crashes":
+            os.abort()
+        if self.name == "fails":
+            raise RuntimeError("no luck")
+        if self.name == "refuses":
+            raise DataError("a sentence of its own")
+        word = Word("read", Box(1, 2, 30, 40), confidence=0.5)
+        lines = [Line("read", Box(1, 2, 30, 40), words=(word,), label="x")]
+        return Page.of(lines, size=image.size, facts={"turned": 90}, notes=("a note",))
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended (a zombie has)."""
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_process_of_its_own(tmp_path: Path):
+    by = Apart(log=str(tmp_path / "log"))
+    here = by.read(picture())
+    first = read_picture(picture(), by)
+    assert first == here
+    assert first.notes == ("a note",)
+    assert first.image.size == (500, 700)
+    read_picture(picture().convert("L"), by)
+    pids = (tmp_path / "log").read_text().split()
+    assert pids[0] == str(os.getpid())
+    assert pids[1] == pids[2] != pids[0]  # one process serves them all
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes in /proc")
+def test_one_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path):
+    by = Apart("hangs", log=str(tmp_path / "log"))
+    with pytest.raises(DataError, match=r"hangs has not read a picture of 700 × 500 within 4 s"):
+        read_picture(picture(), by, seconds=4)
+    assert gone(int((tmp_path / "log").read_text()))
+    assert gone(int((tmp_path / "log.child").read_text()))
+
+
+def test_one_that_crashes_takes_nobody_with_it(tmp_path: Path):
+    for _ in range(2):  # the next picture starts another process
+        with pytest.raises(DataError, match=r"crashes failed \(a crash: its process ended with exit code -?\d+\)"):
+            read_picture(picture(), Apart("crashes", log=str(tmp_path / "log")))
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"fails failed \(RuntimeError: no luck\); try another engine"):
+            read_picture(picture(), Apart("fails", log=str(tmp_path / "log")))
+    with pytest.raises(DataError, match=r"^a sentence of its own$"):
+        read_picture(picture(), Apart("refuses", log=str(tmp_path / "log")))
+    pids = (tmp_path / "log").read_text().split()
+    assert len(set(pids)) == 4  # two crashed; a failure is an answer
 
 
 @needs_tesseract

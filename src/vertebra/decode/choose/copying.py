@@ -15,15 +15,11 @@ from typing import Any
 import torch
 
 from vertebra.decode.choose.constraint import Constraint, Follower
-from vertebra.decode.choose.grammar import Grammar
+from vertebra.decode.choose.grammar import UNFORCED, Grammar
 from vertebra.errors import GenerationError
 from vertebra.page.pieces import SEPARATOR, pieces, said
 
 ABSENT = "null"
-HEAD = '%llguidance {"no_forcing": true}'
-"""A grammar's first line: letters that must follow are cut by the model, and not by the tokenizer, which would see a control
-token where a page or a field's name spells one."""
-
 WHOLE = r"/[^ \n]([^\n]*[^ \n])?/"
 """In one line, and no blank at either end."""
 
@@ -51,7 +47,7 @@ def copied(
             "there is nothing to copy from: the lines hold no text; give lines, or a word for `absent`"
         )
     start = f"start: {'/ ?/ ' if space else ''}({' | '.join(ways)})"
-    return Grammar("\n".join([HEAD, start, terminal or ""]), "the constraint to copy")
+    return Grammar("\n".join([UNFORCED, start, terminal or ""]), "the constraint to copy")
 
 
 def copy_terminal(

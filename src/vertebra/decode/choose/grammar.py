@@ -24,17 +24,24 @@ from vertebra.errors import GenerationError, MissingPartError
 class Grammar(Constraint):
     """A language that a row's text must be in. Make one with `regex`, `json_schema`, `lark` or `one_of`."""
 
-    def __init__(self, source: str, what: str) -> None:
-        self.source, self.what = source, what
+    def __init__(self, source: str, what: str, *, unforced: str | None = None) -> None:
+        """`unforced`: the same in the language of Lark, for a text that spells a control token: letters that must follow
+        are cut as the tokenizer cuts them, and that would be the token."""
+        self.source, self.what, self.unforced = source, what, unforced
 
     def follow(
         self, rows: int, *, tokenizer: Any, vocabulary: int, ends: Sequence[int], steps: int, device: torch.device
     ) -> Follower:
-        matcher = self._matcher(_tokenizer(tokenizer, vocabulary, tuple(ends)))
+        spelled = re.sub(r"\\(.)", r"\1", self.unforced or "")  # without the expression's escapes
+        spells = any(
+            text in spelled for one in tokenizer.added_tokens_decoder.values() if (text := one.content.strip())
+        )
+        source = f"{UNFORCED}\n{self.unforced}" if spells else self.source
+        matcher = self._matcher(_tokenizer(tokenizer, vocabulary, tuple(ends)), source)
         return _Rows([matcher, *(matcher.deep_copy() for _ in range(rows - 1))], vocabulary, device)
 
-    def _matcher(self, tokenizer: Any) -> Any:
-        matcher = _library().LLMatcher(tokenizer, self.source, log_level=0)
+    def _matcher(self, tokenizer: Any, source: str) -> Any:
+        matcher = _library().LLMatcher(tokenizer, source, log_level=0)
         if matcher.is_error():
             raise GenerationError(f"{self.what} cannot be followed: {matcher.get_error().strip()}")
         if not any(matcher.compute_bitmask()):
@@ -42,13 +49,18 @@ class Grammar(Constraint):
         return matcher
 
 
+UNFORCED = '%llguidance {"no_forcing": true}'
+"""The first line of a grammar in which the model cuts all letters itself."""
 _AS_PYTHON_WRITES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 def regex(pattern: str, *, space: bool = False) -> Grammar:
     """Text that matches as a whole. `space`: it may begin with one, as answers of many models do."""
     begun = f" ?({pattern})" if space else pattern
-    return Grammar(_library().LLMatcher.grammar_from_regex(begun), f"the regular expression {pattern!r}")
+    # a slash would end a Lark expression
+    unforced = "start: /" + re.sub(r"\\.|/", lambda found: found[0] if found[0] != "/" else r"\/", begun) + "/"
+    source = _library().LLMatcher.grammar_from_regex(begun)
+    return Grammar(source, f"the regular expression {pattern!r}", unforced=unforced)
 
 
 def one_of(answers: Sequence[str], *, space: bool = False) -> Grammar:
@@ -68,9 +80,11 @@ def json_schema(schema: Mapping[str, Any] | str | None = None, *, loose: bool = 
     try:
         text = given if isinstance(given, str) else json.dumps(dict(given))
         source = _library().LLMatcher.grammar_from_json_schema(text, overrides=options)
+        read = json.loads(text)
     except (ValueError, TypeError) as error:
         raise GenerationError(f"the JSON schema is no JSON: {error}") from error
-    return Grammar(source, "the JSON schema")
+    inside = {**read, "x-guidance": options} if isinstance(read, dict) else read
+    return Grammar(source, "the JSON schema", unforced=f"start: %json {json.dumps(inside, ensure_ascii=False)}")
 
 
 def lark(text: str) -> Grammar:
@@ -80,7 +94,7 @@ def lark(text: str) -> Grammar:
 
 def _literal(text: str) -> str:
     # the engine's expressions know fewer escapes than Python's: only what means something is escaped
-    return re.sub(r"([\\.+*?()|\[\]{}^$/&~<>])", r"\\\1", text)
+    return re.sub(r"([\\.+*?()|\[\]{}^$/&~])", r"\\\1", text)
 
 
 class _Rows(Follower):

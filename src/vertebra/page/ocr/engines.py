@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from vertebra.errors import DataError, MissingPartError, UnknownNameError
+from vertebra.page.ocr.apart import Apart, read_apart, too_long
 from vertebra.page.page import Page
 from vertebra.page.pictures import opened, turned_image
 from vertebra.reading import reading
@@ -58,8 +59,19 @@ def engine(name: str = "auto", **settings: Any) -> OcrEngine:
 
 
 def read_picture(image: Any, by: OcrEngine, *, seconds: float = SECONDS) -> Page:
-    """A picture (or a file of one) read by an engine, within a time; whatever it throws is an error of ours."""
+    """A picture (or a file of one) read by an engine, within a time; whatever it throws is an error of ours.
+
+    An engine that says how a process makes it (`apart`: module, class, settings) reads in one, which is ended when the
+    time is over; one that keeps its own time has `within(seconds)`.
+    """
     picture = opened(image)
+    apart: Apart | None = getattr(by, "apart", None)
+    if apart is not None:
+        return read_apart(by.name, apart, picture, seconds)
+    if hasattr(by, "within"):
+        by = by.within(seconds)
+        with reading(f"{by.name} failed", "try another engine (--ocr), or another picture", error=DataError):
+            return by.read(picture)
     found: list[Page] = []
     thrown: list[BaseException] = []
 
@@ -69,14 +81,11 @@ def read_picture(image: Any, by: OcrEngine, *, seconds: float = SECONDS) -> Page
         except BaseException as error:
             thrown.append(error)
 
-    worker = threading.Thread(target=work, name=f"ocr-{by.name}")  # at exit it is waited for: what it left would abort
+    worker = threading.Thread(target=work, name=f"ocr-{by.name}", daemon=True)  # nobody waits for it at exit
     worker.start()
     worker.join(seconds)
     if worker.is_alive():
-        raise DataError(
-            f"{by.name} has not read a picture of {picture.width} × {picture.height} within {seconds:g} s; make it smaller, "
-            "allow more time, or use another engine (--ocr)"
-        )
+        raise too_long(by.name, picture, seconds)
     with reading(f"{by.name} failed", "try another engine (--ocr), or another picture", error=DataError):
         if thrown:
             raise thrown[0]

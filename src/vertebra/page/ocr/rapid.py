@@ -3,10 +3,13 @@ reading with the best scores counts."""
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+from functools import cached_property
 from typing import Any
 
 from vertebra.errors import MissingPartError
+from vertebra.page.ocr.apart import Apart
 from vertebra.page.ocr.engines import upright
 from vertebra.page.page import Line, Page, Word, quad_line
 from vertebra.page.pictures import turned_image
@@ -21,13 +24,22 @@ class Rapid:
     name = "rapidocr"
 
     def __init__(self, *, words: bool = True, orient: bool = True) -> None:
-        try:
-            from rapidocr import RapidOCR
-        except ImportError:
-            raise MissingPartError("reading pictures (OCR)", "rapidocr", "ocr") from None
-        logging.getLogger("RapidOCR").setLevel(logging.ERROR)
-        self.model = RapidOCR(params={"Global.log_level": "error"})
+        if importlib.util.find_spec("rapidocr") is None:
+            raise MissingPartError("reading pictures (OCR)", "rapidocr", "ocr")
         self.words, self.orient = words, orient
+
+    @property
+    def apart(self) -> Apart:
+        """How a process of its own makes it."""
+        return __name__, type(self).__name__, {"words": self.words, "orient": self.orient}
+
+    @cached_property
+    def model(self) -> Any:
+        """Its models, where it reads itself."""
+        from rapidocr import RapidOCR
+
+        logging.getLogger("RapidOCR").setLevel(logging.ERROR)
+        return RapidOCR(params={"Global.log_level": "error"})
 
     def read(self, image: Any) -> Page:
         """The text of a picture, the right way up."""

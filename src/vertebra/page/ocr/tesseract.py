@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import re
 import shutil
 import subprocess
+import time
 from typing import Any
 
 from vertebra.errors import ConfigError, DataError, UnknownNameError, VertebraError
@@ -39,9 +41,17 @@ class Tesseract:
         if not re.fullmatch(r"[A-Za-z_+]+", languages):
             raise ConfigError(f"languages are {languages!r:.40}; expected names as in eng+deu")
         self.mode, self.languages, self.orient, self.seconds = KINDS[kind], languages, orient, seconds
+        self._until = time.monotonic() + seconds
+
+    def within(self, seconds: float) -> Tesseract:
+        """The same engine with at most so much time: the program is ended when it is over."""
+        made = copy.copy(self)
+        made.seconds = min(self.seconds, seconds)
+        return made
 
     def read(self, image: Any) -> Page:
         """The text of a picture, which is turned upright first."""
+        self._until = time.monotonic() + self.seconds
         best, angle = self._page(image), 0
         turn = self._angle(image) if self.orient else 0
         if turn:  # the test is often wrong on photographs: the better reading counts
@@ -75,8 +85,9 @@ class Tesseract:
         raw = io.BytesIO()
         image.save(raw, "PNG", compress_level=1)
         command = [program, "stdin", "stdout", "-l", language or self.languages, "--dpi", "300", *options]
+        left = max(self._until - time.monotonic(), 1e-3)
         try:
-            done = subprocess.run(command, input=raw.getvalue(), capture_output=True, timeout=self.seconds, check=False)
+            done = subprocess.run(command, input=raw.getvalue(), capture_output=True, timeout=left, check=False)
         except subprocess.TimeoutExpired:
             raise DataError(
                 f"tesseract has not read a picture of {image.width} × {image.height} within {self.seconds:g} s; make it "
