@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import io
 import json
 import socket
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from tests.policies.models import image
 from tests.serve.serving import TASK, asked, policy
 from vertebra.errors import ConfigError
 from vertebra.serve import Server, ServeSettings
+from vertebra.serve.server import bind
 from vertebra.wire import pack, unpack
 
 json_numpy = pytest.importorskip("json_numpy")
@@ -249,3 +252,29 @@ def test_cameras_of_clients_by_name():
         assert np.array_equal(said["actions"], one.act({"images": {"image": image(0), "wrist": image(1)}}, TASK))
     with pytest.raises(ConfigError, match="no camera `no`"):
         Server(one, ServeSettings(port=0, rename={"left": "no"}))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_small_packets_are_sent_at_once(host: str):
+    """Else an answer of two packets waits for the client's acknowledgement of the first: 40 ms."""
+
+    class Asked(asyncio.Protocol):
+        def connection_made(self, transport):
+            nodelay.set_result(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            transport.close()
+
+    async def once():
+        nonlocal nodelay
+        nodelay = asyncio.get_running_loop().create_future()
+        server = await asyncio.get_running_loop().create_server(Asked, sock=bound)
+        _, writer = await asyncio.open_connection(*bound.getsockname()[:2])
+        assert await nodelay
+        writer.close()
+        server.close()
+
+    nodelay: Any = None
+    try:
+        bound = bind(ServeSettings(host=host, port=0))
+    except ConfigError as error:
+        pytest.skip(str(error))  # a machine without IPv6
+    asyncio.run(once())

@@ -86,28 +86,30 @@ def _collected(printer: Any, folder: Path, sizes: Sizes) -> None:
 
 
 def _trained(printer: Any, folder: Path, sizes: Sizes) -> tuple[str, str]:
-    """The run of the policy, and that of its blind twin: at once, for neither uses more than one thread."""
+    """The run of the policy, and that of its blind twin, at once. The twin has no images to work on and is done early; from
+    then on the policy's threads have all processors."""
     shared = [f"data.path={folder / 'demonstrations'}", f"steps={sizes.steps}", "watch.bar=false"]
     wanted = {"policy": shared, "blind": [*shared, *BLIND]}
     jobs = [[*settings, f"name={name}", f"out={folder / name}"] for name, settings in wanted.items()]
+    threads = [sizes.workers, 1]
     if sizes.workers == 1:
-        losses = [_train(settings) for settings in jobs]
+        losses = [_train(settings, 1) for settings in jobs]
     else:
         with ProcessPoolExecutor(len(jobs), mp_context=get_context("spawn")) as pool:
-            losses = list(pool.map(_train, jobs))
+            losses = list(pool.map(_train, jobs, threads))
     for name, loss in zip(wanted, losses, strict=True):
         printer.print(f"{name}: {sizes.steps} steps; error on held-out episodes {loss:.3f} of an action's range of 2")
     return str(folder / "policy"), str(folder / "blind")
 
 
-def _train(settings: Sequence[str]) -> float:
+def _train(settings: Sequence[str], threads: int) -> float:
     """What a process does."""
     import torch
 
     from vertebra.training.recipes import read_recipe
     from vertebra.training.run import train
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     return float(train(read_recipe(RECIPE, settings)).found["loss"])
 
 
