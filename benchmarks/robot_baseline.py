@@ -1,7 +1,7 @@
 """A policy of `metaworld-five` beside plain behavior cloning: a CNN a camera and an MLP, of as many parameters, on the same
 batches for as many steps. Both are asked in the same episodes.
 
-    python benchmarks/robot_baseline.py SET RUN [--steps 600] [--episodes 50] [--spread 3] [--workers 2]
+    python benchmarks/robot_baseline.py SET RUN [--steps 1000] [--episodes 50] [--spread 3]
 
 SET is what `vertebra sim collect` wrote, RUN what `vertebra train metaworld-five` left. Prints success with intervals.
 """
@@ -113,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("set")
     parser.add_argument("run")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--spread", type=float, default=3.0)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ class Toy:
     name, instruction, robot = "toy", "count to ten", "none"
     cameras, state_names, action_names = ("top",), ("steps",), ("a", "b")
     limit, fps = 40, 10
+    options = SimpleNamespace(size=16, bare_wrist=False)
 
     def __init__(self, *, fails_at: int | None = None, never: bool = False) -> None:
         self.fails_at, self.never, self.executed = fails_at, never, []

@@ -155,7 +155,7 @@ def test_every_recipe_has_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             run = replace(run, model=replace(run.model, start=None, image=ImageConfig()))
         made = plan(run, memory=8)
         assert made.chosen is not None
-        assert bool(made.outside) == (run.data.kind in ("squares", "look", "episodes"))
+        assert bool(made.outside) == (run.data.kind in ("squares", "look", "episodes", "pages"))
 
 
 def test_more_gpus_take_less_of_each_and_less_time():
