@@ -226,7 +226,10 @@ def test_each_reading_of_a_mixture_keeps_its_share_apart(tmp_path: Path):
             {"kind": "masked", "path": "x", "keys": ["a"], "system": "b"},
             "keys: of kind `text` alone.*system: of kind `chat`",
         ),
-        ({"kind": "squares", "path": "x"}, "path: of kinds `text`, `masked`, `chat`, `pairs`, `episodes`, `pages` alone"),
+        (
+            {"kind": "squares", "path": "x"},
+            "path: of kinds `text`, `masked`, `chat`, `pairs`, `episodes`, `pages` alone",
+        ),
         ({"kind": "text", "path": "x", "too_long": "drop"}, "never too long; with data.rows=true"),
         ({"kind": "text", "path": "x", "stream": True, "held_out": 0.2}, "held_out: a stream"),
         ({"kind": "chat", "path": "x", "options": {"a": 1}}, "data.options: kind `chat` declares none"),
