@@ -34,7 +34,7 @@ def answers(source: IO[bytes], sink: IO[bytes]) -> None:
                 by = getattr(importlib.import_module(module), kind)(**first["settings"])
             page = by.read(Image.frombytes(head["mode"], tuple(head["size"]), raw))
             answer: dict[str, Any] = {"page": own.as_dict(page)}
-        except Exception as error:
+        except Exception as error:  # whatever an engine throws is an answer: who asked must not wait for a dead process
             answer = {"error": [type(error).__name__, str(error), isinstance(error, VertebraError)]}
         sink.write(json.dumps(answer).encode() + b"\n")
         sink.flush()
