@@ -12,12 +12,11 @@ import pytest
 
 from tests.bulk.test_bulk import ASK, QUESTIONS, entries
 from tests.ray_here import begun
-from vertebra.bulk import run_rows
+from vertebra.bulk import over_ray, run_rows
 from vertebra.errors import GenerationError
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
-ray = pytest.importorskip("ray")
-over_ray = pytest.importorskip("vertebra.bulk").over_ray
+ray = pytest.importorskip("ray", reason="ray (extra `ray`): make test-ray")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
@@ -16,6 +18,33 @@ from tests.serve.serving import TASK, policy
 from vertebra.client import Chunks, connect
 from vertebra.errors import ConfigError, DataError, NetworkError, UnknownNameError
 from vertebra.serve import Server, ServeSettings
+
+
+class Quiet(BaseHTTPRequestHandler):
+    """A server of somebody else's."""
+
+    def answered(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        if status == 200:  # balancers say nothing of what their words are
+            self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *what) -> None:
+        pass
+
+
+@contextmanager
+def running(handler: type[Quiet]) -> Iterator[str]:
+    """Its address, as long as it runs."""
+    server = HTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_it_imports_numpy_and_nothing_else():
@@ -71,27 +100,13 @@ def test_servers_of_openvlas_and_ofts_kind(protocol):
     chunk = np.arange(6.0).reshape(2, 3)
     came = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_POST(self):
             came.append(json_numpy.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            body = json_numpy.dumps(chunk[0] if protocol == "openvla" else list(chunk)).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answered(200, json_numpy.dumps(chunk[0] if protocol == "openvla" else list(chunk)).encode())
 
-        def log_message(self, *what):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        with connect(f"http://127.0.0.1:{server.server_port}/act", protocol=protocol) as client:
-            made = client.act({"images": {"image": image(0)}, "proprio": [1.0]}, TASK, "bridge")
-    finally:
-        server.shutdown()
-        server.server_close()
+    with running(Handler) as address, connect(f"{address}/act", protocol=protocol) as client:
+        made = client.act({"images": {"image": image(0)}, "proprio": [1.0]}, TASK, "bridge")
     assert np.array_equal(made, chunk[:1] if protocol == "openvla" else chunk)
     assert np.array_equal(came[0]["image" if protocol == "openvla" else "full_image"], image(0))
     assert came[0]["instruction"] == TASK
@@ -102,7 +117,7 @@ def test_a_balancer_whose_server_went_away_is_asked_again():
     faults = [b"Internal Server Error", b"", b'{"error": {"message": "the model failed"}}']
     came = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self):
             self.answered(200, b"{}")
 
@@ -111,26 +126,8 @@ def test_a_balancer_whose_server_went_away_is_asked_again():
             came.append(self.path)
             self.answered(500, faults[min(len(came), 3) - 1])
 
-        def answered(self, status, body):
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *what):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        with (
-            connect(f"http://127.0.0.1:{server.server_port}") as client,
-            pytest.raises(DataError, match="model failed"),
-        ):
-            client.act(image(0), TASK)
-    finally:
-        server.shutdown()
-        server.server_close()
+    with running(Handler) as address, connect(address) as client, pytest.raises(DataError, match="model failed"):
+        client.act(image(0), TASK)
     assert came == ["/act"] * 3
 
 
