@@ -75,7 +75,7 @@ def run(
         )
         return
     console().print(
-        f"{made.rows:,} rows answered, {made.tokens:,} tokens, in {len(made.files)} files of {out}", soft_wrap=True
+        f"answered: {made.rows:,} rows, {made.tokens:,} tokens; files in {out}: {len(made.files)}", soft_wrap=True
     )
     if made.errors:
-        screen.print(f"{made.errors:,} rows have an error instead of an answer", style="yellow")
+        screen.print(f"rows with an error instead of an answer: {made.errors:,}", style="yellow")
