@@ -18,7 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 
 from vertebra.errors import PromptError
-from vertebra.prompt.guard import Guard, guarded_tokens, plain_copy
+from vertebra.prompt.guard import Guard, guarded_tokens, plain_view
 
 _HALF = re.compile("[\ud800-\udfff]")
 Spans = Sequence[tuple[int, int]]
@@ -83,7 +83,7 @@ class FastTokenizer:
         self._owner, self._backend = weakref.ref(tokenizer), weakref.ref(backend)
         self._names = (bos, eos, pad) if tokenizer is backend else _names_of(tokenizer)
         self._post_processor = backend.post_processor
-        self._own = plain_copy(backend.to_str())
+        self._own = plain_view(backend)
         added = {token.content: number for number, token in backend.get_added_tokens_decoder().items()}
         self._added = frozenset(added)
         self._token = {number: token for token, number in added.items()}
