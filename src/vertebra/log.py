@@ -13,7 +13,7 @@ import sys
 logger = logging.getLogger("vertebra")
 logger.addHandler(logging.NullHandler())
 
-_said: set[str] = set()
+_warned: set[str] = set()
 
 
 def rank() -> int:
@@ -33,14 +33,14 @@ def warn(message: str) -> None:
 
 def warn_once(message: str) -> None:
     """Say a message the first time only, in this process."""
-    if message not in _said:
-        _said.add(message)
+    if message not in _warned:
+        _warned.add(message)
         warn(message)
 
 
-def forget_said() -> None:
+def forget_warned() -> None:
     """Let every message of `warn_once` be said again (tests begin with this)."""
-    _said.clear()
+    _warned.clear()
 
 
 def show(level: int = logging.INFO) -> None:

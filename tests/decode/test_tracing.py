@@ -144,7 +144,7 @@ def test_blanks_and_shapes_are_seen():
     words = "".join(shown(model.tokenizer, token) for token in ids)
     assert words.removeprefix("␣") == "on␣the␣left⏎"
     rows = prompts("tiny-llama2")
-    told = [step.passes[0].masks[0].said for step in trace(model, rows, row=1, max_new_tokens=2).steps]
+    told = [step.passes[0].masks[0].caption for step in trace(model, rows, row=1, max_new_tokens=2).steps]
     assert told == [
         "17 × 17, 15 of 289 pairs open; handed over as a mask of padding, [3, 17]",
         "1 × 18, 6 of 18 pairs open; handed over as a mask of 0 and −max, [3, 1, 1, 18]",

@@ -209,7 +209,7 @@ def test_bad_collections():
 
 def test_a_name_that_nothing_has_is_told(caplog):
     """Without effect, and so perhaps a typo; a name that only other rows have is known by `sizes`."""
-    log.forget_said()
+    log.forget_warned()
     asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
     render(asked, "pure", llama(), {"image": 2}, anchored=("imge",), both_ways=("action", "image"))
     assert [record.message for record in caplog.records if "imge" in record.message] == [

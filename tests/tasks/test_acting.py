@@ -129,7 +129,7 @@ def test_what_is_measured_is_the_same_in_the_middle_of_a_training(way: str):
     assert model.training
     assert np.array_equal(actions_of(model.eval(), squares, range(4)), made)
     said = shown(model, squares, 2)[0]["answer"]
-    assert said.count("<ACT:") == (2 if squares.way.speaks else 0)
+    assert said.count("<ACT:") == (2 if squares.way.by_tokens else 0)
     assert said.endswith(("– reached", "– missed"))
 
 

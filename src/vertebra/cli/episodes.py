@@ -102,8 +102,8 @@ def show(data: str, *, count: int | None, html: Path | None, episode: int | None
     for number in chosen:
         actions = read.columns(number, ["action"])["action"]
         names = names_of(read, "action")
-        said = f"\nepisode {number}, {len(actions)} frames: {read.sentence(number)}"
-        out.print(Text(said, "bold"), soft_wrap=True)
+        heading = f"\nepisode {number}, {len(actions)} frames: {read.sentence(number)}"
+        out.print(Text(heading, "bold"), soft_wrap=True)
         shown = table("action", "over time", "least", "mean", "most", right=("least", "mean", "most"))
         columns = actions.reshape(len(actions), -1).T
         for (name, *numbers), values in zip(ranges(actions, names), columns, strict=True):

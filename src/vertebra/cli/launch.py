@@ -105,11 +105,11 @@ def _watched(processes: list[_Process], errors: Path) -> int:
             failed = _first_failure(processes, errors, asked)
             if failed is not None:
                 _end(processes)
-                return _told(failed, processes, errors)
+                return _report(failed, processes, errors)
             time.sleep(0.05)
         failed = _first_failure(processes, errors, asked)
         if failed is not None:
-            return _told(failed, processes, errors)
+            return _report(failed, processes, errors)
         return max(_shells(one.code or 0) for one in processes)
     finally:
         for number, handler in before.items():
@@ -122,14 +122,14 @@ def _watched(processes: list[_Process], errors: Path) -> int:
 
 def _first_failure(processes: list[_Process], errors: Path, asked: Sequence[int]) -> int | None:
     """The rank that failed first: of those that said why, the earliest; else one that ended without a word."""
-    said = [json.loads(path.read_text()) for path in errors.glob("error-*.json")]
-    if said:
-        return int(min(said, key=lambda one: one["time"])["rank"])
+    reports = [json.loads(path.read_text()) for path in errors.glob("error-*.json")]
+    if reports:
+        return int(min(reports, key=lambda one: one["time"])["rank"])
     good = {None, 0, *(128 + number for number in asked), *(-number for number in asked)}
     return next((one.rank for one in processes if one.code not in good), None)
 
 
-def _told(rank: int, processes: list[_Process], errors: Path) -> int:
+def _report(rank: int, processes: list[_Process], errors: Path) -> int:
     """Print why a rank failed, and return its exit code."""
     path = errors / f"error-{rank}.json"
     who = f"rank {rank} of {len(processes)}"

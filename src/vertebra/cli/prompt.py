@@ -34,7 +34,7 @@ def prompt(
 
     backbone = load_backbone(model, inference_mode=True, builder=builder, family=family, hf_token=token)
     speaker = _speaker(backbone, system, "fold" if fold_system else "native")
-    text, sequence = said(backbone, speaker, conversation)
+    text, sequence = rendered(backbone, speaker, conversation)
     if html is not None:
         _write(html, str(sequence.show(backbone.tokenizer, html=True)))
     if json:
@@ -62,7 +62,7 @@ def conversation_of(user: list[str], assistant: list[str]) -> list[dict[str, str
     return turns_of(user, assistant)
 
 
-def said(backbone: Any, speaker: Any, conversation: list[dict[str, str]]) -> tuple[str, Any]:
+def rendered(backbone: Any, speaker: Any, conversation: list[dict[str, str]]) -> tuple[str, Any]:
     """The prompt's text as its builder writes it, and the rendered sequence."""
     from vertebra.prompt.rendering import render
 

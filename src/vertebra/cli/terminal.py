@@ -109,7 +109,7 @@ def _give_up(stream: object) -> None:
         os.close(nothing)
 
 
-def say(text: str) -> None:
+def print_error(text: str) -> None:
     """An error in red on standard error. Where that is full or gone nobody can be told; the exit code still says it."""
     from rich.console import Console
     from rich.text import Text

@@ -50,7 +50,7 @@ def trace(
     from vertebra.cli.asking import given, load, question
 
     require_name(model)  # before torch is imported for it
-    from vertebra.decode.tracing.trace import trace as told
+    from vertebra.decode.tracing.trace import trace as traced
 
     loaded = load(model, dtype=dtype, device=device, attn=attn, token=token, family=family, base=base)
     beside = question(system=system, raw=raw, action=action, image=image, page=page)
@@ -60,7 +60,7 @@ def trace(
     )  # fmt: skip
     if no_cache:
         options["use_cache"] = False
-    made = told(loaded, prompt, **beside, **options)
+    made = traced(loaded, prompt, **beside, **options)
     if html is not None:
         from vertebra.decode.tracing.html import trace_page
 

@@ -128,10 +128,10 @@ class Generation:
     def text(self) -> list[str]:
         """The answer of each row, special tokens and stop strings left out."""
         decode = self.tokenizer.decode
-        said = [decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in self.tokens]
+        texts = [decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in self.tokens]
         return [
             cut_at(text, self.stop_strings) if reason == "stop string" else text
-            for text, reason in zip(said, self.stop_reason, strict=True)
+            for text, reason in zip(texts, self.stop_reason, strict=True)
         ]
 
     @property

@@ -154,9 +154,9 @@ def _integers(data: bytes) -> Iterator[list[int]]:
             yield found
 
 
-def _messages(data: bytes, wanted: int) -> list[bytes]:
+def _messages(data: bytes, number: int) -> list[bytes]:
     """Every entry of a field that has a length."""
-    return [value for field, kind, value in _fields(data) if field == wanted and kind == BYTES]  # type: ignore[misc]
+    return [value for field, kind, value in _fields(data) if field == number and kind == BYTES]  # type: ignore[misc]
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int, bytes | int]]:

@@ -40,9 +40,9 @@ def encode_items(
     _check_segments(parts, batch, features)
     _check_items(by_part, features, device)
     encoded: dict[str, Encoded] = {}
-    heard = text_means(batch, embed) if any(_listens(part) for part in by_part) else None
+    text = text_means(batch, embed) if any(_listens(part) for part in by_part) else None
     for part, names in by_part.items():
-        encoded |= _run(part, names, features, heard if _listens(part) else None)
+        encoded |= _run(part, names, features, text if _listens(part) else None)
     for number, name in enumerate(batch["segments"]):
         queries = serving(parts, name)
         if isinstance(queries, Queries):
@@ -91,8 +91,8 @@ def _check_items(by_part: Mapping[Part, Sequence[str]], features: Mapping[str, A
                 raise InjectionError(
                     f"`{name}` is on {values.device} and the model on {device}; move the whole batch: batch.to(model.device)"
                 )
-            for item, said in part.faults(values):
-                faults.append(f"`{name}`: {said}" if item is None else f"{_whose(item, rows)} of `{name}` {said}")
+            for item, fault in part.faults(values):
+                faults.append(f"`{name}`: {fault}" if item is None else f"{_whose(item, rows)} of `{name}` {fault}")
     if faults:
         raise InjectionError(listed(faults))
 
@@ -111,12 +111,12 @@ def text_means(batch: Batch, embed: Callable[[torch.Tensor], torch.Tensor]) -> t
 
 
 def _run(
-    part: Part, names: Sequence[str], features: Mapping[str, Any], heard: torch.Tensor | None
+    part: Part, names: Sequence[str], features: Mapping[str, Any], text: torch.Tensor | None
 ) -> dict[str, Encoded]:
     blocks = [features[name] for name in names]
     values = blocks[0]["values"] if len(blocks) == 1 else torch.cat([block["values"] for block in blocks])
     rows = torch.cat([block["rows"] for block in blocks])
-    made = part(values, None if heard is None else heard[rows]).split([len(block["values"]) for block in blocks])
+    made = part(values, None if text is None else text[rows]).split([len(block["values"]) for block in blocks])
     return {
         name: Encoded(values=embeds, rows=block["rows"], added=part.added)
         for name, block, embeds in zip(names, blocks, made, strict=True)

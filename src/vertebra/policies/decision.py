@@ -33,12 +33,12 @@ class Decision:
     """The statistics that were used."""
 
 
-def sureness(said: Predicted, row: int, bins: Bins | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+def sureness(predicted: Predicted, row: int, bins: Bins | None) -> tuple[np.ndarray | None, np.ndarray | None]:
     """(entropy, confidence) [C, D] of a row; None where the head gave no probabilities."""
-    if said.probabilities is None or said.ids is None or bins is None or (said.ids[row] < 0).any():
+    if predicted.probabilities is None or predicted.ids is None or bins is None or (predicted.ids[row] < 0).any():
         return None, None
-    chances = said.probabilities[row]
+    chances = predicted.probabilities[row]
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -np.where(chances > 0, chances * np.log(chances), 0.0).sum(-1)
-    chosen = np.take_along_axis(chances, bins.bins_of(said.ids[row])[..., None], axis=-1)[..., 0]
+    chosen = np.take_along_axis(chances, bins.bins_of(predicted.ids[row])[..., None], axis=-1)[..., 0]
     return entropy, chosen

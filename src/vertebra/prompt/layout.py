@@ -30,7 +30,7 @@ class Piece:
     content: bool = False
 
     @classmethod
-    def said(cls, message: Message, content: Content) -> Piece:
+    def of(cls, message: Message, content: Content) -> Piece:
         """What a message says; `content` is its content as the format shows it."""
         return cls(
             content.text,

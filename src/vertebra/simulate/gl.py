@@ -37,10 +37,10 @@ def choose_library() -> str | None:
         return None
     found = [name for name in ([asked] if asked else LIBRARIES) if ctypes.util.find_library(LIBRARIES[name])]
     if not found:
-        wanted = f"lib{LIBRARIES[asked]}" if asked else "libOSMesa or libEGL"
+        library = f"lib{LIBRARIES[asked]}" if asked else "libOSMesa or libEGL"
         raise ConfigError(
-            f"no library that draws without a screen ({wanted}) is installed; a simulator's cameras need one. Install it with: "
-            f"{INSTALL}"
+            f"no library that draws without a screen ({library}) is installed; a simulator's cameras need one. Install it "
+            f"with: {INSTALL}"
         )
     _name(found[0])
     return found[0]

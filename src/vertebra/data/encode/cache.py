@@ -72,7 +72,7 @@ class Cache:
     @contextmanager
     def filling(self, key: str) -> Iterator[Path]:
         """A new entry: fill the folder that is given; it gets its name when everything went well."""
-        with _told_when_full(self.folder):
+        with _full_disk_reported(self.folder):
             part = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=self.folder))
             try:
                 yield part
@@ -229,7 +229,7 @@ def _check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def _told_when_full(folder: Path) -> Iterator[None]:
+def _full_disk_reported(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -82,10 +82,10 @@ class ChatEncoder(Encoder):
     def options(self) -> Mapping[str, Any]:
         builder = self.builder
         kind = builder if isinstance(builder, type) else type(builder)
-        said = None if isinstance(builder, type) else (builder.system_prompt, builder.system)
+        system = None if isinstance(builder, type) else (builder.system_prompt, builder.system)
         return {
             "builder": (kind.__module__, kind.__qualname__, kind.name, str(getattr(kind, "template", ""))),
-            "system": said,
+            "system": system,
             "chat_template": str(getattr(self.tokenizer, "chat_template", None)),
             "roles": sorted(self.roles),
             "sizes": sorted(self.sizes.items()),

@@ -89,9 +89,9 @@ def load_classifier(
         if not pretrained:
             encoder = AutoModelForSequenceClassification.from_config(config, dtype=dtype)
             return PairClassifier(encoder, tokenizer, labels)
-        encoder, told = _quietly_loaded(config, dtype, token)
+        encoder, report = _quietly_loaded(config, dtype, token)
     prefix = f"{encoder.base_model_prefix}."
-    lost = [key for key in told["missing_keys"] if key.startswith(prefix) and "pooler" not in key]
+    lost = [key for key in report["missing_keys"] if key.startswith(prefix) and "pooler" not in key]
     if lost:
         raise BackboneError(f"`{name}` lacks weights of its encoder: {', '.join(lost[:8])}. Is it whole?")
     return PairClassifier(encoder, tokenizer, labels)

@@ -222,8 +222,8 @@ class Reader:
     def _missing(self, format: Format, fields: Mapping[str, Any], found: Format | None) -> str:
         if found is not None and found is not format:
             return f"mixed formats: this row looks like `{found.name}`, the others are `{self.name}`"
-        wanted = min(format.columns, key=lambda group: len(set(group) - set(fields)))
-        lacking = [name for name in wanted if name not in fields and self.columns.get(name) not in fields]
+        expected = min(format.columns, key=lambda group: len(set(group) - set(fields)))
+        lacking = [name for name in expected if name not in fields and self.columns.get(name) not in fields]
         hints = "".join(did_you_mean(self.columns.get(name, name), fields, count=1) for name in lacking)
         called = ", ".join(f"`{self.columns.get(name, name)}`" for name in lacking)
         return f"missing column: {called} of format `{format.name}`; the row has {list(fields)}.{hints}"

@@ -115,7 +115,7 @@ class Part(nn.Module):
             return []
         return [(None, f"features have the shape {tuple(values.shape[1:])}; this encoder makes {expected}")]
 
-    def forward(self, values: torch.Tensor, heard: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, values: torch.Tensor, text: torch.Tensor | None = None) -> torch.Tensor:
         """[M, …] raw items, or [M, slots, width] features of them -> [M, slots, D] embeddings.
 
         `heard` [M, D]: for an encoder that listens, the mean embedding of each item's text.
@@ -124,7 +124,7 @@ class Part(nn.Module):
         if earlier:
             features = values
         else:
-            features = self.encoder(values, heard) if self.encoder.listens else self.encoder(values)
+            features = self.encoder(values, text) if self.encoder.listens else self.encoder(values)
         embeds = self.projector(features)
         absent = self.encoder.absent(values) if self.added and not earlier else None
         # Nothing is added to a token without a box; a slot without one holds the encoder's own "no box".

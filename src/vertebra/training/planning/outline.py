@@ -89,11 +89,11 @@ def outline(config: RunConfig, *, depth: int | None = None) -> Outline:
 def of_depth(shape: Any, depth: int) -> Any:
     """The same config with fewer layers; what it says layer by layer is cut as well."""
     total = shape.num_hidden_layers
-    told = {k: v[:depth] if isinstance(v, list) and len(v) == total else v for k, v in shape.to_dict().items()}
+    settings = {k: v[:depth] if isinstance(v, list) and len(v) == total else v for k, v in shape.to_dict().items()}
     for name in ("num_hidden_layers", shape.attribute_map.get("num_hidden_layers")):
-        if name in told:
-            told[name] = depth
-    return type(shape).from_dict(told)
+        if name in settings:
+            settings[name] = depth
+    return type(shape).from_dict(settings)
 
 
 def depths(config: RunConfig) -> tuple[int, int, int] | None:
@@ -139,8 +139,8 @@ def outlined_parts(
         if name not in parts:
             own = one.encoder()
             parts[name] = Part(own, Projector(one.projector, own.width, width), place=one.place)
-    wanted = config.task.queries(config.data)
-    return parts | {name: Queries(count, width) for name, count in wanted.items() if name not in parts}
+    needed = config.task.queries(config.data)
+    return parts | {name: Queries(count, width) for name, count in needed.items() if name not in parts}
 
 
 def _recorded(start: str) -> dict[str, nn.Module]:

@@ -71,9 +71,9 @@ def _check_types(module: nn.Module) -> None:
         if parameter.requires_grad and not isinstance(parameter, DTensor):
             types.setdefault(parameter.dtype, name)
     if len(types) > 1:
-        said = ", ".join(f"{name} is {dtype}" for dtype, name in types.items())
+        listed = ", ".join(f"{name} is {dtype}" for dtype, name in types.items())
         raise ConfigError(
-            f"fsdp sends gradients of one type, and what trains together here has several: {said}. Keep the weights in "
+            f"fsdp sends gradients of one type, and what trains together here has several: {listed}. Keep the weights in "
             "float32 (model.dtype) and let autocast narrow them (optim.precision=bf16)"
         )
 

@@ -100,18 +100,18 @@ def _change(values: list[float | None]) -> str:
     return " → ".join(f"{value:.4f}" for value in (known[:1] + known[-1:] if len(known) > 1 else known))
 
 
-def _samples(said: dict[str, Any]) -> str:
-    before, after = said.get("before", []), said.get("after", [])
+def _samples(samples: dict[str, Any]) -> str:
+    before, after = samples.get("before", []), samples.get("after", [])
     if not after:
         return ""
     lines = "".join(
-        f"<tr><td>{html.escape(new['prompt'])}</td>{_said(old)}{_said(new)}</tr>"
+        f"<tr><td>{html.escape(new['prompt'])}</td>{_answer(old)}{_answer(new)}</tr>"
         for old, new in zip(before or [{"answer": "–"}] * len(after), after, strict=False)
     )
     return f"<h2>Samples</h2><table><tr><th>prompt</th><th>before</th><th>after</th></tr>{lines}</table>"
 
 
-def _said(sample: dict[str, str]) -> str:
+def _answer(sample: dict[str, str]) -> str:
     """One answer, and the picture of what it does where there is one."""
     picture = f'<img alt="" src="data:image/png;base64,{sample["image"]}"><br>' if "image" in sample else ""
     return f'<td class="said">{picture}{html.escape(sample["answer"])}</td>'
