@@ -39,7 +39,7 @@ def warn_once(message: str) -> None:
 
 
 def forget_warned() -> None:
-    """Let every message of `warn_once` be said again (tests begin with this)."""
+    """Let every message of `warn_once` appear again (tests begin with this)."""
     _warned.clear()
 
 
@@ -59,6 +59,6 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if sys.stderr is None:  # closed, as for a daemon
             return
-        # a full disk or a lost terminal behind it: nobody can be told, and a run of days does not end for that
+        # a full disk or a lost terminal behind it: nobody can be warned, and a run of days does not end for that
         with contextlib.suppress(OSError):
             sys.stderr.write(self.format(record) + "\n")

@@ -28,7 +28,7 @@ def test_grown_is_fresh(seed, steps, size):
     fresh = History(ids, text, vocabulary=V, pad_id=0)
     for one, other in ((grown, fresh), (grown.select([2, 0]), fresh.select([2, 0]))):
         assert one.rows == other.rows
-        assert torch.equal(one.seen(ids.device), other.said(ids.device))
+        assert torch.equal(one.seen(ids.device), other.seen(ids.device))
         assert [sorted(row) for row in one.repeats(size)] == [sorted(row) for row in other.repeats(size)]
         assert torch.equal(one.ids(ids.device), other.ids(ids.device))
 

@@ -124,7 +124,7 @@ def test_a_resumed_run_trains_no_other_row_either(tmp_path: Path, caplog: pytest
 
 
 def test_shards_refuse_it_wherever_it_comes_from(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"`tune\.only_new_rows` cannot tell them"):
+    with pytest.raises(ConfigError, match=r"`tune\.only_new_rows` cannot tell which they are"):
         read_recipe(RECIPE, ["tune.only_new_rows=true", "parallel.kind=fsdp"])
     model = backbone()
     grow_vocabulary(model, ["<ACT>"], only_new_trainable=True)

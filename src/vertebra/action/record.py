@@ -24,7 +24,7 @@ from vertebra.errors import ConfigError
 POLICY = "policy"
 """Its place in a model's record."""
 PROPRIO = "proprio"
-"""The segment of what a robot says of itself."""
+"""The segment of what a robot reports of itself."""
 VERSION = 1
 """Of what is written."""
 
@@ -55,7 +55,7 @@ class ActionRecord:
     history: Annotated[int, Bound(least=0)] = 0
     """Earlier images of each camera that stand before the present one, the oldest first."""
     proprio: Annotated[int | None, _COUNT] = None
-    """Numbers that the robot says of itself (the segment `proprio`); None: it is not asked."""
+    """Numbers that the robot reports of itself (the segment `proprio`); None: it is not asked."""
     template: str = "{instruction}"
     """What is asked, with the instruction in it: a user's message in the model's own prompt format, …"""
     raw: bool = False

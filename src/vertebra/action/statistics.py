@@ -1,4 +1,4 @@
-"""Statistics of actions and of what a robot says of itself, per dimension, as OpenVLA writes them.
+"""Statistics of actions and of what a robot reports of itself, per dimension, as OpenVLA writes them.
 
     {"bridge_orig": {"action":  {"mask": …, "mean": …, "std": …, "min": …, "max": …, "q01": …, "q99": …},
                      "proprio": {the same, without a mask}, "num_transitions": 1000, "num_trajectories": 10}}

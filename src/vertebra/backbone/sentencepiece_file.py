@@ -62,7 +62,7 @@ def is_sentencepiece(file: Path) -> bool:
 
 
 def read_pieces(file: Path) -> Pieces:
-    """The model in a file, checked: what could not be said as a fast tokenizer with equal ids is refused."""
+    """The model in a file, checked: what could not be written as a fast tokenizer with equal ids is refused."""
     try:
         return _pieces(file.read_bytes())
     except (IndexError, ValueError, TypeError, KeyError, struct.error) as error:

@@ -241,7 +241,7 @@ def converted_by_library(llm: Any, folder: Path) -> dict[str, torch.Tensor] | No
 
 
 def greedy_generation(source: Source, tokenizer: Any, token: str | None = None) -> GenerationConfig:
-    """Decoding that is greedy until told otherwise, with the end ids that the checkpoint ships.
+    """Decoding that is greedy until set otherwise, with the end ids that the checkpoint ships.
 
     LLaMA-2-chat and Vicuna ship a temperature without sampling; transformers warns at every call then, and refuses to
     save, so that a training run dies at its first checkpoint.

@@ -125,7 +125,7 @@ def spelled_for(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str,
 def assign(model: Any, tensors: dict[str, torch.Tensor], *, dtype: torch.dtype | None, where: str) -> None:
     """Put mapped tensors into a meta structure (`dtype=None`: in the types they are stored in).
 
-    All faults are told at once; on any fault nothing is assigned.
+    All faults are reported at once; on any fault nothing is assigned.
     """
     expected = model.state_dict()
     missing = missing_from(model, tensors)

@@ -1,6 +1,6 @@
 """What a check returns: a number held against a bound, or the reason why it does not apply; and the report of all.
 
-Whether a check passed is never said by the check itself: it follows from the number, the bound and the faults, so
+Whether a check passed is never decided by the check itself: it follows from the number, the bound and the faults, so
 that a NaN fails and nothing passes by default. It knows no models.
 """
 

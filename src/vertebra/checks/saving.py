@@ -98,7 +98,7 @@ def _load(backbone: Any, folder: Any, mapped: bool) -> Any:
 
 
 def greedy(subject: Subject) -> Measure:
-    """Decoding is greedy until told otherwise, and its settings can be written (LLaMA-2-chat's, as shipped, cannot)."""
+    """Decoding is greedy until set otherwise, and its settings can be written (LLaMA-2-chat's, as shipped, cannot)."""
     settings = subject.backbone.llm.generation_config
     plain = type(settings)()
     set_here = [name for name in _SAMPLING if getattr(settings, name, None) != getattr(plain, name, None)]

@@ -94,7 +94,7 @@ def _probes(tokenizer: Any, since: set[str]) -> Iterator[Probe]:
 
 
 def _by_sentencepiece(probes: Iterable[Probe], model: Path, tokenizer: Any) -> Iterator[tuple[Probe, list[int]]]:
-    """The ids of each stretch of text. A special token takes the blanks that it is said to swallow; one that stands in a
+    """The ids of each stretch of text. A special token takes the blanks that its entry declares; one that stands in a
     text is nothing special to SentencePiece, so that such a text is not compared."""
     import sentencepiece
 

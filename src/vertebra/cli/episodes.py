@@ -15,7 +15,7 @@ COMMANDS = ("check", "show", "stats")
 
 
 def handles(command: str, given: Mapping[str, Any], own: Collection[str]) -> bool:
-    """Whether the data is a set of episodes, told by its files alone; then the command is run on it."""
+    """Whether the data is a set of episodes, seen by its files alone; then the command is run on it."""
     if command not in COMMANDS or not (Path(given["data"]) / "meta" / "info.json").is_file():
         return False
     idle = [name for name, value in given.items() if name not in ("data", *own) and value not in (None, False, [], ())]

@@ -1,4 +1,4 @@
-"""`vertebra trace`: how an answer is made, told step by step as it really ran; in the terminal, or as one page."""
+"""`vertebra trace`: how an answer is made, shown step by step as it really ran; in the terminal, or as one page."""
 
 from __future__ import annotations
 

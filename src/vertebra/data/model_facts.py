@@ -44,7 +44,7 @@ class ModelFacts:
         return int(self.tokenizer.pad_token_id or 0)
 
     def block(self, requested: int | None = None) -> int:
-        """Positions in a row: the most that it reads, or fewer where wanted."""
+        """Positions in a row: the most that it reads, or fewer where requested."""
         return block_size(self.tokenizer, self.context, requested)
 
     @property

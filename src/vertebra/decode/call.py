@@ -1,6 +1,6 @@
 """`generate` and `stream`: one call, to its end or token by token, by our engine or by Hugging Face's.
 
-Which of the two it is follows from what is asked for, unless it is said. It knows settings and results, no models.
+Which of the two it is follows from what is asked for, unless it is named. It knows settings and results, no models.
 """
 
 from __future__ import annotations

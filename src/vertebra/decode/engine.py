@@ -2,7 +2,7 @@
 
     prefill ─► logits ─► rules ─► choose ─► Step ─► step(tokens) ─► logits ─► …
 
-A row that ends leaves the batch once half of the rows have, so that it slows nobody. What to do is said by `DecodeConfig`,
+A row that ends leaves the batch once half of the rows have, so that it slows nobody. What to do is in `DecodeConfig`,
 where a call stands by its state; what a model is, this module does not know.
 """
 
@@ -52,7 +52,7 @@ class Run:
         self.seeds, self._uniform = self._streams()
         self._writers = [Writer(self.backbone.tokenizer, settings.stops) for _ in self.rows] if text else []
         self.tokens: list[list[int]] = [[] for _ in self.rows]
-        """What each row has said."""
+        """What each row has generated."""
 
     def _constrain(self) -> None:
         settings = self.settings
@@ -104,7 +104,7 @@ class Run:
         )
 
     def _wait(self) -> float:
-        """Seconds since the beginning, once the device has done what it was told."""
+        """Seconds since the beginning, once the device has done its work."""
         if self.language.device.type == "cuda":
             torch.cuda.synchronize(self.language.device)
         return time.perf_counter() - self.begin
@@ -122,7 +122,7 @@ class Run:
 
     @torch.inference_mode()
     def _turn(self, index: int) -> Step:
-        """Let the model read what was said last, and choose one token a row from its logits."""
+        """Let the model read its last tokens, and choose one token a row from its logits."""
         if index:
             self._next(index)
         self.context.step = index
@@ -166,7 +166,7 @@ class Run:
     def _judged(
         self, index: int, tokens: list[int], values: list[float], logits: torch.Tensor, scores: torch.Tensor
     ) -> Step:
-        """The step as it is told: what each row said, and which rows end."""
+        """The step as it is reported: each row's token, and which rows end."""
         shown, text, live = [self.pad_id] * self.total, [""] * self.total, [False] * self.total
         ended: dict[int, str] = {}
         over = self.ends.time_is_over

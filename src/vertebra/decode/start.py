@@ -76,7 +76,7 @@ def _check_state(settings: DecodeConfig) -> None:
 
 
 def compute(begun: Start, settings: DecodeConfig, requested: Requested) -> DecodeState:
-    """The state after the prompt, with what is wanted of its last pass; one of its own, whatever was given."""
+    """The state after the prompt, with what is requested of its last pass; one of its own, whatever was given."""
     if begun.state is not None:
         state = begun.state.fork()
         if state.logits is None or requested.hidden or requested.attentions:

@@ -83,7 +83,7 @@ def _listed(path: Path) -> tuple[np.ndarray, tuple[int, int], float | None]:
 
 
 def _distance(times: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """How far the nearest time is from each that is wanted."""
+    """How far the nearest time is from each that is expected."""
     if not len(times):
         return np.full(len(expected), np.inf)
     after = np.clip(np.searchsorted(times, expected), 0, len(times) - 1)

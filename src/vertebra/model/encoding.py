@@ -1,6 +1,6 @@
 """From a batch's raw items to embeddings: which part serves which segment, what is wrong with whose items, one call each.
 
-Two cameras that share an encoder are encoded in one call. All faults of all rows are told in one error, before any
+Two cameras that share an encoder are encoded in one call. All faults of all rows are reported in one error, before any
 encoder runs. It does not know where embeddings go.
 """
 
@@ -33,16 +33,16 @@ def encode_items(
     parts: Mapping[str, Any], batch: Batch, device: torch.device, embed: Callable[[torch.Tensor], torch.Tensor]
 ) -> dict[str, Encoded]:
     """Embeddings of everything outside that the batch brings or asks for, by segment. `embed`: ids to token embeddings,
-    for encoders that listen."""
+    for encoders that read text."""
     # a segment without a single item is as good as absent: no encoder runs on nothing
     features: Mapping[str, Any] = {name: block for name, block in batch["features"].items() if len(block["rows"])}
     by_part = _by_part(parts, features)
     _check_segments(parts, batch, features)
     _check_items(by_part, features, device)
     encoded: dict[str, Encoded] = {}
-    text = text_means(batch, embed) if any(_listens(part) for part in by_part) else None
+    text = text_means(batch, embed) if any(_reads_text(part) for part in by_part) else None
     for part, names in by_part.items():
-        encoded |= _run(part, names, features, text if _listens(part) else None)
+        encoded |= _run(part, names, features, text if _reads_text(part) else None)
     for number, name in enumerate(batch["segments"]):
         queries = serving(parts, name)
         if isinstance(queries, Queries):
@@ -50,9 +50,9 @@ def encode_items(
     return encoded
 
 
-def _listens(part: Any) -> bool:
-    """Whether an encoder is told what the text says; embeddings that are there already have none."""
-    return bool(getattr(getattr(part, "encoder", None), "listens", False))
+def _reads_text(part: Any) -> bool:
+    """Whether an encoder is given the text's mean embedding; embeddings that are there already have none."""
+    return bool(getattr(getattr(part, "encoder", None), "reads_text", False))
 
 
 def _by_part(parts: Mapping[str, Any], features: Mapping[str, Any]) -> dict[Part, list[str]]:

@@ -19,11 +19,11 @@ class Decision:
     actions: np.ndarray
     """[C, D] the whole chunk in the robot's units."""
     values: np.ndarray
-    """[C, D] the same as the head said it, in −1…1."""
+    """[C, D] the same as the head predicted it, in −1…1."""
     ids: np.ndarray | None
-    """[C, D] the tokens, of heads that say tokens."""
+    """[C, D] the tokens, of heads that predict tokens."""
     entropy: np.ndarray | None
-    """[C, D] in nats, over the bins; where it was asked for, of heads that say tokens."""
+    """[C, D] in nats, over the bins; where it was asked for, of heads that predict tokens."""
     confidence: np.ndarray | None
     """[C, D] the probability of the bin that was chosen, among the bins."""
     outside: int

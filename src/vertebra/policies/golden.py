@@ -38,7 +38,7 @@ class Golden:
     instruction: str
     key: str
     values: np.ndarray
-    """[C, D] what the head said, in −1…1."""
+    """[C, D] what the head predicted, in −1…1."""
     actions: np.ndarray
     """[C, D] in the robot's units."""
     ids: np.ndarray | None
@@ -125,13 +125,13 @@ def check_golden(policy: Policy, golden: Golden) -> GoldenReport:
 
 
 def looks_at(policy: Policy, observation: Observation, instruction: str, key: str, predicted: Predicted) -> float:
-    """How much the first thing that is said changes when all cameras show something else (the negative, upside down)."""
+    """How much the first prediction changes when all cameras show something else (the negative, upside down)."""
     if not observation.images:
         return float("inf")
     other = {name: 255 - np.asarray(image)[::-1] for name, image in observation.images.items()}
     changed, _ = policy.predicted(Observation(images=other, proprio=observation.proprio), instruction, key)
     if predicted.probabilities is not None and changed.probabilities is not None:
-        # of tokens one after the other the first alone is comparable: the next ones read what was said before
+        # of tokens one after the other the first alone is comparable: the next ones read what was predicted before
         first, second = predicted.probabilities[0], changed.probabilities[0]
         if policy.record.head == "tokens":
             first, second = first[0, 0], second[0, 0]
@@ -148,7 +148,7 @@ def _margins(predicted: Predicted) -> np.ndarray | None:
 
 
 def _compared(golden: Golden, predicted: Predicted, bound: float) -> tuple[float, list[str]]:
-    """(largest difference, faults) of what the head said."""
+    """(largest difference, faults) of what the head predicted."""
     values = predicted.values[0]
     if values.shape != golden.values.shape:
         return float("inf"), [f"a chunk is {values.shape} and was {golden.values.shape}"]

@@ -31,7 +31,7 @@ from vertebra.policies.prompts import SLOTS, Asked
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predicted:
-    """What a head said of B rows."""
+    """What a head predicted for B rows."""
 
     values: np.ndarray
     """[B, C, D] in −1…1."""

@@ -178,7 +178,7 @@ class Policy:
         return self._known(unnorm_key)[0]
 
     def predicted(self, observation: Observation, instruction: str, key: str) -> tuple[Predicted, Asked]:
-        """What the head says of one observation, with probabilities, and the row it said it of. Nothing is remembered."""
+        """What the head predicts for one observation, with probabilities, and the row it was given. Nothing is remembered."""
         self._require_fit([observation], [instruction], missing="mask", count=False)
         row = self.prompts.row(observation, instruction, self._proprio(observation, self._known(key)[1]))
         options = self._options()
@@ -187,7 +187,7 @@ class Policy:
         return predict(self.asking, [row], sure=True, options=options), row
 
     def settled(self, predicted: Predicted, observation: Observation, key: str) -> np.ndarray:
-        """[C, D] the first row of what a head said, in the robot's units. Nothing is cut, counted or remembered."""
+        """[C, D] the first row of a prediction, in the robot's units. Nothing is cut, counted or remembered."""
         actions = unnormalize(predicted.values[0], self._known(key)[1].action, self.record.normalization)
         return self._in_units(actions, observation)
 
@@ -244,7 +244,7 @@ class Policy:
     def _predicted(
         self, rows: Sequence[Asked], names: Sequence[Hashable], *, sure: bool, done: int | None
     ) -> Predicted:
-        """What the head says of all rows; those that go on from a chunk, with it."""
+        """What the head predicts for all rows; those that go on from a chunk, with it."""
         left = [None if done is None else self._memory(name).left(done) for name in names]
         if all(one is None for one in left):
             return predict(self.asking, rows, sure=sure, options=self._options())

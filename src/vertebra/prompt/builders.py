@@ -79,7 +79,7 @@ class PromptBuilder(ABC):
         return sum(message.role != "system" for message in self._messages)
 
     def system_text(self) -> str | None:
-        """What the system says if the conversation itself does not say it."""
+        """The system prompt where the conversation itself has none."""
         return self.system_prompt
 
     def with_system(self, messages: Sequence[Message]) -> list[Message]:

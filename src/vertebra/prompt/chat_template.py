@@ -1,6 +1,6 @@
 """The builder that follows a tokenizer's own chat template, and finds out which of its text is whose.
 
-The template is rendered twice: with what was said, and once per shape of conversation with a private mark in place of
+The template is rendered twice: with the texts themselves, and once per shape of conversation with a private mark in place of
 each text (the skeleton, kept). What lies between the marks are the template's own words; the first rendering must be
 the skeleton with the texts filled in, or the template rewrites them and it is an error.
 """

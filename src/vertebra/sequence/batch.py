@@ -228,7 +228,7 @@ def _shared_segments(sequences: Sequence[TokenSequence]) -> tuple[tuple[str, ...
 
 
 def _items_of(block: Mapping[str, torch.Tensor], index: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The items that belong to the wanted rows, renumbered; a row wanted twice has its items twice."""
+    """The items that belong to these rows, renumbered; a row named twice has its items twice."""
     new_row, item = (block["rows"][None, :] == index[:, None]).nonzero(as_tuple=True)
     return {"values": block["values"][item], "rows": new_row}
 

@@ -189,7 +189,7 @@ async def _streamed(
             yield event(delta({}, _finished(piece, 0)))
             if with_usage:
                 yield event([], usage=_usage(piece))
-    except Exception as error:  # the answer has begun: what is wrong is said inside of it
+    except Exception as error:  # the answer has begun: what is wrong is reported inside of it
         refusal = refusal_of(error)
         yield f"data: {json.dumps({'error': {'message': str(refusal), 'type': refusal.kind}})}\n\n"
     yield "data: [DONE]\n\n"

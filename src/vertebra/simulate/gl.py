@@ -17,7 +17,7 @@ INSTALL = "apt-get install libosmesa6"
 
 
 def require_simulator() -> None:
-    """MuJoCo and Meta-World, imported with a library that draws; said in one message what is missing."""
+    """MuJoCo and Meta-World, imported with a library that draws; one message names all that is missing."""
     choose_library()
     for package in ("mujoco", "metaworld", "gymnasium"):
         try:

@@ -62,7 +62,7 @@ class Acting(ABC):
     takes: ClassVar[tuple[str, ...]] = ()
     """Settings of `ActingConfig` that it has."""
     by_tokens: ClassVar[bool] = True
-    """Whether it says tokens, of bins; else it gives numbers."""
+    """Whether it predicts tokens, of bins; else numbers."""
 
     def __init__(self, *, chunk: int, dims: int, options: ActingConfig) -> None:
         self.chunk, self.dims, self.options = chunk, dims, options

@@ -1,4 +1,4 @@
-"""`Demonstrations`: the episodes of one set as samples: what was seen and said at a frame, and the chunk of actions behind it.
+"""`Demonstrations`: the episodes of one set as samples: a frame's images and sentence, and the chunk of actions behind it.
 
     frame     0     3     6     9   …                       every third one a sample
     images    ▣▣    ▣▣    ▣▣    ▣▣                          with earlier ones before them, where the policy sees several

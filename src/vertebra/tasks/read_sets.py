@@ -42,7 +42,7 @@ class EpisodesConfig(ActingConfig):
     cameras: tuple[str, ...] | None = None
     """Which, in the order of the sequence; None: all. `top` is `observation.images.top`. `[]`: the policy is blind."""
     state: tuple[str, ...] = ("observation.state",)
-    """Vectors that the policy is told of the robot, joined; `[]`: none."""
+    """Vectors of the robot's state that the policy is given, joined; `[]`: none."""
     action: str = "action"
     every: Some = 1
     """How many frames lie between two samples of an episode."""

@@ -160,7 +160,7 @@ def ids_of(tokenizer: Any) -> list[int]:
 
 
 def bins_of(ids: Sequence[int]) -> Bins:
-    """Numbers ⇄ ids, for the heads that say tokens."""
+    """Numbers ⇄ ids, for the heads that predict tokens."""
     return uniform_bins(list(ids[1:]))
 
 
@@ -251,7 +251,7 @@ def shown(model: Any, squares: Squares, count: int) -> list[dict[str, str]]:
 
 
 def _written(squares: Squares, action: np.ndarray) -> str:
-    """An action as the tokens that say it, or as its numbers."""
+    """An action as its tokens, or as its numbers."""
     if squares.way.by_tokens:
         return " ".join(squares.tokenizer.convert_ids_to_tokens(squares.bins.encode(action).tolist()))
     return " ".join(f"{number:+.2f}" for number in action)

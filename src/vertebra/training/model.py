@@ -203,7 +203,7 @@ def mapped_weights(backbone: Any) -> tuple[Any, Late]:
 
 
 def _mapped(model: Model, dtype: torch.dtype) -> Late:
-    """A mapped model whose tables have the type that is wanted, and the rest of it later."""
+    """A mapped model whose tables have the requested type, and the rest of it later."""
     for matrix in matrices(model.backbone.llm):
         matrix.parameter.data = matrix.parameter.data.to(dtype)
     waiting = Late()

@@ -1,4 +1,4 @@
-"""`ExactTrainer`: the Hugging Face `Trainer`, told to count by weight, to draw nothing while fetching, to check each
+"""`ExactTrainer`: the Hugging Face `Trainer`, made to count by weight, to draw nothing while fetching, to check each
 step, and to save and restore everything that the next step depends on.
 
 The engine (autocast, accumulation, DDP and FSDP through accelerate) stays the library's. What one step goes through:

@@ -1,4 +1,4 @@
-"""The check at step 1: every tensor that is said to train has a gradient, finite and not zero.
+"""The check at step 1: every tensor that should train has a gradient, finite and not zero.
 
 A tensor without a gradient is the quietest fault of training: the loss falls all the same. Some gradients must be
 zero at the start (`lora_A`, since `lora_B` starts at zero); those are listed, and nothing else is let through.

@@ -52,7 +52,7 @@ def uses(table: Table, ids: Sequence[int]) -> Counter[int]:
 
 
 def warn_unused(table: Table, tokenizer: Any, tokens: Collection[str], *, conversations: bool) -> None:
-    """Warn of tokens that were added for this data and that nothing in it uses. `spoken`: it is conversations."""
+    """Warn of tokens that were added for this data and that nothing in it uses. `conversations`: that is what it holds."""
     vocabulary = tokenizer.get_vocab()
     known = {token: vocabulary[token] for token in tokens if token in vocabulary}
     used = uses(table, list(known.values())) if known else Counter()

@@ -112,7 +112,7 @@ class ChatEncoder(Encoder):
         return made.built()
 
     def _checked(self, placed: Placed) -> Placed | Fault:
-        """A sample that can be rendered, as far as can be told before, or its fault."""
+        """A sample that can be rendered, as far as can be seen before, or its fault."""
         fault = self.refuse(placed)
         if fault is not None:
             return fault

@@ -38,13 +38,14 @@ class PairClassifier(EncoderModel):
         weights: torch.Tensor | None = None,
         type: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | float | None = None,
+        return_loss: bool = True,
         **unused: Any,
     ) -> dict[str, torch.Tensor]:
         """`logits` [B, L, C], the same at every position of a row, and `loss` where targets are given."""
         types = {"token_type_ids": type.long()} if self._uses_types and type is not None else {}
         classes = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types).logits
         logits = classes[:, None].expand(-1, input_ids.shape[1], -1)
-        if targets is None or weights is None:
+        if not return_loss or targets is None or weights is None:
             return {"logits": logits}
         loss = sequence_loss(logits, targets, weights, shift=False, num_items=num_items_in_batch)
         return {"loss": loss, "logits": logits}

@@ -29,7 +29,7 @@ class Placed(NamedTuple):
     item: int = 0
 
     def fault(self, message: str) -> Fault:
-        """That it cannot be said."""
+        """That no text can be made of it."""
         return Fault(self.file, self.line, message, self.item)
 
 

@@ -158,7 +158,7 @@ class TextTokenizer:
 
 
 def one_thread_in_this_process() -> None:
-    """Said in a forked process, where the tokenizer's threads are gone: it would say so, and warn, by itself."""
+    """Set in a forked process, where the tokenizer's threads are gone: it would say so, and warn, by itself."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
@@ -238,7 +238,7 @@ def stop_id(tokenizer: Any, stop: str | None = None) -> int:
 
 
 def block_size(tokenizer: Any, context: int | None = None, requested: int | None = None) -> int:
-    """The size of a block: the smaller of the model's context and the tokenizer's limit, or less where wanted."""
+    """The size of a block: the smaller of the model's context and the tokenizer's limit, or less where requested."""
     limits = [int(limit) for limit in (context, tokenizer.model_max_length) if limit and limit < UNBOUNDED]
     if requested is None:
         if not limits:

@@ -128,7 +128,7 @@ class StreamLoader:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch; after its last batch the next epoch begins.
 
-        Resumed behind its last batch it gives nothing, and goes on to the next: only looking tells a stream's end.
+        Resumed behind its last batch it gives nothing, and goes on to the next: only looking finds a stream's end.
         """
         epoch = self.epoch
         first, skipped = self._start
@@ -140,7 +140,7 @@ class StreamLoader:
             if number > first:
                 self._firsts.append((made, number))
             elif len(batches) < skipped:
-                break  # and be told below
+                break  # and be reported below
             for inside, batch in enumerate(batches):
                 made += 1
                 if number == first and inside < skipped:

@@ -38,7 +38,7 @@ class Frames:
 
 
 class KeptFrames(Frames):
-    """The same from a file, which is made where there is none yet. `wanted`: {episode: its frames, ascending}."""
+    """The same from a file, which is made where there is none yet. `requested`: {episode: its frames, ascending}."""
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from vertebra.sequence.length import listed
 
 
 class Constraint(ABC):
-    """What may be said, told step by step. One object serves any number of calls; a call's state is its `Follower`."""
+    """What may be generated, step by step. One object serves any number of calls; a call's state is its `Follower`."""
 
     @abstractmethod
     def follow(
@@ -45,7 +45,7 @@ class Follower(ABC):
 
     @abstractmethod
     def advance(self, row: int, token: int) -> bool:
-        """Note what a row said; True where it has said all that there is to say."""
+        """Note a row's token; True where the row is complete."""
 
 
 class AllowedIds(Constraint):

@@ -1,4 +1,4 @@
-"""What is said is copied: a run of a page's pieces, letter by letter as it stands there, inside one line, or absent.
+"""An answer that is copied: a run of a page's pieces, letter by letter as it stands there, inside one line, or absent.
 
     generate(model, prompt, constraint=copied(["Invoice 17", "Total: RM64.15"]))       64.15 │ RM64.15 │ Invoice 17 │ null …
 

@@ -1,6 +1,6 @@
-"""What each row has said: the ids of the prompt's text and of every token since, without padding and without slots.
+"""What each row holds: the ids of the prompt's text and of every token since, without padding and without slots.
 
-Penalties, n-grams and foreign processors read it. A slot holds the id of a reserved token that was never said, so it
+Penalties, n-grams and foreign processors read it. A slot holds the id of a reserved token that was never generated, so it
 counts for nothing. It knows ids, not scores.
 """
 

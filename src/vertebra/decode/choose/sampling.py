@@ -47,7 +47,7 @@ class Context:
     """None where no rule reads it."""
     space: Space
     step: int = 0
-    """How many tokens this call has said."""
+    """How many tokens this call has generated."""
 
 
 Rule = Callable[[torch.Tensor, Context], torch.Tensor]
@@ -215,7 +215,7 @@ def no_repeat_ngram(size: int) -> Rule:
 
 
 def sequence_bias(biases: dict[tuple[int, ...], float]) -> Rule:
-    """Add a number to the score of the last id of a sequence wherever its other ids were just said."""
+    """Add a number to the score of the last id of a sequence wherever its other ids were the last."""
 
     def rule(scores: torch.Tensor, context: Context) -> torch.Tensor:
         scores = scores.clone()

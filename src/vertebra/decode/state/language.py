@@ -1,4 +1,4 @@
-"""One language model, ready to be run pass by pass: hidden states from its body, logits of what is wanted from its head.
+"""One language model, ready to be run pass by pass: hidden states from its body, the requested logits from its head.
 
     B rows, Q new columns, V vocabulary, D width
 
@@ -27,7 +27,7 @@ class Requested:
     """What a pass must show besides its cache."""
 
     columns: torch.Tensor | None = None
-    """[B, n]: columns of the pass whose logits are wanted; None: the last one."""
+    """[B, n]: columns of the pass whose logits are requested; None: the last one."""
     logits: bool = True
     rows: HeadRows | None = None
     """Compute these rows of the head only."""
@@ -53,7 +53,7 @@ class Seen:
     hidden: torch.Tensor | None = None
     """[B, Q, D], after the last norm."""
     chosen: torch.Tensor | None = None
-    """[B, n, D], those of the columns whose logits were wanted."""
+    """[B, n, D], those of the columns whose logits were requested."""
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 

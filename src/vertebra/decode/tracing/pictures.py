@@ -1,6 +1,6 @@
 """Pictures of attention masks: who saw whom in one pass, read off what was handed to the model. Data, no drawing.
 
-A mask that is told by nothing (`None`), or by padding alone, is drawn as the model itself understands it: causal, within
+A mask that is given as nothing (`None`), or by padding alone, is drawn as the model itself understands it: causal, within
 its window. Large ones are drawn coarser.
 """
 
@@ -24,7 +24,7 @@ class MaskPicture:
 
     layers: str
     told: str
-    """How the model was told."""
+    """How the mask was given to the model."""
     shape: list[int]
     """Of what was handed over; [] for nothing."""
     queries: int
@@ -69,7 +69,7 @@ def pictures(mask: Any, facts: AttentionFacts, *, cached: int, queries: int, row
 def _table(
     given: torch.Tensor | None, window: int | None, facts: AttentionFacts, *, cached: int, queries: int, row: int
 ) -> tuple[torch.Tensor, int, str]:
-    """(who sees whom [Q, K], the column of the first key, how it was told)"""
+    """(who sees whom [Q, K], the column of the first key, how it was given)"""
     keys = cached + queries
     if given is not None and given.dim() == 4:
         one = given[row if given.shape[0] > 1 else 0, 0] == 0

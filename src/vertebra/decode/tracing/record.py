@@ -1,7 +1,7 @@
 """What really happens in a call of decoding, noted while it happens: passes, the modules they run, the inputs they got.
 
 A `Recorder` looks over the shoulder of the engine's own objects: it stands in for the model and the language model of
-one call and hands everything on, and hooks tell it which modules run and for how long. It decides nothing.
+one call and hands everything on, and hooks show which modules run and for how long. It decides nothing.
 """
 
 from __future__ import annotations

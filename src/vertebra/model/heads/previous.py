@@ -91,7 +91,7 @@ def guided(velocity: Velocity, prefix: Prefix, x: torch.Tensor, steps: int, prev
 def _pulled(
     velocity: Velocity, prefix: Prefix, x: torch.Tensor, moment: float, target: torch.Tensor, weights: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where chunks move, and where they must move so that their end comes nearer to what is wanted."""
+    """Where chunks move, and where they must move so that their end comes nearer to its target."""
     with torch.enable_grad():
         at = x.detach().requires_grad_()
         moves = velocity(at, torch.full(x.shape[:2], moment, device=x.device), prefix)

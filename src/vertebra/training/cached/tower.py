@@ -80,8 +80,8 @@ def _frozen_tower(model: Any) -> ItemEncoder:
     if SEGMENT not in model.parts:
         raise ConfigError("cache.tower: this model has no image part; leave it out, or give the model `image` settings")
     encoder: ItemEncoder = model.parts[SEGMENT].encoder
-    if encoder.listens:
-        raise ConfigError("cache.tower: this image encoder hears the text (FiLM), so that an image has no one feature")
+    if encoder.reads_text:
+        raise ConfigError("cache.tower: this image encoder film the text (FiLM), so that an image has no one feature")
     if any(parameter.requires_grad for parameter in encoder.parameters()):
         raise ConfigError(
             "cache.tower: the image encoder trains, so that its features change with every step. Choose a stage that "

@@ -20,6 +20,7 @@ from vertebra.model.encoders.queries import Queries
 from vertebra.model.encoders.vector import VectorEncoder
 from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.folder import recorded_heads, recorded_parts
+from vertebra.model.model import Model
 from vertebra.model.projectors import Projector
 from vertebra.training.config import RunConfig
 from vertebra.training.model import image_encoder, image_parts
@@ -28,12 +29,12 @@ from vertebra.tune.parts import parts_of
 from vertebra.tune.stages import choose
 
 
-class Outline(nn.Module):
-    """Stands for a `Model`."""
+class Outline(Model):
+    """A `Model` without weights: nothing of it is held against anything, since there is nothing to run."""
 
     def __init__(self, llm: Any, parts: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        self.backbone = _Bare(llm)
+        nn.Module.__init__(self)
+        self.backbone: Any = _Bare(llm)
         self.parts, self.heads = nn.ModuleDict(dict(parts)), nn.ModuleDict(dict(heads))
         self.record: dict[str, Any] = {}
 

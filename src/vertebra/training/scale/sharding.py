@@ -34,8 +34,8 @@ def shard(learner: Learner, config: RunConfig, device: torch.device, world: int)
     backbone = parts_of(learner.model).backbone
     if backbone is not None and restricted_parameters(backbone):
         raise ConfigError(
-            "only rows of added tokens train in this model (`only_new_rows`), and a shard of a table cannot tell them: use "
-            "parallel.kind=ddp, or stage `lora`"
+            "only rows of added tokens train in this model (`only_new_rows`), and a shard of a table cannot tell which they "
+            "are: use parallel.kind=ddp, or stage `lora`"
         )
     half = config.optim.precision == "bf16" and device.type != "cpu"
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else None

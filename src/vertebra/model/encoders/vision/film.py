@@ -17,12 +17,12 @@ from vertebra.errors import ConfigError
 
 
 class Film(nn.Module):
-    """`scale` and `shift` of each block: [M, heard] -> [M, width]."""
+    """`scale` and `shift` of each block: [M, text] -> [M, width]."""
 
     def __init__(self, blocks: int, text: int, width: int) -> None:
         super().__init__()
         if text < 1:
-            raise ConfigError(f"film={text}; expected the width of what is heard, 1 or more")
+            raise ConfigError(f"film={text}; expected the width of the text's embedding, 1 or more")
         self.scale = nn.ModuleList(nn.Linear(text, width) for _ in range(blocks))
         self.shift = nn.ModuleList(nn.Linear(text, width) for _ in range(blocks))
 

@@ -41,7 +41,7 @@ class FusedTowers(PixelEncoder):
         self.towers = nn.ModuleList(built)
         self.preparation = Preparation.of(preparation or built[0].preparation, built[0].image_size)
         self.width, self.slots = sum(tower.width for tower in built), built[0].slots
-        self.listens = any(tower.listens for tower in built)
+        self.reads_text = any(tower.reads_text for tower in built)
 
     def forward(self, values: torch.Tensor, text: torch.Tensor | None = None) -> torch.Tensor:
         return torch.cat([tower(values, text) for tower in self.towers], -1)

@@ -52,7 +52,7 @@ class VisionTower(PixelEncoder):
         name: str = "",
         film: int | None = None,
     ) -> None:
-        """`film`: columns of what it hears, for a tower whose blocks are modulated by the text; None: it hears nothing."""
+        """`film`: columns of what it film, for a tower whose blocks are modulated by the text; None: it film nothing."""
         super().__init__()
         full = vision_config(config, name or "the given config")
         size = full.image_size if image_size is None else image_size
@@ -78,7 +78,7 @@ class VisionTower(PixelEncoder):
         self.before = family.before
         full.num_hidden_layers = self.blocks
         self._take(model_class(full)(full))
-        self.listens = film is not None
+        self.reads_text = film is not None
         self.film = None if film is None else Film(self.blocks, film, full.hidden_size)
 
     def _take(self, model: nn.Module) -> None:
@@ -135,7 +135,7 @@ class VisionTower(PixelEncoder):
 
     def forward(self, values: torch.Tensor, text: torch.Tensor | None = None) -> torch.Tensor:
         if self.film is not None and text is None:
-            raise InjectionError(f"the image encoder `{self.name}` hears the text of its row, and was given none")
+            raise InjectionError(f"the image encoder `{self.name}` film the text of its row, and was given none")
         hidden = self.embeddings(self.normalized(values), **self.resized)
         if self.before is not None:
             hidden = self.get_submodule(self.before)(hidden)
