@@ -31,7 +31,7 @@ _BEFORE_KEYS = (
     "query_key_value",
     "c_attn",
     "input_layernorm",
-    "layer_norm",
+    "attn_layer_norm",
     "ln_1",
 )
 
