@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,7 @@ def _fault_text(where: str, missing: list[str], wrong: list[str], total: int) ->
     return " ".join(lines)
 
 
-def some(names: list[str], count: int = 4) -> str:
+def some(names: Sequence[str], count: int = 4) -> str:
     """The first names of a list, and how many more there are."""
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 

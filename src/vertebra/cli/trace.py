@@ -62,9 +62,10 @@ def trace(
         options["use_cache"] = False
     made = traced(loaded, prompt, **beside, **options)
     if html is not None:
+        from vertebra.cli.output import write_page
         from vertebra.decode.tracing.html import trace_page
 
-        _write(html, trace_page(made))
+        write_page(html, trace_page(made))
     if json:
         from vertebra.cli.output import print_json
 
@@ -77,14 +78,3 @@ def trace(
     print_trace(made, out, details=details)
     if html is not None:
         out.print(f"written to {html}", soft_wrap=True)
-
-
-def _write(path: Path, page: str) -> None:
-    from vertebra.errors import ConfigError
-
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"`{path}` cannot be written: {error.strerror}; name a file in a folder that exists"
-        ) from error
