@@ -71,6 +71,32 @@ class EncoderModel(nn.Module):
         """The longest sequence that it can read."""
         return context_of(self.config)
 
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        targets: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
+        document: torch.Tensor | None = None,
+        type: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | float | None = None,
+        return_loss: bool = True,
+        **unused: Any,
+    ) -> dict[str, torch.Tensor]:
+        """`loss` (where targets are given) and `logits`. An encoder reads one document a row, positions from 0."""
+        if document is not None and bool((document > 0).any()):
+            raise DataError("an encoder would let packed samples see each other; give one sample a row, or blocks")
+        types = {"token_type_ids": type.long()} if self._uses_types and type is not None else {}
+        logits = self.logits(input_ids=input_ids, attention_mask=attention_mask, **types)
+        if not return_loss or targets is None or weights is None:
+            return {"logits": logits}
+        loss = sequence_loss(logits, targets, weights, shift=False, num_items=num_items_in_batch)
+        return {"loss": loss, "logits": logits}
+
+    def logits(self, **inputs: torch.Tensor) -> torch.Tensor:
+        """[B, L, V]: a row of logits for each position."""
+        return self.encoder(**inputs).logits
+
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass."""
         enable_checkpointing(self.encoder)
@@ -92,28 +118,6 @@ class MaskedLM(EncoderModel):
     def __init__(self, encoder: Any, tokenizer: Any) -> None:
         super().__init__(encoder, tokenizer)
         self.mask_id = mask_id(tokenizer)
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        targets: torch.Tensor | None = None,
-        weights: torch.Tensor | None = None,
-        document: torch.Tensor | None = None,
-        type: torch.Tensor | None = None,
-        num_items_in_batch: torch.Tensor | float | None = None,
-        return_loss: bool = True,
-        **unused: Any,
-    ) -> dict[str, torch.Tensor]:
-        """`loss` (where targets are given) and `logits`. An encoder reads one document a row, positions from 0."""
-        if document is not None and bool((document > 0).any()):
-            raise DataError("an encoder would let packed samples see each other; give one sample a row, or blocks")
-        types = {"token_type_ids": type.long()} if self._uses_types and type is not None else {}
-        logits = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types).logits
-        if not return_loss or targets is None or weights is None:
-            return {"logits": logits}
-        loss = sequence_loss(logits, targets, weights, shift=False, num_items=num_items_in_batch)
-        return {"loss": loss, "logits": logits}
 
     @torch.inference_mode()
     def fill(self, texts: str | Sequence[str], *, top: int = 5) -> list[Filled]:
