@@ -147,11 +147,11 @@ def test_builders_by_name_class_and_instance():
     own = llama()
     assert render(ask("Hi"), "pure", own) == render(ask("Hi"), PurePromptBuilder, own)
     assert render(ask("Hi"), PurePromptBuilder("openvla"), own) == render(ask("Hi"), "pure", own)
-    spoken = ChatMLPromptBuilder("qwen", "Be kind.")
-    assert "Be kind." in own.decode(render(ask("Hi"), spoken, own).ids)
-    spoken.add_turn("human", "Hi")
+    with_system = ChatMLPromptBuilder("qwen", "Be kind.")
+    assert "Be kind." in own.decode(render(ask("Hi"), with_system, own).ids)
+    with_system.add_turn("human", "Hi")
     with pytest.raises(PromptError, match="already holds 1 turns"):
-        render(ask("Hi"), spoken, own)
+        render(ask("Hi"), with_system, own)
     with pytest.raises(PromptError, match="instance, a class or a name"):
         render(ask("Hi"), 3, own)  # type: ignore[arg-type]
 

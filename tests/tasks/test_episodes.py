@@ -94,8 +94,8 @@ def test_chunks_end_where_episodes_do(folder: Path, head: str):
                 value = extra[SEGMENT][0, step]
                 assert np.allclose(value, expected if there else NO_VALUE, atol=1e-5)
             if head in ("tokens", "parallel", "l1"):
-                spoken = head == "tokens" and np.flatnonzero(np.isin(sequence.ids, samples.bins.allowed))
-                at = (spoken if head == "tokens" else slots_of(sequence, SEGMENT))[2 * step : 2 * step + 2]
+                with_system = head == "tokens" and np.flatnonzero(np.isin(sequence.ids, samples.bins.allowed))
+                at = (with_system if head == "tokens" else slots_of(sequence, SEGMENT))[2 * step : 2 * step + 2]
                 assert (sequence.weight[at] == float(there)).all()
                 if head == "l1":
                     assert (sequence.target[at] == VALUE_TARGET).all()
@@ -185,7 +185,7 @@ def test_a_blind_policy_has_no_images(folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"cameras": ["tap"]}, r"camera `tap`.*top"),
         ({"state": ["observation.stat"]}, r"observation\.stat.*observation\.state"),
@@ -195,8 +195,8 @@ def test_a_blind_policy_has_no_images(folder: Path):
         ({"hiden": 3}, r"hiden.*hidden"),
     ],
 )
-def test_what_a_set_does_not_have_is_named(folder: Path, options: dict[str, Any], said: str):
-    with pytest.raises((UnknownNameError, DataError, ConfigError), match=said):
+def test_what_a_set_does_not_have_is_named(folder: Path, options: dict[str, Any], message: str):
+    with pytest.raises((UnknownNameError, DataError, ConfigError), match=message):
         made(episodes(folder, options=options))
 
 

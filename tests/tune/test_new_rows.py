@@ -104,9 +104,9 @@ def run(folder: Path) -> RunConfig:
 def test_a_resumed_run_trains_no_other_row_either(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO", "vertebra")
     whole = train(run(tmp_path / "whole")).model
-    said = [record.message for record in caplog.records]
-    table = next(i for i, message in enumerate(said) if "(new rows only)" in message)
-    check = next(i for i, message in enumerate(said) if message.startswith("step 1: all 1 trainable tensors"))
+    messages = [record.message for record in caplog.records]
+    table = next(i for i, message in enumerate(messages) if "(new rows only)" in message)
+    check = next(i for i, message in enumerate(messages) if message.startswith("step 1: all 1 trainable tensors"))
     assert table < check, "what trains is told before the first step, what learns after it"
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "checkpoints" / checkpoint.name_of(4))
