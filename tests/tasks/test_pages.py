@@ -225,8 +225,8 @@ def test_fields_that_are_absent_are_answered_so():
 @pytest.mark.parametrize(
     ("options", "data", "match"),
     [
-        ({}, {}, "needs a path, or documents to draw"),
-        ({"drawn": "form"}, {"path": "x"}, "and not both"),
+        ({}, {}, "nothing to read yet"),
+        ({"drawn": "form"}, {"path": "x"}, "give one"),
         ({"drawn": "form", "learn": {}}, {}, "one of them above 0"),
         ({"drawn": "form", "manner": "text", "boxes": "word"}, {}, "boxes of words are added"),
         ({"drawn": "form", "ask": "What?"}, {}, "no place for {field}"),

@@ -135,7 +135,7 @@ class VisionTower(PixelEncoder):
 
     def forward(self, values: torch.Tensor, text: torch.Tensor | None = None) -> torch.Tensor:
         if self.film is not None and text is None:
-            raise InjectionError(f"the image encoder `{self.name}` film the text of its row, and was given none")
+            raise InjectionError(f"the image encoder `{self.name}` reads the text of its row, and was given none")
         hidden = self.embeddings(self.normalized(values), **self.resized)
         if self.before is not None:
             hidden = self.get_submodule(self.before)(hidden)
