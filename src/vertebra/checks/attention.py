@@ -16,8 +16,6 @@ from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.masks import plan_attention
 from vertebra.sequence.tokens import TokenSequence
 
-Inputs = dict[str, Any]
-
 
 def cached(subject: Subject) -> Measure:
     """Prefill, then single steps and a chunk, beside one pass without a cache."""

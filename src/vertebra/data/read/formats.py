@@ -48,7 +48,6 @@ class Pair:
     first: str
     second: str | None
     label: int | float | str | None
-    label_column: str = "label"
 
 
 Sample = Text | Conversation | Pair
@@ -79,11 +78,10 @@ def _text(fields: Mapping[str, Any], columns: tuple[str, ...]) -> Text:
 def _pair(fields: Mapping[str, Any], columns: tuple[str, ...]) -> Pair:
     names = [name for name in columns if name != "label"]
     second = text_of(fields, names[1]) if len(names) > 1 else None
-    column = "Quality" if "Quality" in fields and "label" not in fields else "label"
-    label = fields.get(column)
+    label = fields.get("label", fields.get("Quality"))
     if label is not None and not isinstance(label, int | float | str):
         raise BadRow(f"bad label: expected a number or a name, got {label!r}")
-    return Pair(text_of(fields, names[0]), second, label, column)
+    return Pair(text_of(fields, names[0]), second, label)
 
 
 PAIR_COLUMNS = (

@@ -25,7 +25,6 @@ from vertebra.sequence.length import listed
 HIGHEST = 1000
 """The right and bottom end of a page."""
 NO_BOX = -100
-SIX = ("left", "top", "right", "bottom", "height", "width")
 
 
 class BoxEncoder(ItemEncoder):
