@@ -165,17 +165,15 @@ def _added(
     here = own | ((origin[:, 0] >= 0) & (sequence.slot[:, 0] < 0))
     at = np.flatnonzero(here)
     slot = sequence.slot.copy()
-    slot[at] = np.stack([np.full(len(at), number), np.arange(len(at))], 1)
-    waiting = iter(asked)
-    by_word = record.boxes == "word"
-    boxes = []
-    for position in at.tolist():
-        line, word = origin[position].tolist()
-        if own[position]:
-            boxes.append(next(waiting))
-        elif by_word and word >= 0:
-            boxes.append(lines[line].word_boxes[word])
-        else:
-            boxes.append(lines[line].box)
+    slot[at, 0], slot[at, 1] = number, np.arange(len(at))
+    of_line = [line.box for line in lines]
+    boxes: list[Any]
+    if record.boxes == "word":
+        places = origin[at].tolist()
+        boxes = [of_line[line] if word < 0 else lines[line].word_boxes[word] for line, word in places]
+    else:
+        boxes = [of_line[line] for line in origin[at, 0].tolist()] if lines else [None] * len(at)
+    for n, box in zip(np.flatnonzero(own[at]).tolist(), asked, strict=True):
+        boxes[n] = box
     made = TokenSequence(**{**vars(sequence), "slot": slot, "segments": segments})
     return made, boxes
