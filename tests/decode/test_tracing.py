@@ -212,7 +212,7 @@ def test_the_page():
     sections = [one for one in parsed.found["section"] if one["class"].startswith("step")]
     assert [one["id"] for one in sections] == [f"step-{n}" for n in range(4)]
     assert [one["data-step"] for one in parsed.found["button"]] == ["0", "1", "2", "3"]
-    assert len([one for one in parsed.found["svg"] if one["class"] == "mask"]) == 4
+    assert len([one for one in parsed.found["svg"] if one.get("class") == "mask"]) == 4
     for words in (
         "encode",
         "inject",
