@@ -97,9 +97,9 @@ def _sheet(sheet: Sheet, number: int) -> str:
     without = f"<p class='soft'>Without a box:</p><ul>{''.join(bare)}</ul>" if bare else ""
     return (
         f"<div class='card sheet'><h2>Page {number} as the row has it: {sum(not line.asked for line in sheet.lines)} lines</h2>"
-        f"<svg viewBox='0 0 {_PAGE[0]} {_PAGE[1]}' role='img'>{''.join(drawn)}</svg>{without}<p class='soft'>Before each line: "
-        "its positions in the row, and ▢ where a box enters. Dashed: a box that a question is about. The model knows boxes as "
-        f"shares of the page, 0 to {sheet.scale:g}, and not how high the page is.</p></div>"
+        f"<svg class='page' viewBox='0 0 {_PAGE[0]} {_PAGE[1]}' role='img'>{''.join(drawn)}</svg>{without}"
+        "<p class='soft'>Before a line: its positions in the row, and ▢ where a box enters. Dashed: a box that a question is "
+        f"about. The model knows boxes as shares of the page, 0 to {sheet.scale:g}, and not how high the page is.</p></div>"
     )
 
 
