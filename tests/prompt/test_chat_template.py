@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from transformers import AutoTokenizer
 from tests.prompt.test_properties import hostile, ordinary, said, talk
 from vertebra.backbone.tiny import TINY, tiny_checkpoint
 from vertebra.errors import PromptError
-from vertebra.prompt.chat_template import TemplatePromptBuilder
+from vertebra.prompt.chat_template import TemplatePromptBuilder, _fitting
 from vertebra.prompt.rendering import render
 from vertebra.sequence.roles import Role
 
@@ -244,6 +246,32 @@ def test_template_that_trims_in_many_ways(texts: list[str]):
     own = _trimming()
     chat = [{"role": role, "content": text} for role, text in zip(("user", "assistant", "user"), texts, strict=True)]
     assert render(chat, "template", own).ids.tolist() == theirs(own, chat)
+
+
+@pytest.mark.parametrize("texts", [("a ", "  a", "a"), (" ", " ", " "), ("a  ", "\n a", "\na")])
+def test_white_space_that_fits_in_two_ways(texts: tuple[str, str, str]):
+    own = _trimming()
+    chat = [{"role": role, "content": text} for role, text in zip(("user", "assistant", "user"), texts, strict=True)]
+    assert render(chat, "template", own).ids.tolist() == theirs(own, chat)
+
+
+def test_fitting_is_the_first_of_all_ways():
+    """The slow twin tries every combination, in order."""
+    random = Random(0)
+
+    def drawn(most: int) -> str:
+        return "".join(random.choice("a ") for _ in range(random.randint(0, most)))
+
+    seen = set()
+    for _ in range(2000):
+        choices = [[drawn(3) for _ in range(random.randint(1, 4))] for _ in range(random.randint(0, 4))]
+        whole = "".join(random.choice(some) for some in choices) if random.random() < 0.7 else drawn(5)
+        ways = itertools.product(*(range(len(some)) for some in choices))
+        fits = (list(way) for way in ways if "".join(c[n] for c, n in zip(choices, way, strict=True)) == whole)
+        expected = next(fits, None)
+        assert _fitting("xx" + whole, 2, choices)[0] == expected
+        seen.add(expected is None)
+    assert seen == {True, False}
 
 
 @cache

@@ -170,27 +170,56 @@ def _fill(
     owners = [(index, stretch) for index, one in enumerate(shown) for stretch in one.texts]
     numbers = [int(number) for number in skeleton[1::2]]
     _check_nothing_dropped(messages, shown, {owners[number][0] for number in numbers})
-    at = len(skeleton[0])
-    filled: list[_Filled] = []
-    fits = text.startswith(skeleton[0])
-    for number, words in zip(numbers, skeleton[2::2], strict=True):
-        index, (start, stop) = owners[number]
-        last = len(filled) == len(numbers) - 1
-        for left, right in _trimmings(visible[index][start:stop]):
-            candidate = visible[index][start + left : start + right] + words
-            if text.startswith(candidate, at) and (not last or at + len(candidate) == len(text)):
-                filled.append(_Filled(index, messages[index].content.cut(start + left, start + right), words))
-                at += len(candidate)
+    stretches = [(owners[number], words) for number, words in zip(numbers, skeleton[2::2], strict=True)]
+    choices = [
+        [
+            (left, right, visible[index][start + left : start + right] + words)
+            for left, right in _trimmings(visible[index][start:stop])
+        ]
+        for (index, (start, stop)), words in stretches
+    ]
+    chosen, reached = _fitting(text, len(skeleton[0]), [[candidate for *_, candidate in some] for some in choices])
+    if not text.startswith(skeleton[0]) or chosen is None:
+        message = messages[stretches[reached][0][0] if stretches else 0]
+        raise PromptError(
+            f"the chat template rewrites {message.where} ({message.role}: {message.content.text!r:.60}), so that "
+            "nobody can say which of its text is trained on. Give the message as the template would write it."
+        )
+    filled = []
+    for taken, some, ((index, (start, _)), words) in zip(chosen, choices, stretches, strict=True):
+        left, right, _ = some[taken]
+        filled.append(_Filled(index, messages[index].content.cut(start + left, start + right), words))
+    return skeleton[0], filled
+
+
+def _fitting(text: str, start: int, choices: Sequence[Sequence[str]]) -> tuple[list[int] | None, int]:
+    """(which of each choice, one behind the other, is the rest of a text; the choice where no way went on).
+
+    White space of one text may as well belong to the words behind it, so that what fits first is not always right; from a place
+    that led nowhere no way is tried twice.
+    """
+    nowhere: set[tuple[int, int]] = set()
+    taken: list[int] = []
+    places = [start]
+    following = [0]
+    reached = 0
+    while len(taken) < len(choices) or places[-1] != len(text):
+        number = len(taken)
+        reached = max(reached, min(number, len(choices) - 1))
+        some = choices[number] if number < len(choices) and (number, places[-1]) not in nowhere else ()
+        for one in range(following[-1], len(some)):
+            if text.startswith(some[one], places[-1]):
+                taken.append(one)
+                places.append(places[-1] + len(some[one]))
+                following.append(0)
                 break
         else:
-            fits = False
-        if not fits:
-            message = messages[index]
-            raise PromptError(
-                f"the chat template rewrites {message.where} ({message.role}: {message.content.text!r:.60}), so that "
-                "nobody can say which of its text is trained on. Give the message as the template would write it."
-            )
-    return skeleton[0], filled
+            nowhere.add((number, places.pop()))
+            following.pop()
+            if not taken:
+                return None, reached
+            following[-1] = taken.pop() + 1
+    return taken, reached
 
 
 def _check_nothing_dropped(messages: Sequence[Message], shown: Sequence[Shown], present: set[int]) -> None:
