@@ -248,7 +248,7 @@ def test_template_that_trims_in_many_ways(texts: list[str]):
     assert render(chat, "template", own).ids.tolist() == theirs(own, chat)
 
 
-@pytest.mark.parametrize("texts", [("a ", "  a", "a"), (" ", " ", " "), ("a  ", "\n a", "\na")])
+@pytest.mark.parametrize("texts", [("a ", "  a", "a"), ("a  ", " \n a ", " a"), ("a  ", "\n a", "\na")])
 def test_white_space_that_fits_in_two_ways(texts: tuple[str, str, str]):
     own = _trimming()
     chat = [{"role": role, "content": text} for role, text in zip(("user", "assistant", "user"), texts, strict=True)]
