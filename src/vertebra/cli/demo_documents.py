@@ -154,7 +154,7 @@ def scanned_samples(model: Any, by: Any, sizes: Sizes) -> tuple[Any, list[Any]]:
     record = PageRecord.of(model.record)
     documents, asked = [], []
     for number in range(sizes.scans):
-        page = drawn_page(str(options.drawn), number, sizes.seed + 2, style=options.style, picture=True)
+        page = drawn_page(str(options.drawn), number, sizes.seed + 2, style=options.style(fixed=True), picture=True)
         read = replace(read_picture(page.image, by), image=page.image, number=1, facts={})
         documents.append(PageDocument(name=f"scan {number}", pages=(read,)))
         asked += [

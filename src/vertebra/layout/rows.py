@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.errors import ConfigError, DataError
-from vertebra.layout.lines import Laid
+from vertebra.layout.lines import Laid, Whole
 from vertebra.layout.manners import BOXES, IMAGE
 from vertebra.layout.places import Places
 from vertebra.layout.record import PageRecord
@@ -167,15 +167,32 @@ def _added(
     slot = sequence.slot.copy()
     slot[at] = np.stack([np.full(len(at), number), np.arange(len(at))], 1)
     waiting = iter(asked)
-    by_word = record.boxes == "word"
+    count, place = _in_words(origin)
     boxes = []
     for position in at.tolist():
         line, word = origin[position].tolist()
         if own[position]:
             boxes.append(next(waiting))
-        elif by_word and word >= 0:
-            boxes.append(lines[line].word_boxes[word])
+        elif record.boxes != "line" and word >= 0:
+            whole = lines[line].word_boxes[word]
+            by_token = record.boxes == "token" and whole is not None
+            boxes.append(_share(whole, int(place[position]), int(count[position])) if by_token else whole)
         else:
             boxes.append(lines[line].box)
     made = TokenSequence(**{**vars(sequence), "slot": slot, "segments": segments})
     return made, boxes
+
+
+def _in_words(origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[N] of each position: how many its word has, and the how-manieth it is. A word's positions follow each other."""
+    begins = np.flatnonzero(np.any(origin[1:] != origin[:-1], 1)) + 1
+    edges = np.concatenate([[0], begins, [len(origin)]])
+    lengths = np.diff(edges)
+    return np.repeat(lengths, lengths), np.arange(len(origin)) - np.repeat(edges[:-1], lengths)
+
+
+def _share(box: Whole, place: int, count: int) -> Whole:
+    """A token's share of its word's box: as wide as that of the others."""
+    left, top, right, bottom = box
+    start, stop = (left + round((right - left) * at / count) for at in (place, place + 1))
+    return start, top, stop, bottom
