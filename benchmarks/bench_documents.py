@@ -17,6 +17,8 @@ import argparse
 import os
 import tempfile
 import time
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -25,17 +27,25 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import numpy as np
 import torch
+import yaml
 
 from timing import in_turn
-from vertebra import Model, generate, load_backbone
+from vertebra import Model, VertebraError, generate, load_backbone
 from vertebra.backbone.tiny import write_tiny
+from vertebra.data import batches
 from vertebra.decode import Prefilled
-from vertebra.layout import PageRecord, Renderer, lines_of, page_row, shuffled
-from vertebra.model import BoxTables, new_part
+from vertebra.layout import PageRecord, Renderer, lines_of, page_row
+from vertebra.model import BoxTables, BoxWaves, new_part
 from vertebra.page import Line, Page
+from vertebra.tasks import DataConfig
+from vertebra.tune import LoraConfig, add_lora
 
 POSITIONS, ANSWER = 700, 8
 SIZES = {
+    "0.5 M": {
+        "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    },
     "10 M": {
         "hidden_size": 320, "intermediate_size": 864, "num_hidden_layers": 8, "num_attention_heads": 5,
         "num_key_value_heads": 5,
@@ -45,6 +55,9 @@ SIZES = {
         "num_key_value_heads": 10,
     },
 }  # fmt: skip
+
+ASKED, TRAINED = ("10 M", "60 M"), ("0.5 M", "10 M")
+"""Sizes that are asked, and those that a batch is made for."""
 
 
 def made(size: str, folder: str, manner: str = "doclaylm") -> Model:
@@ -102,36 +115,53 @@ def questions(model: Model, count: int, rounds: int) -> None:
         print(f"    {name:<12} {seconds:8.2f} s   {seconds / taken['ours']:6.2f} × ours")
 
 
-def collator(model: Model, rounds: int, batch: int = 4) -> None:
-    """Making a batch (lines shuffled, questions drawn, rendered, collated) beside a training step on it."""
-    record, renderer, page = PageRecord.of(model.record), Renderer.of(model), page_of(model)
-    lines = lines_of(page, record)
-    draw = np.random.default_rng(1)
+def collator(name: str, model: Model, rounds: int, batch: int) -> None:
+    """Making a batch as recipe `receipts-drawn` does (drawn, shuffled, asked, rendered, collated) beside a step on it."""
+    settings = recipe("receipts-drawn")
+    settings["options"]["manner"] = model.record["page"]["manner"]
+    taken = iter(
+        batches(model, DataConfig(**{**settings, "count": batch * (rounds + 2), "held_out": 0.0}), batch=batch)
+    )
+    next(taken)
     model.train()
-
-    def batch_of() -> Any:
-        made = [
-            page_row(shuffled(lines, draw), [(f"What is item {n}?", "9.50") for n in range(4)], record, renderer)
-            for _ in range(batch)
-        ]
-        return model.collate([row.sequence for row in made], [model.prepare(row.items) for row in made], side="right")
-
-    ready = batch_of()
-
-    def step() -> None:
+    making, steps = [], []
+    for _ in range(rounds):
+        begun = time.process_time()
+        ready = next(taken)
+        making.append(time.process_time() - begun)
+        begun = time.process_time()
         model(**ready).loss.backward()
         model.zero_grad(set_to_none=True)
-
-    works = {"batch": batch_of, "step": step}
-    for work in works.values():
-        work()
-    taken = in_turn(works, rounds=rounds, clock=time.process_time)
-    model.eval()
-    share = taken["batch"] / (taken["batch"] + taken["step"])
+        steps.append(time.process_time() - begun)
+    made, step = median(making), median(steps)
     print(
-        f"  {batch} rows of {ready.length} positions: {1000 * taken['batch'] / batch:.2f} ms a row, "
-        f"{taken['step']:.2f} s a step: {share:.2%} of a training step"
+        f"  {name}: {batch} rows of {ready.length} positions: {1000 * made / batch:.2f} ms a row, "
+        f"{1000 * step / batch:.1f} ms of a step: {made / (made + step):.1%} of a training step",
+        flush=True,
     )
+
+
+def recipe(name: str) -> dict[str, Any]:
+    return yaml.safe_load(Path(__file__).parents[1].joinpath("recipes", f"{name}.yaml").read_text())["data"]
+
+
+def collators(rounds: int, quick: bool) -> None:
+    """The same at several sizes; of SmolLM2 with the LoRA of recipe `receipts`, where the model is there."""
+    for size in TRAINED[: 1 if quick else None]:
+        with tempfile.TemporaryDirectory() as folder:
+            collator(size, made(size, folder, "added"), rounds, 16)
+    if quick:
+        return
+    try:
+        backbone = load_backbone("smollm2-135m-instruct", dtype="float32")
+    except VertebraError:
+        print("  SmolLM2-135M is not here (vertebra get smollm2-135m-instruct)")
+        return
+    record = PageRecord(manner="doclaylm")
+    parts = {"boxes": new_part(backbone, BoxWaves(8), "gelu2", place="slots")}
+    real = Model(backbone, parts, record={"page": record.to_json()})
+    add_lora(real, LoraConfig(r=32, alpha=64))
+    collator("SmolLM2-135M with LoRA", real, rounds, 2)
 
 
 def main() -> None:
@@ -141,12 +171,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     rounds = 1 if given.quick else 3
-    for size in list(SIZES)[: 1 if given.quick else None]:
+    for size in ASKED[: 1 if given.quick else None]:
         with tempfile.TemporaryDirectory() as folder:
             model = made(size, folder)
             print(f"a model of {size}")
             questions(model, given.questions, rounds)
-            collator(model, rounds)
+    print("making a batch")
+    collators(3 * rounds, given.quick)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from transformers import CohereConfig, CohereForCausalLM, GraniteConfig, Granite
 from tests.training.models import gradients, random_batch
 from vertebra.backbone.head import head_behind_body, head_of
 from vertebra.backbone.registry import load_backbone
-from vertebra.backbone.tiny import write_tiny
+from vertebra.backbone.shallow import with_first_layer
+from vertebra.backbone.tiny import TINY, write_tiny
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.decode.call import generate
 from vertebra.decode.choose.constraint import AllowedIds
@@ -195,6 +196,37 @@ def test_loss_and_gradients(model):
     assert set(ours) == set(theirs)
     for name, gradient in theirs.items():
         assert torch.allclose(ours[name], gradient, atol=1e-5 * max(1.0, float(gradient.abs().max()))), name
+
+
+def test_the_probe_through_one_layer_leaves_the_model_as_it_was(model):
+    llm = model.backbone.llm
+    layers, hooks, before = llm.base_model.layers if hasattr(llm.base_model, "layers") else None, {}, stock(model, IDS)
+    hooks = {name: len(module._forward_hooks) for name, module in llm.named_modules()}
+    shallow = with_first_layer(llm)
+    head_behind_body(llm)
+    assert torch.equal(stock(model, IDS), before)
+    assert {name: len(module._forward_hooks) for name, module in llm.named_modules()} == hooks
+    if shallow is not None:
+        assert llm.base_model.layers is layers
+        assert len(shallow.base_model.layers) == 1 < len(layers)
+        assert shallow.get_output_embeddings() is llm.get_output_embeddings()
+
+
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_one_layer_shows_the_same_head_as_all(name, monkeypatch):
+    """The slow twin runs every layer."""
+    llm = from_table(name).eval().backbone.llm
+    found = head_behind_body(llm)
+    monkeypatch.setattr("vertebra.backbone.head.with_first_layer", lambda llm: None)
+    expected = head_behind_body(llm)
+    assert (found is None) == (expected is None)
+    if found is not None:
+        assert (found.form, found.plain, found.module) == (expected.form, expected.plain, expected.module)
+
+
+def test_most_families_are_shown_by_one_layer():
+    shown = [name for name in TINY if with_first_layer(from_table(name).backbone.llm) is not None]
+    assert len(shown) >= len(TINY) - 4, shown
 
 
 def test_an_adapter_that_comes_after_the_first_answer():

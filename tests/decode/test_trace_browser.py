@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.browser import opened
+from tests.decode.test_sheets import traced
 from tests.model.models import batch_of, page_row, shared
 from vertebra.decode.tracing.html import trace_page
 from vertebra.decode.tracing.trace import trace
@@ -31,3 +32,21 @@ def test_a_click_shows_a_step(tmp_path):
         assert browser.run("performance.getEntriesByType('resource').length") == 0
         browser.run("document.querySelectorAll('button.token')[0].click()")
         browser.keep_picture("trace.png", tmp_path)
+
+
+def test_a_page_is_drawn_with_its_slots(tmp_path):
+    lines, _, told = traced("tiny-llama2", "laytext", pages=1)
+    file = tmp_path / "trace.html"
+    file.write_text(trace_page(told), encoding="utf-8")
+    with opened(file, tmp_path / "profile") as browser:
+        boxed = [line for line in lines if line.box is not None]
+        assert browser.run("document.querySelectorAll('.sheet g.line:not(.asked) rect').length") == len(boxed)
+        assert browser.run("document.querySelector('.sheet svg').getBoundingClientRect().width") == 700
+        place = browser.run(
+            "(() => { const r = document.querySelector('.sheet g.line rect').getBoundingClientRect(), "
+            "s = document.querySelector('.sheet svg').getBoundingClientRect(); "
+            "return [(r.left - s.left) / s.width, (r.top - s.top) / s.height]; })()"
+        )
+        assert place == pytest.approx([boxed[0].box[0] / 1000, boxed[0].box[1] / 1000], abs=0.01)
+        assert "▢" in browser.run("document.querySelector('.sheet .at').textContent")
+        browser.keep_picture("trace-page.png", tmp_path)

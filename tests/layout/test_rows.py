@@ -150,6 +150,20 @@ def test_pictures_come_first_and_a_page_without_one_has_none():
     assert one(**batch, logits_to_keep=1).logits.isfinite().all()
 
 
+@pytest.mark.parametrize("manner", MANNERS)
+def test_scripts_of_any_direction_keep_the_order_in_which_they_are_read(manner):
+    texts = ("المجموع 12.50", "סך הכל 9.50", "合計 ¥1,200", "总计：８８元", "รวม 45", "Total مرحبا 7")
+    page = Page.of([Line(text, (0, 20 * n, 90, 20 * n + 9)) for n, text in enumerate(texts)], size=(100, 200))
+    for family in FAMILIES:
+        one = model(family, manner)
+        record, renderer = PageRecord.of(one.record), Renderer.of(one)
+        row = page_row(lines_of(page, record), [("What?", None)], record, renderer)
+        own = row.sequence.slot[:, 0] < 0 if manner != "added" else np.ones(len(row.sequence), bool)
+        for number, text in enumerate(texts):
+            at = row.places.at(1, number)
+            assert one.tokenizer.decode(row.sequence.ids[at[own[at]]]).strip() == text
+
+
 def test_control_tokens_on_a_page_stay_text():
     one = model("tiny-llama2", "doclaylm")
     record, renderer = PageRecord.of(one.record), Renderer.of(one)

@@ -11,9 +11,9 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tests.prompt.tokenizers import committed, tokenizer, with_typed
+from tests.prompt.tokenizers import MAKERS, committed, tokenizer, with_typed
 from vertebra.errors import PromptError
-from vertebra.prompt.guard import Guard, guarded_tokens
+from vertebra.prompt.guard import Guard, guarded_tokens, plain_copy, plain_view
 from vertebra.prompt.rendering import render
 from vertebra.prompt.tokenizer import Encoding, Facts, FastTokenizer, tokenizer_of
 
@@ -40,6 +40,24 @@ def test_facts():
     assert FastTokenizer(committed("gpt2")).facts().reserved_id == 0
     named = FastTokenizer(committed("gpt2"), eos="<|endoftext|>", pad="<|endoftext|>").facts()
     assert named.pad_id == named.eos_id == committed("gpt2").token_to_id("<|endoftext|>")
+
+
+@pytest.mark.parametrize("name", sorted(MAKERS))
+def test_a_view_beside_a_tokenizer_is_its_copy(name):
+    """The slow twin writes the tokenizer out and reads it again."""
+    own, random = tokenizer(name), np.random.default_rng(0)
+    own.enable_truncation(3)
+    view, copied = plain_view(own), plain_copy(own.to_str())
+    assert view.to_str() == copied.to_str()
+    marks = [token.content for token in own.get_added_tokens_decoder().values()]
+    pieces = [*marks, " ", "\n", "red block", "Größe", "数据", "🙂", "x" * 40, "  ", "</s"]
+    for _ in range(50):
+        text = "".join(random.choice(pieces, 12))
+        for found, expected in zip(*(t.encode_batch([text, text[::-1]]) for t in (view, copied)), strict=True):
+            assert (found.ids, found.offsets) == (expected.ids, expected.offsets)
+    before = len(view.encode("a b c d e f g h").ids)
+    own.add_tokens(["b c"])  # what is added later is the owner's alone
+    assert len(view.encode("a b c d e f g h").ids) == before > 3
 
 
 def test_a_suffix_is_not_a_prefix():

@@ -21,6 +21,7 @@ from vertebra.decode.call import generate
 from vertebra.errors import ConfigError, DataError
 from vertebra.layout import MANNERS, PageRecord, lines_of, page_row
 from vertebra.page import Line, Page, write_pages
+from vertebra.page.metrics.answers import plain
 from vertebra.page.paper.made import drawn_page
 from vertebra.tasks import page_questions as questions
 from vertebra.tasks.chain import read_data
@@ -231,8 +232,8 @@ def test_fields_that_are_absent_are_answered_so():
 @pytest.mark.parametrize(
     ("options", "data", "match"),
     [
-        ({}, {}, "needs a path, or documents to draw"),
-        ({"drawn": "form"}, {"path": "x"}, "and not both"),
+        ({}, {}, "nothing to read yet"),
+        ({"drawn": "form"}, {"path": "x"}, "give one"),
         ({"drawn": "form", "learn": {}}, {}, "one of them above 0"),
         ({"drawn": "form", "manner": "text", "boxes": "word"}, {}, "boxes of words are added"),
         ({"drawn": "form", "ask": "What?"}, {}, "no place for {field}"),
@@ -339,3 +340,27 @@ def test_a_report_and_pictures(tmp_path):
     assert len(set(picture.convert("L").tobytes())) > 2
     limited = read_data(job(options={"drawn": "form", "manner": "text"}, count=4, limit=2))
     assert limited.task.pictured(limited.train, 1).size
+
+
+def test_lines_that_can_be_asked_about_are_those_of_a_plain_look():
+    for seed in range(MANY):
+        given = asking(drawn_page("mixed", seed, 9), seed)
+        given.lines = [
+            replace(line, box=None if n % 5 == 0 else line.box, text="x" * 41 if n % 7 == 3 else line.text)
+            for n, line in enumerate([*given.lines, given.lines[1]])
+        ]
+        given.hidden = {2, 4} if seed % 2 else set()
+        texts = [plain(line.text) for line in given.lines]
+        for text in (False, True):
+            for box in (False, True):
+                fit = [
+                    n
+                    for n, line in enumerate(given.lines)
+                    if n not in given.hidden
+                    and len(line.text) <= questions.LONGEST
+                    and not (box and line.box is None)
+                    and not (text and texts.count(texts[n]) > 1)
+                ]
+                given.draw = np.random.default_rng(seed)
+                expected = fit[int(np.random.default_rng(seed).integers(len(fit)))]
+                assert given.line(text=text, box=box) == expected

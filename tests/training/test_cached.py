@@ -12,10 +12,12 @@ from torch import nn
 
 from tests.training.models import config
 from vertebra.backbone.tiny import TINY
+from vertebra.data.encode.items import image_makers
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.encoders.vision.tiny import tiny_vision_checkpoint
+from vertebra.tasks.drawn_episodes import drawn_episodes
 from vertebra.training.cached.layers import SEGMENT, UpperLayers
 from vertebra.training.cached.store import VALUES, rows_of
 from vertebra.training.run import Prepared, train
@@ -99,6 +101,49 @@ def test_workers_read_the_features_too(tmp_path: Path):
     train(towers(out=str(tmp_path / "plain")))
     train(towers(out=str(tmp_path / "cached"), cache__tower=True, data__workers=2))
     same_rows(tmp_path / "cached", tmp_path / "plain")
+
+
+def seeing(kind: str, **changes: Any) -> Any:
+    """Kinds whose samples bring images in other ways: two cameras over time, and pictures of pages."""
+    image = {"encoder": "vision", "name": str(tiny_vision_checkpoint("tiny-dinov2")), "pool": 2}
+    own: dict[str, Any] = {
+        "episodes": {
+            "data__path": str(drawn_episodes()), "data__head": "l1", "data__chunk": 4, "data__held_out": 0.3,
+            "data__options": {"every": 8, "history": 1}, "tune__freeze": ("*.lm_head.weight",),
+        },
+        "pages": {
+            "data__path": None, "data__count": 6, "data__held_out": 0.3, "data__block": 500,
+            "data__options": {"drawn": "receipt", "head": False, "image": True, "turns": 1, "reserve": 64, "asked": 2},
+        },
+    }[kind]  # fmt: skip
+    tree = {
+        "model__image": image, "data__kind": kind, "data__batching": "shuffled", "tune__stage": "align", "steps": 4,
+        "eval__every": 2, "watch__every": 1, "optim__batch": 4, **own, **changes,
+    }  # fmt: skip
+    return config(**tree)
+
+
+@pytest.mark.parametrize("kind", ["episodes", "pages"])
+def test_every_kind_that_shows_images_keeps_their_features(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    train(seeing(kind, out=str(tmp_path / "plain")))
+    calls = Calls(VisionTower, monkeypatch)
+    train(seeing(kind, out=str(tmp_path / "cached"), cache__tower=True))
+    same_rows(tmp_path / "cached", tmp_path / "plain")
+    shown, calls.items = calls.items, 0
+    again = seeing(kind, out=str(tmp_path / "again"), cache__tower=True)
+    train(again)
+    spared = shown - calls.items
+    kept = image_makers(Prepared.of(again).data.collator.features)[0].show
+    assert spared == len(kept.numbers) > 4, "another run finds the features of every image"
+
+
+def test_images_that_change_have_no_features_to_keep(tmp_path: Path):
+    options = {"every": 8, "history": 1, "shift": 2}
+    with pytest.raises(ConfigError, match="changed anew in every epoch"):
+        Prepared.of(seeing("episodes", cache__tower=True, data__options=options))
+    image = {"encoder": "vision", "name": str(tiny_vision_checkpoint("tiny-dinov2")), "each": True}
+    with pytest.raises(ConfigError, match="one for each camera"):
+        Prepared.of(seeing("episodes", cache__tower=True, model__image=image))
 
 
 def test_towers_that_cannot_be_kept(tmp_path: Path):

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from vertebra.backbone.families.table import FAMILIES, Family, builder_name, row_named
-from vertebra.backbone.habits import Habits, anchor_of
+from vertebra.backbone.habits import Habits, anchor_of, token_id
 from vertebra.errors import BackboneError
 from vertebra.prompt.builders import PromptBuilder
 from vertebra.prompt.chat_template import TemplatePromptBuilder
@@ -58,13 +58,12 @@ def family_of(name: str | None, llm: Any, tokenizer: Any, habits: Habits) -> tup
 
 def recognized(llm: Any, tokenizer: Any, habits: Habits) -> Family | None:
     """The family that architecture, vocabulary and habits name; None where none does, or none is sure."""
-    vocabulary = tokenizer.get_vocab().keys()
     fitting = [
         family
         for family in FAMILIES.values()
         if family.marks
         and (family.model_type, family.llm_cls) == (llm.config.model_type, type(llm).__name__)
-        and vocabulary >= set(family.marks)
+        and all(token_id(tokenizer, mark) is not None for mark in family.marks)
         and (family.anchor == "bos") is habits.adds_bos
     ]
     return fitting[0] if len(fitting) == 1 else None

@@ -44,6 +44,13 @@ class Habits:
         return self.bos_id is not None
 
 
+def token_id(tokenizer: Any, token: str) -> int | None:
+    """The id of a token; None where the vocabulary has none of this name. A fast tokenizer need not list all of them for it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    found = tokenizer.get_vocab().get(token) if backend is None else backend.token_to_id(token)
+    return None if found is None else int(found)
+
+
 def probe(tokenizer: Any) -> Habits:
     """Encode a letter with and without special tokens, and look at what was put around it."""
     plain = tokenizer("a", add_special_tokens=False).input_ids
@@ -58,7 +65,7 @@ def probe(tokenizer: Any) -> Habits:
             f"the tokenizer puts {start} tokens {dressed[:start]} before every text; expected one or none"
         )
     after = dressed[start + len(plain) :]
-    lone = next((i for i in map(tokenizer.get_vocab().get, ("▁", "Ġ")) if i is not None), None)
+    lone = next((i for i in (token_id(tokenizer, token) for token in ("▁", "Ġ")) if i is not None), None)
     return Habits(bos_id=dressed[0] if start else None, eos_id=after[0] if after else None, lone_space_id=lone)
 
 

@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from vertebra.backbone.shallow import with_first_layer
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeadForm:
@@ -61,6 +63,9 @@ class Head:
         self.form = HeadForm.of(llm.config)
         self._adapted: Any = getattr(self.module, "token_adapter", None)
         self._base: Any = self.module if self._adapted is None else self._adapted.get_base_layer()
+        changed = self.module._forward_hooks or self.module._forward_pre_hooks or "forward" in vars(self.module)
+        self.touched = self._adapted is not None or bool(changed)
+        """Something hangs on the module, so that its product may be another than its matrix's."""
         # a LoRA, a quantized or a sharded head computes more than its matrix says
         self.plain = type(self._base) is nn.Linear
 
@@ -103,6 +108,13 @@ def head_behind_body(llm: Any) -> Head | None:
     """The head of a model whose logits are exactly `head(base_model(…))`, so that a decoder may run the two apart."""
     if llm.base_model is llm or llm._forward_hooks or llm._forward_pre_hooks or hasattr(llm, "_hf_hook"):
         return None  # somebody hangs on the whole model's forward, which would be passed by
+    shallow = with_first_layer(llm)
+    if shallow is None or (head := _behind_body(shallow)) is None:
+        return _behind_body(llm)
+    return head
+
+
+def _behind_body(llm: Any) -> Head | None:
     probe = _probe(llm)
     with _leaving_body(llm, probe) as left:
         shown = _shown(llm, probe)
@@ -126,7 +138,8 @@ def _shown(llm: Any, probe: dict[str, torch.Tensor]) -> tuple[Head, torch.Tensor
             expected = llm(**probe).logits
         if len(seen) != 1 or not _close(head(seen[0]), expected):
             return None
-        head.plain = head.plain and _close(head.logits(seen[0], *head.tensors()), expected)
+        if head.touched:  # else the module's own product is the matrix's
+            head.plain = head.plain and _close(head.logits(seen[0], *head.tensors()), expected)
     return head, seen[0]
 
 
@@ -149,7 +162,7 @@ def _leaving_body(llm: Any, probe: dict[str, torch.Tensor]) -> Iterator[list[tor
 
 def _probe(llm: Any) -> dict[str, torch.Tensor]:
     table = llm.get_input_embeddings().weight
-    ids = torch.arange(3, 11, device=table.device)[None] % len(table)
+    ids = torch.arange(3, 7, device=table.device)[None] % len(table)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 

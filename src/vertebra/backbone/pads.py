@@ -13,7 +13,7 @@ from typing import Any
 from vertebra import log
 from vertebra.backbone.facts import NO_FAMILY
 from vertebra.backbone.families.table import Family
-from vertebra.backbone.habits import choose_pad
+from vertebra.backbone.habits import choose_pad, token_id
 from vertebra.backbone.vocabulary import ADDED_PAD, add_own_pad, follow_pad
 
 
@@ -29,7 +29,7 @@ def set_pad(backbone: Any, family: Family, *, found: bool = False) -> None:
         return
     always = None if found and _has_own(tokenizer, backbone.eos_token_ids) else family.pad_token
     chosen = always if always is not None else choose_pad(tokenizer, backbone.eos_token_ids)
-    if chosen is not None and chosen in tokenizer.get_vocab():
+    if chosen is not None and token_id(tokenizer, chosen) is not None:
         tokenizer.pad_token = chosen
         follow_pad(backbone)
         return

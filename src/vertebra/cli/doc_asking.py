@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,125 +15,59 @@ import typer
 from vertebra.cli.asking import Device, Dtype, Name, Token
 from vertebra.cli.paths import PATH
 
-File = Annotated[Path, typer.Argument(help="A PDF, a picture, or pages in a format such as hOCR, ALTO or FUNSD.")]
-Pages = Annotated[str | None, typer.Option(help="Numbers of pages: 1,3-5; all by default.")]
-Ocr = Annotated[str, typer.Option(help="The OCR engine: auto, rapidocr, tesseract; none: no OCR.")]
-Size = Annotated[str | None, typer.Option(help="The page's WIDTHxHEIGHT in pixels, for formats without.")]
-Picture = Annotated[Path | None, typer.Option(help="The page's picture, for its size and for drawing.", **PATH)]
-Password = Annotated[str | None, typer.Option(help="Of an encrypted PDF.")]
-Across = Annotated[
-    list[str] | None, typer.Option(help="A field whose text may run over the ends of lines; repeatable.")
-]
-Tokens = Annotated[int | None, typer.Option(min=1, help="Tokens that one value may take.")]
-Seconds = Annotated[float | None, typer.Option(min=0.001, help="Time for all answers; what is found by then is kept.")]
-Calibration = Annotated[Path | None, typer.Option(help="A file of `doc eval --calibrate`.", **PATH)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Html = Annotated[Path | None, typer.Option(help="Write a page that draws each answer on its page.")]
-Draw = Annotated[Path | None, typer.Option(help="Draw the answers on the page as a PNG; of several, numbered.")]
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A document and the model that is asked about it: what `ask` and `extract` are both given."""
 
-def ask(
-    model: Name,
-    file: File,
-    question: Annotated[list[str], typer.Argument(help="What to ask; each in quotes.")],
-    free: Annotated[bool, typer.Option("--free", help="Let the model write the answer; it then has no place.")] = False,
-    across: Annotated[bool, typer.Option("--across", help="Answers may run over the ends of lines.")] = False,
-    pages: Pages = None,
-    ocr: Ocr = "auto",
-    size: Size = None,
-    image: Picture = None,
-    password: Password = None,
-    max_new_tokens: Tokens = None,
-    seconds: Seconds = None,
-    calibration: Calibration = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    token: Token = None,
-    json: Json = False,
-    html: Html = None,
-    draw: Draw = None,
-) -> None:
-    """Ask a model about a document. The answer is copied from its words, so that it can be pointed at."""
-    from vertebra.backbone.registry import require_name
+    model: Name
+    file: Annotated[Path, typer.Argument(help="A PDF, a picture, or pages in a format such as hOCR, ALTO or FUNSD.")]
+    pages: Annotated[str | None, typer.Option(help="Numbers of pages: 1,3-5; all by default.")] = None
+    ocr: Annotated[str, typer.Option(help="The OCR engine: auto, rapidocr, tesseract; none: no OCR.")] = "auto"
+    size: Annotated[str | None, typer.Option(help="The page's WIDTHxHEIGHT in pixels, for formats without.")] = None
+    image: Annotated[Path | None, typer.Option(help="The page's picture, for its size and for drawing.", **PATH)] = None
+    password: Annotated[str | None, typer.Option(help="Of an encrypted PDF.")] = None
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that one value may take.")] = None
+    seconds: Annotated[
+        float | None, typer.Option(min=0.001, help="Time for all answers; what is found by then is kept.")
+    ] = None
+    calibration: Annotated[Path | None, typer.Option(help="A file of `doc eval --calibrate`.", **PATH)] = None
+    dtype: Dtype = None
+    device: Device = None
+    token: Token = None
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+    html: Annotated[Path | None, typer.Option(help="Write a page that draws each answer on its page.")] = None
+    draw: Annotated[Path | None, typer.Option(help="Draw the answers on the page as a PNG; of several, numbered.")] = (
+        None
+    )
 
-    require_name(model)  # before torch is imported for it
-    given = _Given(file, pages, ocr, size, image, password)
-    given.read()
-    from vertebra.cli.asking import load
-    from vertebra.documents.extract import ask as asked
-
-    loaded = load(model, dtype=dtype, device=device, token=token)
-    found = asked(
-        loaded, given.document, question, free=free, across=across, images=given.pictures(loaded),
-        max_new_tokens=max_new_tokens, seconds=seconds, calibration=calibration,
-    )  # fmt: skip
-    _shown(found, given, json=json, html=html, draw=draw)
-
-
-def extract(
-    model: Name,
-    file: File,
-    schema: Annotated[Path, typer.Option(help='A JSON schema, or names with kinds: {"total": "number"}.', **PATH)],
-    across: Across = None,
-    free: Annotated[
-        list[str] | None, typer.Option(help="A field that the model writes itself; it then has no place. Repeatable.")
-    ] = None,
-    least: Annotated[float, typer.Option(min=0, max=1, help="Leave out values of a lower confidence.")] = 0.0,
-    pages: Pages = None,
-    ocr: Ocr = "auto",
-    size: Size = None,
-    image: Picture = None,
-    password: Password = None,
-    max_new_tokens: Tokens = None,
-    max_list_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that a list may take.")] = None,
-    seconds: Seconds = None,
-    calibration: Calibration = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    token: Token = None,
-    json: Json = False,
-    html: Html = None,
-    draw: Draw = None,
-) -> None:
-    """Extract what a schema lists from a document: values copied from its words, with places and confidences."""
-    from vertebra.backbone.registry import require_name
-
-    require_name(model)
-    from vertebra.documents.schema import fields_of
-
-    fields_of(schema)  # what is wrong with it comes before everything that takes time
-    given = _Given(file, pages, ocr, size, image, password)
-    given.read()
-    from vertebra.cli.asking import load
-    from vertebra.documents.extract import extract as extracted
-
-    loaded = load(model, dtype=dtype, device=device, token=token)
-    found = extracted(
-        loaded, given.document, schema, images=given.pictures(loaded), across=tuple(across or ()), free=tuple(free or ()),
-        least=least, max_new_tokens=max_new_tokens, max_list_tokens=max_list_tokens, seconds=seconds,
-        calibration=calibration,
-    )  # fmt: skip
-    _shown(found, given, json=json, html=html, draw=draw)
-
-
-class _Given:
-    """The document of a call, and its pictures."""
-
-    def __init__(
-        self, file: Path, pages: str | None, ocr: str, size: str | None, image: Path | None, password: str | None
-    ) -> None:
-        self.file, self.pages, self.ocr, self.size, self.image, self.password = file, pages, ocr, size, image, password
-        self.document: Any = None
-
-    def read(self) -> None:
+    @cached_property
+    def document(self) -> Any:
         from vertebra.cli.doc_files import numbers_of, size_of
         from vertebra.page.reading import read_document
 
-        self.document = read_document(
+        return read_document(
             self.file, numbers_of(self.pages), ocr="auto" if self.ocr == "none" else self.ocr,
             when="never" if self.ocr == "none" else "needed", size=size_of(self.size), image=self.image,
             password=self.password, on_bad="repair",
         )  # fmt: skip
+
+    def loaded(self) -> tuple[Any, dict[str, Any]]:
+        """The model, and what answering is given; the document is read before torch is imported for the model."""
+        from vertebra.backbone.registry import require_name
+
+        require_name(self.model)
+        assert self.document is not None
+        from vertebra.cli.asking import load
+
+        model = load(self.model, dtype=self.dtype, device=self.device, token=self.token)
+        looks = model.record.get("page", {}).get("image")
+        return model, {
+            "images": self.pictures() if looks else {},
+            "max_new_tokens": self.max_new_tokens,
+            "seconds": self.seconds,
+            "calibration": self.calibration,
+        }
 
     def picture(self, page: Any) -> Any:
         """The picture of a page, where there is one."""
@@ -136,39 +75,92 @@ class _Given:
 
         return self.image or page.image or picture_of(self.file, page, self.password)
 
-    def pictures(self, model: Any) -> dict[int, Any]:
-        """For a model that looks at pages."""
-        if not model.record.get("page", {}).get("image"):
-            return {}
-        return self.all_pictures()
-
-    def all_pictures(self) -> dict[int, Any]:
+    def pictures(self) -> dict[int, Any]:
         found = {page.number: self.picture(page) for page in self.document}
         return {number: picture for number, picture in found.items() if picture is not None}
 
+    def show(self, found: Any) -> None:
+        """Answers as they were asked for: printed, as JSON, as a page, drawn."""
+        from vertebra.cli.output import console
 
-def _shown(found: Any, given: _Given, *, json: bool, html: Path | None, draw: Path | None) -> None:
-    from vertebra.cli.output import console
+        written = []
+        if self.html is not None:
+            from vertebra.documents.drawing import write_extraction_page
 
-    written = []
-    if html is not None:
-        from vertebra.documents.drawing import write_extraction_page
+            written.append(write_extraction_page(found, self.html, self.pictures()))
+        if self.draw is not None:
+            from vertebra.documents.drawing import write_extraction_picture
 
-        written.append(write_extraction_page(found, html, given.all_pictures()))
-    if draw is not None:
-        from vertebra.documents.drawing import write_extraction_picture
+            for page in found.document:
+                several = len(found.document) > 1
+                path = self.draw.with_stem(f"{self.draw.stem}-{page.number}") if several else self.draw
+                written.append(write_extraction_picture(found, page, path, self.picture(page)))
+        if self.json:
+            from vertebra.cli.output import print_json
 
-        for page in found.document:
-            path = draw.with_stem(f"{draw.stem}-{page.number}") if len(found.document) > 1 else draw
-            written.append(write_extraction_picture(found, page, path, given.picture(page)))
-    if json:
-        from vertebra.cli.output import print_json
+            print_json(found.to_dict())
+            return
+        _print(found)
+        for path in written:
+            console().print(f"written to {path}", soft_wrap=True)
 
-        print_json(found.to_dict())
-        return
-    _print(found)
-    for path in written:
-        console().print(f"written to {path}", soft_wrap=True)
+
+def on_document(command: Callable[..., None]) -> Callable[..., None]:
+    """A command of `Asked` and options of its own, called by the fields of the one and these."""
+    shared = inspect.signature(Asked, eval_str=True).parameters
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+
+    @functools.wraps(command)
+    def call(**given: Any) -> None:
+        command(Asked(**{name: given.pop(name) for name in shared}), **given)
+
+    every = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*shared.values(), *own)]
+    call.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+    call.__annotations__ = {one.name: one.annotation for one in every}
+    return call
+
+
+@on_document
+def ask(
+    asked: Asked,
+    question: Annotated[list[str], typer.Argument(help="What to ask; each in quotes.")],
+    free: Annotated[bool, typer.Option("--free", help="Let the model write the answer; it then has no place.")] = False,
+    across: Annotated[bool, typer.Option("--across", help="Answers may run over the ends of lines.")] = False,
+) -> None:
+    """Ask a model about a document. The answer is copied from its words, so that it can be pointed at."""
+    model, given = asked.loaded()
+    from vertebra.documents.extract import ask as answers
+
+    asked.show(answers(model, asked.document, question, free=free, across=across, **given))
+
+
+@on_document
+def extract(
+    asked: Asked,
+    schema: Annotated[Path, typer.Option(help='A JSON schema, or names with kinds: {"total": "number"}.', **PATH)],
+    across: Annotated[
+        list[str] | None, typer.Option(help="A field whose text may run over the ends of lines; repeatable.")
+    ] = None,
+    free: Annotated[
+        list[str] | None, typer.Option(help="A field that the model writes itself; it then has no place. Repeatable.")
+    ] = None,
+    least: Annotated[float, typer.Option(min=0, max=1, help="Leave out values of a lower confidence.")] = 0.0,
+    max_list_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that a list may take.")] = None,
+) -> None:
+    """Extract what a schema lists from a document: values copied from its words, with places and confidences."""
+    from vertebra.backbone.registry import require_name
+    from vertebra.documents.schema import fields_of
+
+    require_name(asked.model)
+    fields_of(schema)  # what is wrong with it comes before everything that takes time
+    model, given = asked.loaded()
+    from vertebra.documents.extract import extract as extracted
+
+    found = extracted(
+        model, asked.document, schema, across=tuple(across or ()), free=tuple(free or ()), least=least,
+        max_list_tokens=max_list_tokens, **given,
+    )  # fmt: skip
+    asked.show(found)
 
 
 def _print(found: Any) -> None:

@@ -48,6 +48,10 @@ def evaluate(
     device: Device = None,
     token: Token = None,
     out: Annotated[Path | None, typer.Option(help="Write everything there as JSON, every answer included.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page: rates, arms, calibration, and some pages with their answers.")
+    ] = None,
+    drawn: Annotated[int, typer.Option(min=0, help="Of --html: how many pages of the data are drawn.")] = 6,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Hold a model's copied answers against known ones: by field and type, with evidence, confidences and arms."""
@@ -74,7 +78,11 @@ def evaluate(
         loaded(model), pages, arms=arms, fields=field, seeds=seeds, loaded=loaded,
         across=("address",) if across is None else across, settings=ExtractSettings(max_new_tokens=max_new_tokens),
     )  # fmt: skip
-    _report(results, calibrate=calibrate, calibration=calibration, out=out, json=json)
+    if html is not None:
+        from vertebra.evaluate.documents.page import write_documents_page
+
+        write_documents_page(results, pages, html, drawn=drawn)
+    _report(results, calibrate=calibrate, calibration=calibration, out=out, html=html, json=json)
 
 
 def _with_pictures(pages: list[Any], folder: Path | None) -> list[Any]:
@@ -100,7 +108,9 @@ def _with_pictures(pages: list[Any], folder: Path | None) -> list[Any]:
     return made
 
 
-def _report(results: Any, *, calibrate: Path | None, calibration: str, out: Path | None, json: bool) -> None:
+def _report(
+    results: Any, *, calibrate: Path | None, calibration: str, out: Path | None, html: Path | None, json: bool
+) -> None:
     import json as codec
 
     from vertebra.cli.output import console, print_json
@@ -122,6 +132,9 @@ def _report(results: Any, *, calibrate: Path | None, calibration: str, out: Path
             f"; calibrated, on pages that the fit did not see, {plain['calibrated_ece']:.3f}: written to {calibrate}"
         )
     console().print(error, soft_wrap=True)
+    for path in (out, html):
+        if path is not None:
+            console().print(f"written to {path}", soft_wrap=True)
 
 
 def _tables(results: Any) -> None:

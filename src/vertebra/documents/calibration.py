@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -101,15 +101,32 @@ def calibration_of(given: Any, record: Mapping[str, Any]) -> Calibration | None:
         raise error if isinstance(error, DataError) else DataError(f"`{given}` is no calibration: {error}") from error
 
 
-def ece(confidences: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:
-    """Expected calibration error: the gap between mean confidence and share of right ones, over bins of equal width."""
+class Bin(NamedTuple):
+    """Answers whose confidences lie between two numbers."""
+
+    low: float
+    high: float
+    answers: int
+    confidence: float
+    """Their mean."""
+    right: float
+    """The share of right ones."""
+
+
+def reliability(confidences: Sequence[float], right: Sequence[bool], bins: int = 10) -> list[Bin]:
+    """The bins of equal width that hold any answer."""
     x, y = _checked(confidences, right)
     which = np.minimum((x * bins).astype(int), bins - 1)
-    gaps = [
-        abs(float(x[which == n].mean() - y[which == n].mean())) * float((which == n).mean())
-        for n in set(which.tolist())
+    return [
+        Bin(n / bins, (n + 1) / bins, int((which == n).sum()), float(x[which == n].mean()), float(y[which == n].mean()))
+        for n in sorted(set(which.tolist()))
     ]
-    return float(sum(gaps))
+
+
+def ece(confidences: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:
+    """Expected calibration error: the gap between mean confidence and share of right ones, over bins of equal width."""
+    found = reliability(confidences, right, bins)
+    return sum(abs(one.confidence - one.right) * one.answers for one in found) / sum(one.answers for one in found)
 
 
 def _checked(raw: Sequence[float], right: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:

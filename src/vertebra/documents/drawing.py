@@ -9,7 +9,8 @@ import base64
 import html
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -35,10 +36,11 @@ def extraction_page(found: Extraction, pictures: Mapping[int, Any] | None = None
     """The page, ready to be written to a file. `pictures`: of pages, by their numbers; a page's own by default."""
     template = resources.files("vertebra.documents").joinpath("page.html").read_text(encoding="utf-8")
     own = {page.number: page.image for page in found.document if page.image is not None}
-    body = [_head(found), "<div id='pages'>", *(_sheet(found, page, {**own, **(pictures or {})}) for page in found.document),
-            "</div>", _answers(found)]  # fmt: skip
+    own |= pictures or {}
+    sheets = [sheet(page, own.get(page.number), _marks(found, page)) for page in found.document]
+    body = [_head(found), "<div id='pages'>", *sheets, "</div>", _answers(found)]
     data = found.to_json(indent=None).replace("<", "\\u003c")  # inside of a script element no tag may be spelled
-    return Template(template).substitute(title=_text(_name(found)), body="\n".join(body), data=data)
+    return Template(template).substitute(title=_text(_name(found)), body="\n".join(body), data=data, script=light())
 
 
 def write_extraction_page(found: Extraction, path: str | Path, pictures: Mapping[int, Any] | None = None) -> Path:
@@ -60,7 +62,8 @@ def draw_extraction(found: Extraction, page: Page, picture: Any = None) -> Any:
     pen = ImageDraw.Draw(made)
     size = max(11, made.width // 80)
     font = ImageFont.load_default(size)
-    for path, one, box in _boxes(found, page, made.size):
+    for path, one, box in _boxes(found, page):
+        box = box.scaled(made.width / page.extent[0], made.height / page.extent[1])  # type: ignore[index]
         color = COLORS[level(one.confidence)]
         pen.rectangle(list(box), outline=color, width=3)
         said = f"{path} {one.confidence:.2f}".encode("latin-1", "replace").decode("latin-1")
@@ -84,16 +87,19 @@ def _unwritable(path: Path, error: OSError) -> CheckpointError:
     )
 
 
-def _boxes(found: Extraction, page: Page, size: tuple[float, float]) -> Iterator[tuple[str, Found, Box]]:
-    """(path, answer, box) of every box on a page, in pixels of a picture of that size."""
-    extent = page.extent
-    if extent is None:
-        return
-    x, y = size[0] / extent[0], size[1] / extent[1]
-    for path, one in found.leaves():
+def _boxes(found: Extraction, page: Page) -> Iterator[tuple[str, Found, Box]]:
+    """(path, answer, box) of every box on a page that has a size."""
+    for path, one in found.leaves() if page.extent is not None else ():
         for place in one.places:
             if place.page == page.number:
-                yield from ((path, one, box.scaled(x, y)) for box in place.boxes)
+                yield from ((path, one, box) for box in place.boxes)
+
+
+def _marks(found: Extraction, page: Page) -> list[Mark]:
+    return [
+        Mark(path, level(one.confidence), f"{path}: {one.text} ({one.confidence:.2f})", box)
+        for path, one, box in _boxes(found, page)
+    ]
 
 
 def _text(value: object) -> str:
@@ -115,9 +121,24 @@ def _head(found: Extraction) -> str:
     )
 
 
-def _sheet(found: Extraction, page: Page, pictures: Mapping[int, Any]) -> str:
-    """A page as a drawing: its picture, or its texts, and the boxes of answers."""
-    picture = pictures.get(page.number)
+@dataclass(frozen=True)
+class Mark:
+    """A box on a page: what it belongs to (all of one name light up together), its color's class, its words, its place."""
+
+    name: str
+    look: str
+    says: str
+    box: Box
+
+
+def light() -> str:
+    """The script by which boxes and rows of one name light each other up."""
+    return resources.files("vertebra.documents").joinpath("light.html").read_text(encoding="utf-8").strip()
+
+
+def sheet(page: Page, picture: Any, marks: Iterable[Mark], title: str | None = None) -> str:
+    """A page as a drawing: its picture, or its texts, and boxes in the page's own unit."""
+    title = f"Page {page.number}" if title is None else title
     inside = []
     if picture is not None:
         image = opened(picture)
@@ -136,16 +157,19 @@ def _sheet(found: Extraction, page: Page, pictures: Mapping[int, Any]) -> str:
                 )
     else:
         lines = "".join(f"<li value='{number}'>{_text(line.text)}</li>" for number, line in enumerate(page.lines))
-        head = f"<h2>Page {page.number}</h2><p class='soft'>without a size</p>"
+        head = f"<h2>{_text(title)}</h2><p class='soft'>without a size</p>"
         return f"<div class='card sheet'>{head}<ol>{lines}</ol></div>"
-    for path, one, box in _boxes(found, page, (width, height)):
+    extent = page.extent
+    for mark in marks:
+        if extent is None:  # nobody can say where its boxes are
+            break
+        box = mark.box.scaled(width / extent[0], height / extent[1])
         inside.append(
-            f"<rect data-field='{_text(path)}' class='{level(one.confidence)}' x='{box.left:.1f}' y='{box.top:.1f}' "
-            f"width='{max(box.width, 1):.1f}' height='{max(box.height, 1):.1f}'><title>{_text(path)}: {_text(one.text)} "
-            f"({one.confidence:.2f})</title></rect>"
+            f"<rect data-field='{_text(mark.name)}' class='{mark.look}' x='{box.left:.1f}' y='{box.top:.1f}' "
+            f"width='{max(box.width, 1):.1f}' height='{max(box.height, 1):.1f}'><title>{_text(mark.says)}</title></rect>"
         )
     drawn = f"<svg viewBox='0 0 {width} {height}' role='img'>{''.join(inside)}</svg>"
-    return f"<div class='card sheet'><h2>Page {page.number}</h2>{drawn}</div>"
+    return f"<div class='card sheet'><h2>{_text(title)}</h2>{drawn}</div>"
 
 
 def _jpeg(image: Any, most: int = LONGEST) -> str:

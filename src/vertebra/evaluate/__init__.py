@@ -21,5 +21,6 @@ __getattr__, __dir__, __all__ = offer(
         "documents.running": "evaluate_documents",
         "documents.results": "DocumentResults AnswerRecord",
         "documents.arms": "DocumentArm",
+        "documents.page": "documents_page write_documents_page",
     },
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -165,34 +165,33 @@ def _added(
     here = own | ((origin[:, 0] >= 0) & (sequence.slot[:, 0] < 0))
     at = np.flatnonzero(here)
     slot = sequence.slot.copy()
-    slot[at] = np.stack([np.full(len(at), number), np.arange(len(at))], 1)
-    waiting = iter(asked)
-    count, place = _in_words(origin)
-    boxes = []
-    for position in at.tolist():
-        line, word = origin[position].tolist()
-        if own[position]:
-            boxes.append(next(waiting))
-        elif record.boxes != "line" and word >= 0:
-            whole = lines[line].word_boxes[word]
-            by_token = record.boxes == "token" and whole is not None
-            boxes.append(_share(whole, int(place[position]), int(count[position])) if by_token else whole)
-        else:
-            boxes.append(lines[line].box)
+    slot[at, 0], slot[at, 1] = number, np.arange(len(at))
+    of_line = [line.box for line in lines]
+    boxes: list[Any]
+    if record.boxes != "line":
+        places = origin[at].tolist()
+        boxes = [of_line[line] if word < 0 else lines[line].word_boxes[word] for line, word in places]
+    else:
+        boxes = [of_line[line] for line in origin[at, 0].tolist()] if lines else [None] * len(at)
+    if record.boxes == "token":
+        boxes = _shared(boxes, origin[at])
+    for n, box in zip(np.flatnonzero(own[at]).tolist(), asked, strict=True):
+        boxes[n] = box
     made = TokenSequence(**{**vars(sequence), "slot": slot, "segments": segments})
     return made, boxes
 
 
-def _in_words(origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[N] of each position: how many its word has, and the how-manieth it is. A word's positions follow each other."""
+def _shared(boxes: Sequence[Whole | None], origin: np.ndarray) -> list[Any]:
+    """The boxes of words, cut from left to right between the tokens of each, which follow one another."""
     begins = np.flatnonzero(np.any(origin[1:] != origin[:-1], 1)) + 1
-    edges = np.concatenate([[0], begins, [len(origin)]])
-    lengths = np.diff(edges)
-    return np.repeat(lengths, lengths), np.arange(len(origin)) - np.repeat(edges[:-1], lengths)
-
-
-def _share(box: Whole, place: int, count: int) -> Whole:
-    """A token's share of its word's box: as wide as that of the others."""
-    left, top, right, bottom = box
-    start, stop = (left + round((right - left) * at / count) for at in (place, place + 1))
-    return start, top, stop, bottom
+    edges = [0, *begins.tolist(), len(origin)]
+    made: list[Any] = []
+    for begin, end in pairwise(edges):
+        box = boxes[begin] if end > begin else None
+        if box is None or origin[begin, 1] < 0:
+            made += boxes[begin:end]
+            continue
+        left, top, right, bottom = box
+        cuts = [left + round((right - left) * at / (end - begin)) for at in range(end - begin + 1)]
+        made += [(start, top, stop, bottom) for start, stop in pairwise(cuts)]
+    return made

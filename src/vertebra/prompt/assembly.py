@@ -6,7 +6,7 @@ each id.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ class Written:
     """The sequence ends with its last splice: the ids of an answer that goes on."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Entry:
     """A splice and the index of the token before which it enters."""
 
@@ -54,8 +54,9 @@ def assemble(
     reserved: int,
     both_ways: frozenset[str],
 ) -> Traced:
-    role, weight = _by_character(prompt.pieces, encoding)
-    origin = _by_line(prompt.pieces, encoding, len(prefix))
+    lengths = [len(piece.text) for piece in prompt.pieces]
+    role, weight = _by_character(prompt.pieces, lengths, encoding)
+    origin = _by_line(prompt.pieces, lengths, encoding, len(prefix))
     ids = encoding.ids
     if prefix:
         ids = np.concatenate([np.asarray(prefix, np.int64), ids])
@@ -73,19 +74,19 @@ def assemble(
     return Traced(sequence, origin)
 
 
-def _by_character(pieces: Sequence[Piece], encoding: Encoding) -> tuple[np.ndarray, np.ndarray]:
+def _by_character(pieces: Sequence[Piece], lengths: Sequence[int], encoding: Encoding) -> tuple[np.ndarray, np.ndarray]:
     """Each token's role and weight, from the characters behind it.
 
     A token that straddles a border is its last character's (`▁Hi` is the answer's, though the space is the format's),
     and is trained on if any of its characters is.
     """
-    lengths = [len(piece.text) for piece in pieces]
-    roles = np.repeat([int(piece.role) for piece in pieces], lengths)
+    roles = np.repeat([piece.role for piece in pieces], lengths)
     weights = np.repeat(np.asarray([piece.weight for piece in pieces], np.float32), lengths)
-    at = 0
+    at, page = 0, int(Role.PAGE)
     for piece, length in zip(pieces, lengths, strict=True):
         for one in piece.pages:
-            roles[at + one.start : at + one.stop] = Role.PAGE
+            if one.word < 0:  # words lie in their lines
+                roles[at + one.start : at + one.stop] = page
         at += length
     if not len(encoding.ids):
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
@@ -94,17 +95,23 @@ def _by_character(pieces: Sequence[Piece], encoding: Encoding) -> tuple[np.ndarr
     return roles[last], np.where(trained >= encoding.start, weights[trained], np.float32(0.0))
 
 
-def _by_line(pieces: Sequence[Piece], encoding: Encoding, front: int) -> np.ndarray | None:
+def _by_line(pieces: Sequence[Piece], lengths: Sequence[int], encoding: Encoding, front: int) -> np.ndarray | None:
     """[N, 2]: each token's line and word: those of its last character, or of the first where that is but white space."""
-    stretches = [(at, one) for at, piece in _at(pieces) for one in piece.pages if one.line >= 0]
-    if not stretches:
+    lines: np.ndarray | None = None
+    at = 0
+    for piece, length in zip(pieces, lengths, strict=True):
+        for one in piece.pages:
+            if one.line < 0:
+                continue
+            if lines is None:
+                lines = np.full((sum(lengths), 2), -1, np.int64)
+            if one.word < 0:
+                lines[at + one.start : at + one.stop, 0] = one.line
+            else:  # a word lies in its line, which comes before it
+                lines[at + one.start : at + one.stop, 1] = one.word
+        at += length
+    if lines is None:
         return None
-    lines = np.full((sum(len(piece.text) for piece in pieces), 2), -1, np.int64)
-    for at, one in stretches:
-        column = slice(at + one.start, at + one.stop)
-        lines[column, 0] = one.line
-        if one.word >= 0:
-            lines[column, 1] = one.word
     origin = np.full((front + len(encoding.ids), 2), -1, np.int64)
     last = np.maximum(encoding.stop, encoding.start + 1) - 1
     origin[front:] = lines[last]
@@ -112,14 +119,6 @@ def _by_line(pieces: Sequence[Piece], encoding: Encoding, front: int) -> np.ndar
     bare = (origin[front:, 1] < 0) & (lines[encoding.start, 1] >= 0)
     origin[front:][bare] = lines[encoding.start][bare]
     return origin
-
-
-def _at(pieces: Sequence[Piece]) -> Iterator[tuple[int, Piece]]:
-    """Each piece with the character at which it begins."""
-    at = 0
-    for piece in pieces:
-        yield at, piece
-        at += len(piece.text)
 
 
 def _with_boxes(origin: np.ndarray, entries: Sequence[_Entry]) -> np.ndarray:
@@ -179,6 +178,7 @@ def _with_entries(
     """The vectors with every splice's ids or slots inserted."""
     segments: dict[str, int] = {}
     seen: dict[str, int] = {}
+    both: dict[tuple[str, Role], bool] = {}
     rows: list[tuple[int, int, int, int]] = []  # role, block, segment, index of the first slot
     weights: list[float] = []
     block = 1  # a prefix that sees itself both ways is block 1; parts are counted from 2
@@ -191,7 +191,9 @@ def _with_entries(
             continue
         number, first = segments.setdefault(name, len(segments)), seen.get(name, 0)
         seen[name] = first + splice.count
-        together = bool(both_ways & {name, name.split(":")[0], splice.role.name.lower()})
+        if (name, splice.role) not in both:
+            both[name, splice.role] = bool(both_ways & {name, name.split(":")[0], splice.role.name.lower()})
+        together = both[name, splice.role]
         block += together
         rows.append((splice.role, block if together else 0, number, first))
         weights.append(0.0)

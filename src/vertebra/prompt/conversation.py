@@ -10,7 +10,7 @@ neither prompt formats nor tokenizers.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any
@@ -33,7 +33,7 @@ _SPEAKERS = {
 """The names that people and data sets use for who speaks."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as `Content`
 class Message:
     """One turn: who speaks (`system`, `user`, `assistant`, `tool`), what, and how much its loss counts."""
 
@@ -51,8 +51,14 @@ class Message:
         return "the builder's system prompt" if self.number is None else f"message {self.number}"
 
 
+_KEYS = frozenset(("role", "content", "weight"))
+"""Of a message."""
+
+
 def role_name(name: object) -> str:
     """`user` for `user` and `human`, `assistant` for `assistant` and `gpt` …"""
+    if name == "user" or name == "assistant":
+        return str(name)
     known = _SPEAKERS.get(name.strip().lower()) if isinstance(name, str) else None
     if known is None:
         near = did_you_mean(str(name), _SPEAKERS)
@@ -136,10 +142,10 @@ class Reader:
     def message(self, number: int, given: Mapping[str, Any]) -> Message:
         if not isinstance(given, Mapping):
             raise PromptError(f"message {number} is {given!r:.80}; expected a dict with `role` and `content`")
-        for name in given:
-            if name not in ("role", "content", "weight"):
-                near = did_you_mean(str(name), ("role", "content", "weight"))
-                raise PromptError(f"message {number} has a key `{name}`.{near} Keys are `role`, `content`, `weight`.")
+        if not _KEYS.issuperset(given):
+            name = next(name for name in given if name not in _KEYS)
+            near = did_you_mean(str(name), ("role", "content", "weight"))
+            raise PromptError(f"message {number} has a key `{name}`.{near} Keys are `role`, `content`, `weight`.")
         if "role" not in given or "content" not in given:
             raise PromptError(f"message {number} has the keys {sorted(given)}; it needs `role` and `content`")
         role = role_name(given["role"])
@@ -166,8 +172,12 @@ class Reader:
         for part in given:
             piece = self._part(part, where)
             text.append(piece.text)
-            splices += [(length + at, splice) for at, splice in piece.splices]
-            pages += [one._replace(start=length + one.start, stop=length + one.stop) for one in piece.pages]
+            if length:  # a page stands first, mostly: nothing of its hundred stretches moves
+                splices += [(length + at, splice) for at, splice in piece.splices]
+                pages += [one._replace(start=length + one.start, stop=length + one.stop) for one in piece.pages]
+            else:
+                splices += piece.splices
+                pages += piece.pages
             length += len(piece.text)
         return Content("".join(text), tuple(splices), tuple(pages))
 
@@ -220,7 +230,8 @@ def _page(reader: Reader, part: Mapping[str, Any], where: str) -> Content:
     """The lines of a page, each with the slot of its box."""
     slot: Splice | None = None
     if part.get("slot") != "none":
-        slot = replace(reader.slots(part, where, Role.PAGE, "boxes", 1), anchored=False)
+        slot = reader.slots(part, where, Role.PAGE, "boxes", 1)
+        slot.anchored = False
     return page_content(part, where, slot)
 
 

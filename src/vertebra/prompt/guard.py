@@ -77,6 +77,16 @@ class Guard:
         return [(start + match.start(), start + match.end(), self.name[match[0]]) for match in found]
 
 
+def plain_view(backend: Backend) -> Backend:
+    """A backend of our own beside another, which shares its model: nothing is written out and read again."""
+    own = Backend(backend.model)
+    for part in ("normalizer", "pre_tokenizer", "decoder"):
+        if getattr(backend, part) is not None:
+            setattr(own, part, getattr(backend, part))
+    own.add_tokens([token for _, token in sorted(backend.get_added_tokens_decoder().items())])
+    return own
+
+
 def plain_copy(backend_json: str) -> Backend:
     """A backend of our own: no truncation or padding that others set, no post-processor that trims offsets."""
     backend = Backend.from_str(backend_json)

@@ -17,7 +17,7 @@ End = Literal["closed", "open", "answer"]
 """How a prompt ends: with what was said; with the mark that opens an answer; inside the last answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as `Content`
 class Piece:
     """A stretch of a prompt: a mark of the format (`plain` is False), or what a message says."""
 

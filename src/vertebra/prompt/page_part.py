@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from vertebra.errors import PromptError, did_you_mean
@@ -39,7 +38,7 @@ def page_content(part: Mapping[str, Any], where: str, slot: Splice | None) -> Co
                 f"line {number} of a page in {where} is {line!r:.80}; expected {{'text': one line, 'box'}}"
             )
         if slot is not None and place != "none":
-            own = slot if first is None else replace(slot, line=first + number)
+            own = slot if first is None else _of_line(slot, first + number)
             splices.append((length + (len(said) if place == "after" else 0), own))
         if first is not None:
             stretches.append(Stretch(length, length + len(said) + 1, first + number))
@@ -49,6 +48,10 @@ def page_content(part: Mapping[str, Any], where: str, slot: Splice | None) -> Co
     if first is None and length:
         stretches = [Stretch(0, length)]
     return Content("".join(text), tuple(splices), tuple(stretches))
+
+
+def _of_line(slot: Splice, line: int) -> Splice:
+    return Splice(slot.role, slot.ids, slot.segment, slot.count, slot.anchored, line)
 
 
 def words_of(text: str, words: Sequence[str] | None, start: int, line: int) -> Iterator[Stretch]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
@@ -31,6 +31,18 @@ Conversation = Sequence[Mapping[str, Any]]
 Anchor = Literal["bos", "none", "prepend bos"]
 
 
+class How(TypedDict, total=False):
+    """What `render`, `render_many` and `render_traced` are given by name."""
+
+    open_turn: bool | None
+    anchor: Anchor | None
+    anchored: Collection[str]
+    roles: Collection[str]
+    trusted: Collection[str]
+    both_ways: Collection[str]
+    slot_id: int | None
+
+
 _BATCH = 256
 _ANCHORS = ("bos", "none", "prepend bos")
 
@@ -40,14 +52,7 @@ def render(
     builder: PromptBuilder | type[PromptBuilder] | str,
     tokenizer: Any,
     sizes: Mapping[str, int] | None = None,
-    *,
-    open_turn: bool | None = None,
-    anchor: Anchor | None = None,
-    anchored: Collection[str] = (),
-    roles: Collection[str] = ("assistant",),
-    trusted: Collection[str] = (),
-    both_ways: Collection[str] = ("action",),
-    slot_id: int | None = None,
+    **how: Unpack[How],
 ) -> TokenSequence:
     """One conversation as a token sequence.
 
@@ -57,19 +62,7 @@ def render(
     right after BOS. `roles`: who is trained on. `trusted`: roles, never the user, whose text may hold added tokens.
     `both_ways`: part types or segments whose slots see each other, each part a block. `slot_id`: the reserved id.
     """
-    return render_many(
-        [conversation],
-        builder,
-        tokenizer,
-        sizes,
-        open_turn=open_turn,
-        anchor=anchor,
-        anchored=anchored,
-        roles=roles,
-        trusted=trusted,
-        both_ways=both_ways,
-        slot_id=slot_id,
-    )[0]
+    return render_many([conversation], builder, tokenizer, sizes, **how)[0]
 
 
 def render_many(
@@ -77,30 +70,10 @@ def render_many(
     builder: PromptBuilder | type[PromptBuilder] | str,
     tokenizer: Any,
     sizes: Mapping[str, int] | None = None,
-    *,
-    open_turn: bool | None = None,
-    anchor: Anchor | None = None,
-    anchored: Collection[str] = (),
-    roles: Collection[str] = ("assistant",),
-    trusted: Collection[str] = (),
-    both_ways: Collection[str] = ("action",),
-    slot_id: int | None = None,
+    **how: Unpack[How],
 ) -> list[TokenSequence]:
     """Many conversations, encoded together by the tokenizer's own threads; the arguments of `render`."""
-    traced = render_traced(
-        conversations,
-        builder,
-        tokenizer,
-        sizes,
-        open_turn=open_turn,
-        anchor=anchor,
-        anchored=anchored,
-        roles=roles,
-        trusted=trusted,
-        both_ways=both_ways,
-        slot_id=slot_id,
-    )
-    return [one.sequence for one in traced]
+    return [one.sequence for one in render_traced(conversations, builder, tokenizer, sizes, **how)]
 
 
 def render_traced(

@@ -18,7 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 
 from vertebra.errors import PromptError
-from vertebra.prompt.guard import Guard, guarded_tokens, plain_copy
+from vertebra.prompt.guard import Guard, guarded_tokens, plain_view
 
 _HALF = re.compile("[\ud800-\udfff]")
 Spans = Sequence[tuple[int, int]]
@@ -83,7 +83,7 @@ class FastTokenizer:
         self._owner, self._backend = weakref.ref(tokenizer), weakref.ref(backend)
         self._names = (bos, eos, pad) if tokenizer is backend else _names_of(tokenizer)
         self._post_processor = backend.post_processor
-        self._own = plain_copy(backend.to_str())
+        self._own = plain_view(backend)
         added = {token.content: number for number, token in backend.get_added_tokens_decoder().items()}
         self._added = frozenset(added)
         self._token = {number: token for token, number in added.items()}
@@ -97,6 +97,7 @@ class FastTokenizer:
         self._is_guarded = np.zeros(max(backend.get_vocab_size(), *added.values(), 0) + 1, bool)
         self._is_guarded[[added[token] for token in self._to_guard]] = True
         self._guard: Guard | None = None
+        self._probe: Any = None
 
     def stale(self, tokenizer: Any) -> bool:
         """Whether tokens were added to the tokenizer since, or its backend was replaced."""
@@ -134,7 +135,9 @@ class FastTokenizer:
         post_processor = self._post_processor if backend is None else backend.post_processor
         if post_processor is None or post_processor.num_special_tokens_to_add(False) == 0:
             return ()
-        probe = self._own.encode("a", add_special_tokens=False)
+        if self._probe is None:
+            self._probe = self._own.encode("a", add_special_tokens=False)
+        probe = self._probe
         core, whole = probe.ids, post_processor.process(probe, None, True).ids
         for start in range(len(whole) - len(core) + 1):
             if whole[start : start + len(core)] == core:
@@ -194,13 +197,20 @@ class FastTokenizer:
 
 def tokenizer_of(tokenizer: Any) -> Tokenizer:
     """What is given, if it has the two methods; else its adapter, made once and kept as long as the tokenizer lives."""
-    if isinstance(tokenizer, Tokenizer):
+    adapter = _known(tokenizer)  # before anything else: a protocol of two methods takes long to look at
+    if adapter is None and isinstance(tokenizer, Tokenizer):
         return tokenizer
-    _backend_of(tokenizer)
-    adapter = _adapters.get(tokenizer)
     if adapter is None or adapter.stale(tokenizer):
+        _backend_of(tokenizer)
         adapter = _adapters[tokenizer] = FastTokenizer(tokenizer)
     return adapter
+
+
+def _known(tokenizer: Any) -> FastTokenizer | None:
+    try:
+        return _adapters.get(tokenizer)
+    except TypeError:  # nothing that can be a key: an adapter of one's own, or no tokenizer
+        return None
 
 
 _adapters: weakref.WeakKeyDictionary[Any, FastTokenizer] = weakref.WeakKeyDictionary()

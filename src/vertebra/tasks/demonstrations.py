@@ -21,6 +21,7 @@ from vertebra.action.frames import to_frame
 from vertebra.action.normalization import normalize
 from vertebra.action.record import PROPRIO, ActionRecord, segment_of
 from vertebra.action.statistics import DatasetStatistics
+from vertebra.data.encode.items import ImageItems
 from vertebra.data.model_facts import ModelFacts
 from vertebra.data.read.frames import Frames
 from vertebra.data.read.rows import digest
@@ -182,9 +183,15 @@ def frames_wanted(length: int, every: int, record: ActionRecord) -> list[int]:
     return sorted({seen for frame in range(0, length, every) for seen in seen_at(frame, record)})
 
 
-class Prepared:
+class Prepared(ImageItems):
     """The items of a sample's slots, which are prepared already."""
+
+    def images(self, extra: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        return dict(extra[IMAGES])
+
+    def pixels(self, images: Sequence[Any] | np.ndarray) -> np.ndarray:
+        return np.asarray(images)
 
     def __call__(self, extra: Mapping[str, Any]) -> dict[str, np.ndarray]:
         own = {name: extra[name] for name in (SEGMENT, PROPRIO) if name in extra}
-        return {**extra[IMAGES], **own}
+        return {**self.shown(extra), **own}

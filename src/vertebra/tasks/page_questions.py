@@ -16,6 +16,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -46,7 +47,7 @@ class PageQuestion:
     name: str | None = None
     """Of a field."""
 
-    @property
+    @cached_property
     def text(self) -> str:
         """The question as a person reads it."""
         return "".join(part if isinstance(part, str) else f"[{' '.join(map(str, part['box']))}]" for part in self.parts)
@@ -68,19 +69,29 @@ class Asking:
     """Lines that an earlier question hides, or asks for."""
     asked: set[str] = field(default_factory=set)
 
-    def __post_init__(self) -> None:
-        counts = Counter(plain(line.text) for line in self.lines)
-        self.alone = [n for n, line in enumerate(self.lines) if counts[plain(line.text)] == 1]
+    @cached_property
+    def alone(self) -> frozenset[int]:
         """Lines whose text stands on the page once."""
+        texts = [plain(line.text) for line in self.lines]
+        counts = Counter(texts)
+        return frozenset(n for n, text in enumerate(texts) if counts[text] == 1)
+
+    @cached_property
+    def short(self) -> list[int]:
+        """Lines that can be asked about."""
+        return [n for n, line in enumerate(self.lines) if len(line.text) <= LONGEST]
+
+    @cached_property
+    def boxed(self) -> list[int]:
+        """Those of them that have a place."""
+        return [n for n in self.short if self.lines[n].box is not None]
 
     def line(self, *, text: bool = False, box: bool = True) -> int | None:
         """A line that nobody has hidden. `text`: it is named by its text, so that there must be no other like it."""
-        among = self.alone if text else range(len(self.lines))
-        fit = [n for n in among if n not in self.hidden and self._fits(self.lines[n], box)]
+        fit = self.boxed if box else self.short
+        if self.hidden or text:
+            fit = [n for n in fit if n not in self.hidden and not (text and n not in self.alone)]
         return None if not fit else fit[int(self.draw.integers(len(fit)))]
-
-    def _fits(self, line: Laid, box: bool) -> bool:
-        return len(line.text) <= LONGEST and not (box and line.box is None)
 
 
 def _known(sort: str) -> Callable[[Asking], PageQuestion | None]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vertebra.data.encode.items import ImageItems
 from vertebra.data.model_facts import ModelFacts
 from vertebra.data.read.rows import digest
 from vertebra.data.samples.samples import Samples, Vectors
@@ -199,20 +200,23 @@ class PageSamples(Samples):
         return rows, [make(row.items) for row in rows]
 
 
-class PageItems:
+class PageItems(ImageItems):
     """The raw items of a sample's slots: boxes as numbers, pictures as pixels."""
 
     def __init__(self, model: ModelFacts) -> None:
         self.how = model.preparation
 
-    def __call__(self, extra: Mapping[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {BOXES: box_array(extra[BOXES])} if BOXES in extra else {}
-        if IMAGE in extra:
-            from vertebra.model.encoders.images import prepare_images
+    def images(self, extra: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
+        return {IMAGE: extra.get(IMAGE, ())}
 
-            assert self.how is not None, "a model with pictures prepares them"
-            found[IMAGE] = prepare_images(extra[IMAGE], self.how)
-        return found
+    def pixels(self, images: Sequence[Any] | np.ndarray) -> np.ndarray:
+        from vertebra.model.encoders.images import prepare_images
+
+        assert self.how is not None, "a model with pictures prepares them"
+        return prepare_images(list(images), self.how)
+
+    def __call__(self, extra: Mapping[str, Any]) -> dict[str, Any]:
+        return {**({BOXES: box_array(extra[BOXES])} if BOXES in extra else {}), **self.shown(extra)}
 
 
 def renderer_for(model: ModelFacts, record: PageRecord) -> Renderer:

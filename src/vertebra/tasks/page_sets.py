@@ -119,6 +119,11 @@ def documents(data: DataConfig, options: PagesConfig, seed: int) -> tuple[list[P
     if options.drawn is not None:
         apart = max(1, round(data.count * data.held_out)) if data.held_out else 0
         return list(_drawn(options, data.count, seed)), list(_drawn(options, apart, seed + 1, fixed=True))
+    if data.path is None:
+        raise ConfigError(
+            "kind `pages` has nothing to read yet: name your documents (--set data.path=receipts.jsonl, a folder, a "
+            "pattern), or have some drawn (data.options.drawn=receipt, form, mixed)"
+        )
     found = read_documents(data.path, data.pattern)
     if data.eval_path is not None:
         return found, read_documents(data.eval_path, data.pattern)

@@ -44,9 +44,9 @@ class Pages(Task):
         made: PagesConfig = super().options(data)
         require_sorts(made.learn)
         faults = []
-        if (data.path is None) == (made.drawn is None):
+        if data.path is not None and made.drawn is not None:
             faults.append(
-                "it needs a path, or documents to draw (data.options.drawn=receipt, form, mixed), and not both"
+                f"it has a path ({data.path}) and documents to draw (data.options.drawn={made.drawn}); give one"
             )
         if made.drawn is not None and data.eval_path is not None:
             faults.append("drawn documents are held out by `held_out`, and not read from eval_path")
@@ -62,6 +62,9 @@ class Pages(Task):
         own = {"turns": 1, "reserve": 64, "asked": 4}
         drawn = {"drawn": "receipt"} if data.path is None and data.options.get("drawn") is None else {}
         return replace(data, options={**data.options, **own, **drawn})
+
+    def sees(self, data: DataConfig) -> bool:
+        return bool(self.options(data).image)
 
     def encoders(self, data: DataConfig) -> Mapping[str, NewEncoder]:
         options = self.options(data)

@@ -172,6 +172,10 @@ class Task(ABC):
         """Samples to train on and to evaluate on, of a kind that reads nothing."""
         raise ConfigError(f"kind `{self.name}` reads nothing (`reads`) and draws nothing; it has to define `drawn`")
 
+    def sees(self, data: DataConfig) -> bool:
+        """Whether the model that an earlier stage leaves for it has eyes; so has what `--tiny` puts there."""
+        return not self.for_encoder
+
     def packs(self, data: DataConfig) -> bool:
         """Whether samples are of any length: several may share a row of a batch, and some may be too long."""
         return not self.for_encoder

@@ -13,7 +13,7 @@ def tiny_config(config: RunConfig, folder: Path | None = None) -> RunConfig:
     """The same run on a tiny backbone: every stage of it, in seconds, on a CPU."""
     model = replace(config.model, backbone=config.model.tiny, overrides={}, start=None, dtype="float32", attn=None)
     model = replace(model, quantization=None, max_length=min(model.max_length, 256))
-    if model.start is None and config.model.start is not None and model.image is None:
+    if config.model.start is not None and model.image is None and config.task.sees(config.data):
         # what is kept of a tower, only a pretrained one makes
         model = replace(model, image=ImageConfig(encoder="vision" if config.cache.tower else "patches"))
     if model.image is not None and model.image.encoder == "vision":

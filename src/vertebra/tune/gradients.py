@@ -1,7 +1,8 @@
 """The check at step 1: every tensor that is said to train has a gradient, finite and not zero.
 
 A tensor without a gradient is the quietest fault of training: the loss falls all the same. Some gradients must be
-zero at the start (`lora_A`, since `lora_B` starts at zero); those are listed, and nothing else is let through.
+zero at the start (`lora_A`, since `lora_B` starts at zero), and what an action head does not read has none where no words are
+learned beside it; those are listed, and nothing else is let through.
 """
 
 from __future__ import annotations
@@ -20,6 +21,19 @@ from vertebra.tune.stages import matching
 # Why: B starts at zero, so that A gets nothing; a key's bias adds the same to every score of a softmax; a first batch
 # may hold none of the new tokens, and no item that says "no box".
 ZERO_AT_START = ("*.lora_A.*", "*.k_proj.bias", "*.trainable_tokens_delta*", "*.encoder.none")
+
+# What keys and values of a layer are made by, as the families call it.
+_BEFORE_KEYS = (
+    "k_proj",
+    "v_proj",
+    "k_norm",
+    "qkv",
+    "query_key_value",
+    "c_attn",
+    "input_layernorm",
+    "attn_layer_norm",
+    "ln_1",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +74,15 @@ class GradientCheck:
 
     def _grouped(self) -> list[str]:
         """The zeros by the pattern that lets them through: a LoRA has hundreds of them."""
-        left, found = list(self.allowed_zero), []
+        left, found, alone = list(self.allowed_zero), [], []
         for pattern in self.allowed:
             these = matching(left, pattern)
             left = [name for name in left if name not in these]
-            if these:
-                found.append(these[0] if len(these) == 1 else f"{len(these)} × {pattern}")
-        return found
+            if len(these) > 1:
+                found.append(f"{len(these)} × {pattern}")
+            alone += these if len(these) == 1 else []
+        few = alone if len(alone) <= 3 else [*alone[:2], f"{len(alone) - 2} more"]
+        return [*found, *few]
 
     def require_good(self) -> None:
         if not self.good:
@@ -80,7 +96,7 @@ def check_gradients(model: nn.Module, allowed: Sequence[str] = ()) -> GradientCh
     zero: list[str] = []
     may: list[str] = []
     count = 0
-    patterns = (*ZERO_AT_START, *allowed, *_new_rows_alone(model))
+    patterns = (*ZERO_AT_START, *allowed, *_new_rows_alone(model), *_unread(model))
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -119,3 +135,17 @@ def _norm(gradient: Any) -> float:
 def _listed(names: Sequence[str], limit: int = 12) -> str:
     more = f" … and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def _unread(model: nn.Module) -> list[str]:
+    """What stands behind all that action heads read: the output matrix, and the last layer's tensors behind its keys."""
+    parts = parts_of(model)
+    if not parts.answering or parts.backbone is None:
+        return []
+    unread = {id(p) for p in parts.lm.get_output_embeddings().parameters()}
+    if all(head.reads == "keys" for head in parts.answering.values()):
+        last = parts.layers[-1].named_modules()
+        behind = [one for name, one in last if not any(part in name for part in _BEFORE_KEYS)]
+        behind += [parts.backbone.final_norm] if parts.backbone.final_norm is not None else []
+        unread |= {id(p) for module in behind for p in module.parameters(recurse=False)}
+    return [name for name, parameter in model.named_parameters() if id(parameter) in unread]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,45 @@ class Text:
     matrix: str = "1 0 0 1"
 
 
-def pdf(path: Path, pages: list[list[Text]], *, rotate: int = 0, crop: tuple[int, ...] | None = None) -> Path:
+PAD = bytes.fromhex("28BF4E5E4E758A4164004E56FFFA01082E2E00B6D0683E802F0CA9FE6453697A")
+"""What a password is filled up with."""
+IDENTITY = b"0123456789abcdef"
+
+
+def rc4(key: bytes, data: bytes) -> bytes:
+    state, j, made = list(range(256)), 0, bytearray()
+    for i in range(256):
+        j = (j + state[i] + key[i % len(key)]) % 256
+        state[i], state[j] = state[j], state[i]
+    i = j = 0
+    for byte in data:
+        i = (i + 1) % 256
+        j = (j + state[i]) % 256
+        state[i], state[j] = state[j], state[i]
+        made.append(byte ^ state[(state[i] + state[j]) % 256])
+    return bytes(made)
+
+
+def locked(path: Path, password: str) -> Path:
+    """An empty page behind a password: the standard handler, 40 bits."""
+    padded = (password.encode() + PAD)[:32]
+    owner = rc4(hashlib.md5(padded).digest()[:5], padded)
+    key = hashlib.md5(padded + owner + (-4 & 0xFFFFFFFF).to_bytes(4, "little") + IDENTITY).digest()[:5]
+    lock = f"/Filter /Standard /V 1 /R 2 /P -4 /O <{owner.hex()}> /U <{rc4(key, PAD).hex()}>"
+    plain = pdf(path, [[]]).read_bytes()
+    more = f"/Encrypt << {lock} >> /ID [<{IDENTITY.hex()}> <{IDENTITY.hex()}>]"
+    path.write_bytes(plain.replace(b"/Root 1 0 R", f"/Root 1 0 R {more}".encode()))
+    return path
+
+
+def pdf(
+    path: Path,
+    pages: list[list[Text]],
+    *,
+    rotate: int = 0,
+    crop: tuple[int, ...] | None = None,
+    media: tuple[int, int] = (612, 792),
+) -> Path:
     objects = ["<< /Type /Catalog /Pages 2 0 R >>", "", "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"]
     kids = []
     for page in pages:
@@ -28,8 +67,9 @@ def pdf(path: Path, pages: list[list[Text]], *, rotate: int = 0, crop: tuple[int
         objects.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
         box = f"/CropBox [{' '.join(map(str, crop))}]" if crop else ""
         kids.append(len(objects) + 1)
+        place = f"/MediaBox [0 0 {media[0]} {media[1]}] {box} /Rotate {rotate}"
         objects.append(
-            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] {box} /Rotate {rotate} /Contents {len(objects)} 0 R "
+            f"<< /Type /Page /Parent 2 0 R {place} /Contents {len(objects)} 0 R "
             "/Resources << /Font << /F1 3 0 R >> >> >>"
         )
     objects[1] = f"<< /Type /Pages /Kids [{' '.join(f'{n} 0 R' for n in kids)}] /Count {len(kids)} >>"

@@ -16,6 +16,7 @@ import numpy as np
 
 from vertebra.data.encode.added import trusted_roles
 from vertebra.data.encode.encoders import Encoder, Placed, place_sequence
+from vertebra.data.encode.items import ImageItems
 from vertebra.data.encode.pairs import QUESTION, as_conversation
 from vertebra.data.read.conversations import Conversation
 from vertebra.data.read.formats import Pair
@@ -175,12 +176,17 @@ def speaker(backbone: Any, system: str | None = None, *, fold: bool = False) -> 
     return kind(backbone.llm_family, system, system="fold" if fold else "native")
 
 
-class ImageFeatures:
+class ImageFeatures(ImageItems):
     """The pixels of a sample's images, read when its batch is made: `Collator(pad_id, features=ImageFeatures(how))`."""
 
     def __init__(self, how: Preparation, segment: str = "image") -> None:
         self.how, self.segment = how, segment
 
+    def images(self, extra: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
+        return {self.segment: extra.get("images", ())}
+
+    def pixels(self, images: Sequence[Any] | np.ndarray) -> np.ndarray:
+        return prepare_images(list(images), self.how)
+
     def __call__(self, extra: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        images = extra.get("images", ())
-        return {self.segment: prepare_images(images, self.how)} if images else {}
+        return self.shown(extra)

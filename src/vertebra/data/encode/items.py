@@ -5,8 +5,10 @@ It knows samples' extras, and no models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 
@@ -34,8 +36,39 @@ class Together:
         return {name: items for make in self.makers for name, items in make(extra).items()}
 
 
-def in_place_of(kind: type, maker: Maker, makers: Maker | None) -> Maker:
-    """The same makers with another in place of those of a kind."""
-    if not isinstance(makers, Together):
-        return maker
-    return Together(*(maker if isinstance(one, kind) else one for one in makers.makers))
+class ImageItems(ABC):
+    """A maker that shows images. What becomes of them can be replaced: `showing`."""
+
+    show: Callable[[Sequence[Any] | np.ndarray], np.ndarray] | None = None
+
+    @abstractmethod
+    def images(self, extra: Mapping[str, Any]) -> Mapping[str, Sequence[Any] | np.ndarray]:
+        """A sample's images by segment, as `pixels` takes them."""
+
+    @abstractmethod
+    def pixels(self, images: Sequence[Any] | np.ndarray) -> np.ndarray:
+        """[n, 3, S, S]: images as an encoder takes them."""
+
+    def shown(self, extra: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The items of a sample's images, by segment."""
+        show = self.show or self.pixels
+        return {name: show(images) for name, images in self.images(extra).items() if len(images)}
+
+    def showing(self, show: Callable[[Sequence[Any] | np.ndarray], np.ndarray]) -> Self:
+        """The same maker, whose images become what `show` makes of them: features that were computed earlier."""
+        made = copy.copy(self)
+        made.show = show
+        return made
+
+
+def image_makers(makers: Maker | None) -> list[ImageItems]:
+    """Those of some makers that show images."""
+    among: Sequence[Any] = makers.makers if isinstance(makers, Together) else [makers]
+    return [one for one in among if isinstance(one, ImageItems)]
+
+
+def showing(makers: Maker, show: Callable[[Sequence[Any] | np.ndarray], np.ndarray]) -> Maker:
+    """The same makers, with `show` in place of what makes pixels of images."""
+    if isinstance(makers, Together):
+        return Together(*(showing(one, show) for one in makers.makers))
+    return makers.showing(show) if isinstance(makers, ImageItems) else makers

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vertebra.backbone.habits import fingerprint, probe
+from vertebra.backbone.habits import fingerprint, probe, token_id
 from vertebra.data.read.rows import digest
 from vertebra.errors import VocabularyError
 from vertebra.prompt.guard import Guard, guarded_tokens, plain_copy
@@ -231,10 +231,10 @@ def stop_id(tokenizer: Any, stop: str | None = None) -> int:
     token = stop if stop is not None else tokenizer.eos_token
     if token is None:
         raise VocabularyError("the tokenizer has no EOS; name the token that ends a document: stop='<|endoftext|>'")
-    found = tokenizer.get_vocab().get(token)
+    found = token_id(tokenizer, token)
     if found is None:
         raise VocabularyError(f"the stop token {token!r} is not in the vocabulary; add it first (`grow_vocabulary`)")
-    return int(found)
+    return found
 
 
 def block_size(tokenizer: Any, context: int | None = None, wanted: int | None = None) -> int:

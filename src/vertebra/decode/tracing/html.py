@@ -13,14 +13,17 @@ from string import Template
 
 from vertebra.decode.tracing.pictures import MaskPicture
 from vertebra.decode.tracing.record import PassRecord
+from vertebra.decode.tracing.sheets import Sheet
 from vertebra.decode.tracing.trace import Candidate, StepTrace, Trace
-from vertebra.decode.tracing.words import MEANS, size, span, story, time_of, what_went_in
+from vertebra.decode.tracing.words import MEANS, line_place, size, span, story, time_of, what_went_in
 
 _KINDS = {
     "prefill": "the prompt (prefill)",
     "extend": "the next piece of the prompt",
     "step": "the last token (decode)",
 }
+_PAGE = (700, 990)
+"""Units of a drawn page."""
 _SIDE = 220
 """Pixels of a mask's longer side, at least."""
 
@@ -28,7 +31,8 @@ _SIDE = 220
 def trace_page(trace: Trace) -> str:
     """The page, ready to be written to a file."""
     template = resources.files("vertebra.decode.tracing").joinpath("page.html").read_text(encoding="utf-8")
-    body = [_head(trace), _prompt(trace), _timeline(trace), *map(_step, trace.steps), _end(trace)]
+    pages = [_sheet(sheet, number) for number, sheet in enumerate(trace.pages, 1)]
+    body = [_head(trace), _prompt(trace), *pages, _timeline(trace), *map(_step, trace.steps), _end(trace)]
     # a script element ends at `</`, wherever it stands
     data = json.dumps(trace.to_json(), ensure_ascii=False).replace("</", "<\\/")
     return Template(template).substitute(title=_text(f"{trace.model}: a trace"), body="\n".join(body), data=data)
@@ -70,6 +74,32 @@ def _prompt(trace: Trace) -> str:
         f"<div class='card' id='prompt'><h2>The prompt: {len(trace.prompt)} positions</h2>"
         f"<div class='tokens'>{''.join(parts)}</div><p class='soft'>A box is a token, a piece of text with a number "
         "(␣: a blank, ⏎: a line end). Blue: places that are filled from outside, by images or boxes.</p></div>"
+    )
+
+
+def _sheet(sheet: Sheet, number: int) -> str:
+    """A page as the row has it: the box of each line, its text, the positions that it takes."""
+    x, y = _PAGE[0] / sheet.scale, _PAGE[1] / sheet.scale
+    drawn, bare = [], []
+    for line in sheet.lines:
+        said = line_place(line)
+        if line.box is None:
+            bare.append(f"<li>{_text(said)}: {_text(line.text)}</li>")
+            continue
+        left, top, right, bottom = line.box[0] * x, line.box[1] * y, line.box[2] * x, line.box[3] * y
+        kind = "line asked" if line.asked else "line"
+        drawn.append(
+            f"<g class='{kind}'><title>{_text(said)}: {_text(line.text)}</title><rect x='{left:.1f}' y='{top:.1f}' "
+            f"width='{max(right - left, 2):.1f}' height='{max(bottom - top, 2):.1f}'/>"
+            f"<text x='{left + 3:.1f}' y='{(top + bottom) / 2 + 4:.1f}'><tspan class='at'>{_text(said)}</tspan> "
+            f"{_text(line.text)}</text></g>"
+        )
+    without = f"<p class='soft'>Without a box:</p><ul>{''.join(bare)}</ul>" if bare else ""
+    return (
+        f"<div class='card sheet'><h2>Page {number} as the row has it: {sum(not line.asked for line in sheet.lines)} lines</h2>"
+        f"<svg viewBox='0 0 {_PAGE[0]} {_PAGE[1]}' role='img'>{''.join(drawn)}</svg>{without}<p class='soft'>Before each line: "
+        "its positions in the row, and ▢ where a box enters. Dashed: a box that a question is about. The model knows boxes as "
+        f"shares of the page, 0 to {sheet.scale:g}, and not how high the page is.</p></div>"
     )
 
 

@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from vertebra.decode.tracing.pictures import MaskPicture
+from vertebra.decode.tracing.sheets import Sheet
 from vertebra.decode.tracing.trace import StepTrace, Trace
-from vertebra.decode.tracing.words import MEANS, size, span, story, time_of, what_went_in
+from vertebra.decode.tracing.words import MEANS, line_place, size, span, story, time_of, what_went_in
 
 _SHADES = " ░░▒▒▓▓███"
 _WIDEST = 48
@@ -21,6 +22,8 @@ def print_trace(trace: Trace, out: Console, *, details: int = 2) -> None:
     out.print(Text.assemble((trace.model, "bold"), "  ", ", ".join(f"{k} {v}" for k, v in trace.facts.items())))
     out.print(Text.assemble(("settings ", "bold"), trace.settings))
     out.print(Text.assemble(("prompt   ", "bold"), f"{len(trace.prompt)} positions  ", _prompt(trace)))
+    for number, sheet in enumerate(trace.pages, 1):
+        out.print(_sheet(sheet, number))
     out.print()
     out.print(_table(trace))
     for step in trace.steps[:details]:
@@ -41,6 +44,18 @@ def _prompt(trace: Trace) -> Text:
         else:
             parts.append(f" [{len(tokens)} × {segment}] ", "blue")
     return parts
+
+
+def _sheet(sheet: Sheet, number: int) -> Table:
+    """The lines of a page with the positions that they take."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (f"page {number}", "box", "line"):
+        table.add_column(name, overflow="fold")
+    for line in sheet.lines:
+        box = "no box" if line.box is None else " ".join(f"{number:g}" for number in line.box)
+        text = Text("(what the question is about)", "dim") if line.asked else Text(line.text)
+        table.add_row(Text(line_place(line), "blue"), box, text)
+    return table
 
 
 def _table(trace: Trace) -> Table:

@@ -21,6 +21,7 @@ from vertebra.decode.result import REASONS, Step
 from vertebra.decode.settings import DecodeConfig, question_of, settings_of
 from vertebra.decode.start import Start, eval_mode, start
 from vertebra.decode.tracing.record import Event, PassRecord, Recorder
+from vertebra.decode.tracing.sheets import Sheet, sheets
 from vertebra.errors import GenerationError
 from vertebra.model.model import model_of
 from vertebra.sequence.roles import Role
@@ -84,6 +85,8 @@ class Trace:
     stop_means: str
     total_seconds: float
     tokens: list[int] = field(default_factory=list)
+    pages: list[Sheet] = field(default_factory=list)
+    """Of a row with lines of pages."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -121,6 +124,7 @@ def trace(
         stop_means=REASONS[reason],
         total_seconds=result.timings.total,
         tokens=result.tokens[row],
+        pages=sheets(begun.model, begun.batch, row, begun.model.backbone.tokenizer),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vertebra.decode.tracing.sheets import SheetLine
 from vertebra.decode.tracing.trace import PassRecord, StepTrace
 
 MEANS = {
@@ -74,3 +75,9 @@ def story(step: StepTrace) -> str:
     if first.cached_after == 0:
         return "No cache: the whole row goes through the model again."
     return f"Decode: one column goes in, the token just chosen; the {first.cached} before it are in the cache."
+
+
+def line_place(line: SheetLine) -> str:
+    """`41–46▢`: the positions of a line, and whether a box enters there."""
+    positions = str(line.first) if line.first == line.last else f"{line.first}–{line.last}"
+    return positions + ("▢" if line.slots else "")

@@ -37,6 +37,8 @@ class AnswerRecord:
     box_hits: float | None
     stands: bool
     """A copied answer stands on the page (an absent one does too)."""
+    lines: tuple[int, ...] = ()
+    """Where it points: lines of the page as it was read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,7 +100,7 @@ def _record(arm: DocumentArm, number: int, seed: int, one: Asked, page: Page, re
         anls=anls(answer, one.golds) if there else float(found.text is None),
         line_f1=line_f1(gold_lines, found.lines) if there and gold_lines else None,
         box_hits=box_hits(gold_boxes, relative_boxes(read, found.lines)) if there and gold_boxes else None,
-        stands=found.text is None or bool(found.places),
+        stands=found.text is None or bool(found.places), lines=tuple(found.lines),
     )  # fmt: skip
 
 

@@ -37,9 +37,12 @@ class Node:
         return 1 + sum(len(child) for child in self.children)
 
 
-def tree_distance(one: Node, other: Node, rename: Callable[[Any, Any], float]) -> float:
-    """The tree edit distance of Zhang and Shasha: removing or adding a node costs 1, renaming one costs `rename`."""
-    ours, theirs = _Ordered(one), _Ordered(other)
+def tree_distance(
+    one: Node, other: Node, rename: Callable[[Any, Any], float], weigh: Callable[[Any], float] = lambda _: 1.0
+) -> float:
+    """The tree edit distance of Zhang and Shasha: removing or adding a node costs `weigh` of its label, renaming one
+    costs `rename`."""
+    ours, theirs = _Ordered(one, weigh), _Ordered(other, weigh)
     table = [[0.0] * len(theirs.labels) for _ in ours.labels]
     for i in ours.keyroots:
         for j in theirs.keyroots:
@@ -50,12 +53,13 @@ def tree_distance(one: Node, other: Node, rename: Callable[[Any, Any], float]) -
 class _Ordered:
     """A tree in post-order: labels, the leftmost leaf below each node, the key roots."""
 
-    def __init__(self, root: Node) -> None:
+    def __init__(self, root: Node, weigh: Callable[[Any], float]) -> None:
         self.labels: list[Any] = []
         self.leftmost: list[int] = []
         self._walk(root)
         last = {leaf: node for node, leaf in enumerate(self.leftmost)}
         self.keyroots = sorted(last.values())
+        self.weights = [weigh(label) for label in self.labels]
 
     def _walk(self, node: Node) -> int:
         leaves = [self._walk(child) for child in node.children]
@@ -71,13 +75,13 @@ def _forest(
     rows, columns = i - left + 2, j - right + 2
     cost = [[0.0] * columns for _ in range(rows)]
     for row in range(1, rows):
-        cost[row][0] = row
+        cost[row][0] = cost[row - 1][0] + ours.weights[left + row - 1]
     for column in range(1, columns):
-        cost[0][column] = column
+        cost[0][column] = cost[0][column - 1] + theirs.weights[right + column - 1]
     for row in range(1, rows):
         for column in range(1, columns):
             a, b = left + row - 1, right + column - 1
-            cheapest = min(cost[row - 1][column] + 1, cost[row][column - 1] + 1)
+            cheapest = min(cost[row - 1][column] + ours.weights[a], cost[row][column - 1] + theirs.weights[b])
             if ours.leftmost[a] == left and theirs.leftmost[b] == right:
                 whole = cost[row - 1][column - 1] + rename(ours.labels[a], theirs.labels[b])
                 cost[row][column] = table[a][b] = min(cheapest, whole)

@@ -3,7 +3,7 @@
 anls_star      texts as ANLS; a tuple is one of several gold values; lists are paired for the best sum; dicts by key; what
                is missing or too much counts 0 for each value it holds
 donut_f1       (key, value) pairs of all leaves, keys as paths, as multisets
-donut_accuracy 1 - tree distance / size of the gold tree, 0 at least
+donut_accuracy 1 - tree distance / size of the gold tree in letters and nodes, 0 at least
 """
 
 from __future__ import annotations
@@ -115,6 +115,24 @@ def best_pairs(worth: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
     return sorted((j, i) if turned else (i, j) for i, j in pairs)
 
 
+def parsed(value: Any) -> Any:
+    """As Donut compares it: keys by length and letters, every value a list, texts stripped; what is empty is left out, and
+    so is what is neither text nor number in a list that does not hold objects alone."""
+    if not value:
+        return {}
+    if isinstance(value, Mapping):
+        made = {}
+        for key in sorted(value, key=lambda key: (len(str(key)), str(key))):
+            if inner := parsed(value[key]):
+                made[str(key)] = inner if isinstance(inner, list) else [inner]
+        return made
+    if not isinstance(value, list):
+        return [str(value).strip()]
+    if all(isinstance(one, Mapping) for one in value):
+        return [inner for one in value if (inner := parsed(one))]
+    return [text for one in value if type(one) in (str, int, float) and (text := str(one).strip())]
+
+
 def flattened(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """(path, text) of every leaf; the places in a list are no part of a path."""
     if isinstance(value, Mapping):
@@ -131,41 +149,34 @@ def donut_f1(golds: Sequence[Any], answers: Sequence[Any]) -> float:
     """Over documents together: pairs that are right, twice, over pairs there and pairs given."""
     right = total = 0
     for gold, answer in zip(golds, answers, strict=True):
-        ours, theirs = Counter(flattened(gold)), Counter(flattened(answer))
+        ours, theirs = Counter(flattened(parsed(gold))), Counter(flattened(parsed(answer)))
         right += sum((ours & theirs).values())
         total += sum(ours.values()) + sum(theirs.values())
     return 2 * right / total if total else 1.0
 
 
 def donut_accuracy(gold: Any, answer: Any) -> float:
-    """Of one document, by its trees; a leaf's text costs its edit distance, normalised."""
-    ours, theirs = _tree(gold), _tree(answer)
-    size = tree_distance(Node("<root>"), ours, _rename)
-    return max(0.0, 1.0 - tree_distance(theirs, ours, _rename) / size) if size else 1.0
+    """Of one document, by its trees; adding or removing a leaf costs its letters, changing it those that differ."""
+    ours = _tree(parsed(gold))
+    size = tree_distance(Node("<root>"), ours, _rename, _weight)
+    apart = tree_distance(_tree(parsed(answer)), ours, _rename, _weight)
+    return max(0.0, 1.0 - apart / size) if size else float(apart == 0)
 
 
-def _tree(value: Any) -> Node:
-    root = Node("<root>")
-    root.children = _children(value)
-    return root
-
-
-def _children(value: Any) -> list[Node]:
+def _tree(value: Any, label: str = "<root>") -> Node:
     if isinstance(value, Mapping):
-        return [
-            Node(str(key), _children(value[key])) for key in sorted(value, key=lambda key: (len(str(key)), str(key)))
-        ]
-    if isinstance(value, list):
-        return [Node("<subtree>", _children(one)) if isinstance(one, (Mapping, list)) else _leaf(one) for one in value]
-    return [_leaf(value)]
+        return Node(label, [_tree(inner, key) for key, inner in value.items()])
+    if all(isinstance(one, Mapping) for one in value):
+        return Node(label, [_tree(one, "<subtree>") for one in value])
+    return Node(label, [Node(("leaf", one)) for one in value])
 
 
-def _leaf(value: Any) -> Node:
-    return Node(("leaf", str(value)))
+def _weight(label: Any) -> float:
+    return float(len(label[1])) if isinstance(label, tuple) else 1.0
 
 
 def _rename(one: Any, other: Any) -> float:
-    if isinstance(one, tuple) and isinstance(other, tuple):
-        longest = max(len(one[1]), len(other[1]))
-        return levenshtein(one[1], other[1]) / longest if longest else 0.0
-    return float(one != other)
+    leaves = [label[1] for label in (one, other) if isinstance(label, tuple)]
+    if len(leaves) == 2:
+        return float(levenshtein(*leaves))
+    return 1.0 + len(leaves[0]) if leaves else float(one != other)

@@ -30,7 +30,7 @@ def opened_pdf(path: str | Path, password: str | None = None) -> Iterator[Any]:
     try:
         found = pypdfium2.PdfDocument(path, password=password)
     except pypdfium2.PdfiumError as error:
-        code = getattr(error, "err_code", None)
+        code = _why(path, password)
         if code == PASSWORD:
             wrong = "the password is wrong" if password else "it is encrypted"
             raise DataError(f"`{path}` cannot be read: {wrong}; give `password=` (--password)") from error
@@ -43,6 +43,20 @@ def opened_pdf(path: str | Path, password: str | None = None) -> Iterator[Any]:
         yield found
     finally:
         found.close()
+
+
+def _why(path: str | Path, password: str | None) -> int | None:
+    """What pdfium has against a file. It keeps the code of the last failure, and some failures set none: so one of a known
+    code (no PDF) comes first, lest a file without pages be called encrypted because another one was."""
+    import pypdfium2
+
+    code = None
+    for given in (b"no PDF", path):
+        try:
+            pypdfium2.PdfDocument(given, password=password).close()
+        except pypdfium2.PdfiumError as error:
+            code = getattr(error, "err_code", None)
+    return code
 
 
 def pages_of(document: Any, path: Any, numbers: Iterable[int] | None = None) -> Iterator[tuple[int, Any]]:

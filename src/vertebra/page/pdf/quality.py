@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from typing import Any
 
 from vertebra.page.page import Page
@@ -19,18 +20,19 @@ FEW, COVERED = 20, 0.6
 
 def why_garbage(page: Page) -> str | None:
     """Why OCR is due: no text, or text that means nothing; None where the text layer will do."""
-    letters = [letter for line in page.lines for letter in line.text if not letter.isspace()]
+    # a page has thousands of characters, and a hundred different ones
+    letters = Counter("".join("".join(line.text.split()) for line in page.lines))
     if not letters:
         return "it has no text layer"
-    kinds = [unicodedata.category(letter) for letter in letters]
+    total, kinds = letters.total(), {letter: unicodedata.category(letter) for letter in letters}
     broken = sum(
-        kind in ("Cc", "Co", "Cn", "Cs") or letter == "\ufffd" for kind, letter in zip(kinds, letters, strict=True)
+        count for letter, count in letters.items() if kinds[letter] in ("Cc", "Co", "Cn", "Cs") or letter == "\ufffd"
     )
-    if broken > MOST_BROKEN * len(letters):
-        return f"its text layer is garbage: {broken} of {len(letters)} characters are control or replacement characters"
-    good = sum(kind[0] in "LNM" for kind in kinds)
-    if len(letters) >= ENOUGH and good < LEAST_LETTERS * len(letters):
-        return f"its text layer is garbage: {good} of {len(letters)} characters are letters or digits"
+    if broken > MOST_BROKEN * total:
+        return f"its text layer is garbage: {broken} of {total} characters are control or replacement characters"
+    good = sum(count for letter, count in letters.items() if kinds[letter][0] in "LNM")
+    if total >= ENOUGH and good < LEAST_LETTERS * total:
+        return f"its text layer is garbage: {good} of {total} characters are letters or digits"
     return None
 
 

@@ -19,7 +19,7 @@ def text_page(pdf_page: Any, number: int, name: str | None = None) -> Page:
     with reading(f"the text of page {number} cannot be read", "leave the page out (--pages)", error=DataError):
         size = pdf_page.get_size()
         found = characters(pdf_page)
-        hidden = sum(not one.visible for one in found if not one.generated)
+        hidden = int((~found.visible & ~found.generated).sum())
         notes = (f"{hidden} characters are invisible: an OCR layer behind a picture, most often",) if hidden else ()
         return Page.of(
             lines(found, inside=size), size=size, unit="point", on_bad="repair", number=number, name=name, notes=notes

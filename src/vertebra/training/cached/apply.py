@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from vertebra.data.encode.chat import ImageFeatures
-from vertebra.data.encode.items import in_place_of
+from vertebra.data.encode.items import showing
 from vertebra.tasks.chain import TaskData
 from vertebra.training.cached.layers import UpperLayers, cached_layers, lower_features
 from vertebra.training.cached.tower import cached_images
@@ -24,8 +23,8 @@ def with_cache(model: Any, data: TaskData, config: RunConfig) -> tuple[TaskData,
     upper = None
     if config.cache.tower and autocast is not None:
         samples = [some for some in (data.train, data.held_out) if some is not None]
-        images = cached_images(model, samples, autocast, precision=precision)
-        makers = in_place_of(ImageFeatures, images, data.collator.features)
+        makers: Any = data.collator.features
+        makers = showing(makers, cached_images(model, samples, makers, autocast, precision=precision))
         data = replace(data, collator=data.collator.with_features(makers))
     if config.cache.layers and autocast is not None:
         upper = UpperLayers(model)
