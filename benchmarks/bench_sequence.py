@@ -18,7 +18,7 @@ from vertebra.backbone.tiny import tiny_checkpoint
 from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.loss import supervised_positions
 from vertebra.sequence.masks import AttentionFacts, plan_attention
-from vertebra.sequence.packing import StreamPacker, pack, pack_sequences
+from vertebra.sequence.packing import pack, pack_sequences
 from vertebra.sequence.tokens import TokenSequence
 
 CAPACITY = 1024
@@ -89,7 +89,6 @@ def bench_packing() -> None:
         {
             "pack (lengths alone)": counted("pack (lengths alone)", lambda: list(pack(lengths, CAPACITY))),
             "pack_sequences": counted("pack_sequences", lambda: list(pack_sequences(sequences, CAPACITY).rows)),
-            "StreamPacker, 256": counted("StreamPacker, 256", lambda: list(StreamPacker(CAPACITY).rows(sequences))),
         },
         rounds=5,
     )

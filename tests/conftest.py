@@ -33,7 +33,7 @@ settings.load_profile("patient")
 
 @pytest.fixture(autouse=True)
 def _say_messages_anew():
-    log.forget_said()
+    log.forget_warned()
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def test_one_rank_speaks(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapt
 def test_a_thing_is_said_once_until_it_is_forgotten(caplog: pytest.LogCaptureFixture):
     for _ in range(2):
         log.warn_once("once")
-    log.forget_said()
+    log.forget_warned()
     log.warn_once("once")
     assert [record.message for record in caplog.records] == ["once"] * 2
 

@@ -31,13 +31,13 @@ def typed(tmp_path_factory) -> tuple[Path, str]:
     """The folder in which the README's commands were typed, and what the last one said."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "recipes").symlink_to(ROOT / "recipes")
-    said = ""
+    text = ""
     for line in blocks(READMES[0], "sh")[0].splitlines():
         command, *arguments = shlex.split(line)
         assert command == "vertebra"
         again = [sys.executable, "-c", "from vertebra.cli.main import run; run()", *arguments]
-        said = subprocess.run(again, cwd=folder, capture_output=True, text=True, check=True).stdout
-    return folder, said
+        text = subprocess.run(again, cwd=folder, capture_output=True, text=True, check=True).stdout
+    return folder, text
 
 
 def test_the_commands_fine_tune_and_generate(typed):

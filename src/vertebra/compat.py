@@ -70,7 +70,7 @@ def bars_only_in_terminals() -> Iterator[None]:
 
 @contextmanager
 def errors_only() -> Iterator[None]:
-    """Inside, the library's reports stay quiet: the caller checks what was loaded, and says it in one message."""
+    """Inside, the library's reports stay quiet: the caller checks what was loaded, and reports it in one message."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:

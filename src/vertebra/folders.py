@@ -35,9 +35,9 @@ def require_free(folder: Path, *, overwrite: bool) -> None:
 def require_place(folder: Path) -> None:
     """Refuse a folder that cannot be made or written to, by making one there and taking it away again: permissions alone
     do not tell (an administrator has all of them, and no file can be made in /proc)."""
-    wanted = Path(os.path.abspath(folder))
+    target = Path(os.path.abspath(folder))
     try:
-        there = next(place for place in (wanted, *wanted.parents) if place.exists())
+        there = next(place for place in (target, *target.parents) if place.exists())
         os.rmdir(tempfile.mkdtemp(prefix=".vertebra.", dir=there))
     except OSError as error:
         raise CheckpointError(

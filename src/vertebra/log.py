@@ -13,7 +13,7 @@ import sys
 logger = logging.getLogger("vertebra")
 logger.addHandler(logging.NullHandler())
 
-_said: set[str] = set()
+_warned: set[str] = set()
 
 
 def rank() -> int:
@@ -33,14 +33,14 @@ def warn(message: str) -> None:
 
 def warn_once(message: str) -> None:
     """Say a message the first time only, in this process."""
-    if message not in _said:
-        _said.add(message)
+    if message not in _warned:
+        _warned.add(message)
         warn(message)
 
 
-def forget_said() -> None:
-    """Let every message of `warn_once` be said again (tests begin with this)."""
-    _said.clear()
+def forget_warned() -> None:
+    """Let every message of `warn_once` appear again (tests begin with this)."""
+    _warned.clear()
 
 
 def show(level: int = logging.INFO) -> None:
@@ -59,6 +59,6 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if sys.stderr is None:  # closed, as for a daemon
             return
-        # a full disk or a lost terminal behind it: nobody can be told, and a run of days does not end for that
+        # a full disk or a lost terminal behind it: nobody can be warned, and a run of days does not end for that
         with contextlib.suppress(OSError):
             sys.stderr.write(self.format(record) + "\n")

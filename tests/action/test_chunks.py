@@ -47,10 +47,12 @@ def test_ensembling_is_the_plain_sum(decay, oldest, chunk):
     chunks = [rng.normal(size=(chunk, 2)) for _ in range(12)]
     ensemble = Ensemble(decay=decay, oldest_first=oldest)
     for now, new in enumerate(chunks):
-        said = [(now - t, chunks[t][now - t]) for t in range(now + 1) if now - t < chunk]  # (age, what it says of now)
-        oldest_age = max(age for age, _ in said)
-        weights = [math.exp(-decay * ((oldest_age - age) if oldest else age)) for age, _ in said]
-        expected = sum(w * a for w, (_, a) in zip(weights, said, strict=True)) / sum(weights)
+        reported = [
+            (now - t, chunks[t][now - t]) for t in range(now + 1) if now - t < chunk
+        ]  # (age, what it says of now)
+        oldest_age = max(age for age, _ in reported)
+        weights = [math.exp(-decay * ((oldest_age - age) if oldest else age)) for age, _ in reported]
+        expected = sum(w * a for w, (_, a) in zip(weights, reported, strict=True)) / sum(weights)
         assert np.allclose(ensemble.add(new), expected)
     ensemble.reset()
     assert np.allclose(ensemble.add(chunks[0]), chunks[0][0])

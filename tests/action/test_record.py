@@ -32,8 +32,8 @@ def test_it_survives_json():
 
 
 def test_what_is_asked():
-    said = "In: What action should the robot take to pick up {it} 'n go?\nOut:"
-    assert OPENVLA.asked("Pick up {IT} 'n go") == said
+    text = "In: What action should the robot take to pick up {it} 'n go?\nOut:"
+    assert OPENVLA.asked("Pick up {IT} 'n go") == text
     assert [segment_of(name) for name in ("image", "wrist")] == ["image", "image:wrist"]
 
 
@@ -43,7 +43,7 @@ def test_a_model_without_one_is_no_policy():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"head": "l1"}, "needs no `bins`"),
         ({"head": "token"}, "head"),
@@ -62,8 +62,8 @@ def test_a_model_without_one_is_no_policy():
         ({"dim": 7}, "unknown setting `dim`"),
     ],
 )
-def test_damage_is_named(change, said):
-    with pytest.raises(ConfigError, match=said):
+def test_damage_is_named(change, message):
+    with pytest.raises(ConfigError, match=message):
         ActionRecord.of({POLICY: OPENVLA.to_json() | change})
 
 

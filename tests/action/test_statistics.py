@@ -71,7 +71,7 @@ def test_the_envelope_is_lerobots():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"q01": [0.0]}, "different lengths"),
         ({"q01": [9.0, 0.0]}, "`q01` lies above `q99` in dimension 0"),
@@ -83,10 +83,10 @@ def test_the_envelope_is_lerobots():
         ({"mask": [True]}, "different lengths"),
     ],
 )
-def test_damage_is_named(change, said):
+def test_damage_is_named(change, message):
     fine = {"mean": [0.0, 0.0], "std": [1.0, 1.0], "q01": [-1.0, -1.0], "q99": [1.0, 1.0]}
     Moments.of(fine, "fine")
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         Moments.of(fine | change, "damaged")
 
 

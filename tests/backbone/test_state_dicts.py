@@ -85,8 +85,8 @@ def test_every_door_takes_it(shared, ids, name, prefix, strict, assign):
         if prefix == "llm_backbone.llm.":
             named |= {f"projector.{key}": value for key, value in whole.projector.state_dict().items()}
         keys = list(named)
-        told = doors(whole)[prefix].load_state_dict(named, strict=strict, assign=assign)
-        assert (told.missing_keys, told.unexpected_keys) == ([], [])
+        loaded = doors(whole)[prefix].load_state_dict(named, strict=strict, assign=assign)
+        assert (loaded.missing_keys, loaded.unexpected_keys) == ([], [])
         assert list(named) == keys, "the caller's dictionary is the caller's"
         with torch.no_grad():
             assert torch.equal(whole.llm_backbone(row).logits, trained(row).logits)
@@ -117,11 +117,11 @@ def test_a_part_by_itself_and_dictionaries_in_pieces(shared, ids):
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16, torch.float64])
 def test_the_structure_keeps_its_type(shared, stored):
     given = {key: value.to(stored) for key, value in shared("tiny-llama2").llm.state_dict().items()}
-    for wanted in ("float32", "bfloat16"):
-        backbone = structure("tiny-llama2", dtype=wanted)
+    for expected in ("float32", "bfloat16"):
+        backbone = structure("tiny-llama2", dtype=expected)
         backbone.llm.load_state_dict(given)
         for key, parameter in backbone.llm.named_parameters():
-            assert str(parameter.dtype) == f"torch.{wanted}"
+            assert str(parameter.dtype) == f"torch.{expected}"
             assert torch.equal(parameter, given[key].to(parameter.dtype))
         assert backbone.llm.model.rotary_emb.inv_freq.dtype == torch.float32
 

@@ -45,12 +45,12 @@ def trained_ids(model: bytes, text: str) -> list[int]:
 def test_every_familys_tokenizer_is_its_file_at_its_word(name):
     """Whatever class its settings name, and whatever that class would make of the vocabulary."""
     own = load_backbone(name, inference_mode=True).tokenizer
-    said = Tokenizer.from_file(str(tiny_checkpoint(name) / "tokenizer.json"))
-    said.no_truncation()
-    marks = sorted(token.content for token in said.get_added_tokens_decoder().values())[:4]
+    backend = Tokenizer.from_file(str(tiny_checkpoint(name) / "tokenizer.json"))
+    backend.no_truncation()
+    marks = sorted(token.content for token in backend.get_added_tokens_decoder().values())[:4]
     for text in probe_texts(80):
         for framed in (text, *(f"{text}{mark}{text}{mark}In: b" for mark in marks)):
-            expected = said.encode(framed, add_special_tokens=False)
+            expected = backend.encode(framed, add_special_tokens=False)
             got = own(framed, add_special_tokens=False, return_offsets_mapping=True)
             assert got.input_ids == expected.ids, framed
             assert got.offset_mapping == expected.offsets, framed
@@ -71,9 +71,9 @@ def test_a_conversation_has_the_ids_of_training(like_llama2):
     own = load_backbone(like_llama2).tokenizer
     builder = PurePromptBuilder("openvla")
     turns = [("user", "Hello!"), ("assistant", "Hi  there."), ("user", "What next?"), ("assistant", "Go left.")]
-    for role, said in turns:
-        builder.add_turn(role, said)
-    rendered = render([{"role": role, "content": said} for role, said in turns], PurePromptBuilder, own)
+    for role, text in turns:
+        builder.add_turn(role, text)
+    rendered = render([{"role": role, "content": text} for role, text in turns], PurePromptBuilder, own)
     assert rendered.ids.tolist() == own(builder.get_prompt()).input_ids
     assert rendered.ids.tolist() == trained_ids(like_llama(), builder.get_prompt())
     answers = own.decode(rendered.ids[rendered.weight > 0])

@@ -29,12 +29,12 @@ def arguments(folder, *more):
 def test_the_actions_are_those_of_python(vertebra, folder):
     done = vertebra(*arguments(folder, "--json"))
     assert done.code == 0, done.err
-    told = json.loads(done.out)
+    output = json.loads(done.out)
     seen = {"images": {"image": image(0), "wrist": image(1)}, "proprio": [0.1, -0.2, 0, 1e-2]}
     made = vt.policy(folder).decide(seen, TASK, "bridge")
-    assert np.allclose(told["chunk"], made.chunk)
-    assert told["ids"] == made.ids.tolist()
-    assert np.allclose(told["confidence"], made.confidence, atol=1e-5)
+    assert np.allclose(output["chunk"], made.chunk)
+    assert output["ids"] == made.ids.tolist()
+    assert np.allclose(output["confidence"], made.confidence, atol=1e-5)
     table = vertebra(*arguments(folder, "--execute", "1"))
     assert "in the units of bridge" in table.out
     assert f"{made.chunk[0, 0]:.4f}" in table.out

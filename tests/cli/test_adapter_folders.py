@@ -66,11 +66,11 @@ def tokens_of(model: Any, text: str) -> list[int]:
 
 def test_our_folder_names_its_base(vertebra: Any, ours: Path):
     model, _ = load_adapter("tiny-llama2", ours, dtype="float32")
-    said = answer(vertebra, ours, ASKED)
-    assert said["tokens"] == tokens_of(model.eval(), ASKED)
-    assert said["tokens"] != answer(vertebra, "tiny-llama2", ASKED)["tokens"]
-    assert said["model"] == str(ours)
-    assert answer(vertebra, ours, ASKED, "--base", "tiny-llama2")["tokens"] == said["tokens"]
+    reply = answer(vertebra, ours, ASKED)
+    assert reply["tokens"] == tokens_of(model.eval(), ASKED)
+    assert reply["tokens"] != answer(vertebra, "tiny-llama2", ASKED)["tokens"]
+    assert reply["model"] == str(ours)
+    assert answer(vertebra, ours, ASKED, "--base", "tiny-llama2")["tokens"] == reply["tokens"]
 
 
 def test_a_folder_of_peft_names_its_base(vertebra: Any, of_peft: Path):
@@ -106,9 +106,9 @@ def test_an_adapter_on_a_model_folder(vertebra: Any, tmp_path: Path):
 
 def test_a_merged_folder_goes_by_its_own_name(vertebra: Any, ours: Path, tmp_path: Path):
     merge("tiny-llama2", ours, tmp_path / "merged", dtype="float32")
-    said = answer(vertebra, tmp_path / "merged", ASKED)
-    assert said["model"] == str(tmp_path / "merged")
-    assert said["tokens"] == answer(vertebra, ours, ASKED)["tokens"]
+    reply = answer(vertebra, tmp_path / "merged", ASKED)
+    assert reply["model"] == str(tmp_path / "merged")
+    assert reply["tokens"] == answer(vertebra, ours, ASKED)["tokens"]
     traced = vertebra("trace", str(tmp_path / "merged"), ASKED, "--raw", "--max-new-tokens", "2", "--json")
     assert json.loads(traced.out)["model"] == str(tmp_path / "merged")
     assert answer(vertebra, "tiny-qwen2", ASKED)["model"] == "tiny-qwen2"

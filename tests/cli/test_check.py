@@ -84,9 +84,9 @@ def test_a_folder_shows_its_guesses(vertebra, tmp_path):
 def test_the_list(vertebra):
     out = vertebra("check", "--list").out
     assert all(name in out for name in CHECKS)
-    told = json.loads(vertebra("check", "--list", "--json", "--only", "packed").out)
-    assert [row["name"] for row in told] == ["packed"]
-    assert "OPT" in told[0]["breaks_on"]
+    output = json.loads(vertebra("check", "--list", "--json", "--only", "packed").out)
+    assert [row["name"] for row in output] == ["packed"]
+    assert "OPT" in output[0]["breaks_on"]
 
 
 def test_bad_input(vertebra):

@@ -158,9 +158,9 @@ def test_what_cannot_be_asked(vertebra, files, tmp_path):
     done = vertebra("generate", str(files / "vla"), ASKED, "--page", str(files / "page.json"))
     assert "its parts are image" in done.err
     bad = tmp_path / "page.json"
-    for text, said in (("[1]", "must hold a list of lines"), ("{", "is no JSON")):
+    for text, message in (("[1]", "must hold a list of lines"), ("{", "is no JSON")):
         bad.write_text(text)
-        assert said in vertebra("generate", str(files / "document"), ASKED, "--page", str(bad)).err
+        assert message in vertebra("generate", str(files / "document"), ASKED, "--page", str(bad)).err
     assert (
         "cannot be read"
         in vertebra("generate", str(files / "document"), ASKED, "--page", str(tmp_path / "none.json")).err
@@ -188,9 +188,9 @@ def test_trace(vertebra, files, tmp_path, which):
     parser.feed(target.read_text(encoding="utf-8"))
     parser.close()
     data = json.loads(vertebra("trace", name, ASKED, *more, "--max-new-tokens", "3", "--json").out)
-    said = json.loads(vertebra("generate", name, ASKED, *more, "--max-new-tokens", "3", "--json").out)
-    assert data["tokens"] == said["tokens"]
-    assert len(data["prompt"]) == said["prompt_positions"]
+    output = json.loads(vertebra("generate", name, ASKED, *more, "--max-new-tokens", "3", "--json").out)
+    assert data["tokens"] == output["tokens"]
+    assert len(data["prompt"]) == output["prompt_positions"]
 
 
 def test_trace_options(vertebra, tmp_path):

@@ -20,21 +20,21 @@ def facts(vertebra, *arguments):
 
 @pytest.mark.parametrize("name", ["tiny-llama2", "tiny-gemma3", "tiny-opt-narrow", "tiny-gpt2", "tiny-qwen2.5"])
 def test_what_it_says_is_so(vertebra, name):
-    told = facts(vertebra, name)
+    listed = facts(vertebra, name)
     backbone = load_backbone(name)
     total = sum(p.numel() for p in backbone.parameters())
-    assert told["parameters"]["total"] == total
-    assert told["memory"]["fp32"] == 4 * total
-    assert told["memory"]["bf16"] == 2 * total
-    assert told["parameters"]["tied"] == backbone.llm.config.tie_word_embeddings
-    assert told["vocabulary"]["rows"] == backbone.num_rows
-    assert told["vocabulary"]["special"]["pad"]["id"] == backbone.pad_token_id
-    assert told["vocabulary"]["anchor"] == backbone.anchor
-    assert tuple(told["vocabulary"]["ends"].values()) == backbone.eos_token_ids
-    assert told["config"]["embedding_width"] == backbone.embedding_width
-    assert told["attention"] == backbone.attn
-    assert told["prompt_builder"] == backbone.builder
-    assert told["guesses"] == {}
+    assert listed["parameters"]["total"] == total
+    assert listed["memory"]["fp32"] == 4 * total
+    assert listed["memory"]["bf16"] == 2 * total
+    assert listed["parameters"]["tied"] == backbone.llm.config.tie_word_embeddings
+    assert listed["vocabulary"]["rows"] == backbone.num_rows
+    assert listed["vocabulary"]["special"]["pad"]["id"] == backbone.pad_token_id
+    assert listed["vocabulary"]["anchor"] == backbone.anchor
+    assert tuple(listed["vocabulary"]["ends"].values()) == backbone.eos_token_ids
+    assert listed["config"]["embedding_width"] == backbone.embedding_width
+    assert listed["attention"] == backbone.attn
+    assert listed["prompt_builder"] == backbone.builder
+    assert listed["guesses"] == {}
 
 
 def test_windows(vertebra):
@@ -60,11 +60,11 @@ def test_a_7b_of_which_only_the_config_is_here(vertebra, tmp_path):
     for file in source.glob("tokenizer*"):
         shutil.copy(file, tmp_path)
     LlamaConfig(vocab_size=32000).save_pretrained(tmp_path)
-    told = facts(vertebra, str(tmp_path), "--family", "none")
-    assert 6.7e9 < told["parameters"]["total"] < 6.8e9
-    assert told["memory"]["nf4"] < told["memory"]["int8"] < told["memory"]["bf16"] < told["memory"]["fp32"]
-    assert told["family"] == "llama-like"
-    assert set(told["guesses"]) == {
+    listed = facts(vertebra, str(tmp_path), "--family", "none")
+    assert 6.7e9 < listed["parameters"]["total"] < 6.8e9
+    assert listed["memory"]["nf4"] < listed["memory"]["int8"] < listed["memory"]["bf16"] < listed["memory"]["fp32"]
+    assert listed["family"] == "llama-like"
+    assert set(listed["guesses"]) == {
         "anchor",
         "pad rule",
         "prompt builder",

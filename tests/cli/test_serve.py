@@ -43,17 +43,17 @@ def started(folder, tmp_path):
         )  # fmt: skip
     try:
         assert process.stdout is not None
-        said = process.stdout.readline()
-        found = re.search(r"on (http://[\d.:]+)", said)
-        assert found, (said, log.read_text())
+        output = process.stdout.readline()
+        found = re.search(r"on (http://[\d.:]+)", output)
+        assert found, (output, log.read_text())
         for _ in range(1200):
             try:
-                status, told, _ = asked(found[1] + "/ready")
+                status, answer, _ = asked(found[1] + "/ready")
             except OSError:  # it does not listen yet
                 status = 0
             if status == 200:
                 break
-            assert status in (0, 503), told
+            assert status in (0, 503), answer
             time.sleep(0.05)
         yield process, found[1], lambda: [json.loads(line) for line in log.read_text().splitlines() if line[:1] == "{"]
     finally:

@@ -71,9 +71,9 @@ def test_an_evaluation_is_the_same_for_any_number_of_workers_and_robots(vertebra
     assert [record.decisions for record in blended] == [record.steps for record in blended]
     assert len(blended) == 2
     assert records(tmp_path / "one") == records(tmp_path / "two") == records(tmp_path / "many")
-    told = json.loads(two.out)
-    assert [arm["arm"] for arm in told["arms"]] == ["policy", "swapped", "chunk-1", "ensemble-0.1"]
-    assert told["policy"] == str(folder)
+    output = json.loads(two.out)
+    assert [arm["arm"] for arm in output["arms"]] == ["policy", "swapped", "chunk-1", "ensemble-0.1"]
+    assert output["policy"] == str(folder)
     assert len(list((tmp_path / "one" / "films").glob("*.mp4"))) == 1
     assert not (tmp_path / "two" / "films").exists()
     assert "data:video/mp4" in (tmp_path / "one" / "report.html").read_text()
@@ -96,14 +96,14 @@ def test_a_policy_that_is_served_does_what_it_does_in_this_process(vertebra, fol
         socket, arm, port = server.url.replace("http", "ws"), f"http={server.url}", server.port
         served = vertebra("sim", "eval", socket, *tasks, "--arms", arm, "--out", str(tmp_path / "served"))
         assert served.code == 0, served.err
-        wanted, made = records(tmp_path / "here"), records(tmp_path / "served")
-        assert len(wanted) == 4
+        expected, made = records(tmp_path / "here"), records(tmp_path / "served")
+        assert len(expected) == 4
         for which in ("policy", "http"):
-            assert [{**one, "arm": "policy"} for one in made if one["arm"] == which] == wanted
+            assert [{**one, "arm": "policy"} for one in made if one["arm"] == which] == expected
         many = vertebra("sim", "eval", socket, *tasks, "--robots", "2", "--out", str(tmp_path / "many"))
         assert many.code == 0, many.err
         assert [(one["seed"], one["success"], one["steps"]) for one in records(tmp_path / "many")] == [
-            (one["seed"], one["success"], one["steps"]) for one in wanted
+            (one["seed"], one["success"], one["steps"]) for one in expected
         ]
         outside = vertebra("sim", "eval", socket, *tasks, "--outside", "clamp", "--out", str(tmp_path / "no"))
         assert "vertebra serve --outside" in outside.err
@@ -117,7 +117,7 @@ def test_a_policy_that_is_served_does_what_it_does_in_this_process(vertebra, fol
 @pytest.mark.usefixtures("draws")
 def test_mistakes(vertebra, folder, tmp_path):
     out = ("--out", str(tmp_path / "out"), *CHEAP)
-    for arguments, said in (
+    for arguments, text in (
         (("eval", str(folder), "--tasks", "drawer-opn", *out), "Did you mean `drawer-open`"),
         (("eval", str(folder), "--tasks", "drawer-open", "--cameras", "sid", *out), "not trained on camera `sid`"),
         (("eval", str(folder), "--tasks", "drawer-open", "--arms", "swaped", *out), "Did you mean `swapped`"),
@@ -129,7 +129,7 @@ def test_mistakes(vertebra, folder, tmp_path):
     ):
         done = vertebra("sim", *arguments)
         assert done.code in (1, 2), arguments
-        assert said in done.err, (arguments, done.err)
+        assert text in done.err, (arguments, done.err)
         assert "Traceback" not in done.err
 
 

@@ -45,9 +45,9 @@ def long_model(name: str, positions: int = POSITIONS):
 
 
 @torch.inference_mode()
-def taught(model, prompt: Sequence[int], said: Sequence[int]) -> torch.Tensor:
+def taught(model, prompt: Sequence[int], generated: Sequence[int]) -> torch.Tensor:
     """[T, V] before each token that was said."""
-    ids = torch.tensor([[*prompt, *said]])
+    ids = torch.tensor([[*prompt, *generated]])
     return model.llm(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
 
 
@@ -58,17 +58,17 @@ def near(made: torch.Tensor, plain: torch.Tensor) -> None:
     assert not wrong, f"{len(wrong)} of {len(gap)} steps differ, the first at {wrong[0]}: {gap[wrong[0]]:.2e}"
 
 
-def is_greedy(said: Sequence[int], plain: torch.Tensor) -> None:
+def is_greedy(generated: Sequence[int], plain: torch.Tensor) -> None:
     """Every token is the likeliest, or equal to it but for rounding."""
     best = plain.max(-1).values
-    own = plain.gather(1, torch.tensor(said)[:, None])[:, 0]
+    own = plain.gather(1, torch.tensor(generated)[:, None])[:, 0]
     assert bool((own >= best - 2e-5 * plain.abs().amax(-1)).all())
 
 
-def is_drawn(said: Sequence[int], plain: torch.Tensor, seed: int) -> None:
+def is_drawn(generated: Sequence[int], plain: torch.Tensor, seed: int) -> None:
     """Every token is the one that its number points to, or the number lies within rounding of the edge between two."""
-    numbers = torch.rand(len(said), generator=torch.Generator().manual_seed(seed))[:, None]
-    tokens = torch.tensor(said)
+    numbers = torch.rand(len(generated), generator=torch.Generator().manual_seed(seed))[:, None]
+    tokens = torch.tensor(generated)
     low, high = (drawn(plain, (numbers + shift).clamp(0, 1 - 1e-7))[0] for shift in (-1e-4, 1e-4))
     assert bool(((low <= tokens) & (tokens <= high)).all())
     exact = drawn(plain, numbers)[0]

@@ -36,12 +36,12 @@ def test_a_long_answer(name):
     )
     assert result.shape_of_passes == [12] + [1] * (LONGEST - 1)
     for row, prompt in enumerate(PROMPTS):
-        said = result.tokens[row]
-        assert len(said) == LONGEST
-        assert len(set(said)) > 50
-        plain = taught(model, prompt.ids.tolist(), said)
+        generated = result.tokens[row]
+        assert len(generated) == LONGEST
+        assert len(set(generated)) > 50
+        plain = taught(model, prompt.ids.tolist(), generated)
         near(torch.stack([logits[row] for logits in result.logits]), plain)
-        is_drawn(said, plain, seed=3 + row)
+        is_drawn(generated, plain, seed=3 + row)
 
 
 @pytest.mark.parametrize("name", LONG)
@@ -117,19 +117,19 @@ def test_a_stream_of_600(name):
     steps = list(stream(model, PROMPTS, **options))
     assert len(steps) == 600
     for row in range(2):
-        said = [step.tokens[row] for step in steps]
-        text = model.tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        answer = [step.tokens[row] for step in steps]
+        text = model.tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         assert "".join(step.text[row] for step in steps) == text
 
 
 @pytest.mark.usefixtures("small")
 def test_a_trace_of_a_long_answer():
     model = long_model("tiny-mistral")
-    told = trace(model, PROMPTS, row=1, max_new_tokens=MANY, eos_token_id=())
-    assert len(told.steps) == MANY
-    assert [step.passes[-1].cached_after for step in told.steps] == [12 + step for step in range(MANY)]
-    assert [step.passes[-1].positions[-1] for step in told.steps] == [4 + step for step in range(MANY)]
-    is_greedy(told.tokens, taught(model, PROMPTS[1].ids.tolist(), told.tokens))
+    traced = trace(model, PROMPTS, row=1, max_new_tokens=MANY, eos_token_id=())
+    assert len(traced.steps) == MANY
+    assert [step.passes[-1].cached_after for step in traced.steps] == [12 + step for step in range(MANY)]
+    assert [step.passes[-1].positions[-1] for step in traced.steps] == [4 + step for step in range(MANY)]
+    is_greedy(traced.tokens, taught(model, PROMPTS[1].ids.tolist(), traced.tokens))
 
 
 @pytest.mark.usefixtures("small")

@@ -46,10 +46,10 @@ def page(lines: int, seed: int = 0) -> tuple[TokenSequence, dict[str, Any]]:
 
 
 @torch.no_grad()
-def plainly(model: Model, sequence: TokenSequence, features: dict[str, Any], said: list[int]) -> torch.Tensor:
+def plainly(model: Model, sequence: TokenSequence, features: dict[str, Any], generated: list[int]) -> torch.Tensor:
     """[T, V]: logits before each token that was said, from one pass over vectors laid out one by one."""
     table = model.backbone.llm.get_input_embeddings()
-    embedded = table(torch.tensor([*sequence.ids.tolist(), *said]))
+    embedded = table(torch.tensor([*sequence.ids.tolist(), *generated]))
     part = model.parts["boxes"]
     vectors = part.projector(part.encoder(torch.tensor(np.asarray(features["boxes"]))))[:, 0]
     line = 0
@@ -59,7 +59,7 @@ def plainly(model: Model, sequence: TokenSequence, features: dict[str, Any], sai
             line += 1
     assert line == len(vectors)
     logits = model.backbone.llm(inputs_embeds=embedded[None], use_cache=False).logits[0]
-    return logits[len(sequence) - 1 : len(sequence) - 1 + len(said)].float()
+    return logits[len(sequence) - 1 : len(sequence) - 1 + len(generated)].float()
 
 
 @pytest.mark.parametrize("name", LONG)
@@ -70,10 +70,10 @@ def test_a_thousand_lines(name: str):
     result = generate(
         model, model.collate([sequence], [features]), max_new_tokens=ANSWER, eos_token_id=(), output_logits=True
     )
-    said = result.tokens[0]
-    plain = plainly(model, sequence, features, said)
+    generated = result.tokens[0]
+    plain = plainly(model, sequence, features, generated)
     close(torch.stack([logits[0] for logits in result.logits]), plain, 5e-5)
-    is_greedy(said, plain)
+    is_greedy(generated, plain)
 
 
 @pytest.mark.parametrize("name", ["tiny-llama2", "tiny-gemma3", "tiny-opt"])

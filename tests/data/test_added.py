@@ -7,7 +7,7 @@ import pytest
 
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.vocabulary import grow_to
-from vertebra.data.encode.added import tell_unused, trusted_roles, uses
+from vertebra.data.encode.added import trusted_roles, uses, warn_unused
 from vertebra.data.encode.chat import ChatEncoder
 from vertebra.data.encode.encoders import TextEncoder
 from vertebra.data.encode.prepare import prepare
@@ -93,12 +93,15 @@ def test_a_run_is_told_of_tokens_that_nothing_uses(caplog):
     for trusted, warned in (((), True), (("assistant",), False)):
         table = prepare(ROWS, ChatEncoder.of(backbone, trusted=trusted), cache=False)
         caplog.clear()
-        tell_unused(table, backbone.tokenizer, [ACT], spoken=True)
+        warn_unused(table, backbone.tokenizer, [ACT], conversations=True)
         assert ("model.tokens: `<ACT>` is in none of the 3 samples" in caplog.text) == warned
         assert ("data.trusted=[assistant]" in caplog.text) == warned
     caplog.clear()
-    tell_unused(
-        prepare(["x <ACT>"], TextEncoder(backbone.tokenizer), cache=False), backbone.tokenizer, [ACT], spoken=False
+    warn_unused(
+        prepare(["x <ACT>"], TextEncoder(backbone.tokenizer), cache=False),
+        backbone.tokenizer,
+        [ACT],
+        conversations=False,
     )
     assert "Plain text never holds added tokens" in caplog.text
 

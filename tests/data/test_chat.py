@@ -56,9 +56,9 @@ def test_exactly_the_answers_and_their_stop_are_supervised(name):
     tokenizer = tokenizer_of(name)
     table = prepare([{"messages": TURNS}], ChatEncoder(tokenizer, BUILDERS[name]), cache=False)
     sequence = table.sequence(0)
-    taught = sequence.ids[sequence.weight > 0]
-    said = tokenizer.decode(taught).replace(tokenizer.eos_token, "|").replace("<|im_end|>", "|")
-    assert [part.strip() for part in said.split("|")] == ["Go left.", "Go right.", ""]
+    trained = sequence.ids[sequence.weight > 0]
+    text = tokenizer.decode(trained).replace(tokenizer.eos_token, "|").replace("<|im_end|>", "|")
+    assert [part.strip() for part in text.split("|")] == ["Go left.", "Go right.", ""]
     assert np.array_equal(sequence.target, sequence.ids)
     assert set(sequence.role[sequence.weight > 0].tolist()) == {int(Role.ASSISTANT)}
 

@@ -102,9 +102,9 @@ def test_the_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 
     html, png, out = tmp_path / "a.html", tmp_path / "a.png", tmp_path / "h.png"
     call("data", "show", folder, "-n", 2, "--episode", 1, "--html", html, "--picture", png)
-    said = capsys.readouterr().out
-    assert "episode 1, 1 frames: pull" in said
-    assert "episode 2, 12 frames: push <it>" in said
+    output = capsys.readouterr().out
+    assert "episode 1, 1 frames: pull" in output
+    assert "episode 2, 12 frames: push <it>" in output
     assert html.is_file()
     assert size_of(png)[1] > 2 * SIDE
     call("data", "stats", folder, "--out", out, "--json")

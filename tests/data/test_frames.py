@@ -33,7 +33,7 @@ WANTED = {3: [0, 2, 5], 1: [4], 2: [0, 1]}
 def test_kept_frames_are_those_that_are_decoded(tmp_path):
     films = Films()
     plain = Frames(Films(), prepare)
-    options = {"wanted": WANTED, "size": 2, "content": "a", "folder": tmp_path}
+    options = {"requested": WANTED, "size": 2, "content": "a", "folder": tmp_path}
     kept = KeptFrames(films, prepare, **options)
     for episode, frames in WANTED.items():
         for asked in (frames, frames[::-1], [frames[-1], frames[-1]]):
@@ -53,7 +53,7 @@ def test_what_breaks_off_leaves_nothing(tmp_path):
         return Films()(episode, frames)
 
     with pytest.raises(DataError, match="half a film"):
-        KeptFrames(broken, prepare, wanted=WANTED, size=2, content="a", folder=tmp_path)
+        KeptFrames(broken, prepare, requested=WANTED, size=2, content="a", folder=tmp_path)
     assert not list(tmp_path.rglob(FILE))
     with pytest.raises(DataError, match=r"frames of shape .* expected \(3, 9, 9\)"):
-        KeptFrames(Films(), prepare, wanted=WANTED, size=9, content="a", folder=tmp_path)
+        KeptFrames(Films(), prepare, requested=WANTED, size=9, content="a", folder=tmp_path)

@@ -16,7 +16,6 @@ from vertebra.data.encode.prepare import prepare
 from vertebra.data.loaders.collate import Collator
 from vertebra.data.loaders.loader import Loader
 from vertebra.data.loaders.samplers import Shuffled
-from vertebra.data.read.formats import Pair
 from vertebra.data.read.labels import Labels
 from vertebra.data.read.open import open_source
 from vertebra.errors import ConfigError, DataError, VocabularyError
@@ -208,7 +207,6 @@ def test_it_is_for_encoders(gpt2, bert):
         PairEncoder(gpt2, YES_NO)
     with pytest.raises(DataError, match="no room for 3 special tokens"):
         prepare(ROWS, PairEncoder(bert, YES_NO, max_length=2), cache=False)
-    assert Pair("a", "b", 1).label_column == "label"
 
 
 @pytest.mark.parametrize("label", [10**12, 10**400, 1e300, 100_000])

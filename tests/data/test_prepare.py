@@ -309,7 +309,7 @@ def test_bars_are_for_terminals(monkeypatch, capfd, gpt2, tmp_path):
 
 
 def test_no_warning_is_left_in_the_log(caplog, jsonl, gpt2, tmp_path):
-    log.forget_said()
+    log.forget_warned()
     with caplog.at_level("WARNING", logger="vertebra"):
         table = prepare(jsonl(ROWS[1:5]), TextEncoder(gpt2), cache=tmp_path / "c")
     assert caplog.text == ""

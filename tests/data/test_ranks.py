@@ -221,8 +221,8 @@ def test_two_processes_train_on_a_packed_stream(tmp_path: Path):
     started = [
         subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, text=True) for rank in range(2)
     ]
-    said = [process.communicate(timeout=120)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
+    reported = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], reported
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     once = [2 * usable(101)[token] for token in range(200)]
     assert [sum(both) for both in zip(*(one["counts"] for one in found), strict=True)] == once

@@ -250,11 +250,11 @@ def test_a_foreign_static_cache_of_windows_goes_on(name, length, room):
         model.llm(input_ids=torch.tensor(prompt.ids[None, :3]), past_key_values=cache, use_cache=True)
     state = prefill(model, prompt, cache=cache)
     assert state.static_length == room
-    said = []
+    generated = []
     for _ in range(min(20, room - len(prompt))):
-        said.append(int(state.logits[0].argmax()))
-        state.step(torch.tensor(said[-1:]))
-    assert said == plain_greedy(name, prompt, len(said))
+        generated.append(int(state.logits[0].argmax()))
+        state.step(torch.tensor(generated[-1:]))
+    assert generated == plain_greedy(name, prompt, len(generated))
     if room == 6:
         with pytest.raises(GenerationError, match="static cache of 6 columns cannot hold 7"):
             state.step(torch.tensor([7]))

@@ -90,7 +90,7 @@ def test_an_end_is_possible_only_where_it_is_allowed():
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: AllowedIds([]), "allows no id at all"),
         (lambda: AllowedIds([3, -1]), "expected token ids"),
@@ -111,12 +111,12 @@ def test_an_end_is_possible_only_where_it_is_allowed():
         (lambda: one_of("yes"), "expected a list of texts"),
     ],
 )
-def test_the_impossible_is_refused_before_anything_runs(make, said):
+def test_the_impossible_is_refused_before_anything_runs(make, message):
     model = backbone(NAME)
     ran = []
     handle = model.llm.register_forward_pre_hook(lambda *_: ran.append(1))
     try:
-        with pytest.raises(GenerationError, match=said):
+        with pytest.raises(GenerationError, match=message):
             generate(model, prompts(NAME), max_new_tokens=4, constraint=make())
     finally:
         handle.remove()
@@ -131,15 +131,15 @@ def test_a_regular_expression(name):
     for row, text in enumerate(result.text):
         assert re.fullmatch(pattern, text), text
         assert result.stop_reason[row] in ("constraint", "eos")
-    for prompt, said in zip(prompts(name), result.tokens, strict=True):
-        assert said == plain_grammar(name, prompt, pattern, len(said))
+    for prompt, generated in zip(prompts(name), result.tokens, strict=True):
+        assert generated == plain_grammar(name, prompt, pattern, len(generated))
 
 
 def plain_grammar(name: str, prompt, pattern: str, count: int) -> list[int]:
     """One row, by hand: the likeliest id that a matcher of its own lets through, one after the other."""
     model = backbone(name)
-    told = from_tokenizer(model.tokenizer, n_vocab=model.num_rows, eos_token=list(model.eos_token_ids))
-    matcher, ids = LLMatcher(told, LLMatcher.grammar_from_regex(pattern)), prompt.ids.tolist()
+    backend = from_tokenizer(model.tokenizer, n_vocab=model.num_rows, eos_token=list(model.eos_token_ids))
+    matcher, ids = LLMatcher(backend, LLMatcher.grammar_from_regex(pattern)), prompt.ids.tolist()
     for _ in range(count):
         bits = matcher.compute_bitmask()
         logits = plain_logits(name, ids)
@@ -167,9 +167,9 @@ def test_json():
         seed=1,
     )
     for text, reason in zip(result.text, result.stop_reason, strict=True):
-        said = json.loads(text)
-        assert set(said) == {"side", "steps"}
-        assert said["side"] in ("left", "right")
+        printed = json.loads(text)
+        assert set(printed) == {"side", "steps"}
+        assert printed["side"] in ("left", "right")
         assert reason in ("constraint", "eos")
     loose = generate(
         model, prompts("tiny-qwen2.5"), max_new_tokens=9, constraint=json_schema(schema, loose=True), seed=1, top_k=20

@@ -61,23 +61,23 @@ def test_masks_are_those_of_the_plain_twin(name):
         follower = copied(lines, **how).follow(
             1, tokenizer=model.tokenizer, vocabulary=vocabulary, ends=tuple(ends), steps=99, device=torch.device("cpu")
         )
-        said = b""
+        generated = b""
         for _ in range(30):
             mask = follower.mask([0])[0]
             assert mask.shape == (vocabulary,)
             found = set(mask.nonzero()[:, 0].tolist())
-            twin = possible(written, answers, said, ends)
-            assert found, (lines, how, said)
-            assert found <= twin, (lines, how, said)
+            twin = possible(written, answers, generated, ends)
+            assert found, (lines, how, generated)
+            assert found <= twin, (lines, how, generated)
             # of ids that write the same (a letter and its byte) one is enough
-            assert {written[one] for one in found} == {written[one] for one in twin}, (lines, how, said)
+            assert {written[one] for one in found} == {written[one] for one in twin}, (lines, how, generated)
             token = chance.choice(sorted(found - ends or ends))
             over = follower.advance(0, token)
             if token in ends:
                 break
-            said += written[token]
+            generated += written[token]
             if over:
-                assert said in answers
+                assert generated in answers
                 break
 
 
@@ -95,8 +95,8 @@ def test_a_batch_of_pages(name):
         assert result.tokens[row] == alone.tokens[0]
         assert any(answer.startswith(result.text[row].encode()) for answer in answers)
         if result.stop_reason[row] in ("constraint", "eos"):
-            said = json.loads(result.text[row])
-            assert said is None or json.dumps(said, ensure_ascii=False).encode() in answers
+            printed = json.loads(result.text[row])
+            assert printed is None or json.dumps(printed, ensure_ascii=False).encode() in answers
 
 
 def test_several_answers_to_a_row_and_other_constraints():

@@ -91,8 +91,8 @@ def test_stop_strings(model, plain):
 def test_streaming_is_generating(model):
     result = generate(model, prompts(NAME), max_new_tokens=9, temperature=0.9, seed=5)
     steps = list(stream(model, prompts(NAME), max_new_tokens=9, temperature=0.9, seed=5))
-    said = [[step.tokens[row] for step in steps if step.live[row]] for row in range(3)]
-    assert said == result.tokens
+    generated = [[step.tokens[row] for step in steps if step.live[row]] for row in range(3)]
+    assert generated == result.tokens
     assert ["".join(step.text[row] for step in steps) for row in range(3)] == result.text
     assert [step.index for step in steps] == list(range(len(steps)))
     few = list(itertools.islice(stream(model, prompts(NAME), max_new_tokens=9), 2))  # and left alone after two
@@ -270,8 +270,8 @@ def test_training_mode(model):
     for module in dropouts:
         module.p = 0.5
     assert trained.llm.training
-    said = [generate(trained, prompts("tiny-gpt2"), max_new_tokens=5, eos_token_id=()).tokens for _ in range(2)]
-    assert said[0] == said[1] == plain_rows("tiny-gpt2", prompts("tiny-gpt2"), 5)
+    reported = [generate(trained, prompts("tiny-gpt2"), max_new_tokens=5, eos_token_id=()).tokens for _ in range(2)]
+    assert reported[0] == reported[1] == plain_rows("tiny-gpt2", prompts("tiny-gpt2"), 5)
     assert trained.llm.training
     assert all(module.training for module in dropouts)
     with pytest.raises(GenerationError, match="training mode"):

@@ -148,13 +148,13 @@ def test_two_take_turns(name):
     model = backbone(name)
     one, other, _ = prompts(name)
     states = [prefill(model, one), prefill(model, other)]
-    said: list[list[int]] = [[], []]
+    generated: list[list[int]] = [[], []]
     for _ in range(5):
-        for state, tokens in zip(states, said, strict=True):
+        for state, tokens in zip(states, generated, strict=True):
             token = state.logits.argmax(-1)
             tokens.append(int(token))
             state.step(token)
-    assert said == [plain_greedy(name, one, 5), plain_greedy(name, other, 5)]
+    assert generated == [plain_greedy(name, one, 5), plain_greedy(name, other, 5)]
 
 
 @every_family
@@ -170,8 +170,8 @@ def test_a_conversation_goes_on_after_ragged_ends(name):
     more = prompts(name, (2, 5, 3), seed=9)
     result.state.extend(more)
     whole = [
-        TokenSequence.join([prompt, TokenSequence.of(said), question])
-        for prompt, said, question in zip(sequences, expected, more, strict=True)
+        TokenSequence.join([prompt, TokenSequence.of(generated), question])
+        for prompt, generated, question in zip(sequences, expected, more, strict=True)
     ]
     again = generate(model, result.state, max_new_tokens=4, eos_token_id=())
     assert again.tokens == plain_rows(name, whole, 4)

@@ -22,8 +22,8 @@ def test_it_runs(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--shapes", "tiny", "--device", "cpu", "--rounds", "1"])
     with torch.compiler.set_stance("force_eager"):
         assert script["main"]() == 0
-    said = capsys.readouterr().out
-    rows = [line.split("|")[1:-1] for line in said.splitlines() if line.startswith("| tiny")]
+    output = capsys.readouterr().out
+    rows = [line.split("|")[1:-1] for line in output.splitlines() if line.startswith("| tiny")]
     assert len(rows) == 7
     assert all("ms" in taken and "×" in beside for _, taken, beside in rows)
     for peer in ("HF generate, static cache, compiled", "ours, compiled without graphs", "prefill of the same length"):

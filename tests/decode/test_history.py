@@ -19,7 +19,7 @@ def test_grown_is_fresh(seed, steps, size):
     text = torch.rand(3, 5, generator=generator) < 0.7
     grown = History(ids, text, vocabulary=V, pad_id=0)
     grown.repeats(size)
-    grown.said(ids.device)
+    grown.seen(ids.device)
     for _ in range(steps):
         tokens = torch.randint(0, V, (3,), generator=generator)
         grown.add(tokens.tolist(), tokens)
@@ -28,14 +28,14 @@ def test_grown_is_fresh(seed, steps, size):
     fresh = History(ids, text, vocabulary=V, pad_id=0)
     for one, other in ((grown, fresh), (grown.select([2, 0]), fresh.select([2, 0]))):
         assert one.rows == other.rows
-        assert torch.equal(one.said(ids.device), other.said(ids.device))
+        assert torch.equal(one.seen(ids.device), other.seen(ids.device))
         assert [sorted(row) for row in one.repeats(size)] == [sorted(row) for row in other.repeats(size)]
         assert torch.equal(one.ids(ids.device), other.ids(ids.device))
 
 
 def test_said_counts_text_alone():
     history = History(torch.tensor([[3, 4, 5]]), torch.tensor([[False, True, True]]), vocabulary=V, pad_id=0)
-    assert history.said(torch.device("cpu"))[0].nonzero()[:, 0].tolist() == [4, 5]
+    assert history.seen(torch.device("cpu"))[0].nonzero()[:, 0].tolist() == [4, 5]
     assert history.ids(torch.device("cpu")).tolist() == [[4, 5]]
 
 

@@ -58,17 +58,17 @@ def plain_loop(model, row, count: int = NEW, *, seed: int | None = None) -> tupl
     llm = model.backbone.llm
     numbers = None if seed is None else torch.rand(count, generator=torch.Generator().manual_seed(seed)).double()
     embeds = plain_embeds(model, row)
-    said, first = [], None
+    reported, first = [], None
     for step in range(count):
         logits = llm(inputs_embeds=embeds, use_cache=False).logits[0, -1]
         first = logits if first is None else first
         if numbers is None:
-            said.append(int(logits.argmax()))
+            reported.append(int(logits.argmax()))
         else:
             running = (logits / 0.8).double().softmax(-1).cumsum(-1)
-            said.append(int((running > numbers[step]).nonzero()[0, 0]))
-        embeds = torch.cat([embeds, llm.get_input_embeddings()(torch.tensor([[said[-1]]]))], 1)
-    return said, first
+            reported.append(int((running > numbers[step]).nonzero()[0, 0]))
+        embeds = torch.cat([embeds, llm.get_input_embeddings()(torch.tensor([[reported[-1]]]))], 1)
+    return reported, first
 
 
 def rows_of() -> list:
@@ -123,8 +123,8 @@ def test_a_long_answer_to_a_page(model):
     llm, (more, features) = model.backbone.llm, page_row(5, images=1, lines=1)
     after = result.state.extend([more, more], [features, features])
     for place, row in enumerate(rows):
-        said = llm.get_input_embeddings()(torch.tensor([result.tokens[place]]))
-        embeds = torch.cat([plain_embeds(model, row), said, plain_embeds(model, (more, features))], 1)
+        answer = llm.get_input_embeddings()(torch.tensor([result.tokens[place]]))
+        embeds = torch.cat([plain_embeds(model, row), answer, plain_embeds(model, (more, features))], 1)
         with torch.no_grad():
             plain = llm(inputs_embeds=embeds, use_cache=False).logits[0]
         begin = len(row[0]) - 1
@@ -182,13 +182,13 @@ def test_two_inputs_interleaved(model):
     """A pure function of row and position: nothing of one input is left for the other."""
     rows = [page_row(0, images=1, lines=1), page_row(1, images=1, lines=1)]
     states = [prefill(model, batch_of(model, [row])) for row in rows]
-    said: list[list[int]] = [[], []]
+    generated: list[list[int]] = [[], []]
     for _ in range(NEW):
-        for state, tokens in zip(states, said, strict=True):
+        for state, tokens in zip(states, generated, strict=True):
             token = state.logits.argmax(-1)
             tokens.append(int(token))
             state.step(token)
-    assert said == [plain_loop(model, row)[0] for row in rows]
+    assert generated == [plain_loop(model, row)[0] for row in rows]
 
 
 def test_both_engines(model):

@@ -115,8 +115,8 @@ def test_action_slots():
         with torch.no_grad():
             logits = model(**batch_of(model, [one]), use_cache=False, return_loss=False).logits
         torch.testing.assert_close(alone.logits[0], logits[0, -COUNT - 1 : -1], atol=1e-4, rtol=1e-4)
-    said = generate(model, batch_of(model, [page_row(0)]), max_new_tokens=3, eos_token_id=())
-    assert said.lengths == [3]
+    result = generate(model, batch_of(model, [page_row(0)]), max_new_tokens=3, eos_token_id=())
+    assert result.lengths == [3]
     assert fill(model, batch).tokens == filled.tokens
 
 

@@ -36,8 +36,8 @@ def test_every_family(name):
 
 def test_what_greedy_says_is_likeliest():
     name = "tiny-llama2"
-    said = generate(backbone(name), prompts(name), max_new_tokens=1, eos_token_id=()).tokens
-    answers = [[one, [7], [8, 9]] for one in said]
+    generated = generate(backbone(name), prompts(name), max_new_tokens=1, eos_token_id=()).tokens
+    answers = [[one, [7], [8, 9]] for one in generated]
     scores = score(backbone(name), prompts(name), answers)
     assert scores.best == [0, 0, 0]
     assert all(abs(sum(row) - 1) < 1e-9 for row in scores.probability)
@@ -73,7 +73,7 @@ def test_images_and_pages():
 
 def test_bad_candidates():
     model, sequences = backbone("tiny-llama2"), prompts("tiny-llama2")
-    for wrong, said in (
+    for wrong, text in (
         ([[3], []], "candidate 1 is empty"),
         ("yes", "expected a list"),
         ([], "expected a list"),
@@ -81,7 +81,7 @@ def test_bad_candidates():
         ([["a"], ["b"], [[1, 5000]]], "candidate 0 of row 2 holds 5000"),
         ([[1], ""], "candidate 1 is empty"),
     ):
-        with pytest.raises(GenerationError, match=said):
+        with pytest.raises(GenerationError, match=text):
             score(model, sequences, wrong)
     with pytest.raises(SequenceError, match="with slots"):
         score(model, sequences, [slots("image", 2)])

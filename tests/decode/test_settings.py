@@ -39,7 +39,7 @@ def test_an_unknown_option_offers_the_nearest():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"max_new_tokens": -3}, "from 1 on"),
@@ -66,13 +66,13 @@ def test_an_unknown_option_offers_the_nearest():
         ({"chunk": 0}, "chunk is 0"),
     ],
 )
-def test_what_cannot_be(options, said):
-    with pytest.raises((GenerationError, ConfigError), match=said):
+def test_what_cannot_be(options, message):
+    with pytest.raises((GenerationError, ConfigError), match=message):
         settings_of(**options)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"eos_token_id": 5000}, "eos_token_id holds 5000; the head has the ids 0 to"),
         ({"eos_token_id": [2, -4]}, "eos_token_id holds -4"),
@@ -82,8 +82,8 @@ def test_what_cannot_be(options, said):
         ({"cache": "statik"}, "`static`"),
     ],
 )
-def test_what_the_model_cannot(options, said):
-    with pytest.raises((GenerationError, ConfigError), match=said):
+def test_what_the_model_cannot(options, message):
+    with pytest.raises((GenerationError, ConfigError), match=message):
         generate(backbone(NAME), prompts(NAME), **options)
 
 

@@ -89,9 +89,9 @@ def test_where_tells_one_token_to_the_whole_prompt(document):
     model, sequence, features, embedded = document
     expected = truth(model, sequence, features)
     cache = DynamicCache(config=model.backbone.llm.config)
-    said = run(historical(model, sequence, "where"), sequence, embedded, 4, cache)
-    assert said[0] == expected[0]
-    assert said != expected
+    output = run(historical(model, sequence, "where"), sequence, embedded, 4, cache)
+    assert output[0] == expected[0]
+    assert output != expected
     assert cache.get_seq_length() == 4 * len(sequence)  # and not len(sequence) + 3
 
 
@@ -99,10 +99,10 @@ def test_a_cache_that_is_there_but_empty_makes_it_blind(document):
     """The prompt is dropped, and every document has the same answer."""
     model, sequence, features, embedded = document
     llm = historical(model, sequence, "blind")
-    said = run(llm, sequence, embedded * 0, 4)
+    output = run(llm, sequence, embedded * 0, 4)
     other = TokenSequence.join([text(8, 7), slots("boxes", 4), text(2, 8), sequence.cut(len(sequence) - 1)])
-    assert run(llm, other, embedded * 0, 4) == said
-    assert said != truth(model, sequence, features)
+    assert run(llm, other, embedded * 0, 4) == output
+    assert output != truth(model, sequence, features)
 
 
 def test_ours(document):

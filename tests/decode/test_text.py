@@ -45,9 +45,9 @@ def test_pieces_of_any_ids_make_the_whole(name, seed):
     ids = [generator.randrange(len(tokenizer)) for _ in range(20)]
     text = Detokenizer(tokenizer)
     pieces = [text.add(token) for token in ids]
-    said = "".join([*pieces, text.finish()])
+    message = "".join([*pieces, text.finish()])
     # bytes that make no character are read anew with every one that follows
-    assert said == whole(tokenizer, ids) or "\ufffd" in whole(tokenizer, ids)
+    assert message == whole(tokenizer, ids) or "\ufffd" in whole(tokenizer, ids)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -96,8 +96,8 @@ def test_half_a_character_is_held_back():
 @pytest.mark.parametrize("name", ["tiny-llama2", "tiny-qwen2.5", "tiny-gemma3"])
 def test_stop_strings_across_tokens(name):
     tokenizer = backbone(name).tokenizer
-    said = "The answer is forty-two. Question: what"
-    ids = tokenizer(said, add_special_tokens=False).input_ids
+    text = "The answer is forty-two. Question: what"
+    ids = tokenizer(text, add_special_tokens=False).input_ids
     for string in ("Question:", "two", ". Q", "rty-"):
         stop = StopStrings(tokenizer, (string, "never said"), ())
         at = next(end for end, token in enumerate(ids, 1) if stop.add(token))
@@ -116,8 +116,8 @@ def test_a_special_token_can_be_a_stop_string():
 @pytest.mark.parametrize("string", ["Question:", "is", "y-t"])
 def test_a_writer_never_gives_out_a_stop_string(string):
     tokenizer = backbone("tiny-llama2").tokenizer
-    said = "The answer is forty-two. Question: what"
-    ids = tokenizer(said, add_special_tokens=False).input_ids
+    text = "The answer is forty-two. Question: what"
+    ids = tokenizer(text, add_special_tokens=False).input_ids
     writer, stop = Writer(tokenizer, (string,)), StopStrings(tokenizer, (string,), ())
     given = ""
     for token in ids:

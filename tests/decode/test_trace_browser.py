@@ -18,9 +18,9 @@ pytestmark = pytest.mark.browser
 
 def test_a_click_shows_a_step(tmp_path):
     model = shared(inference_mode=True, weights=True)
-    told = trace(model, batch_of(model, [page_row(0)]), max_new_tokens=8, temperature=0.9, top_p=0.9, seed=4)
+    traced = trace(model, batch_of(model, [page_row(0)]), max_new_tokens=8, temperature=0.9, top_p=0.9, seed=4)
     file = tmp_path / "trace.html"
-    file.write_text(trace_page(told), encoding="utf-8")
+    file.write_text(trace_page(traced), encoding="utf-8")
     with opened(file, tmp_path / "profile") as browser:
         shown = "[...document.querySelectorAll('section.step')].filter(one => one.offsetParent).map(one => one.id)"
         assert browser.run(shown) == ["step-0"]

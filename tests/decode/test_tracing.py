@@ -32,21 +32,21 @@ ORDER = ["prepare inputs", "embed", "decoder layers", "norm", "head", "choose", 
 def test_it_is_the_engine(name):
     """The same tokens, in every family; what was called comes in its order."""
     prompt = prompts(name)[0]
-    told = trace(backbone(name), prompt, max_new_tokens=4, eos_token_id=())
-    assert told.tokens == generate(backbone(name), prompt, max_new_tokens=4, eos_token_id=()).tokens[0]
-    for step in told.steps:
+    traced = trace(backbone(name), prompt, max_new_tokens=4, eos_token_id=())
+    assert traced.tokens == generate(backbone(name), prompt, max_new_tokens=4, eos_token_id=()).tokens[0]
+    for step in traced.steps:
         names = [event.name for event in step.events]
         assert [one for one in ORDER if one in names] == names
         assert {"embed", "decoder layers", "head", "choose"} <= set(names)
-    assert [one.shape for step in told.steps for one in step.passes] == [[1, 12], [1, 1], [1, 1], [1, 1]]
+    assert [one.shape for step in traced.steps for one in step.passes] == [[1, 12], [1, 1], [1, 1], [1, 1]]
 
 
 def test_what_is_told_is_true():
     name = "tiny-gemma3"
     rows = prompts(name)
-    told = trace(backbone(name), rows, row=1, max_new_tokens=3, eos_token_id=())
+    traced = trace(backbone(name), rows, row=1, max_new_tokens=3, eos_token_id=())
     batch = collate(rows, pad_id=backbone(name).pad_token_id, side="left")
-    first = told.steps[0].passes[0]
+    first = traced.steps[0].passes[0]
     for mask, window in zip(first.masks, (8, None), strict=True):
         expected = allowed(batch, window=window)[1]
         real = batch["attention_mask"][1].bool()
@@ -55,30 +55,30 @@ def test_what_is_told_is_true():
     assert first.positions[-5:] == [0, 1, 2, 3, 4]
     assert (first.cached, first.cached_after) == (0, 17)
     ids = rows[1].ids.tolist()
-    for step in told.steps:
+    for step in traced.steps:
         chances = plain_logits(name, ids).softmax(-1)
         assert [one.id for one in step.candidates] == chances.topk(len(step.candidates)).indices.tolist()
         for one in step.candidates:
             assert one.probability == pytest.approx(float(chances[one.id]), abs=1e-4)
         assert step.id == step.candidates[0].id
         ids.append(step.id)
-    assert [step.passes[0].cached for step in told.steps[1:]] == [17, 18]
-    assert [step.passes[0].positions for step in told.steps[1:]] == [[5], [6]]
-    assert [token.id for token in told.prompt] == rows[1].ids.tolist()
-    assert told.stop_reason == "length"
+    assert [step.passes[0].cached for step in traced.steps[1:]] == [17, 18]
+    assert [step.passes[0].positions for step in traced.steps[1:]] == [[5], [6]]
+    assert [token.id for token in traced.prompt] == rows[1].ids.tolist()
+    assert traced.stop_reason == "length"
 
 
 def test_rules_and_drawing_are_told():
-    told = trace(
+    traced = trace(
         backbone("tiny-llama2"), prompts("tiny-llama2")[0], max_new_tokens=2, eos_token_id=(), temperature=0.8, top_k=5,
         top_p=0.9, min_p=0.01, repetition_penalty=1.3, suppress_tokens=[7], seed=3,
     )  # fmt: skip
-    names = [event.name for event in told.steps[0].events]
+    names = [event.name for event in traced.steps[0].events]
     assert names[5:] == ["repetition_penalty", "banned", "temperature", "top_k", "top_p", "min_p", "choose", "append"]
-    assert "5 after it" in next(event.detail for event in told.steps[0].events if event.name == "top_k")
-    assert told.steps[0].how.startswith("drawn with the number 0.")
-    assert any(one.after is None for one in told.steps[0].candidates)
-    assert "temperature=0.8" in told.settings
+    assert "5 after it" in next(event.detail for event in traced.steps[0].events if event.name == "top_k")
+    assert traced.steps[0].how.startswith("drawn with the number 0.")
+    assert any(one.after is None for one in traced.steps[0].candidates)
+    assert "temperature=0.8" in traced.settings
 
 
 def policy():
@@ -88,15 +88,15 @@ def policy():
 
 def test_what_was_injected():
     model, batch = policy()
-    told = trace(model, batch, max_new_tokens=3)
-    first, second = told.steps[0], told.steps[1]
+    traced = trace(model, batch, max_new_tokens=3)
+    first, second = traced.steps[0], traced.steps[1]
     names = [event.name for event in first.events]
     assert names[:4] == ["encode", "prepare inputs", "embed", "inject"]
     assert first.passes[0].injected[0] == f"{PATCHES} × image at 1 to {PATCHES}"
     assert first.passes[0].inputs == "embeddings"
     assert second.passes[0].injected == []
     assert second.passes[0].inputs == "ids"
-    assert sum(token.segment == "image" for token in told.prompt) == PATCHES
+    assert sum(token.segment == "image" for token in traced.prompt) == PATCHES
 
 
 def test_other_ways_are_told_too():
@@ -126,11 +126,11 @@ def test_other_ways_are_told_too():
 
 def test_large_masks_are_drawn_coarser():
     model = backbone("tiny-llama2")
-    told = trace(model, prompts("tiny-llama2", (150,))[0], max_new_tokens=1)
-    mask = told.steps[0].passes[0].masks[0]
+    traced = trace(model, prompts("tiny-llama2", (150,))[0], max_new_tokens=1)
+    mask = traced.steps[0].passes[0].masks[0]
     assert (len(mask.cells), len(mask.cells[0])) == (64, 64)
     out = StringIO()
-    print_trace(told, Console(file=out, width=200))
+    print_trace(traced, Console(file=out, width=200))
     drawn = [line.strip() for line in out.getvalue().splitlines() if line.startswith("  ") and "█" in line]
     assert len(drawn) == 31  # half as fine as on the page; the first line is all half open
     assert drawn[-1].startswith("█" * 60)
@@ -144,8 +144,8 @@ def test_blanks_and_shapes_are_seen():
     words = "".join(shown(model.tokenizer, token) for token in ids)
     assert words.removeprefix("␣") == "on␣the␣left⏎"
     rows = prompts("tiny-llama2")
-    told = [step.passes[0].masks[0].said for step in trace(model, rows, row=1, max_new_tokens=2).steps]
-    assert told == [
+    reported = [step.passes[0].masks[0].caption for step in trace(model, rows, row=1, max_new_tokens=2).steps]
+    assert reported == [
         "17 × 17, 15 of 289 pairs open; handed over as a mask of padding, [3, 17]",
         "1 × 18, 6 of 18 pairs open; handed over as a mask of 0 and −max, [3, 1, 1, 18]",
     ]
@@ -153,10 +153,10 @@ def test_blanks_and_shapes_are_seen():
 
 def test_in_a_terminal():
     model, batch = policy()
-    told = trace(model, batch, max_new_tokens=3, temperature=0.7, seed=1)
+    traced = trace(model, batch, max_new_tokens=3, temperature=0.7, seed=1)
     out = StringIO()
-    print_trace(told, Console(file=out, width=200))
-    said = out.getvalue()
+    print_trace(traced, Console(file=out, width=200))
+    output = out.getvalue()
     for words in (
         "[4 × image]",
         "embeddings [2, 24, 64]",
@@ -166,8 +166,8 @@ def test_in_a_terminal():
         "██",
         "step 1  Decode: one column",
     ):
-        assert words in said, words
-    assert len(said.splitlines()) < 80
+        assert words in output, words
+    assert len(output.splitlines()) < 80
 
 
 class Page(HTMLParser):
@@ -205,14 +205,14 @@ class Page(HTMLParser):
 
 def test_the_page():
     model, batch = policy()
-    told = trace(model, batch, max_new_tokens=4)
-    source = trace_page(told)
+    traced = trace(model, batch, max_new_tokens=4)
+    source = trace_page(traced)
     parsed = Page(source)
     assert parsed.open == []
     sections = [one for one in parsed.found["section"] if one["class"].startswith("step")]
     assert [one["id"] for one in sections] == [f"step-{n}" for n in range(4)]
     assert [one["data-step"] for one in parsed.found["button"]] == ["0", "1", "2", "3"]
-    assert len([one for one in parsed.found["svg"] if one["class"] == "mask"]) == 4
+    assert len([one for one in parsed.found["svg"] if one.get("class") == "mask"]) == 4
     for words in (
         "encode",
         "inject",
@@ -226,7 +226,7 @@ def test_the_page():
     assert "Decode: one column goes in" in parsed.text["step-1"]
     assert "4 × image" in parsed.text["prompt"]
     assert "length" in parsed.text["end"]
-    assert json.loads(parsed.text["trace"].split("\nconst root")[0].strip()) == json.loads(json.dumps(told.to_json()))
+    assert json.loads(parsed.text["trace"].split("\nconst root")[0].strip()) == json.loads(json.dumps(traced.to_json()))
     reaching = [one for tags in parsed.found.values() for one in tags if "src" in one or "href" in one]
     assert not reaching
     assert "http" not in source

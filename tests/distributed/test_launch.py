@@ -164,16 +164,16 @@ def pretend(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 def test_a_rank_that_dies_takes_the_others_along(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     pretend(monkeypatch, "if rank == 1: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)")
     assert launching.launch(3, []) == 128 + signal.SIGKILL
-    said = capfd.readouterr().err
-    assert "rank 1 of 3 was killed by SIGKILL (is there enough memory?); the others were ended" in said
+    output = capfd.readouterr().err
+    assert "rank 1 of 3 was killed by SIGKILL (is there enough memory?); the others were ended" in output
 
 
 def test_a_rank_that_breaks_shows_its_end(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     pretend(monkeypatch, "if rank == 2: sys.exit('no such card')\ntime.sleep(60)")
     assert launching.launch(3, []) == 1
-    said = capfd.readouterr().err
-    assert "no such card" in said
-    assert "rank 2 of 3 ended with exit code 1" in said
+    output = capfd.readouterr().err
+    assert "no such card" in output
+    assert "rank 2 of 3 ended with exit code 1" in output
 
 
 def test_signals_reach_every_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -79,11 +79,11 @@ def test_groups_with_copies_have_the_curve_of_one(four: Path, single: Path):
 
 
 def test_fsdp1_by_the_policy_of_the_interface(two: Path, single: Path):
-    told = json.loads((two / "fsdp1.json").read_text())
-    assert told["only layers"]
-    assert told["units"] == told["layers"] > 0
+    printed = json.loads((two / "fsdp1.json").read_text())
+    assert printed["only layers"]
+    assert printed["units"] == printed["layers"] > 0
     expected = [row["loss"] for row in curve(single / "alone-ddp")]
-    assert told["losses"] == pytest.approx(expected[: len(told["losses"])], abs=1e-4)
+    assert printed["losses"] == pytest.approx(expected[: len(printed["losses"])], abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -138,14 +138,14 @@ def test_gradients_are_sent_once_a_step(two: Path, four: Path):
 
 
 def test_ranks_may_have_items_of_different_kinds(two: Path):
-    told = json.loads((two / "unlike.json").read_text())
-    assert max(told.values()) < 1e-5
+    printed = json.loads((two / "unlike.json").read_text())
+    assert max(printed.values()) < 1e-5
 
 
 def test_ranks_may_have_chunks_of_actions_and_words(two: Path):
-    told = json.loads((two / "heads.json").read_text())
-    assert len(told) == 4
-    assert max(told.values()) < 1e-5
+    printed = json.loads((two / "heads.json").read_text())
+    assert len(printed) == 4
+    assert max(printed.values()) < 1e-5
 
 
 @pytest.mark.parametrize("name", STARTS)

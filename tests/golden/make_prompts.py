@@ -50,8 +50,8 @@ def by_rule(turns: Turns, begin: str, user: Callable[[str, bool], str], answer: 
 
 def historical(turns: Turns) -> Turns:
     """OpenVLA's habits: no `<image>`, no outer white space, an empty answer is a space."""
-    clean = [(role, said.replace("<image>", "").strip()) for role, said in turns]
-    return [(role, " " if role == "assistant" and said == "" else said) for role, said in clean]
+    clean = [(role, text.replace("<image>", "").strip()) for role, text in turns]
+    return [(role, " " if role == "assistant" and text == "" else text) for role, text in clean]
 
 
 def trimmed_if_open(written: Written, turns: Turns) -> Written:
@@ -109,11 +109,13 @@ def phi(system: str | None, turns: Turns) -> Written:
 
 def blocks(system: str | None, turns: Turns, head: str, end: str, gap: str, answerer: str, trim: bool) -> Written:
     if trim:
-        turns = [(role, said.strip()) for role, said in turns]
+        turns = [(role, message.strip()) for role, message in turns]
         system = system and system.strip()
     begin = head.format("system") + system + end + gap if system else ""
     ask = head.format("user")
-    text, answers = by_rule(turns, begin, lambda said, first: f"{ask}{said}{end}{gap}", head.format(answerer), end, gap)
+    text, answers = by_rule(
+        turns, begin, lambda message, first: f"{ask}{message}{end}{gap}", head.format(answerer), end, gap
+    )
     return (text + head.format(answerer) if turns[-1][0] == "user" else text), answers
 
 
@@ -139,17 +141,17 @@ def phi4(system: str | None, turns: Turns) -> Written:
 
 def template(system: str | None, turns: Turns) -> Written:
     messages = [{"role": "system", "content": system}] if system else []
-    messages += [{"role": role, "content": said} for role, said in turns]
+    messages += [{"role": role, "content": message} for role, message in turns]
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
     text = environment.from_string(CHAT_TEMPLATE).render(
         messages=messages, bos_token="<bos>", add_generation_prompt=turns[-1][0] == "user"
     )
     answers, at = [], 0
-    for role, said in turns:
-        said = said.strip() + "<|im_end|>"
-        at = text.index(f"<|im_start|>{role}\n{said}", at) + len(f"<|im_start|>{role}\n")
+    for role, message in turns:
+        message = message.strip() + "<|im_end|>"
+        at = text.index(f"<|im_start|>{role}\n{message}", at) + len(f"<|im_start|>{role}\n")
         if role == "assistant":
-            answers.append((at, at + len(said)))
+            answers.append((at, at + len(message)))
     return text, answers
 
 

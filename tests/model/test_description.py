@@ -62,8 +62,8 @@ def test_vertebra_info_draws_it(saved, capsys, monkeypatch):
     drawn = info(capsys, monkeypatch, str(saved))
     assert describe(saved).draw() in drawn
     assert "tiny-llama2" in drawn
-    told = json.loads(info(capsys, monkeypatch, str(saved), "--json"))
-    assert [part["name"] for part in told["multimodal"]["parts"]] == list(shared("tiny-llama2", towers=True).parts)
+    printed = json.loads(info(capsys, monkeypatch, str(saved), "--json"))
+    assert [part["name"] for part in printed["multimodal"]["parts"]] == list(shared("tiny-llama2", towers=True).parts)
 
 
 def test_a_backbone_holds_no_parts(saved, capsys, monkeypatch):

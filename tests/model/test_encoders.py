@@ -97,7 +97,7 @@ class TestBoxes:
         assert encoder.prepare([]).shape == (0, 4)
 
     @pytest.mark.parametrize(
-        ("box", "said"),
+        ("box", "message"),
         [
             ([0, 0, 1001, 5], "leaves 0..1000; scale boxes by the page's width and height"),
             ([-1, 0, 10, 5], "leaves 0..1000"),
@@ -108,15 +108,15 @@ class TestBoxes:
             ([0, 0.5, 5, 5], "has fractions; tables need whole numbers"),
         ],
     )
-    def test_boxes_that_cannot_be(self, box, said):
+    def test_boxes_that_cannot_be(self, box, message):
         model = shared()
-        with pytest.raises(DataError, match=f"box 1: .*{said}"):
+        with pytest.raises(DataError, match=f"box 1: .*{message}"):
             model.prepare({"boxes": [[0, 0, 1, 1], box]})
         if any(number != number for number in box):
             return  # NaN is found by `collate` already
         row = TokenSequence.join([text(2), slots("boxes", 2), text(2, weight=1.0)])
         batch = batch_of(model, [(row, {"boxes": [[0.0] * 4] * 2}), (row, {"boxes": [[0.0, 0, 1, 1], box]})])
-        with pytest.raises(InjectionError, match=f"row 1, item 1 of `boxes` .*{said}"):
+        with pytest.raises(InjectionError, match=f"row 1, item 1 of `boxes` .*{message}"):
             model.encode(batch)
 
     def test_one_box_fewer_than_words(self):

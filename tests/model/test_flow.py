@@ -265,7 +265,7 @@ def test_guided_steps_are_the_plain_formula():
     weights = (
         torch.tensor(prefix_weights(CHUNK, delay, left), dtype=torch.float32)[:, None].expand(-1, DIMS).reshape(-1)
     )
-    wanted = F.pad(old[0], (0, 0, 0, CHUNK - left)).reshape(-1)
+    expected = F.pad(old[0], (0, 0, 0, CHUNK - left)).reshape(-1)
     for step in range(steps):
         t = step / steps
 
@@ -275,7 +275,7 @@ def test_guided_steps_are_the_plain_formula():
 
         flat = x.reshape(-1)
         jacobian = torch.autograd.functional.jacobian(end, flat)
-        pull = (weights * (wanted - end(flat))) @ jacobian
+        pull = (weights * (expected - end(flat))) @ jacobian
         moves = plain_velocity(model, sequence, x, torch.full((CHUNK,), t)) + guidance_weight(t) * pull.view(
             CHUNK, DIMS
         )
@@ -339,7 +339,7 @@ def test_what_cannot_be_is_refused():
     sequence = row(5, 1, end=False)[0]
     with pytest.raises(ConfigError, match="gradient checkpointing takes them away"):
         model.enable_gradient_checkpointing()
-    for settings, said in (
+    for settings, message in (
         ({"width": 15}, "even number"),
         ({"delay": 4}, "delay is 4; expected 0 to 3"),
         ({"heads": 3}, "3 heads of queries for 4"),
@@ -347,24 +347,24 @@ def test_what_cannot_be_is_refused():
         ({"steps": 0}, "steps is 0"),
     ):
         given = {"width": 16, "heads": 4, "key_heads": 4, "head_dim": 8, "layers": [0], **settings}
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             FlowHead(chunk=CHUNK, dims=DIMS, **given)
     old = torch.zeros(1, 3, DIMS)
-    for previous, said in (
+    for previous, message in (
         ({"actions": old, "delay": 4}, "delay is 4 of 3"),
         ({"actions": old, "delay": 1, "how": "train"}, "Did you mean `trained`"),
         ({"actions": old, "delay": 1, "most": 0}, "most is 0"),
         ({"actions": old * math.nan, "delay": 1}, "NaN"),
         ({"actions": old[0], "delay": 1}, "expected numbers"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             Previous(**previous)  # type: ignore[arg-type]
-    for actions, how, said in (
+    for actions, how, message in (
         (torch.zeros(1, 5, DIMS), "guided", "at most 4"),
         (torch.zeros(2, 3, DIMS), "guided", r"expected \[1,"),
         (old, "trained", "trained to go on from none"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             predict(model, sequence, previous=Previous(actions=actions, delay=2, how=how))  # type: ignore[arg-type]
 
 

@@ -93,11 +93,11 @@ def plain_losses(model: Model, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
             chunk = columns[start : start + head.slots]
             states = torch.stack([out.hidden_states[-1][r, c - 1] for c in chunk])
             made = torch.stack([plain_net(head, states[i * DIMS : (i + 1) * DIMS].reshape(-1)) for i in range(CHUNK)])
-            wanted = batch["features"]["action"]["values"][seen]
+            expected = batch["features"]["action"]["values"][seen]
             seen += 1
             for number, column in enumerate(chunk):
                 w = batch["weights"][r, column]
-                total = total + w * (made.flatten()[number] - wanted.flatten()[number]).abs()
+                total = total + w * (made.flatten()[number] - expected.flatten()[number]).abs()
                 weight = weight + w
         for c in range(1, batch.length):
             if batch["weights"][r, c] > 0 and int(batch["targets"][r, c]) >= 0:
@@ -254,14 +254,14 @@ def test_damaged_folders_say_what_lacks(tmp_path: Path):
     model = acting()
     folder = model.save(tmp_path / "made")
     record = json.loads((folder / "vertebra.json").read_text())
-    for change, said in (
+    for change, message in (
         ({"kind": "l2"}, "kind `l2`.*`l1`"),
         ({"settings": {"width": 4}}, "cannot be built"),
         ({"settings": {**record["heads"]["action"]["settings"], "hidden": 8}}, r"expected \(8,"),
     ):
         entry = {"action": {**record["heads"]["action"], **change}}
         (folder / "vertebra.json").write_text(json.dumps({**record, "heads": entry}))
-        with pytest.raises(VertebraError, match=said):
+        with pytest.raises(VertebraError, match=message):
             Model.load(folder)
     (folder / "vertebra.json").write_text(json.dumps({**record, "heads": {}}))
     with pytest.raises(CheckpointError, match="belongs to no head"):
@@ -271,12 +271,12 @@ def test_damaged_folders_say_what_lacks(tmp_path: Path):
 def test_batches_that_do_not_fit_are_refused():
     model = acting()
     sequence, values = row(5, 1)
-    for features, said in (
+    for features, message in (
         ({}, "brings no value"),
         ({"action": values["action"][:, :2]}, r"chunks of 3 actions of 2 numbers"),
         ({"action": np.repeat(values["action"], 2, 0)}, "row 0 has 2 chunks for 1"),
     ):
-        with pytest.raises(InjectionError, match=said):
+        with pytest.raises(InjectionError, match=message):
             model(**model.collate([sequence], [features]))
     short = TokenSequence.join([text(3), sequence.cut(5, 9)])
     with pytest.raises(InjectionError, match="row 0 has 4; its head takes 6"):

@@ -302,7 +302,7 @@ class TestMistakes:
             inject_at_prefill(model, model.tables)
 
     @pytest.mark.parametrize(
-        ("change", "said"),
+        ("change", "message"),
         [
             (lambda mask, embeds: (mask[:, :3], embeds[:, :3]), r"mask of bool \[2, 3\] and embeddings \[2, 3, 32\]"),
             (lambda mask, embeds: (mask[:1], embeds[:1]), r"mask of bool \[1, 16\]"),
@@ -312,10 +312,10 @@ class TestMistakes:
             (lambda mask, embeds: None, "returned a NoneType"),
         ],
     )  # fmt: skip
-    def test_tables_of_a_wrong_shape(self, change, said):
+    def test_tables_of_a_wrong_shape(self, change, message):
         model = model_of()
         inject_at_prefill(model, lambda input_ids, **page: change(*model.tables(input_ids, **page)))
-        with pytest.raises(InjectionError, match=said):
+        with pytest.raises(InjectionError, match=message):
             ask(model, pages(2))
 
     def test_a_page_without_an_image(self):

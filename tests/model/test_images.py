@@ -81,7 +81,7 @@ class TestSteps:
         assert np.array_equal(prepare_image(turned, SMALL), prepare_image(image.rotate(-90, expand=True), SMALL))
 
     @pytest.mark.parametrize(
-        ("settings", "said"),
+        ("settings", "message"),
         [
             ({"size": 0}, "size 0"),
             ({"size": 28, "shorter": 20}, "shorter >= size"),
@@ -89,8 +89,8 @@ class TestSteps:
             ({"size": 28, "resample": "bicubik"}, "Did you mean `bicubic`"),
         ],
     )
-    def test_settings_that_cannot_be(self, settings, said):
-        with pytest.raises((ConfigError, UnknownNameError), match=said):
+    def test_settings_that_cannot_be(self, settings, message):
+        with pytest.raises((ConfigError, UnknownNameError), match=message):
             Preparation(**settings)
 
 

@@ -176,8 +176,8 @@ def test_every_wrong_row_is_named_and_no_other(sequences, data):
         return
     with pytest.raises(InjectionError) as caught:
         place(batch, encoded, width=WIDTH)
-    said = str(caught.value)
-    assert [row for row in range(batch.rows) if f"row {row} has" in said] == wrong[:5]
+    message = str(caught.value)
+    assert [row for row in range(batch.rows) if f"row {row} has" in message] == wrong[:5]
 
 
 @settings(max_examples=15, deadline=None)
@@ -230,7 +230,7 @@ def bad(**changes: Any) -> tuple[Batch, dict[str, Encoded]]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"values": torch.zeros(4, 1, 3)}, "width 3; the embedding matrix has 5 columns"),
         ({"values": torch.zeros(4, 1, WIDTH, dtype=torch.long)}, "torch.int64; expected a floating-point type"),
@@ -241,9 +241,9 @@ def bad(**changes: Any) -> tuple[Batch, dict[str, Encoded]]:
         ({"rows": torch.tensor([0, 0, 1])}, "one whole number an item"),
     ],
 )
-def test_what_does_not_fit_is_refused(changes, said):
+def test_what_does_not_fit_is_refused(changes, message):
     batch, encoded = bad(**changes)
-    with pytest.raises(InjectionError, match=said):
+    with pytest.raises(InjectionError, match=message):
         place(batch, encoded, width=WIDTH)
 
 

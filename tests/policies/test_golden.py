@@ -190,7 +190,7 @@ class TestTheFolder:
             vertebra.policy(folder, golden="required")  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
-        ("change", "said"),
+        ("change", "message"),
         [
             ({"format": 9}, "Upgrade"),
             ({"values": None}, "damaged"),
@@ -199,10 +199,10 @@ class TestTheFolder:
             ({"instruction": None, "values": [[1.0]]}, "damaged"),
         ],
     )
-    def test_damage_is_named(self, folder, change, said):
+    def test_damage_is_named(self, folder, change, message):
         file = folder / "golden" / "golden.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | change))
-        with pytest.raises(CheckpointError, match=said):
+        with pytest.raises(CheckpointError, match=message):
             read_golden(folder)
 
     def test_half_a_file(self, folder):

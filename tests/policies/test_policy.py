@@ -148,9 +148,9 @@ def test_ensembling_blends_the_chunks_of_a_robot():
     policy = Policy(model, settings=PolicySettings(ensemble=0.1))
     chunks = [plainly.act(seen(n), TASK, "bridge") for n in range(3)]
     for now in range(3):
-        said = np.stack([chunks[t][now - t] for t in range(now + 1)])
+        values = np.stack([chunks[t][now - t] for t in range(now + 1)])
         weights = np.exp(-0.1 * np.arange(now + 1))
-        expected = (weights[:, None] * said).sum(0) / weights.sum()
+        expected = (weights[:, None] * values).sum(0) / weights.sum()
         assert np.allclose(policy.act(seen(now), TASK, "bridge"), expected[None])
         assert np.allclose(policy.act(seen(0), TASK, "bridge", robot="other")[0], chunks[0][0]) or now
     policy.reset(0)
@@ -236,7 +236,7 @@ def test_all_faults_come_at_once():
     bad = {"images": {"image": image().astype(np.float32), "wrst": image()}, "proprio": [0.0, np.nan]}
     with pytest.raises(DataError) as caught:
         policy.act(bad, "", "bridge")
-    said = str(caught.value)
+    message = str(caught.value)
     for part in (
         "float32",
         "Did you mean `wrist`",
@@ -244,13 +244,13 @@ def test_all_faults_come_at_once():
         "expected 4 numbers",
         "instruction is empty",
     ):
-        assert part in said
+        assert part in message
     with pytest.raises(DataError, match="robot 1: camera `image`: its shape is"):
         Policy(policy_model()).act_many([seen(), image()[0, 0]], "Go", "bridge")
 
 
 @pytest.mark.parametrize(
-    ("observation", "instruction", "said"),
+    ("observation", "instruction", "message"),
     [
         ({"images": {"image": np.zeros((3, 8, 9), np.uint8)}}, TASK, "channels come last"),
         ({"images": {"image": np.zeros((8, 8, 2), np.uint8)}}, TASK, r"expected \[H, W, 3\]"),
@@ -267,8 +267,8 @@ def test_all_faults_come_at_once():
         ({"images": {"image": image()}}, None, "expected text"),
     ],
 )
-def test_bad_observations(observation, instruction, said):
-    with pytest.raises(DataError, match=said):
+def test_bad_observations(observation, instruction, message):
+    with pytest.raises(DataError, match=message):
         Policy(policy_model()).act(observation, instruction, "bridge")
 
 
@@ -330,11 +330,11 @@ def test_beyond_the_data(monkeypatch):
 
     def made(**settings):
         policy = Policy(model, settings=PolicySettings(**settings))
-        said = policy.asking
+        predicted = policy.asking
         import vertebra.policies.policy as module
 
         monkeypatch.setattr(module, "predict", lambda *a, **k: module.Predicted(values=ends[None]))
-        assert said.record.chunk == 4
+        assert predicted.record.chunk == 4
         return policy, policy.act(seen(), TASK, "bridge")
 
     policy, passed = made()

@@ -164,9 +164,9 @@ def test_messages_are_counted_as_they_were_given(name: str, system: str | None):
         render(turns, prompt_builder(name)("x", system), FastTokenizer(committed("llama"), bos="<s>"))
     with pytest.raises(PromptError, match=r"message 0 is from `assistant`, but `user` is expected here, first"):
         prompt_builder(name)("x", system).add_turn("gpt", "A")
-    said = [{"role": "system", "content": "Be kind."}, *turns]
+    reported = [{"role": "system", "content": "Be kind."}, *turns]
     with pytest.raises(PromptError, match=r"message 2 is from `user`.*The roles were: system, user, user\."):
-        render(said, prompt_builder(name)("x"), FastTokenizer(committed("llama"), bos="<s>"))
+        render(reported, prompt_builder(name)("x"), FastTokenizer(committed("llama"), bos="<s>"))
 
 
 def test_bad_system_arguments():

@@ -47,7 +47,7 @@ def test_every_builder_has_a_file():
 def test_text(golden: dict[str, Any], case: dict[str, Any]):
     builder = builder_for(golden, case, tokenizer_for(golden))
     roles = {"user": "human", "assistant": "gpt"}
-    grown = "".join([builder.add_turn(roles[role], said) for role, said in case["turns"]])
+    grown = "".join([builder.add_turn(roles[role], text) for role, text in case["turns"]])
     assert builder.get_prompt() == case["text"]
     assert builder.turn_count == len(case["turns"])
     if case["turns"][-1][0] == "assistant":
@@ -62,9 +62,9 @@ TIDY = [case for case in CASES if not case.values[0]["builder"].endswith("-legac
 def test_potential_prompt(golden: dict[str, Any], case: dict[str, Any]):
     turns = case["turns"] if case["turns"][-1][0] == "user" else case["turns"][:-1]
     asked, answered = (builder_for(golden, case, tokenizer_for(golden)) for _ in range(2))
-    for role, said in turns[:-1]:
-        asked.add_turn(role, said)
-        answered.add_turn(role, said)
+    for role, text in turns[:-1]:
+        asked.add_turn(role, text)
+        answered.add_turn(role, text)
     before = asked.get_prompt()
     potential = asked.get_potential_prompt(turns[-1][1])
     assert asked.get_prompt() == before
@@ -75,7 +75,7 @@ def test_potential_prompt(golden: dict[str, Any], case: dict[str, Any]):
 @pytest.mark.parametrize(("golden", "case"), CASES)
 def test_ids_and_supervision(golden: dict[str, Any], case: dict[str, Any]):
     tokenizer = tokenizer_for(golden)
-    conversation = [{"role": role, "content": said} for role, said in case["turns"]]
+    conversation = [{"role": role, "content": text} for role, text in case["turns"]]
     sequence = render(conversation, builder_for(golden, case, tokenizer), tokenizer)
     assert sequence.ids.tolist() == case["ids"]
     assert sequence.weight.nonzero()[0].tolist() == case["trained"]
@@ -108,6 +108,6 @@ ROBOT = [("human", " <image>\nHello "), ("gpt", "Hi there. "), ("human", "What n
 def test_historical_strings(name: str, text: str):
     """What OpenVLA's builders wrote, `<image>` and white space in messages included."""
     builder = prompt_builder(name)("openvla", "You are a robot.")
-    for role, said in ROBOT:
-        builder.add_turn(role, said)
+    for role, message in ROBOT:
+        builder.add_turn(role, message)
     assert builder.get_prompt() == text

@@ -87,10 +87,10 @@ def conversations() -> list[tuple[str | None, list[tuple[str, str]]]]:
 def test_strings_are_the_originals_to_the_letter(name: str):
     for system, turns in conversations():
         ours, theirs = prompt_builder(name)("openvla", system), Original(name, system)
-        for role, said in turns:
+        for role, text in turns:
             for message in SAID:
                 assert ours.get_potential_prompt(message) == theirs.get_potential_prompt(message), (system, message)
-            assert ours.add_turn(role, said) == theirs.add_turn(role, said), (system, turns)
+            assert ours.add_turn(role, text) == theirs.add_turn(role, text), (system, turns)
             assert ours.get_prompt() == theirs.get_prompt(), (system, turns)
             assert ours.prompt == theirs.prompt
             assert ours.turn_count == theirs.turns
@@ -101,12 +101,12 @@ def test_rendered_ids_are_those_of_the_string(name: str):
     raw = committed("gpt2" if name == "phi-legacy" else "llama")
     tokenizer = FastTokenizer(raw, bos=None if name == "phi-legacy" else "<s>")
     for system, turns in conversations():
-        if any("</s>" in said for _, said in turns) or "<s>" in (system or ""):
+        if any("</s>" in text for _, text in turns) or "<s>" in (system or ""):
             continue  # typed control tokens stay text here, and become tokens in a string
         theirs = Original(name, system)
-        for role, said in turns:
-            theirs.add_turn(role, said)
-        conversation: list[dict[str, Any]] = [{"role": role, "content": said} for role, said in turns]
+        for role, text in turns:
+            theirs.add_turn(role, text)
+        conversation: list[dict[str, Any]] = [{"role": role, "content": text} for role, text in turns]
         sequence = render(conversation, prompt_builder(name)("openvla", system), tokenizer)
         assert sequence.ids.tolist() == raw.encode(theirs.get_prompt()).ids, (system, turns)
 
@@ -119,8 +119,8 @@ def test_the_other_formats_keep_their_rules(name: str):
     for message in ("", "  \n"):
         with pytest.raises(PromptError, match="is empty"):
             cls("x").add_turn("human", message)
-    silent, spoken = cls("x", ""), cls("x", "", system="fold")
-    assert "SYS" not in silent.get_potential_prompt("Q") == spoken.get_potential_prompt("Q")
+    silent, with_system = cls("x", ""), cls("x", "", system="fold")
+    assert "SYS" not in silent.get_potential_prompt("Q") == with_system.get_potential_prompt("Q")
     assert silent.get_potential_prompt("Q") == silent.get_potential_prompt("Q").lstrip()
 
 

@@ -147,11 +147,11 @@ def test_builders_by_name_class_and_instance():
     own = llama()
     assert render(ask("Hi"), "pure", own) == render(ask("Hi"), PurePromptBuilder, own)
     assert render(ask("Hi"), PurePromptBuilder("openvla"), own) == render(ask("Hi"), "pure", own)
-    spoken = ChatMLPromptBuilder("qwen", "Be kind.")
-    assert "Be kind." in own.decode(render(ask("Hi"), spoken, own).ids)
-    spoken.add_turn("human", "Hi")
+    with_system = ChatMLPromptBuilder("qwen", "Be kind.")
+    assert "Be kind." in own.decode(render(ask("Hi"), with_system, own).ids)
+    with_system.add_turn("human", "Hi")
     with pytest.raises(PromptError, match="already holds 1 turns"):
-        render(ask("Hi"), spoken, own)
+        render(ask("Hi"), with_system, own)
     with pytest.raises(PromptError, match="instance, a class or a name"):
         render(ask("Hi"), 3, own)  # type: ignore[arg-type]
 
@@ -209,7 +209,7 @@ def test_bad_collections():
 
 def test_a_name_that_nothing_has_is_told(caplog):
     """Without effect, and so perhaps a typo; a name that only other rows have is known by `sizes`."""
-    log.forget_said()
+    log.forget_warned()
     asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
     render(asked, "pure", llama(), {"image": 2}, anchored=("imge",), both_ways=("action", "image"))
     assert [record.message for record in caplog.records if "imge" in record.message] == [

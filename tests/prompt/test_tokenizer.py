@@ -91,9 +91,9 @@ def test_added_tokens_are_noticed():
     own.add_tokens(["<ACT>"])
     assert render(typed, "pure", own).ids.tolist() == before.ids.tolist()
     act = own.convert_tokens_to_ids("<ACT>")
-    said = [*ASK, {"role": "assistant", "content": "<ACT>"}]
-    assert act in render(said, "pure", own, trusted=("assistant",)).ids
-    assert act not in render(said, "pure", own).ids
+    reported = [*ASK, {"role": "assistant", "content": "<ACT>"}]
+    assert act in render(reported, "pure", own, trusted=("assistant",)).ids
+    assert act not in render(reported, "pure", own).ids
 
 
 def test_state_that_others_set_does_not_matter():

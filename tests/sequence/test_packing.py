@@ -1,8 +1,7 @@
-"""Packing against plain best fit; nothing lost, nothing twice; a stopped stream goes on exactly."""
+"""Packing against plain best fit; nothing lost, nothing twice."""
 
 from __future__ import annotations
 
-import json
 import logging
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vertebra.errors import SequenceError, TooLongError, UnknownNameError
-from vertebra.sequence.packing import StreamPacker, join_features, pack, pack_sequences
+from vertebra.sequence.packing import join_features, pack, pack_sequences
 from vertebra.sequence.tokens import Role, TokenSequence
 
 from .samples import samples
@@ -44,12 +43,10 @@ def log_normal(count: int, seed: int = 0) -> np.ndarray:
 
 
 def test_slots_per_useful_token():
-    """The promised 1.01, for all at once and for the stream's default buffer: counted, not timed."""
+    """The promised 1.01: counted, not timed."""
     lengths = log_normal(5000)
     useful = int(lengths.sum())
     assert len(pack(lengths, 1024)) * 1024 / useful <= 1.01
-    rows = list(StreamPacker(1024).rows(TokenSequence.of(np.zeros(n, int)) for n in lengths))
-    assert len(rows) * 1024 / useful <= 1.01
 
 
 @settings(max_examples=25, deadline=None)
@@ -104,49 +101,6 @@ def test_too_long_is_an_error_unless_a_choice_is_named(caplog):
         pack_sequences([SHORT], 8, too_long="cutt")  # type: ignore[arg-type]
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 30), max_size=80), st.integers(1, 20), st.data())
-def test_a_stopped_stream_goes_on_exactly(lengths, buffer, data):
-    stream = [TokenSequence.of([i] * n, weight=0.1) for i, n in enumerate(lengths)]
-    whole = list(StreamPacker(30, buffer=buffer).rows(stream))
-    assert sorted(i for row in whole for i in row.members) == list(range(len(stream)))
-    for row in whole:
-        assert len(row.sequence) <= 30
-        assert row.sequence == TokenSequence.join([stream[i] for i in row.members], new_documents=True)
-
-    stop = data.draw(st.integers(0, len(stream)))
-    first = StreamPacker(30, buffer=buffer)
-    rows = [row for sequence in stream[:stop] for row in first.push(sequence)]
-    second = StreamPacker(30, buffer=buffer)
-    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    rows += list(second.rows(stream[stop:]))
-    assert [(row.members, row.sequence) for row in rows] == [(row.members, row.sequence) for row in whole]
-
-
-def test_nothing_waits_for_ever():
-    """One awkward length among many that fit each other perfectly still leaves in the first round."""
-    packer = StreamPacker(10, buffer=8)
-    stream = [TokenSequence.of([0] * 7), *[TokenSequence.of([1] * 5) for _ in range(100)]]
-    left = [(number, row.members) for number, sequence in enumerate(stream) for row in packer.push(sequence)]
-    assert next(number for number, members in left if 0 in members) < 8
-    assert len(packer.state_dict()["waiting"]) < 8
-
-
-def test_states_that_do_not_fit():
-    packer = StreamPacker(10, buffer=8, too_long="drop")
-    packer.push(LONG)
-    state = packer.state_dict()
-    assert (state["taken"], state["dropped"], state["waiting"]) == (1, 1, [])
-    with pytest.raises(SequenceError, match="saved with capacity 10, this packer has 20"):
-        StreamPacker(20, buffer=8).load_state_dict(state)
-    with pytest.raises(SequenceError, match=r"lacks .*'waiting'"):
-        packer.load_state_dict({"capacity": 10})
-    strict = StreamPacker(10)
-    strict.push(SHORT)
-    with pytest.raises(TooLongError, match="sequence 1 has 12"):
-        strict.push(LONG)
-
-
 @pytest.mark.parametrize(
     ("lengths", "capacity", "error", "says"),
     [
@@ -160,8 +114,6 @@ def test_what_cannot_be_packed(lengths, capacity, error, says):
         pack(lengths, capacity)
     with pytest.raises(SequenceError, match="cannot be packed: 1"):
         pack_sequences([SHORT, TokenSequence.of([])], 4)
-    with pytest.raises(SequenceError, match="a buffer of 0"):
-        StreamPacker(4, buffer=0)
 
 
 @pytest.mark.parametrize("capacity", [0, -1, 2.5, "8"])

@@ -25,8 +25,8 @@ def asked(url: str, body: Any = None, *, headers: dict[str, str] | None = None) 
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json", **(headers or {})})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
-            status, said, found = answer.status, answer.read(), answer.headers
+            status, reply, found = answer.status, answer.read(), answer.headers
     except urllib.error.HTTPError as error:
         with error:
-            status, said, found = error.code, error.read(), error.headers
-    return status, json.loads(said) if "json" in found.get("content-type", "") else said.decode(), found
+            status, reply, found = error.code, error.read(), error.headers
+    return status, json.loads(reply) if "json" in found.get("content-type", "") else reply.decode(), found

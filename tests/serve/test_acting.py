@@ -38,14 +38,14 @@ def test_openvla(direct):
         expected = one.act(image(0), TASK)[0]
         given = {"image": image(0), "instruction": TASK, "unnorm_key": "bridge"}
         plain, encoded = json_numpy.dumps(given), json.dumps({"encoded": json_numpy.dumps(given)})
-        status, said, _ = asked(server.url + "/act", plain.encode())
+        status, answer, _ = asked(server.url + "/act", plain.encode())
         assert status == 200
-        found = json_numpy.loads(json.dumps(said))
+        found = json_numpy.loads(json.dumps(answer))
         assert found.dtype == np.float64
         assert np.array_equal(found, expected)
-        status, said, _ = asked(server.url + "/act", encoded.encode())
-        assert isinstance(said, str)
-        assert np.array_equal(json_numpy.loads(said), expected)
+        status, answer, _ = asked(server.url + "/act", encoded.encode())
+        assert isinstance(answer, str)
+        assert np.array_equal(json_numpy.loads(answer), expected)
         assert (
             asked(server.url + "/act", {**given, "unnorm_key": "bridges"})[1]["error"]["message"].count("bridge") >= 2
         )
@@ -54,8 +54,8 @@ def test_openvla(direct):
 def test_oft(served, direct):
     given = {"full_image": image(0), "left_wrist_image": image(1), "state": STATE, "instruction": TASK}
     for body in (json_numpy.dumps(given), json.dumps({"encoded": json_numpy.dumps(given)})):
-        _, said, _ = asked(served.url + "/act", body.encode())
-        rows = json_numpy.loads(said if isinstance(said, str) else json.dumps(said))
+        _, answer, _ = asked(served.url + "/act", body.encode())
+        rows = json_numpy.loads(answer if isinstance(answer, str) else json.dumps(answer))
         assert isinstance(rows, list)
         assert np.array_equal(np.stack(rows), direct)
 
@@ -74,12 +74,12 @@ def test_plain_json_and_msgpack(served, direct):
     text = base64.b64encode(file.getvalue()).decode()
     for first in (text, f"data:image/png;base64,{text}", image(0).tolist()):
         given = {"images": {"image": first, "wrist": image(1)}, "proprio": STATE.tolist(), "instruction": TASK}
-        status, said, _ = asked(
+        status, reply, _ = asked(
             served.url + "/act", json.dumps(given | {"images": {"image": first, "wrist": image(1).tolist()}}).encode()
         )
-        assert status == 200, said
-        assert np.array_equal(said["actions"], direct)
-        assert said["key"] == "bridge"
+        assert status == 200, reply
+        assert np.array_equal(reply["actions"], direct)
+        assert reply["key"] == "bridge"
     body = pack({"images": {"image": file.getvalue(), "wrist": image(1)}, "proprio": STATE, "instruction": TASK})
     answer = http.client.HTTPConnection("127.0.0.1", served.port)
     answer.request("POST", "/act", body, {"Content-Type": "application/msgpack"})
@@ -113,11 +113,11 @@ def test_plain_json_and_msgpack(served, direct):
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(served, body, words):
-    status, said, _ = asked(served.url + "/act", body)
-    assert status == 400, said
+    status, answer, _ = asked(served.url + "/act", body)
+    assert status == 400, answer
     import re
 
-    assert re.search(words, said["error"]["message"]), said
+    assert re.search(words, answer["error"]["message"]), answer
 
 
 def test_one_wrong_request_leaves_the_others_of_its_batch_alone():
@@ -149,10 +149,10 @@ def test_sizes_and_time_are_limited():
         assert asked(url, {"images": {"image": image(0)}, "instruction": TASK})[0] == 400  # 784 pixels
         bomb = io.BytesIO()
         Image.new("1", (5000, 5000)).save(bomb, "PNG")
-        status, said, _ = asked(
+        status, answer, _ = asked(
             url, {"images": {"image": base64.b64encode(bomb.getvalue()).decode()}, "instruction": TASK}
         )
-        assert (status, "pixels" in said["error"]["message"]) == (400, True)
+        assert (status, "pixels" in answer["error"]["message"]) == (400, True)
         with socket.create_connection(("127.0.0.1", server.port)) as slow:
             slow.sendall(b"POST /act HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
             assert b" 408 " in slow.recv(100)
@@ -248,8 +248,8 @@ def test_cameras_of_clients_by_name():
     one = policy(cameras=("image", "wrist"))
     with Server(one, ServeSettings(port=0, rename={"left": "wrist", "right": "image"})) as server:
         body = {"images": {"left": image(1), "right": image(0), "depth": image(5)}, "instruction": TASK}
-        said = asked(server.url + "/act", body)[1]
-        assert np.array_equal(said["actions"], one.act({"images": {"image": image(0), "wrist": image(1)}}, TASK))
+        answer = asked(server.url + "/act", body)[1]
+        assert np.array_equal(answer["actions"], one.act({"images": {"image": image(0), "wrist": image(1)}}, TASK))
     with pytest.raises(ConfigError, match="no camera `no`"):
         Server(one, ServeSettings(port=0, rename={"left": "no"}))
 

@@ -29,9 +29,9 @@ def test_it_answers_under_another_server(lifespan):
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         body = {"images": {"image": image(0)}, "instruction": TASK}
-        status, said, _ = asked(f"http://127.0.0.1:{port}/act", body)
+        status, answer, _ = asked(f"http://127.0.0.1:{port}/act", body)
         assert status == 200
-        assert np.allclose(said["actions"], policy(chunk=2).act(image(0), TASK), atol=1e-5)
+        assert np.allclose(answer["actions"], policy(chunk=2).act(image(0), TASK), atol=1e-5)
         assert asked(f"http://127.0.0.1:{port}/info")[1]["model"] == "made"
     finally:
         server.should_exit = True

@@ -40,10 +40,13 @@ def client(server):
 
 def test_an_answer_is_that_of_the_model(client, model):
     expected = generate(model, ASKED, max_new_tokens=6)
-    said = client.create(model="any", messages=ASKED, max_tokens=6)
-    assert said.choices[0].message.content == expected.text[0]
-    assert (said.usage.prompt_tokens, said.usage.completion_tokens) == (expected.prompt_length, expected.lengths[0])
-    assert said.choices[0].finish_reason in ("length", "stop")
+    messages = client.create(model="any", messages=ASKED, max_tokens=6)
+    assert messages.choices[0].message.content == expected.text[0]
+    assert (messages.usage.prompt_tokens, messages.usage.completion_tokens) == (
+        expected.prompt_length,
+        expected.lengths[0],
+    )
+    assert messages.choices[0].finish_reason in ("length", "stop")
 
 
 def test_an_answer_as_it_comes(client, model):
@@ -58,8 +61,8 @@ def test_an_answer_as_it_comes(client, model):
 
 def test_several_drawn_answers(client, model):
     expected = generate(model, ASKED, max_new_tokens=4, num_return_sequences=3, temperature=0.9, seed=5)
-    said = client.create(model="any", messages=ASKED, max_tokens=4, n=3, temperature=0.9, seed=5)
-    assert [one.message.content for one in said.choices] == expected.text
+    messages = client.create(model="any", messages=ASKED, max_tokens=4, n=3, temperature=0.9, seed=5)
+    assert [one.message.content for one in messages.choices] == expected.text
 
 
 def test_a_schema_holds(client):
@@ -68,9 +71,9 @@ def test_a_schema_holds(client):
         "type": "object", "properties": {"open": {"type": "boolean"}}, "required": ["open"], "additionalProperties": False,
     }  # fmt: skip
     form = {"type": "json_schema", "json_schema": {"name": "door", "schema": schema}}
-    said = client.create(model="any", messages=ASKED, max_tokens=40, response_format=form)
-    assert isinstance(json.loads(said.choices[0].message.content)["open"], bool)
-    assert said.choices[0].finish_reason == "stop"
+    messages = client.create(model="any", messages=ASKED, max_tokens=40, response_format=form)
+    assert isinstance(json.loads(messages.choices[0].message.content)["open"], bool)
+    assert messages.choices[0].finish_reason == "stop"
 
 
 @pytest.mark.parametrize(
@@ -103,12 +106,12 @@ def test_an_image_as_a_data_url():
     expected = generate(model, turns, max_new_tokens=5, images=[file.getvalue()])
     with Server(model, ServeSettings(port=0)) as one:
         body = {"messages": [{"role": "user", "content": parts}], "max_tokens": 5}
-        status, said, _ = asked(one.url + "/v1/chat/completions", body)
-    assert status == 200, said
-    assert said["choices"][0]["message"]["content"] == expected.text[0]
+        status, answer, _ = asked(one.url + "/v1/chat/completions", body)
+    assert status == 200, answer
+    assert answer["choices"][0]["message"]["content"] == expected.text[0]
 
 
 def test_models_are_listed(server):
-    _, said, _ = asked(server.url + "/v1/models")
-    assert [one["object"] for one in said["data"]] == ["model"]
+    _, answer, _ = asked(server.url + "/v1/models")
+    assert [one["object"] for one in answer["data"]] == ["model"]
     assert asked(server.url + "/act", b"{}")[0] == 400

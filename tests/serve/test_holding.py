@@ -73,9 +73,9 @@ def test_what_was_loaded_is_served_until_a_restart(how, tmp_path):
         assert (status, again == first) == (200, False)
         assert asked(server.url + "/act", SEEN)[1] == first
         for path in ("/info", "/ready"):
-            status, told, _ = asked(server.url + path)
+            status, answer, _ = asked(server.url + path)
             assert status == 200
-            assert "changed since it was loaded" in told["folder"]
+            assert "changed since it was loaded" in answer["folder"]
         assert "changed since" in asked(server.url + "/info", headers={"Accept": "text/html"})[1]
 
 

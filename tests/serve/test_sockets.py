@@ -110,12 +110,12 @@ def test_starvlas_messages(served, direct):
     assert unpack(connection.receive())["request_id"] == "a"
     example = {"image": [image(0), image(1)], "lang": TASK, "state": STATE}
     connection.send(pack({"type": "infer", "request_id": "b", "payload": {"examples": [example, example]}}))
-    said = unpack(connection.receive())
-    assert (said["status"], said["request_id"], said["data"]["actions"].shape) == ("ok", "b", (2, 2, 3))
-    assert np.allclose(said["data"]["actions"], direct, atol=1e-5)
+    answer = unpack(connection.receive())
+    assert (answer["status"], answer["request_id"], answer["data"]["actions"].shape) == ("ok", "b", (2, 2, 3))
+    assert np.allclose(answer["data"]["actions"], direct, atol=1e-5)
     connection.send(pack({"type": "infer", "request_id": "c", "payload": {"examples": []}}))
-    said = unpack(connection.receive())
-    assert (said["ok"], said["request_id"], "examples" in said["error"]["message"]) == (False, "c", True)
+    answer = unpack(connection.receive())
+    assert (answer["ok"], answer["request_id"], "examples" in answer["error"]["message"]) == (False, "c", True)
     connection.close()
 
 

@@ -69,11 +69,11 @@ def test_a_replica_that_is_killed_under_load_loses_nothing(address):
             while not over.is_set():
                 try:
                     made = client.act(image(number % 4), TASK, "bridge")
-                    said = "right" if np.allclose(made, expected[number % 4], atol=1e-5) else "wrong"
+                    text = "right" if np.allclose(made, expected[number % 4], atol=1e-5) else "wrong"
                 except VertebraError as error:
-                    said = f"lost: {error}"[:300]
+                    text = f"lost: {error}"[:300]
                 with lock:
-                    outcome[said] += 1
+                    outcome[text] += 1
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
     for thread in threads:

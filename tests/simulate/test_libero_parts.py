@@ -69,8 +69,8 @@ def test_between_at_half_a_turn(axis):
 
 def test_the_grippers_sign_is_that_of_published_evaluations():
     """There: 0 … 1 with 1 for open becomes −1 … 1, its sign, the reverse of it; here −1 opens too."""
-    said = np.array([[0.0] * 6 + [value] for value in (0.0, 0.3, 0.7, 1.0)])
-    assert gripped(said, "sign-inverted")[:, 6].tolist() == [CLOSED, CLOSED, OPEN, OPEN]
+    values = np.array([[0.0] * 6 + [value] for value in (0.0, 0.3, 0.7, 1.0)])
+    assert gripped(values, "sign-inverted")[:, 6].tolist() == [CLOSED, CLOSED, OPEN, OPEN]
 
 
 class Toy:

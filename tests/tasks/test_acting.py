@@ -80,17 +80,17 @@ def plain_actions(model: Model, squares: Squares, number: int) -> np.ndarray:
     batch = next(iter(loader(model, squares, [number], opened=True)))
     bins, count = torch.tensor(squares.bins.ids.tolist()), 2 * CHUNK
     if squares.way.name == "tokens":
-        said: list[int] = []
+        generated: list[int] = []
         for _ in range(count):
             best = bins[model(**batch, return_loss=False).logits[0, -1, bins].argmax()]
-            said.append(int(best))
+            generated.append(int(best))
             batch = batch.append(best[None, None])
-        return squares.bins.decode(np.array(said).reshape(CHUNK, 2))
+        return squares.bins.decode(np.array(generated).reshape(CHUNK, 2))
     at = slots_of(squares.prompt(number), "action")
     out = model(**batch, return_loss=False, output_hidden_states=True)
     if squares.way.name == "parallel":
-        said = [int(bins[out.logits[0, column - 1, bins].argmax()]) for column in at]
-        return squares.bins.decode(np.array(said).reshape(CHUNK, 2))
+        generated = [int(bins[out.logits[0, column - 1, bins].argmax()]) for column in at]
+        return squares.bins.decode(np.array(generated).reshape(CHUNK, 2))
     head: Any = model.heads["action"]
     assert squares.way.name == "l1"
     return head(out.hidden_states[-1][:, at - 1])[0].numpy()
@@ -128,9 +128,9 @@ def test_what_is_measured_is_the_same_in_the_middle_of_a_training(way: str):
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
     assert np.array_equal(actions_of(model.eval(), squares, range(4)), made)
-    said = shown(model, squares, 2)[0]["answer"]
-    assert said.count("<ACT:") == (2 if squares.way.speaks else 0)
-    assert said.endswith(("– reached", "– missed"))
+    answer = shown(model, squares, 2)[0]["answer"]
+    assert answer.count("<ACT:") == (2 if squares.way.by_tokens else 0)
+    assert answer.endswith(("– reached", "– missed"))
 
 
 def test_nothing_but_actions_can_be_said():

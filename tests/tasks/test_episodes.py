@@ -16,7 +16,7 @@ from vertebra.policies.observation import Observation
 from vertebra.policies.policy import Policy
 from vertebra.sequence.roles import NO_VALUE, VALUE_TARGET
 from vertebra.tasks.acting import SEGMENT, WAYS, slots_of
-from vertebra.tasks.demonstrations import Demonstrations, frames_wanted, seen_at
+from vertebra.tasks.demonstrations import Demonstrations, frames_needed, seen_at
 from vertebra.tasks.drawn_episodes import SENTENCES as SENTENCES_DRAWN
 from vertebra.training.data import build_data
 from vertebra.training.model import build_model
@@ -69,7 +69,7 @@ def test_training_reads_what_a_policy_is_asked(folder: Path, head: str, history:
         assert np.array_equal(seen(asked.sequence.block), seen(opened.block))
         assert asked.sequence.segments == opened.segments
         items = data.collator.features(samples.extra(index))
-        assert set(asked.features) | ({SEGMENT} if not samples.way.speaks else set()) == set(items)
+        assert set(asked.features) | ({SEGMENT} if not samples.way.by_tokens else set()) == set(items)
         for name, values in asked.features.items():
             assert np.array_equal(values, items[name].astype(values.dtype)), name
 
@@ -90,12 +90,12 @@ def test_chunks_end_where_episodes_do(folder: Path, head: str):
             there = frame + step < len(shown)
             seen.add(there)
             expected = np.clip(2 * (shown.actions[min(frame + step, len(shown) - 1)] - low) / (high - low) - 1, -1, 1)
-            if not samples.way.speaks:
+            if not samples.way.by_tokens:
                 value = extra[SEGMENT][0, step]
                 assert np.allclose(value, expected if there else NO_VALUE, atol=1e-5)
             if head in ("tokens", "parallel", "l1"):
-                spoken = head == "tokens" and np.flatnonzero(np.isin(sequence.ids, samples.bins.allowed))
-                at = (spoken if head == "tokens" else slots_of(sequence, SEGMENT))[2 * step : 2 * step + 2]
+                with_system = head == "tokens" and np.flatnonzero(np.isin(sequence.ids, samples.bins.allowed))
+                at = (with_system if head == "tokens" else slots_of(sequence, SEGMENT))[2 * step : 2 * step + 2]
                 assert (sequence.weight[at] == float(there)).all()
                 if head == "l1":
                     assert (sequence.target[at] == VALUE_TARGET).all()
@@ -126,7 +126,7 @@ def test_every_nth_frame_and_the_frames_that_are_kept(folder: Path):
     _, data = made(episodes(folder, options={"every": 4, "history": 1, "execute": 2}, data={"held_out": 0.0}))
     found = {(one.episode, int(frame)) for number, frame in data.train._at for one in [data.train.shown[number]]}
     assert found == {(number, frame) for number, length in enumerate(LENGTHS) for frame in range(0, length, 4)}
-    assert frames_wanted(12, 4, data.train.record) == [0, 2, 4, 6, 8]
+    assert frames_needed(12, 4, data.train.record) == [0, 2, 4, 6, 8]
     assert seen_at(1, data.train.record) == [0, 1]
 
 
@@ -185,7 +185,7 @@ def test_a_blind_policy_has_no_images(folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"cameras": ["tap"]}, r"camera `tap`.*top"),
         ({"state": ["observation.stat"]}, r"observation\.stat.*observation\.state"),
@@ -195,8 +195,8 @@ def test_a_blind_policy_has_no_images(folder: Path):
         ({"hiden": 3}, r"hiden.*hidden"),
     ],
 )
-def test_what_a_set_does_not_have_is_named(folder: Path, options: dict[str, Any], said: str):
-    with pytest.raises((UnknownNameError, DataError, ConfigError), match=said):
+def test_what_a_set_does_not_have_is_named(folder: Path, options: dict[str, Any], message: str):
+    with pytest.raises((UnknownNameError, DataError, ConfigError), match=message):
         made(episodes(folder, options=options))
 
 

@@ -70,16 +70,16 @@ def test_from_a_published_file_to_accuracy_and_f1(tmp_path: Path):
 def test_accuracy_and_f1_are_those_of_the_books(pairs: list[tuple[int, int]], classes: int):
     pairs = [(min(a, classes - 1), min(b, classes - 1)) for a, b in pairs]
     confusion = torch.zeros((classes, classes), dtype=torch.float64)
-    for is_, said in pairs:
-        confusion[is_, said] += 1
+    for is_, text in pairs:
+        confusion[is_, text] += 1
     f1 = []
     for one in range(classes):
-        right = sum(is_ == said == one for is_, said in pairs)
-        precision = right / max(1, sum(said == one for _, said in pairs))
+        right = sum(is_ == text == one for is_, text in pairs)
+        precision = right / max(1, sum(text == one for _, text in pairs))
         recall = right / max(1, sum(is_ == one for is_, _ in pairs))
         f1.append(2 * precision * recall / (precision + recall) if right else 0.0)
     found = scores(confusion)
-    assert found["accuracy"] == pytest.approx(sum(is_ == said for is_, said in pairs) / len(pairs))
+    assert found["accuracy"] == pytest.approx(sum(is_ == text for is_, text in pairs) / len(pairs))
     assert found["f1"] == pytest.approx(f1[1] if classes == 2 else sum(f1) / classes)
 
 

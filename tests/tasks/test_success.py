@@ -27,15 +27,15 @@ def plain_actions(model: Model, squares: Squares) -> list[tuple[int, ...]]:
     for number in range(len(squares)):
         sequence = squares.sequence(number) if squares.way.slots else squares.prompt(number)
         batch = collate([sequence], [features(squares.extra(number))], pad_id=0)
-        said: list[int] = []
-        while len(said) < 2:
+        generated: list[int] = []
+        while len(generated) < 2:
             logits = model(**batch, return_loss=False, logits_to_keep=0).logits[0]
             if squares.way.slots:
-                said = [int(logits[at - 1, bins].argmax()) for at in slots_of(sequence, "action")]
+                generated = [int(logits[at - 1, bins].argmax()) for at in slots_of(sequence, "action")]
             else:
-                said.append(int(logits[-1, bins].argmax()))
-                batch = batch.append(torch.tensor([[bins[said[-1]]]]))
-        found.append(tuple(said))
+                generated.append(int(logits[-1, bins].argmax()))
+                batch = batch.append(torch.tensor([[bins[generated[-1]]]]))
+        found.append(tuple(generated))
     return found
 
 

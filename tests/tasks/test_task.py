@@ -159,6 +159,6 @@ def test_prompts_that_are_answered_leave_the_generators_alone():
 
     model = Model(load_backbone("tiny-llama2"))
     before = torch.get_rng_state()
-    said = answered(model, TokenSequence.of(model.tokenizer("Hello").input_ids), 3)
-    assert isinstance(said, str)
+    answer = answered(model, TokenSequence.of(model.tokenizer("Hello").input_ids), 3)
+    assert isinstance(answer, str)
     assert torch.equal(torch.get_rng_state(), before)

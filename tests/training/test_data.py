@@ -115,8 +115,8 @@ def test_a_recipe_trains_a_token_of_its_own(tmp_path: Path, caplog: pytest.LogCa
     act = after.tokenizer.convert_tokens_to_ids("<ACT>")
     old = before.backbone.llm.get_output_embeddings().weight[act]
     assert not torch.equal(after.llm.get_output_embeddings().weight[act], old)
-    said = json.loads((tmp_path / "run" / "samples.json").read_text())
-    assert said["after"][0]["answer"] == "<ACT>"
+    printed = json.loads((tmp_path / "run" / "samples.json").read_text())
+    assert printed["after"][0]["answer"] == "<ACT>"
     assert "&lt;ACT&gt;" in (tmp_path / "run" / "report.html").read_text()
 
 

@@ -89,8 +89,8 @@ def test_a_start_with_another_head_is_refused(tmp_path: Path):
     folder = build_model(squares("l1")).save(tmp_path / "l1")  # type: ignore[operator]
     same = build_model(squares("l1", model__start=str(folder), model__image=None))
     assert same.heads["action"].settings() == build_model(squares("l1")).heads["action"].settings()  # type: ignore[index, operator, union-attr]
-    for head, said in (("flow", "`action` has 4 slots there, and 1 here"), ("parallel", "by tokens here")):
-        with pytest.raises(ConfigError, match=said):
+    for head, text in (("flow", "`action` has 4 slots there, and 1 here"), ("parallel", "by tokens here")):
+        with pytest.raises(ConfigError, match=text):
             build_model(squares(head, model__start=str(folder), model__image=None))
     wider = replace(squares("l1"), data=replace(squares("l1").data, options={"hidden": 24}))
     wider = replace(wider, model=replace(wider.model, start=str(folder), image=None))

@@ -18,10 +18,10 @@ def test_a_killed_run_ends_as_if_nothing_had_been(tmp_path: Path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     made = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr[-4000:]
-    told = json.loads(made.stdout.splitlines()[-1])
-    assert len(told["done"]) == COUNT
-    assert [(event, byte) for event, byte, same in told["done"] if not same] == []
-    assert told["damaged"] == []
-    assert told["inside"] >= 6, "too few checkpoints were hit while they were written"
-    assert told["torn"] >= 2, "no metrics were cut short"
-    assert told["twice"] >= 6
+    output = json.loads(made.stdout.splitlines()[-1])
+    assert len(output["done"]) == COUNT
+    assert [(event, byte) for event, byte, same in output["done"] if not same] == []
+    assert output["damaged"] == []
+    assert output["inside"] >= 6, "too few checkpoints were hit while they were written"
+    assert output["torn"] >= 2, "no metrics were cut short"
+    assert output["twice"] >= 6

@@ -104,9 +104,9 @@ def run(folder: Path) -> RunConfig:
 def test_a_resumed_run_trains_no_other_row_either(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO", "vertebra")
     whole = train(run(tmp_path / "whole")).model
-    said = [record.message for record in caplog.records]
-    table = next(i for i, message in enumerate(said) if "(new rows only)" in message)
-    check = next(i for i, message in enumerate(said) if message.startswith("step 1: all 1 trainable tensors"))
+    messages = [record.message for record in caplog.records]
+    table = next(i for i, message in enumerate(messages) if "(new rows only)" in message)
+    check = next(i for i, message in enumerate(messages) if message.startswith("step 1: all 1 trainable tensors"))
     assert table < check, "what trains is told before the first step, what learns after it"
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "checkpoints" / checkpoint.name_of(4))
@@ -124,7 +124,7 @@ def test_a_resumed_run_trains_no_other_row_either(tmp_path: Path, caplog: pytest
 
 
 def test_shards_refuse_it_wherever_it_comes_from(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"`tune\.only_new_rows` cannot tell them"):
+    with pytest.raises(ConfigError, match=r"`tune\.only_new_rows` cannot tell which they are"):
         read_recipe(RECIPE, ["tune.only_new_rows=true", "parallel.kind=fsdp"])
     model = backbone()
     grow_vocabulary(model, ["<ACT>"], only_new_trainable=True)

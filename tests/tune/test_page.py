@@ -17,10 +17,10 @@ def test_the_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         exec(compile(block, "tune.md", "exec"), names)
-    said = capsys.readouterr().out
-    assert re.search(r"parts\.image\.encoder\.cut \(from scratch\) +2 +2", said)
-    assert "step 1: all 6 trainable tensors have a finite gradient" in said
-    assert "matrices merged" in said
+    output = capsys.readouterr().out
+    assert re.search(r"parts\.image\.encoder\.cut \(from scratch\) +2 +2", output)
+    assert "step 1: all 6 trainable tensors have a finite gradient" in output
+    assert "matrices merged" in output
     assert names["merged"].record["statistics"] == {"q01": [-1.0], "q99": [1.0]}
 
 

@@ -154,8 +154,8 @@ def test_it_trains_on_where_peft_would(tmp_path: Path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = peft.PeftModel.from_pretrained(plain("tiny-phi2"), folder, is_trainable=True)
-    wanted = {n.removeprefix("base_model.model.") for n, p in theirs.named_parameters() if p.requires_grad}
-    assert {name.removeprefix("llm.") for name in trained(model)} == wanted
+    expected = {n.removeprefix("base_model.model.") for n, p in theirs.named_parameters() if p.requires_grad}
+    assert {name.removeprefix("llm.") for name in trained(model)} == expected
 
 
 def test_it_goes_onto_the_language_model_of_a_model_that_sees(tmp_path: Path):
@@ -181,9 +181,9 @@ def test_an_adapter_of_a_larger_models_language_model_alone(tmp_path: Path):
     inner["base_model.model.projector.fc1.lora_A.weight"] = torch.zeros(4, 8)
     save_file(inner, folder / "adapter_model.safetensors")
     edited(folder, auto_mapping={"base_model_class": "OpenVLAForActionPrediction"})
-    said = refused("tiny-llama2", folder)
-    assert "trained on OpenVLAForActionPrediction: 8 of its tensors belong to a language model" in said
-    assert "does not have: projector (1), vision.blocks (2)" in said
+    message = refused("tiny-llama2", folder)
+    assert "trained on OpenVLAForActionPrediction: 8 of its tensors belong to a language model" in message
+    assert "does not have: projector (1), vision.blocks (2)" in message
 
 
 def test_merging_by_name(tmp_path: Path):
@@ -215,8 +215,8 @@ def test_what_is_refused(tmp_path: Path):
     other = backbone("tiny-gpt2")
     assert "cannot be put on a GPT2LMHeadModel: Target modules" in refused(other, folder)
     assert not has_adapter(other)
-    said = refused(backbone("tiny-mistral"), folder)
-    assert "layers.1.self_attn.v_proj.lora_B.weight is (64, 4), expected (32, 4)" in said
+    message = refused(backbone("tiny-mistral"), folder)
+    assert "layers.1.self_attn.v_proj.lora_B.weight is (64, 4), expected (32, 4)" in message
     base = backbone()
     assert "of the type LOHA; LORA can be loaded" in refused(base, edited(folder, peft_type="LOHA"))
     edited(folder, **kept)
@@ -224,11 +224,11 @@ def test_what_is_refused(tmp_path: Path):
     edited(folder, **kept)
     assert "uses alora_invocation_tokens" in refused(base, edited(folder, alora_invocation_tokens=[3]))
     edited(folder, **kept)
-    said = refused(base, edited(folder, trainable_token_indices=[5000]))
-    assert "the row of token 5000, and the base has 1024 rows" in said
+    message = refused(base, edited(folder, trainable_token_indices=[5000]))
+    assert "the row of token 5000, and the base has 1024 rows" in message
     edited(folder, **kept)
-    said = refused(base, edited(folder, trainable_token_indices=[5]))
-    assert "1 missing: base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta" in said
+    message = refused(base, edited(folder, trainable_token_indices=[5]))
+    assert "1 missing: base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta" in message
     edited(folder, **kept)
     (folder / "adapter_model.safetensors").unlink()
     assert "adapter_model.safetensors missing" in refused(base, folder)
@@ -247,9 +247,9 @@ def test_tokens_that_were_added_before_peft_trained(tmp_path: Path):
     (row,) = grown.growths[-1].ids
     folder = made(tmp_path / "a", "tiny-qwen2", target_modules=QV, trainable_token_indices=[row])
     grown.tokenizer.save_pretrained(folder)
-    said = refused("tiny-qwen2", folder)
-    assert f"'<ACT>' ({row})" in said
-    assert "grow_vocabulary" in said
+    message = refused("tiny-qwen2", folder)
+    assert f"'<ACT>' ({row})" in message
+    assert "grow_vocabulary" in message
     model, _ = load_adapter(grown, folder)
     expected = logits_of_peft("tiny-qwen2", folder, [[5, row, 7]])
     assert furthest(logits_of(model.eval(), [[5, row, 7]]), expected, row) < 1e-6

@@ -78,8 +78,8 @@ def test_the_bias_is_there_in_training_too():
     for one in (plain, model):
         one.eval()(input_ids=ids, labels=ids).loss.backward()
     delta = model.llm.get_output_embeddings().token_adapter.trainable_tokens_delta["default"]
-    wanted = plain.llm.get_output_embeddings().weight.grad[new_row_ids(model)]
-    assert torch.allclose(delta.grad, wanted, atol=1e-6 * float(wanted.abs().max()))
+    expected = plain.llm.get_output_embeddings().weight.grad[new_row_ids(model)]
+    assert torch.allclose(delta.grad, expected, atol=1e-6 * float(expected.abs().max()))
 
 
 def test_a_biased_head_comes_back_and_merges(tmp_path: Path):

@@ -80,8 +80,8 @@ def test_every_missing_tensor_is_named(everywhere: Path, tmp_path: Path):
             folder = rewritten(
                 everywhere, file, tmp_path / "a", lambda tensors, gone=gone: [tensors.pop(key) for key in gone]
             )
-            said = re.findall(r"[\w.]+", message_of(base, folder))
-            assert {key for key in keys if key in said or f"{key}." in said} == gone, file
+            message = re.findall(r"[\w.]+", message_of(base, folder))
+            assert {key for key in keys if key in message or f"{key}." in message} == gone, file
 
 
 def wrong_ways(key: str) -> dict[str, Callable[[Tensors], Any]]:
@@ -101,9 +101,9 @@ def test_every_wrong_tensor_is_named(everywhere: Path, tmp_path: Path, way: str)
         tensors = load_file(everywhere / file)
         key = next(name for name in tensors if tensors[name].is_floating_point())
         folder = rewritten(everywhere, file, tmp_path / "a", wrong_ways(key)[way])
-        said = message_of(base, folder)
-        assert key in said, f"{file}: {said}"
-        assert {"extra": f"{key}.more", "another name": f"x.{key}"}.get(way, key) in said
+        message = message_of(base, folder)
+        assert key in message, f"{file}: {message}"
+        assert {"extra": f"{key}.more", "another name": f"x.{key}"}.get(way, key) in message
 
 
 def test_all_faults_are_told_at_once(adapter_folder: Path, tmp_path: Path):
@@ -113,9 +113,9 @@ def test_all_faults_are_told_at_once(adapter_folder: Path, tmp_path: Path):
 
     keys = load_file(adapter_folder / "lora_adapter" / WEIGHTS)
     folder = rewritten(adapter_folder, Path("lora_adapter") / WEIGHTS, tmp_path / "a", empty)
-    said = message_of(backbone(), folder)
-    assert all(key in said for key in keys)
-    assert "stray" in said
+    message = message_of(backbone(), folder)
+    assert all(key in message for key in keys)
+    assert "stray" in message
 
 
 def test_the_base_is_given_back_as_it_was(adapter_folder: Path, tmp_path: Path):
@@ -148,8 +148,8 @@ def test_whole_files_and_folders(everywhere: Path, tmp_path: Path):
     for number, file in enumerate(files_of(everywhere)):
         folder = Path(shutil.copytree(everywhere, tmp_path / str(number)))
         (folder / file).unlink()
-        said = message_of(backbone(), folder)
-        assert str(file) in said or all(key in said for key in load_file(everywhere / file))
+        message = message_of(backbone(), folder)
+        assert str(file) in message or all(key in message for key in load_file(everywhere / file))
     folder = Path(shutil.copytree(everywhere, tmp_path / "more"))
     shutil.copytree(folder / "lora_adapter", folder / "lora_adapter.stray")
     assert "holds lora_adapter.stray, which its vertebra.json does not list" in message_of(backbone(), folder)

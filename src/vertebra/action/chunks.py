@@ -72,10 +72,10 @@ class Ensemble:
         while len(self._chunks[0]) < len(self._chunks):  # the oldest says nothing of now
             self._chunks.popleft()
         count = len(self._chunks)
-        said = np.stack([old[count - 1 - number] for number, old in enumerate(self._chunks)])
+        predicted = np.stack([old[count - 1 - number] for number, old in enumerate(self._chunks)])
         order = np.arange(count) if self.oldest_first else np.arange(count)[::-1]
         weights = np.exp(-self.decay * (order - order.min()))
-        return like((weights[:, None] * said).sum(0) / weights.sum(), chunk)
+        return like((weights[:, None] * predicted).sum(0) / weights.sum(), chunk)
 
     def reset(self) -> None:
         """Forget all chunks: a new episode begins."""

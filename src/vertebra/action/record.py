@@ -24,7 +24,7 @@ from vertebra.errors import ConfigError
 POLICY = "policy"
 """Its place in a model's record."""
 PROPRIO = "proprio"
-"""The segment of what a robot says of itself."""
+"""The segment of what a robot reports of itself."""
 VERSION = 1
 """Of what is written."""
 
@@ -55,7 +55,7 @@ class ActionRecord:
     history: Annotated[int, Bound(least=0)] = 0
     """Earlier images of each camera that stand before the present one, the oldest first."""
     proprio: Annotated[int | None, _COUNT] = None
-    """Numbers that the robot says of itself (the segment `proprio`); None: it is not asked."""
+    """Numbers that the robot reports of itself (the segment `proprio`); None: it is not asked."""
     template: str = "{instruction}"
     """What is asked, with the instruction in it: a user's message in the model's own prompt format, …"""
     raw: bool = False
@@ -92,12 +92,12 @@ class ActionRecord:
             raise ConfigError("an action record contradicts itself:\n" + "\n".join(f"  {fault}" for fault in faults))
 
     def _unfit_heads(self) -> list[str]:
-        says = self.head in ("tokens", "parallel")
+        by_tokens = self.head in ("tokens", "parallel")
         faults = (
             [] if self.version == VERSION else [f"version {self.version}; {VERSION} is read here: upgrade vertebra"]
         )
-        if says != (self.bins is not None):
-            faults.append(f"head `{self.head}` needs {'`bins`' if says else 'no `bins`, for it gives numbers'}")
+        if by_tokens != (self.bins is not None):
+            faults.append(f"head `{self.head}` needs {'`bins`' if by_tokens else 'no `bins`, for it gives numbers'}")
         if (self.steps is not None) and self.head not in DENOISE:
             faults.append(f"steps={self.steps} without effect: only `flow` takes steps, and the head is `{self.head}`")
         if self.raw and self.images == "after":
@@ -146,8 +146,8 @@ class ActionRecord:
             {"type": "image", "name": name} for name, count in counts.items() if name != PROPRIO for _ in range(count)
         ]
         vectors = [{"type": "vector", "name": PROPRIO}] * counts.get(PROPRIO, 0)
-        said = [{"type": "text", "text": text}]
-        return [*images, *vectors, *said] if self.images == "before" else [*said, *vectors, *images]
+        words = [{"type": "text", "text": text}]
+        return [*images, *vectors, *words] if self.images == "before" else [*words, *vectors, *images]
 
 
 def segment_of(camera: str) -> str:
@@ -169,7 +169,7 @@ def drawn(record: ActionRecord) -> str:
     }
     bins = record.bins or {}
     count = bins.get("count") or len(bins.get("ids", ()))
-    said = f" by {count} bins ({bins.get('scheme')})" if count else ""
+    scheme = f" by {count} bins ({bins.get('scheme')})" if count else ""
     eyes = f"sees {', '.join(record.cameras) or 'nothing'}" + (
         f", {record.history + 1} images of each" if record.history else ""
     )
@@ -180,7 +180,7 @@ def drawn(record: ActionRecord) -> str:
     view = ", ".join(f"{name} {value}" for name, value in sorted(record.view.items()))
     eyes += f" (drawn with {view})" if view else ""
     lines = [
-        f"policy    {record.chunk} × {record.dims} numbers, {how[record.head]}{said}",
+        f"policy    {record.chunk} × {record.dims} numbers, {how[record.head]}{scheme}",
         f"          {eyes}{own}; asked {record.asked('…')!r}",
         f"          units: {names or 'no statistics'} ({norm}, {record.frame})",
     ]

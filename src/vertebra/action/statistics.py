@@ -1,4 +1,4 @@
-"""Statistics of actions and of what a robot says of itself, per dimension, as OpenVLA writes them.
+"""Statistics of actions and of what a robot reports of itself, per dimension, as OpenVLA writes them.
 
     {"bridge_orig": {"action":  {"mask": …, "mean": …, "std": …, "min": …, "max": …, "q01": …, "q99": …},
                      "proprio": {the same, without a mask}, "num_transitions": 1000, "num_trajectories": 10}}
@@ -117,7 +117,7 @@ class DatasetStatistics:
             has = f"the entries {sorted(map(str, given))[:6]}" if isinstance(given, Mapping) else f"{given!r:.40}"
             raise DataError(f"{where} have no `action`, but {has}; expected those of one data set")
         proprio = None if given.get("proprio") is None else Moments.of(given["proprio"], f"{where}, `proprio`")
-        if proprio is not None and _says_none(proprio):
+        if proprio is not None and _is_absent(proprio):
             proprio = None
         quantiles = given.get("quantiles", "unknown")
         return cls(
@@ -241,6 +241,6 @@ def _count(given: Any) -> int | None:
     return int(given) if whole else None
 
 
-def _says_none(moments: Moments) -> bool:
+def _is_absent(moments: Moments) -> bool:
     """OpenVLA writes zeros where a data set has no proprio."""
     return all(not getattr(moments, name).any() for name in NUMBERS if getattr(moments, name) is not None)

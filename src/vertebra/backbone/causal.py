@@ -86,8 +86,8 @@ class HFCausalLLMBackbone(LLMBackbone):
             require_tokenizer(source.folder, source.name)
         llm_cls = require_causal(llm_cls, source)
         kernel = choose_kernel(llm_cls, attn=attn, use_flash_attention_2=use_flash_attention_2)
-        wanted = as_dtype(dtype) if dtype else default_dtype(source.config, inference_mode=inference_mode)
-        config = build_config(source, llm_cls, kernel, wanted, config_overrides or {})
+        resolved = as_dtype(dtype) if dtype else default_dtype(source.config, inference_mode=inference_mode)
+        config = build_config(source, llm_cls, kernel, resolved, config_overrides or {})
         side = "left" if inference_mode else "right"
         self.tokenizer = load_tokenizer(source, config, llm_max_length, side=side, token=hf_token)
         if inference_mode:

@@ -134,9 +134,11 @@ def _check_beside(inputs: torch.Tensor, attention_mask: Any, position_ids: Any, 
         _check_shape("labels", labels, rows, new, f"{new} positions; they are shifted by the model, not by you")
 
 
-def _check_shape(name: str, value: torch.Tensor, rows: int, length: int, said: str) -> None:
+def _check_shape(name: str, value: torch.Tensor, rows: int, length: int, meaning: str) -> None:
     if tuple(value.shape) != (rows, length):
-        raise SequenceError(f"{name} has shape {tuple(value.shape)}; expected {(rows, length)}: {rows} rows of {said}")
+        raise SequenceError(
+            f"{name} has shape {tuple(value.shape)}; expected {(rows, length)}: {rows} rows of {meaning}"
+        )
 
 
 def _check_labels(labels: torch.Tensor | None, num_items_in_batch: Any) -> None:

@@ -77,8 +77,8 @@ def key_shape(config: Any) -> tuple[int, int, int]:
 
 def rotary_theta(config: Any) -> float | None:
     """The base of a model's rotary positions, where whole heads turn at plain rates; else None."""
-    told = getattr(config.get_text_config(), "rope_parameters", None) or {}
-    if told and all(isinstance(value, dict) for value in told.values()):  # one for each type of layer
-        told = told.get("full_attention") or next(iter(told.values()))
-    theta, share = told.get("rope_theta"), told.get("partial_rotary_factor")
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    if rope and all(isinstance(value, dict) for value in rope.values()):  # one for each type of layer
+        rope = rope.get("full_attention") or next(iter(rope.values()))
+    theta, share = rope.get("rope_theta"), rope.get("partial_rotary_factor")
     return float(theta) if theta and share in (None, 1.0) else None

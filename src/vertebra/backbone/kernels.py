@@ -1,4 +1,4 @@
-"""Which attention kernel and which 16- or 32-bit type a model runs in: chosen once, said once, readable afterwards.
+"""Which attention kernel and which 16- or 32-bit type a model runs in: chosen once, logged once, readable afterwards.
 
 It knows what the installed libraries can do; it does not load anything.
 """

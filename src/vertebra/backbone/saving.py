@@ -233,17 +233,17 @@ def load_weights(backbone: Any, where: str | Path, *, token: str | None = None, 
     used = len(backbone.tokenizer)
     pending = _pending(growths, rows, num_rows(llm), source, token, is_ours=bool(recorded), used=used)
     rows_before, values_before = num_rows(llm), [(m.parameter, m.parameter.data) for m in matrices(llm)]
-    wanted = llm.dtype
+    dtype = llm.dtype
     resize(llm, rows)
     try:
-        assign(llm, tensors, dtype=None if as_stored else wanted, where=source.name)
+        assign(llm, tensors, dtype=None if as_stored else dtype, where=source.name)
     except CheckpointError:
         resize(llm, rows_before)
         for parameter, values in values_before:  # of weights that were there before; cutting rows off lost some
             parameter.data = values
         raise
     for matrix in matrices(llm) if as_stored else ():
-        matrix.parameter.data = matrix.parameter.data.to(wanted)
+        matrix.parameter.data = matrix.parameter.data.to(dtype)
     for growth in pending:
         replay(llm, growth)
     if recorded and not pending:
@@ -276,8 +276,8 @@ def _pending(
     for done in range(len(growths), -1, -1):
         expected = growths[done].rows_before if done < len(growths) else grown
         # a growth into spare rows leaves their number alone: the folder's own tokenizer tells whether it happened
-        told = is_ours or done == 0 or known is None or set(growths[done - 1].tokens) <= known
-        if rows == expected and told:
+        present = is_ours or done == 0 or known is None or set(growths[done - 1].tokens) <= known
+        if rows == expected and present:
             return growths[done:]
     # resized to their tokens by other tools, and so without the spare rows of the base (Qwen, Phi, OPT)
     added = {token for growth in growths for token in growth.tokens}

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from vertebra.errors import CheckpointError
+from vertebra.protobuf import fields, signed
 
 # SentencePiece's own numbers, of its file sentencepiece_model.proto.
 _UNIGRAM, _BPE = 1, 2
@@ -62,7 +62,7 @@ def is_sentencepiece(file: Path) -> bool:
 
 
 def read_pieces(file: Path) -> Pieces:
-    """The model in a file, checked: what could not be said as a fast tokenizer with equal ids is refused."""
+    """The model in a file, checked: what could not be written as a fast tokenizer with equal ids is refused."""
     try:
         return _pieces(file.read_bytes())
     except (IndexError, ValueError, TypeError, KeyError, struct.error) as error:
@@ -151,16 +151,17 @@ def _normalizers(model: Pieces) -> list[Any]:
 
 def _pieces(data: bytes) -> Pieces:
     pieces, trainer, normalizer = [], b"", b""
-    for number, value in _fields(data):
+    value: Any
+    for number, _, value in fields(data):
         if number == 1:
-            piece = dict(_fields(value))
+            piece = _by_number(value)
             score = struct.unpack("<f", piece.get(2, bytes(4)))[0]
             pieces.append((piece[1].decode("utf-8"), score, piece.get(3, _NORMAL)))
         elif number == 2:
             trainer = value
         elif number == 3:
             normalizer = value
-    trained, normal = dict(_fields(trainer)), dict(_fields(normalizer))
+    trained, normal = _by_number(trainer), _by_number(normalizer)
     if not pieces:
         raise ValueError("it has no pieces")
     kind = trained.get(3, _UNIGRAM)
@@ -172,10 +173,10 @@ def _pieces(data: bytes) -> Pieces:
         pieces=tuple(pieces),
         is_bpe=kind == _BPE,
         byte_fallback=bool(trained.get(35, 0)),
-        unk_id=_signed(trained.get(40, 0)),
-        bos_id=_signed(trained.get(41, 1)),
-        eos_id=_signed(trained.get(42, 2)),
-        pad_id=_signed(trained.get(43, -1)),
+        unk_id=signed(trained.get(40, 0)),
+        bos_id=signed(trained.get(41, 1)),
+        eos_id=signed(trained.get(42, 2)),
+        pad_id=signed(trained.get(43, -1)),
         charsmap=normal.get(2, b""),
         dummy_prefix=bool(normal.get(3, 1)),
         trims=bool(normal.get(4, 1)),
@@ -183,41 +184,6 @@ def _pieces(data: bytes) -> Pieces:
     )
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(number, value) of each field of a protobuf message: an int, or bytes where a length or a float is written."""
-    at = 0
-    while at < len(data):
-        key, at = varint(data, at)
-        kind = key & 7
-        if kind == 0:
-            value, at = varint(data, at)
-            yield key >> 3, value
-            continue
-        if kind == 2:
-            length, at = varint(data, at)
-        elif kind in (1, 5):
-            length = 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"byte {at} has the wire type {kind}")
-        if at + length > len(data):
-            raise ValueError(f"it ends after {len(data)} bytes in the middle of a field")
-        yield key >> 3, data[at : at + length]
-        at += length
-
-
-def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """A number as protobuf writes it at `at`, and where the next field begins."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number of more than 64 bits")
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
+def _by_number(data: bytes) -> dict[int, Any]:
+    """The last value of each field."""
+    return {number: value for number, _, value in fields(data)}

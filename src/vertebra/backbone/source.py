@@ -1,4 +1,4 @@
-"""Where a checkpoint is, and whether it is whole: every fault of a folder or hub name, told before anything loads.
+"""Where a checkpoint is, and whether it is whole: every fault of a folder or hub name, reported before anything loads.
 
 A local folder is inspected file by file; a hub name is resolved through its `config.json`, whose download tells a
 private repository from an absent one and from an absent network. It does not know models' insides.

@@ -71,7 +71,7 @@ def _before_all(
             )
 
 
-def _tie_again(llm: Any, told: Any) -> None:
+def _tie_again(llm: Any, incompatible: Any) -> None:
     """`assign=True` makes two parameters of a tied one."""
     head = llm.get_output_embeddings()
     if (

@@ -153,7 +153,7 @@ def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | N
     )
     try:
         with damaged, BUILDING, compat.bars_only_in_terminals(), compat.errors_only():
-            llm, told = llm_cls.from_pretrained(
+            llm, report = llm_cls.from_pretrained(
                 where, token=token, output_loading_info=True, ignore_mismatched_sizes=True, **settings
             )
     except ConnectionError as error:
@@ -163,7 +163,7 @@ def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | N
             f"the .bin files of `{source.name}` hold more than plain tensors; they are not opened, since unpickling can "
             "run code. Convert them to safetensors where you trust them"
         ) from error
-    _require_whole(source, told)
+    _require_whole(source, report)
     _keep_gradients(llm)
     return llm.train()
 
@@ -192,14 +192,14 @@ def _keep_gradients(llm: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _require_whole(source: Source, told: dict[str, Any]) -> None:
-    missing = sorted(told.get("missing_keys", ()))
-    wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in told.get("mismatched_keys", ()))
+def _require_whole(source: Source, report: dict[str, Any]) -> None:
+    missing = sorted(report.get("missing_keys", ()))
+    wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in report.get("mismatched_keys", ()))
     if missing or wrong:
         parts = [f"{len(missing)} tensors are missing ({', '.join(missing[:4])} …)"] if missing else []
         parts += [f"{len(wrong)} have another shape ({', '.join(wrong[:4])} …)"] if wrong else []
         raise CheckpointError(f"the weights of `{source.name}` do not fit its config.json: {'; '.join(parts)}")
-    unused = sorted(told.get("unexpected_keys", ()))
+    unused = sorted(report.get("unexpected_keys", ()))
     if unused:
         log.warn(f"{len(unused)} tensors of `{source.name}` belong to no part of the model: {', '.join(unused[:4])} …")
 
@@ -234,14 +234,14 @@ def quantization_config(name: str, dtype: torch.dtype) -> Any:
 def converted_by_library(llm: Any, folder: Path) -> dict[str, torch.Tensor] | None:
     """The tensors as transformers' own loader names and shapes them, or None where it finds no more than we do."""
     with BUILDING, compat.bars_only_in_terminals(), compat.errors_only():
-        loaded, told = type(llm).from_pretrained(
+        loaded, report = type(llm).from_pretrained(
             folder, dtype=llm.dtype, output_loading_info=True, generation_config=GenerationConfig()
         )
-    return None if told.get("missing_keys") else dict(loaded.state_dict())
+    return None if report.get("missing_keys") else dict(loaded.state_dict())
 
 
 def greedy_generation(source: Source, tokenizer: Any, token: str | None = None) -> GenerationConfig:
-    """Decoding that is greedy until told otherwise, with the end ids that the checkpoint ships.
+    """Decoding that is greedy until set otherwise, with the end ids that the checkpoint ships.
 
     LLaMA-2-chat and Vicuna ship a temperature without sampling; transformers warns at every call then, and refuses to
     save, so that a training run dies at its first checkpoint.

@@ -76,12 +76,12 @@ def save_shards(tensors: Mapping[str, torch.Tensor], folder: Path, *, largest: i
 def _head(tensors: Mapping[str, torch.Tensor]) -> tuple[bytes, list[torch.Tensor]]:
     """The header of the format, and the tensors in the order in which they follow: the widest types first, aligned."""
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    said: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name in names:
         tensor = tensors[name]
         start, end = end, end + tensor.numel() * tensor.element_size()
-        said[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
-    text = json.dumps(said, separators=(",", ":")).encode()
+        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text, [tensors[name] for name in names]

@@ -140,7 +140,7 @@ def _converted(source: Source, pieces: Pieces, settings: Mapping[str, Any], toke
             "from sentencepiece. `vertebra check` compares the two"
         )
     beside = {name: file for name in _BESIDE if (file := source.file(name, token=token)) is not None}
-    said = {
+    declared = {
         key: value for name in (_NAMED, _SETTINGS) if name in beside for key, value in read_json(beside[name]).items()
     }
     named = {
@@ -151,11 +151,11 @@ def _converted(source: Source, pieces: Pieces, settings: Mapping[str, Any], toke
             ("eos_token", pieces.text(pieces.eos_id)),
             ("pad_token", pieces.text(pieces.pad_id)),
         )
-        if text is not None and said.get(name) is None
+        if text is not None and declared.get(name) is None
     }
     # LLaMA's own class puts BOS in front unless its settings say otherwise
     backend = fast_tokenizer(
-        pieces, add_bos=said.get("add_bos_token") is not False, add_eos=said.get("add_eos_token") is True
+        pieces, add_bos=declared.get("add_bos_token") is not False, add_eos=declared.get("add_eos_token") is True
     )
     with tempfile.TemporaryDirectory(prefix="vertebra-tokenizer-") as folder:
         for name, file in beside.items():
@@ -165,14 +165,14 @@ def _converted(source: Source, pieces: Pieces, settings: Mapping[str, Any], toke
             folder, model_input_names=list(_INPUTS), **named, **settings
         )
     tokenizer.name_or_path = source.name
-    _check_added(source, tokenizer, beside, said)
+    _check_added(source, tokenizer, beside, declared)
     return tokenizer
 
 
-def _check_added(source: Source, tokenizer: Any, beside: Mapping[str, Path], said: Mapping[str, Any]) -> None:
+def _check_added(source: Source, tokenizer: Any, beside: Mapping[str, Path], declared: Mapping[str, Any]) -> None:
     """Tokens that were added to a SentencePiece model have the ids with which the weights were trained."""
     listed = read_json(beside["added_tokens.json"]) if "added_tokens.json" in beside else {}
-    for number, entry in said.get("added_tokens_decoder", {}).items():
+    for number, entry in declared.get("added_tokens_decoder", {}).items():
         listed[entry["content"]] = int(number)
     vocabulary = tokenizer.get_vocab()
     wrong = {name: number for name, number in listed.items() if vocabulary.get(name) != number}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ def spelled_for(model: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str,
 def assign(model: Any, tensors: dict[str, torch.Tensor], *, dtype: torch.dtype | None, where: str) -> None:
     """Put mapped tensors into a meta structure (`dtype=None`: in the types they are stored in).
 
-    All faults are told at once; on any fault nothing is assigned.
+    All faults are reported at once; on any fault nothing is assigned.
     """
     expected = model.state_dict()
     missing = missing_from(model, tensors)
@@ -174,7 +174,7 @@ def _fault_text(where: str, missing: list[str], wrong: list[str], total: int) ->
     return " ".join(lines)
 
 
-def some(names: list[str], count: int = 4) -> str:
+def some(names: Sequence[str], count: int = 4) -> str:
     """The first names of a list, and how many more there are."""
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 

@@ -116,8 +116,8 @@ class Answerer:
         if options.get("num_return_sequences", 1) != 1:
             raise DataError("num_return_sequences: a row has one answer here; leave it out")
         batch = self.model.collate(sequences, features, side="left")
-        said = generate(self.model, batch, **options)
+        result = generate(self.model, batch, **options)
         return [
             {"answer": text, "stop_reason": reason, "tokens": len(ids)}
-            for text, reason, ids in zip(said.text, said.stop_reason, said.tokens, strict=True)
+            for text, reason, ids in zip(result.text, result.stop_reason, result.tokens, strict=True)
         ]

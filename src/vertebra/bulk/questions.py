@@ -50,9 +50,9 @@ def asked_of(row: Row, system: str | None = None) -> Asked | Reading:
         turns = turns[:-1]  # what a data set holds to be learned
     if not turns:
         raise DataError("it holds an answer and no question")
-    said = fields.get("system") or system
-    if said and turns[0]["role"] != "system":
-        turns = [{"role": "system", "content": said}, *turns]
+    system_prompt = fields.get("system") or system
+    if system_prompt and turns[0]["role"] != "system":
+        turns = [{"role": "system", "content": system_prompt}, *turns]
     return Asked(turns=turns, images=[_found(image, row, "an image") for image in _images(fields)])
 
 

@@ -16,8 +16,6 @@ from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.masks import plan_attention
 from vertebra.sequence.tokens import TokenSequence
 
-Inputs = dict[str, Any]
-
 
 def cached(subject: Subject) -> Measure:
     """Prefill, then single steps and a chunk, beside one pass without a cache."""
@@ -26,7 +24,7 @@ def cached(subject: Subject) -> Measure:
 
 def cached_beyond(subject: Subject) -> Measure | Skip:
     """The same where steps cross the window's edge, and where the prefill has crossed it already."""
-    return _beyond(subject, lambda window, said: _cached(subject, [window + 6, 2 * window + 5], said))
+    return _beyond(subject, lambda window, where: _cached(subject, [window + 6, 2 * window + 5], where))
 
 
 def left_padded(subject: Subject) -> Measure:
@@ -35,7 +33,7 @@ def left_padded(subject: Subject) -> Measure:
 
 
 def left_padded_beyond(subject: Subject) -> Measure | Skip:
-    return _beyond(subject, lambda window, said: _left_padded(subject, 2 * window + 3, said))
+    return _beyond(subject, lambda window, where: _left_padded(subject, 2 * window + 3, where))
 
 
 def batched(subject: Subject) -> Measure:
@@ -45,7 +43,7 @@ def batched(subject: Subject) -> Measure:
 
 
 def batched_beyond(subject: Subject) -> Measure | Skip:
-    return _beyond(subject, lambda window, said: _batched(subject, [2 * window + 3, window + 2, 5], said))
+    return _beyond(subject, lambda window, where: _batched(subject, [2 * window + 3, window + 2, 5], where))
 
 
 def packed(subject: Subject) -> Measure | Skip:
@@ -55,7 +53,7 @@ def packed(subject: Subject) -> Measure | Skip:
 
 
 def packed_beyond(subject: Subject) -> Measure | Skip:
-    return _beyond(subject, lambda window, said: _packed(subject, [window + 5, 2 * window + 3, 4], said))
+    return _beyond(subject, lambda window, where: _packed(subject, [window + 5, 2 * window + 3, 4], where))
 
 
 def from_embeddings(subject: Subject) -> Measure:
@@ -74,12 +72,12 @@ def _beyond(subject: Subject, measure: Any) -> Measure | Skip:
     with subject.narrow_window() as window:
         if 3 * window + 12 > subject.limit:
             return Skip(f"a window of {window} is hardly left in {subject.limit} positions")
-        said = f" beyond a window of {window}" + ("" if window == own else f" (narrowed from {own})")
-        return measure(window, said)
+        where = f" beyond a window of {window}" + ("" if window == own else f" (narrowed from {own})")
+        return measure(window, where)
 
 
-def _measure(subject: Subject, worst: float, said: str) -> Measure:
-    return Measure(number=worst, relation="<=", bound=subject.tolerance, message=said)
+def _measure(subject: Subject, worst: float, message: str) -> Measure:
+    return Measure(number=worst, relation="<=", bound=subject.tolerance, message=message)
 
 
 @torch.no_grad()

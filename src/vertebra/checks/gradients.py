@@ -125,7 +125,7 @@ def _backward(
 
 @contextmanager
 def _unless_cut() -> Iterator[None]:
-    """A loss that depends on nothing that trains cannot be differentiated: then nothing is reached, and that is told."""
+    """A loss that depends on nothing that trains cannot be differentiated: then nothing is reached, and that is reported."""
     try:
         yield
     except RuntimeError as error:

@@ -32,12 +32,12 @@ def golden(policy: Policy, folder: Path | None) -> Measure | Skip:
     if kept is None:
         return Skip("the folder has no golden pair; keep one: vertebra act MODEL --image … --instruction … --golden")
     report = check_golden(policy, kept)
-    said = "the largest difference of the golden action, in −1…1"
+    message = "the largest difference of the golden action, in −1…1"
     if report.changed:
-        said += f"; changed since: {'; '.join(report.changed)}"
+        message += f"; changed since: {'; '.join(report.changed)}"
     # tokens that fell otherwise at a toss-up differ by whole bins, and hold
     number = min(report.difference, report.bound) if report.holds else report.difference
-    return Measure(number=number, relation="<=", bound=report.bound, message=said, faults=report.faults)
+    return Measure(number=number, relation="<=", bound=report.bound, message=message, faults=report.faults)
 
 
 def looks(policy: Policy, folder: Path | None) -> Measure | Skip:
@@ -48,8 +48,8 @@ def looks(policy: Policy, folder: Path | None) -> Measure | Skip:
     if not keys:
         return Skip("this policy has no statistics")
     seen = drawn_observation(policy, unnorm_key=keys[0])
-    said, _ = policy.predicted(seen, _ASKED, keys[0])
-    changed = looks_at(policy, seen, _ASKED, keys[0], said)
+    predicted, _ = policy.predicted(seen, _ASKED, keys[0])
+    changed = looks_at(policy, seen, _ASKED, keys[0], predicted)
     return Measure(number=changed, relation=">=", bound=LOOKS, message="how much of its action other images change")
 
 

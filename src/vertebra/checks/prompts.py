@@ -72,8 +72,8 @@ def answer_ends(subject: Subject) -> Measure | Skip:
     batch = collate(made, pad_id=backbone.pad_token_id)
     lasts: list[int] = []
     for weights, targets in zip(batch["weights"].numpy(), batch["targets"].numpy(), strict=True):
-        taught = np.append(weights > 0, False)
-        lasts += targets[taught[:-1] & ~taught[1:]].tolist()
+        trained = np.append(weights > 0, False)
+        lasts += targets[trained[:-1] & ~trained[1:]].tolist()
     wrong = [last for last in lasts if last not in backbone.eos_token_ids]
     ends = ", ".join(map(repr, backbone.tokenizer.convert_ids_to_tokens(list(backbone.eos_token_ids))))
     shown = backbone.tokenizer.convert_ids_to_tokens(wrong[:1])
@@ -110,10 +110,10 @@ def chat_template(subject: Subject) -> Measure | Skip:
         start = len(theirs) - len(ours) + front
         differing += theirs[max(0, start) :] != ours[front:]
         added = theirs[front:start]
-    said = f"prompts of 3 that the tokenizer's template writes otherwise, builder `{builder.name}`"
+    message = f"prompts of 3 that the tokenizer's template writes otherwise, builder `{builder.name}`"
     if added and not differing:
-        said += f"; without a system prompt the template adds {tokenizer.decode(added)!r:.120}, the builder nothing"
-    return Measure(number=differing, relation="==", bound=0, message=said)
+        message += f"; without a system prompt the template adds {tokenizer.decode(added)!r:.120}, the builder nothing"
+    return Measure(number=differing, relation="==", bound=0, message=message)
 
 
 def _string_ids(backbone: Any, builder: type[PromptBuilder], turns: list[dict[str, str]]) -> list[int]:

@@ -1,6 +1,6 @@
 """What a check returns: a number held against a bound, or the reason why it does not apply; and the report of all.
 
-Whether a check passed is never said by the check itself: it follows from the number, the bound and the faults, so
+Whether a check passed is never decided by the check itself: it follows from the number, the bound and the faults, so
 that a NaN fails and nothing passes by default. It knows no models.
 """
 
@@ -33,7 +33,7 @@ class Measure:
         return bool(_HOLDS[self.relation](self.number, self.bound)) and not self.faults
 
     @property
-    def wanted(self) -> str:
+    def expected(self) -> str:
         return f"{_SIGN[self.relation]} {written(self.bound)}"
 
 
@@ -66,13 +66,13 @@ class Result:
             )
         if isinstance(outcome, str):
             return cls(name=name, status="fail", number=None, bound=None, message=outcome, mend=mend, seconds=seconds)
-        said = outcome.message + "".join(f"; {fault}" for fault in outcome.faults)
+        message = outcome.message + "".join(f"; {fault}" for fault in outcome.faults)
         return cls(
             name=name,
             status="pass" if outcome.holds else "fail",
             number=outcome.number,
-            bound=outcome.wanted,
-            message=said,
+            bound=outcome.expected,
+            message=message,
             mend=None if outcome.holds else mend,
             seconds=seconds,
         )

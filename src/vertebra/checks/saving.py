@@ -64,10 +64,10 @@ def save_and_load(subject: Subject) -> Measure | Skip:
         if loaded.num_rows != backbone.num_rows or loaded.pad_token_id != backbone.tokenizer.pad_token_id:
             faults.append(f"read back with {loaded.num_rows} rows and pad {loaded.pad_token_id}")
     how = "mapped, and with from_pretrained" if len(ways) == 2 else "mapped"
-    said = f"difference of the logits, read back {how}; {size / 1e6:.1f} MB"
+    message = f"difference of the logits, read back {how}; {size / 1e6:.1f} MB"
     # the same bits, as the faults tell; yet mapped memory lies elsewhere, and a kernel may add in another order
     return Measure(
-        number=worst, relation="<=", bound=subject.tolerance / 100, message=said, faults=tuple(dict.fromkeys(faults))
+        number=worst, relation="<=", bound=subject.tolerance / 100, message=message, faults=tuple(dict.fromkeys(faults))
     )
 
 
@@ -98,7 +98,7 @@ def _load(backbone: Any, folder: Any, mapped: bool) -> Any:
 
 
 def greedy(subject: Subject) -> Measure:
-    """Decoding is greedy until told otherwise, and its settings can be written (LLaMA-2-chat's, as shipped, cannot)."""
+    """Decoding is greedy until set otherwise, and its settings can be written (LLaMA-2-chat's, as shipped, cannot)."""
     settings = subject.backbone.llm.generation_config
     plain = type(settings)()
     set_here = [name for name in _SAMPLING if getattr(settings, name, None) != getattr(plain, name, None)]

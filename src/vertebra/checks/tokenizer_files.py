@@ -49,18 +49,18 @@ def files(subject: Subject) -> Measure | Skip:
     if where is None:
         return Skip("the backbone is somebody's own, and names no files that its tokenizer came from")
     source = find(where, token=token)
-    said, model = file_backend(source, token), source.file(SENTENCEPIECE, token=token)
+    backend, model = file_backend(source, token), source.file(SENTENCEPIECE, token=token)
     if model is not None and not is_sentencepiece(model):
         model = None
-    if said is None and model is None:
+    if backend is None and model is None:
         return Skip(f"there is neither {FILE} nor {SENTENCEPIECE}")
     own = {
         probe: list(tokenizer(_text(probe), add_special_tokens=False).input_ids)
         for probe in _probes(tokenizer, {token for growth in backbone.growths for token in growth.tokens})
     }
     asked: dict[str, dict[Probe, list[int]]] = {}
-    if said is not None:
-        asked[FILE] = {probe: said.encode(_text(probe), add_special_tokens=False).ids for probe in own}
+    if backend is not None:
+        asked[FILE] = {probe: backend.encode(_text(probe), add_special_tokens=False).ids for probe in own}
     unasked = ""
     if model is not None and importlib.util.find_spec("sentencepiece") is not None:
         asked["sentencepiece"] = dict(_by_sentencepiece(own, model, tokenizer))
@@ -94,7 +94,7 @@ def _probes(tokenizer: Any, since: set[str]) -> Iterator[Probe]:
 
 
 def _by_sentencepiece(probes: Iterable[Probe], model: Path, tokenizer: Any) -> Iterator[tuple[Probe, list[int]]]:
-    """The ids of each stretch of text. A special token takes the blanks that it is said to swallow; one that stands in a
+    """The ids of each stretch of text. A special token takes the blanks that its entry declares; one that stands in a
     text is nothing special to SentencePiece, so that such a text is not compared."""
     import sentencepiece
 

@@ -43,8 +43,8 @@ def growth(subject: Subject) -> Measure | Skip:
             _entries_changed(now.parameter, old) for now, old in zip(matrices(backbone.llm), before, strict=True)
         )
     tables = ", ".join(table.name for table in matrices(backbone.llm))
-    said = f"faults, and numbers of {tables} left changed, after 2 tokens came and went"
-    return Measure(number=changed + len(faults), relation="==", bound=0, message=said, faults=tuple(faults))
+    message = f"faults, and numbers of {tables} left changed, after 2 tokens came and went"
+    return Measure(number=changed + len(faults), relation="==", bound=0, message=message, faults=tuple(faults))
 
 
 @contextmanager

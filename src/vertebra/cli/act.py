@@ -117,8 +117,8 @@ def _show(made: Decision, *, json: bool) -> None:
 
     if json:
         numbers = {"chunk": made.chunk, "ids": made.ids, "entropy": made.entropy, "confidence": made.confidence}
-        told = {name: None if value is None else value.tolist() for name, value in numbers.items()}
-        print_json({"key": made.key, **told, "outside": made.outside})
+        lists = {name: None if value is None else value.tolist() for name, value in numbers.items()}
+        print_json({"key": made.key, **lists, "outside": made.outside})
         return
     shown = table("step", *(f"{at}" for at in range(made.chunk.shape[1])), "confidence", right=("step",))
     for step, action in enumerate(made.chunk):

@@ -50,8 +50,8 @@ def check(
     if model is None:
         raise typer.BadParameter("give an id, a folder or a hub name; `vertebra models` lists the ids")
     options: dict[str, Any] = {"dtype": dtype, "device": device, "attn": attn, "builder": builder, "family": family}
-    with progress() as say:
-        report = run(model, only=_names(only), skip=_names(skip), on_start=say, hf_token=token, **options)
+    with progress() as show:
+        report = run(model, only=_names(only), skip=_names(skip), on_start=show, hf_token=token, **options)
     if json:
         print_json(report.to_json())
     else:
@@ -124,8 +124,8 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         return
     start = time.monotonic()
 
-    def say(name: str, number: int, total: int) -> None:
+    def show(name: str, number: int, total: int) -> None:
         if time.monotonic() - start > _QUIET_FOR:
             print(f"{number} of {total}: {name}", file=sys.stderr, flush=True)
 
-    yield say
+    yield show

@@ -182,7 +182,10 @@ def show(
     if picture is not None:
         data_pictures.write_first(made, picture, rows=batch.rows)
     if html is not None:
-        _write(html, _page(asked, batch, facts, data_pictures.of_rows(made, batch.rows)))
+        from vertebra.cli.output import write_page
+
+        write_page(html, _page(asked, batch, facts, data_pictures.of_rows(made, batch.rows)))
+        _out().print(f"written to {html}", soft_wrap=True)
 
 
 def first_batch(asked: Asked, rows: int | None = None) -> tuple[Any, Any]:
@@ -322,15 +325,3 @@ def _out() -> Any:
     from vertebra.cli.output import console
 
     return console()
-
-
-def _write(path: Path, page: str) -> None:
-    from vertebra.errors import ConfigError
-
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"`{path}` cannot be written: {error.strerror}; name a file in a folder that exists"
-        ) from error
-    _out().print(f"written to {path}", soft_wrap=True)

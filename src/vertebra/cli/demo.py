@@ -122,7 +122,7 @@ def _basics(printer: Any, out: Path, *, real: bool) -> bool:
         printer.rule("a plain PyTorch loop")
         losses, after, backbone = _train(printer)
         picture = _draw(losses, out / "loss.png")
-        told = _trace(backbone, out / "trace.html")
+        trace = _trace(backbone, out / "trace.html")
         printer.rule("a policy that looks: a hand to be moved to a square")
         reached, report = _policy(printer, out)
     answered, seen, learnt = "", None, None
@@ -132,7 +132,7 @@ def _basics(printer: Any, out: Path, *, real: bool) -> bool:
         printer.rule("it learns to see: questions about colored shapes")
         seen, learnt = demo_real.sight(printer, out)
     printer.rule("done")
-    learned = sum(answer == wanted for answer, wanted in zip(after, ANSWERS.values(), strict=True))
+    learned = sum(answer == expected for answer, expected in zip(after, ANSWERS.values(), strict=True))
     printer.print(f"checks   {len(FAMILIES) - len(failed)} of {len(FAMILIES)} families passed")
     printer.print(
         f"answers  {learned} of {len(ANSWERS)} right after {_STEPS} steps; loss {losses[0]:.2f} -> {losses[-1]:.4f}"
@@ -141,7 +141,7 @@ def _basics(printer: Any, out: Path, *, real: bool) -> bool:
     if seen is not None:
         shares = f"{seen['accuracy']:.0%} of held-out questions right, where guessing reaches {seen['guessing']:.0%}"
         printer.print(f"real     {answered!r}; about pictures {shares}", soft_wrap=True)
-    for path in (page, picture, told, report, learnt):
+    for path in (page, picture, trace, report, learnt):
         if path is not None:
             printer.print(f"written  {path}", soft_wrap=True)
     printer.print(f"took     {time.monotonic() - start:.0f} s")
@@ -192,13 +192,13 @@ def _check(printer: Any) -> list[str]:
 def _prompt(out: Path) -> Path:
     """A conversation in color, and the same as a page."""
     from vertebra.backbone.registry import load_backbone
-    from vertebra.cli.prompt import said, show
+    from vertebra.cli.prompt import rendered, show
     from vertebra.prompt.conversation import turns_of
 
     backbone = load_backbone("tiny-qwen2.5", inference_mode=True)
     speaker = backbone.prompt_builder_fn(backbone.llm_family, "You are a robot.")
     turns = turns_of(["Where is the cup?"], ["On the left."])
-    text, sequence = said(backbone, speaker, turns)
+    text, sequence = rendered(backbone, speaker, turns)
     show(backbone, speaker, text, sequence)
     page = out / "prompt.html"
     page.write_text(str(sequence.show(backbone.tokenizer, html=True)), encoding="utf-8")

@@ -43,9 +43,9 @@ def answer(printer: Any) -> str:
 
     with all_threads():
         result = vt.generate(LANGUAGE, QUESTION, max_new_tokens=24)
-    said = result.text[0].strip()
-    printer.print(f"{QUESTION}  {said!r}", soft_wrap=True)
-    return said
+    text = result.text[0].strip()
+    printer.print(f"{QUESTION}  {text!r}", soft_wrap=True)
+    return text
 
 
 def sight(printer: Any, out: Path) -> tuple[dict[str, Any], Path]:

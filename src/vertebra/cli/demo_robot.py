@@ -89,15 +89,15 @@ def _trained(printer: Any, folder: Path, sizes: Sizes) -> tuple[str, str]:
     """The run of the policy, and that of its blind twin, at once. The twin has no images to work on and is done early; from
     then on the policy's threads have all processors."""
     shared = [f"data.path={folder / 'demonstrations'}", f"steps={sizes.steps}", "watch.bar=false"]
-    wanted = {"policy": shared, "blind": [*shared, *BLIND]}
-    jobs = [[*settings, f"name={name}", f"out={folder / name}"] for name, settings in wanted.items()]
+    runs = {"policy": shared, "blind": [*shared, *BLIND]}
+    jobs = [[*settings, f"name={name}", f"out={folder / name}"] for name, settings in runs.items()]
     threads = [sizes.workers, 1]
     if sizes.workers == 1:
         losses = [_train(settings, 1) for settings in jobs]
     else:
         with ProcessPoolExecutor(len(jobs), mp_context=get_context("spawn")) as pool:
             losses = list(pool.map(_train, jobs, threads))
-    for name, loss in zip(wanted, losses, strict=True):
+    for name, loss in zip(runs, losses, strict=True):
         printer.print(f"{name}: {sizes.steps} steps; error on held-out episodes {loss:.3f} of an action's range of 2")
     return str(folder / "policy"), str(folder / "blind")
 

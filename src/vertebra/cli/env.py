@@ -131,9 +131,9 @@ def installed(package: str) -> str | None:
 
 
 def _found(part: Part) -> dict[str, Any]:
-    told = shutil.which(part.name) if part.program else installed(part.name)
+    found = shutil.which(part.name) if part.program else installed(part.name)
     fields = {name: value for name, value in asdict(part).items() if name != "program"}
-    return {**fields, "here": told is not None, "version": told}
+    return {**fields, "here": found is not None, "version": found}
 
 
 def _devices() -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ COMMANDS = ("check", "show", "stats")
 
 
 def handles(command: str, given: Mapping[str, Any], own: Collection[str]) -> bool:
-    """Whether the data is a set of episodes, told by its files alone; then the command is run on it."""
+    """Whether the data is a set of episodes, seen by its files alone; then the command is run on it."""
     if command not in COMMANDS or not (Path(given["data"]) / "meta" / "info.json").is_file():
         return False
     idle = [name for name, value in given.items() if name not in ("data", *own) and value not in (None, False, [], ())]
@@ -52,36 +52,26 @@ def check(data: str, *, packing: bool, json: bool, skip: Path | None) -> None:
 def _print(report: Any) -> None:
     from rich.text import Text
 
-    from vertebra.cli.output import STYLES, console, table
+    from vertebra.cli.data_findings import print_findings, print_verdict
+    from vertebra.cli.output import console, table
 
-    out, styles = console(), STYLES | {"note": "yellow"}
+    out = console()
     facts = f"LeRobot {report.version}, {report.robot or 'no robot named'}, {report.fps} frames a second"
     counts = f"{report.episodes:,} episodes, {report.frames:,} frames, {len(report.tasks):,} tasks"
     out.print(
         Text.assemble((report.source, "bold"), f"  {facts}; {counts}; cameras: {', '.join(report.cameras) or 'none'}")
     )
-    shown = table("what", "", "number", "what it is", right=("number",))
-    for one in report.findings:
-        shown.add_row(Text(one.name), Text(one.status, styles[one.status]), one.value, Text(one.message))
-    out.print(shown)
-    for one in report.findings:
-        for place in one.places:
-            out.print(Text.assemble((f"{one.name}: ", styles[one.status]), place), soft_wrap=True)
+    print_findings(out, report.findings)
     numbers = ("min", "q01", "mean", "q99", "max", "std")
     ranges = table("column", "dimension", *numbers, right=numbers)
     for one in report.ranges:
         cells = [f"{getattr(one, name):.4g}" for name in numbers]
         ranges.add_row(Text(one.column), Text(one.name), *cells, style="yellow" if one.dead else None)
     out.print(ranges)
-    bad = [one.name for one in report.findings if one.status == "fail"]
-    noted = [one.name for one in report.findings if one.status == "note"]
     if report.skip:
         episodes = ", ".join(map(str, sorted(report.skip)[:20])) + (" …" if len(report.skip) > 20 else "")
         out.print(Text(f"episodes to leave out ({len(report.skip)}): {episodes}"), soft_wrap=True)
-    good = "nothing would stop or spoil a run" + (f"; worth a look: {', '.join(noted)}" if noted else "")
-    out.print(
-        Text(f"must be mended, or left out: {', '.join(bad)}" if bad else good, STYLES["fail" if bad else "pass"])
-    )
+    print_verdict(out, report.findings, mend="must be mended, or left out")
 
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -102,8 +92,8 @@ def show(data: str, *, count: int | None, html: Path | None, episode: int | None
     for number in chosen:
         actions = read.columns(number, ["action"])["action"]
         names = names_of(read, "action")
-        said = f"\nepisode {number}, {len(actions)} frames: {read.sentence(number)}"
-        out.print(Text(said, "bold"), soft_wrap=True)
+        heading = f"\nepisode {number}, {len(actions)} frames: {read.sentence(number)}"
+        out.print(Text(heading, "bold"), soft_wrap=True)
         shown = table("action", "over time", "least", "mean", "most", right=("least", "mean", "most"))
         columns = actions.reshape(len(actions), -1).T
         for (name, *numbers), values in zip(ranges(actions, names), columns, strict=True):

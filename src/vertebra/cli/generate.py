@@ -78,7 +78,7 @@ def generate(
     elif json or num_beams or answers:
         _whole(loaded, prompt, {**beside, **options}, json=json)
     else:
-        _say(loaded, prompt, {**beside, **options})
+        _print_answer(loaded, prompt, {**beside, **options})
 
 
 def _constraint(regex: str | None, choice: list[str] | None, schema: Path | None) -> Any:
@@ -129,16 +129,16 @@ def _whole(model: Any, prompt: Any, options: dict[str, Any], *, json: bool) -> N
     })  # fmt: skip
 
 
-def _say(model: Any, prompt: Any, options: dict[str, Any]) -> str:
+def _print_answer(model: Any, prompt: Any, options: dict[str, Any]) -> str:
     """Print an answer as it comes; the whole of it."""
     from vertebra.decode.call import stream
     from vertebra.decode.result import REASONS
 
-    said, ids, times, reason = [], [], [], ""
+    texts, ids, times, reason = [], [], [], ""
     for step in stream(model, prompt, **options):
         sys.stdout.write(step.text[0])
         sys.stdout.flush()
-        said.append(step.text[0])
+        texts.append(step.text[0])
         ids += [number for number, live in zip(step.tokens, step.live, strict=True) if live]
         times.append(step.seconds)
         reason = step.ended.get(0, reason)
@@ -146,12 +146,12 @@ def _say(model: Any, prompt: Any, options: dict[str, Any]) -> str:
     rate = (len(times) - 1) / sum(times[1:]) if len(times) > 1 else 0.0
     speed = f", {rate:.1f} a second after the first" if rate else ""
     # special tokens (an action's, say) are no text: an answer of them alone would look like none
-    names = model.tokenizer.convert_ids_to_tokens(ids) if not "".join(said).strip() else []
+    names = model.tokenizer.convert_ids_to_tokens(ids) if not "".join(texts).strip() else []
     unseen = f" without text: {' '.join(names[:16])}{' …' if len(names) > 16 else ''}" if names else ""
     sys.stderr.write(f"[{len(times)} tokens{unseen}{speed}; stopped: {REASONS[reason]}]\n")
     if reason in ("not a number", "nothing possible"):
         raise typer.Exit(1)
-    return "".join(said)
+    return "".join(texts)
 
 
 def _converse(model: Any, first: str | None, beside: dict[str, Any], options: dict[str, Any]) -> None:
@@ -176,7 +176,7 @@ def _converse(model: Any, first: str | None, beside: dict[str, Any], options: di
         sequence = asker.open(asker.turns(turns))
         state = _continue(asker, state, ids, sequence)
         ids = sequence.ids.tolist()
-        turns.append({"role": "assistant", "content": _say(asker.model, state, options)})
+        turns.append({"role": "assistant", "content": _print_answer(asker.model, state, options)})
 
 
 def _line() -> str:

@@ -33,7 +33,7 @@ def info(
         return info_of(load_backbone(model, inference_mode=True, attn=attn, family=family, hf_token=token))
 
     # which kernels can be asked for depends on this machine, and not on the model's files
-    told = measured() if attn is not None or family is not None else remembered(model, measured, token=token)
+    about = measured() if attn is not None or family is not None else remembered(model, measured, token=token)
     acts: str | None = None
     reads: str | None = None
     theirs = openvla_folder(model, token=token)
@@ -45,11 +45,11 @@ def info(
     elif holds_parts(model):
         found = describe(model)
     if found is not None:
-        told["multimodal"] = asdict(found)
-        acts = _policy(model, told["multimodal"]["record"])
-        reads = _pages(model, told["multimodal"]["record"])
+        about["multimodal"] = asdict(found)
+        acts = _policy(model, about["multimodal"]["record"])
+        reads = _pages(model, about["multimodal"]["record"])
     if json:
-        print_json(told)
+        print_json(about)
         return
     out = console()
     if found is not None:
@@ -58,12 +58,12 @@ def info(
         out.print(acts, soft_wrap=True)
     if reads is not None:
         out.print(reads, soft_wrap=True)
-    for heading, facts in _headings(told).items():
+    for heading, facts in _headings(about).items():
         out.print(heading, style="bold cyan")
         out.print(facts_table({f"  {name}": value for name, value in facts.items()}))
-    if told["guesses"]:
+    if about["guesses"]:
         out.print("No family describes this model. Read off it instead of known:", style="yellow")
-        out.print(facts_table({f"  {name}": value for name, value in told["guesses"].items()}))
+        out.print(facts_table({f"  {name}": value for name, value in about["guesses"].items()}))
 
 
 def _policy(model: str, record: dict[str, Any]) -> str | None:
@@ -189,23 +189,23 @@ def _builder(backbone: Any) -> str | None:
     return found.name if found else None
 
 
-def _headings(told: dict[str, Any]) -> dict[str, dict[str, str]]:
-    config, count, memory, words = (told[name] for name in ("config", "parameters", "memory", "vocabulary"))
+def _headings(about: dict[str, Any]) -> dict[str, dict[str, str]]:
+    config, count, memory, words = (about[name] for name in ("config", "parameters", "memory", "vocabulary"))
     window = f"{config['window']} positions in {config['windowed_layers']} layers" if config["window"] else "none"
     head = "tied to the embedding" if count["tied"] else f"{count['head']:,}"
     special = ", ".join(f"{name} {entry['token']} = {entry['id']}" for name, entry in words["special"].items())
     return {
-        told["id"]: {
-            "source": told["source"],
-            "family": told["family"],
-            "class": f"{told['class']}, layers {told['layer_class']}",
+        about["id"]: {
+            "source": about["source"],
+            "family": about["family"],
+            "class": f"{about['class']}, layers {about['layer_class']}",
             "size": f"{config['layers']} layers, hidden {config['hidden_size']}, {config['heads']} heads, "
             f"{config['key_value_heads']} for keys and values"
             + (
                 f", embedding {config['embedding_width']}" if config["embedding_width"] != config["hidden_size"] else ""
             ),
             "positions": f"{config['max_positions']}, window {window}",
-            "attention": told["attention"],
+            "attention": about["attention"],
         },
         "parameters": {
             "total": f"{count['total']:,}",
@@ -217,7 +217,7 @@ def _headings(told: dict[str, Any]) -> dict[str, dict[str, str]]:
             "weights": ", ".join(f"{name} {size_text(memory[name])}" for name in ("fp32", "bf16", "int8", "nf4")),
             "full training": f"{size_text(memory['training_fp32_adamw'])} (weights, gradients and AdamW in fp32)",
             "cache": f"{size_text(memory['cache_per_1000_positions_bf16'])} for 1000 positions of one row, bf16",
-            "written in": f"{told['checkpoint_dtype']}; half precision is {told['half_precision']}",
+            "written in": f"{about['checkpoint_dtype']}; half precision is {about['half_precision']}",
         },
         "tokens": {
             "tokenizer": f"{words['tokenizer']}, {words['tokens']} tokens in {words['rows']} rows",
@@ -225,7 +225,7 @@ def _headings(told: dict[str, Any]) -> dict[str, dict[str, str]]:
             "special": special,
             "ends": ", ".join(f"{token} = {number}" for token, number in words["ends"].items()),
             "added here": ", ".join(words["grown"]) or "none",
-            "prompt builder": told["prompt_builder"] or "none known; name one with --builder",
+            "prompt builder": about["prompt_builder"] or "none known; name one with --builder",
         },
     }
 

@@ -25,7 +25,7 @@ ERRORS = "VERTEBRA_ERRORS"
 """The folder where a process of ours leaves why it failed."""
 _CHILD = "from vertebra.cli.launch import child; child()"
 _PATIENCE = 10.0
-"""Seconds that processes get to end by themselves once they are told to."""
+"""Seconds that processes get to end by themselves once they are asked to."""
 
 
 def launch(count: int, arguments: Sequence[str]) -> int:
@@ -105,11 +105,11 @@ def _watched(processes: list[_Process], errors: Path) -> int:
             failed = _first_failure(processes, errors, asked)
             if failed is not None:
                 _end(processes)
-                return _told(failed, processes, errors)
+                return _report(failed, processes, errors)
             time.sleep(0.05)
         failed = _first_failure(processes, errors, asked)
         if failed is not None:
-            return _told(failed, processes, errors)
+            return _report(failed, processes, errors)
         return max(_shells(one.code or 0) for one in processes)
     finally:
         for number, handler in before.items():
@@ -121,15 +121,15 @@ def _watched(processes: list[_Process], errors: Path) -> int:
 
 
 def _first_failure(processes: list[_Process], errors: Path, asked: Sequence[int]) -> int | None:
-    """The rank that failed first: of those that said why, the earliest; else one that ended without a word."""
-    said = [json.loads(path.read_text()) for path in errors.glob("error-*.json")]
-    if said:
-        return int(min(said, key=lambda one: one["time"])["rank"])
+    """The rank that failed first: of those that reported why, the earliest; else one that ended without a word."""
+    reports = [json.loads(path.read_text()) for path in errors.glob("error-*.json")]
+    if reports:
+        return int(min(reports, key=lambda one: one["time"])["rank"])
     good = {None, 0, *(128 + number for number in asked), *(-number for number in asked)}
     return next((one.rank for one in processes if one.code not in good), None)
 
 
-def _told(rank: int, processes: list[_Process], errors: Path) -> int:
+def _report(rank: int, processes: list[_Process], errors: Path) -> int:
     """Print why a rank failed, and return its exit code."""
     path = errors / f"error-{rank}.json"
     who = f"rank {rank} of {len(processes)}"
@@ -145,7 +145,7 @@ def _told(rank: int, processes: list[_Process], errors: Path) -> int:
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     if code < 0 and signal.Signals(-code) == signal.SIGKILL:
         how += " (is there enough memory?)"
-    if code != 2:  # a usage error has said what it is
+    if code != 2:  # a usage error has been reported by itself
         print(f"error: {who} {how}; the others were ended", file=sys.stderr)
     return _shells(code)
 

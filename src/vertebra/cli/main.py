@@ -118,5 +118,5 @@ def run() -> None:
     except VertebraError as error:
         if os.environ.get(DEBUG) == "1":
             raise
-        terminal.say(str(error))
+        terminal.print_error(str(error))
         sys.exit(1)

@@ -6,6 +6,7 @@ Nothing printed is read as markup: prompts are full of square brackets.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vertebra.cli.terminal import writes_all_characters
+from vertebra.errors import ConfigError
 
 _WIDE = 180
 """Columns in a pipe or a file, where folding would break what people search for."""
@@ -58,3 +60,13 @@ def facts_table(facts: dict[str, str]) -> Table:
     for name, value in facts.items():
         made.add_row(Text(name), Text(value))
     return made
+
+
+def write_page(path: Path, page: str) -> None:
+    """A page into a file that the user named."""
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"`{path}` cannot be written: {error.strerror}; name a file in a folder that exists"
+        ) from error

@@ -45,14 +45,14 @@ def plan(
     if as_json:
         print_json(made.to_json())
         return
-    said = console()
-    said.print(
+    out = console()
+    out.print(
         f"{made.model}: {made.parameters:,} parameters{_outside(made)}, {made.trained:,} train (stage {made.stage}); "
         f"{made.rows} {_many(made.rows, 'row')} × {made.length} positions on {_gpus(made.gpus)}",
         soft_wrap=True,
     )
-    said.print(_table(made))
-    said.print(_verdict(made), soft_wrap=True)
+    out.print(_table(made))
+    out.print(_verdict(made), soft_wrap=True)
 
 
 def _outside(made: Any) -> str:

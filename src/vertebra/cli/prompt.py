@@ -34,9 +34,11 @@ def prompt(
 
     backbone = load_backbone(model, inference_mode=True, builder=builder, family=family, hf_token=token)
     speaker = _speaker(backbone, system, "fold" if fold_system else "native")
-    text, sequence = said(backbone, speaker, conversation)
+    text, sequence = rendered(backbone, speaker, conversation)
     if html is not None:
-        _write(html, str(sequence.show(backbone.tokenizer, html=True)))
+        from vertebra.cli.output import write_page
+
+        write_page(html, str(sequence.show(backbone.tokenizer, html=True)))
     if json:
         from vertebra.cli.output import print_json
 
@@ -62,7 +64,7 @@ def conversation_of(user: list[str], assistant: list[str]) -> list[dict[str, str
     return turns_of(user, assistant)
 
 
-def said(backbone: Any, speaker: Any, conversation: list[dict[str, str]]) -> tuple[str, Any]:
+def rendered(backbone: Any, speaker: Any, conversation: list[dict[str, str]]) -> tuple[str, Any]:
     """The prompt's text as its builder writes it, and the rendered sequence."""
     from vertebra.prompt.rendering import render
 
@@ -107,14 +109,3 @@ def _plain(backbone: Any, speaker: Any, text: str, sequence: Any) -> dict[str, A
         "roles": [Role(role).name.lower() for role in sequence.role.tolist()],
         "weights": sequence.weight.tolist(),
     }
-
-
-def _write(path: Path, page: str) -> None:
-    from vertebra.errors import ConfigError
-
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"`{path}` cannot be written: {error.strerror}; name a file in a folder that exists"
-        ) from error

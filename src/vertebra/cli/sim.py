@@ -218,9 +218,9 @@ class _Line:
         return self
 
     def show(self, count: Progress) -> None:
-        wanted, tried = count.wanted * len(count.seeds), sum(count.attempts.values())
+        planned, tried = count.planned * len(count.seeds), sum(count.attempts.values())
         rate = count.images / max(count.seconds, 1e-9)
-        self.print(f"{count.kept}/{wanted} episodes of {tried} attempts, {count.steps:,} steps, {rate:.0f} images/s")
+        self.print(f"{count.kept}/{planned} episodes of {tried} attempts, {count.steps:,} steps, {rate:.0f} images/s")
 
     def print(self, text: str) -> None:
         """Written over by the next; nothing where nobody looks."""
@@ -274,9 +274,9 @@ def _show_results(results: Results, out: Path, *, json: bool) -> None:
     for one in results.arms:
         notes = {"numbers beyond the policy's data": one.outside, "episodes refused": one.refused}
         notes["failures of the simulator, left out"] = one.broken
-        said = [f"{count} {what}" for what, count in notes.items() if count]
-        if said:
-            screen.print(f"{one.arm.name}: {'; '.join(said)}", style="yellow")
+        noted = [f"{count} {what}" for what, count in notes.items() if count]
+        if noted:
+            screen.print(f"{one.arm.name}: {'; '.join(noted)}", style="yellow")
     first = results.arms[0]
     if first.milliseconds is not None:
         screen.print(f"a decision takes {first.milliseconds:.1f} ms (95 % within {first.slowest:.1f})")

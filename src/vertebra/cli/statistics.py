@@ -57,8 +57,8 @@ def statistics(
     if source is not None:
         from vertebra.policies.attach import BEFORE
 
-        said = f"{', '.join(sorted(shown))} attached; the record as it was before is in {BEFORE}"
-        console().print(said, soft_wrap=True)
+        message = f"{', '.join(sorted(shown))} attached; the record as it was before is in {BEFORE}"
+        console().print(message, soft_wrap=True)
 
 
 def _kept(folder: Path) -> tuple[ActionRecord | None, dict[str, Any]]:

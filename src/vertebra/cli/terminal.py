@@ -109,8 +109,8 @@ def _give_up(stream: object) -> None:
         os.close(nothing)
 
 
-def say(text: str) -> None:
-    """An error in red on standard error. Where that is full or gone nobody can be told; the exit code still says it."""
+def print_error(text: str) -> None:
+    """An error in red on standard error. Where that is full or gone nobody can read it; the exit code remains."""
     from rich.console import Console
     from rich.text import Text
 

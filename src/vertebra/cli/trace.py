@@ -1,4 +1,4 @@
-"""`vertebra trace`: how an answer is made, told step by step as it really ran; in the terminal, or as one page."""
+"""`vertebra trace`: how an answer is made, shown step by step as it really ran; in the terminal, or as one page."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def trace(
     from vertebra.cli.asking import given, load, question
 
     require_name(model)  # before torch is imported for it
-    from vertebra.decode.tracing.trace import trace as told
+    from vertebra.decode.tracing.trace import trace as traced
 
     loaded = load(model, dtype=dtype, device=device, attn=attn, token=token, family=family, base=base)
     beside = question(system=system, raw=raw, action=action, image=image, page=page)
@@ -60,11 +60,12 @@ def trace(
     )  # fmt: skip
     if no_cache:
         options["use_cache"] = False
-    made = told(loaded, prompt, **beside, **options)
+    made = traced(loaded, prompt, **beside, **options)
     if html is not None:
+        from vertebra.cli.output import write_page
         from vertebra.decode.tracing.html import trace_page
 
-        _write(html, trace_page(made))
+        write_page(html, trace_page(made))
     if json:
         from vertebra.cli.output import print_json
 
@@ -77,14 +78,3 @@ def trace(
     print_trace(made, out, details=details)
     if html is not None:
         out.print(f"written to {html}", soft_wrap=True)
-
-
-def _write(path: Path, page: str) -> None:
-    from vertebra.errors import ConfigError
-
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"`{path}` cannot be written: {error.strerror}; name a file in a folder that exists"
-        ) from error

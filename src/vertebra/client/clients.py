@@ -191,24 +191,24 @@ class OverHTTP(Remote):
         except (OSError, http.client.HTTPException) as error:
             raise NetworkError(f"{self.url} did not answer ({error or type(error).__name__})") from None
         if answer.status != 200:
-            said = body[:2000].decode("utf-8", "replace")
+            text = body[:2000].decode("utf-8", "replace")
             if answer.status in (502, 503):
-                raise NetworkError(f"the server is busy ({answer.status}): {said}")
-            if answer.status >= 500 and self.protocol == "vertebra" and not said.startswith('{"error"'):
+                raise NetworkError(f"the server is busy ({answer.status}): {text}")
+            if answer.status >= 500 and self.protocol == "vertebra" and not text.startswith('{"error"'):
                 # our servers put their faults in JSON: this one came from a balancer whose server went away
-                raise NetworkError(f"what stands before the server failed ({answer.status}): {said}")
+                raise NetworkError(f"what stands before the server failed ({answer.status}): {text}")
             wrong = ConfigError if answer.status in (401, 403) else DataError
-            raise wrong(f"the server refuses ({answer.status}): {said}")
+            raise wrong(f"the server refuses ({answer.status}): {text}")
         packed = answer.headers.get_content_type() == "application/msgpack"
         value = unpack(body) if packed else from_json(body)
         return from_json(value) if isinstance(value, str) and value.startswith(("{", "[")) else value
 
 
-def _actions(said: Any) -> np.ndarray:
+def _actions(answer: Any) -> np.ndarray:
     """[k, dims] of an answer in any dialect."""
-    found = said.get("actions", said.get("action")) if isinstance(said, Mapping) else said
+    found = answer.get("actions", answer.get("action")) if isinstance(answer, Mapping) else answer
     if found is None or isinstance(found, str | bytes):
-        raise DataError(f"the answer holds no actions: {str(said)[:200]}")
+        raise DataError(f"the answer holds no actions: {str(answer)[:200]}")
     try:
         actions = np.asarray(found, np.float64)
     except (TypeError, ValueError):

@@ -75,8 +75,8 @@ class WebSocket:
         found = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in others)}
         status = first.split(" ")[1] if first.count(" ") else ""
         if status != "101":
-            said = self._rest[:500].decode("utf-8", "replace")
-            raise Denied(int(status) if status.isdigit() else 0, said)
+            body = self._rest[:500].decode("utf-8", "replace")
+            raise Denied(int(status) if status.isdigit() else 0, body)
         expected = base64.b64encode(hashlib.sha1(key + _GUID).digest()).decode()
         if found.get("sec-websocket-accept") != expected:
             raise NetworkError("what answered is no websocket server")

@@ -43,9 +43,9 @@ class ModelFacts:
     def pad_id(self) -> int:
         return int(self.tokenizer.pad_token_id or 0)
 
-    def block(self, wanted: int | None = None) -> int:
-        """Positions in a row: the most that it reads, or fewer where wanted."""
-        return block_size(self.tokenizer, self.context, wanted)
+    def block(self, requested: int | None = None) -> int:
+        """Positions in a row: the most that it reads, or fewer where requested."""
+        return block_size(self.tokenizer, self.context, requested)
 
     @property
     def added(self) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class Reading:
     """A file, a folder, a pattern, a hub name, or several; `stdlib`: the sources of Python's own standard library. In
     Python also rows, a dataset or a function: whatever `open_source` takes."""
     format: str | None = None
-    """What a row is, where its columns do not tell: text, messages, alpaca, pairs …"""
+    """What a row is, where its columns do not show it: text, messages, alpaca, pairs …"""
     columns: dict[str, str] = field(default_factory=dict)
     """Our name of a column → the data's."""
     images: Place | None = None
@@ -139,7 +139,7 @@ class Reading:
         return Reader(first.format or format, columns=first.columns, images=first.images)
 
     def settled(self, source: Source | None = None, format: str | None = None) -> Reader:
-        """The same, of which the first rows have told what they are."""
+        """The same, whose first rows have shown what they are."""
         reader = self.reader(format)
         reader.settle(source or self.source())
         return reader

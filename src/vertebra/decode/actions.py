@@ -23,7 +23,7 @@ from vertebra.decode.start import eval_mode
 from vertebra.decode.state.columns import cut_columns, given_batch
 from vertebra.decode.state.decoding import DecodeState
 from vertebra.decode.state.inputs import encoded
-from vertebra.decode.state.language import Want, language_of
+from vertebra.decode.state.language import Requested, language_of
 from vertebra.decode.state.prefill import prefill
 from vertebra.errors import GenerationError, UnknownNameError
 from vertebra.model.heads.head import ActionHead, Chunks, NoisyHead, Seen, chunks_of
@@ -72,17 +72,19 @@ def predict(
             batch = _seen_as(given_batch(asked.prompt, given.backbone).to(given.device), segment, see)
             return denoised(asked.model, head, batch, segment, noise_of(seed, batch.rows, head, batch.device), steps)
     with torch.inference_mode(), eval_mode(given):
-        want = _want(given)  # the language model is looked at here, with tokens of its own: before anything is kept
+        requested = _requested(
+            given
+        )  # the language model is looked at here, with tokens of its own: before anything is kept
         with entering_head(given.backbone.llm, lambda hidden: hidden) as entered:
             if state is None:
                 asked = ask(given, prompt, about_prompt(options))
                 batch = _seen_as(given_batch(asked.prompt, given.backbone).to(given.device), segment, see)
                 cache = "dynamic" if head.reads == "keys" else None
-                done, first = prefill(asked.model, batch, cache=cache, want=want), 0
+                done, first = prefill(asked.model, batch, cache=cache, requested=requested), 0
             else:
                 done, first = _continued(state, prompt, features, options), state.batch.length
                 done.see(_seen_as(cut_columns(done.batch, first, done.batch.length), segment, see, done))
-                done.advance(want=want)
+                done.advance(requested=requested)
         at = _one_each(chunks_of(done.batch, segment, head.slots), done.rows, segment)
         if head.reads == "hidden":
             hidden = entered[0] if entered else None if done.seen is None else done.seen.hidden
@@ -115,12 +117,12 @@ def denoised(
     return noisy
 
 
-def _want(model: Model) -> Want:
+def _requested(model: Model) -> Requested:
     """The body alone, where its output is what enters the head; else the whole model, which shows what enters it."""
     language = language_of(model.backbone)
     if language.head is not None:
-        return Want(logits=False)
-    return Want(logits=False, columns=torch.zeros((1, 1), dtype=torch.long, device=language.device))
+        return Requested(logits=False)
+    return Requested(logits=False, columns=torch.zeros((1, 1), dtype=torch.long, device=language.device))
 
 
 def _given(**options: Any) -> dict[str, Any]:

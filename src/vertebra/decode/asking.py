@@ -124,9 +124,9 @@ class Asker:
             parts.append({"type": "page", "lines": self._items["page"]})
         for at, turn in enumerate(turns):
             if parts and isinstance(turn, Mapping) and turn.get("role") in ("user", "human"):
-                said = turn.get("content")
-                said = [{"type": "text", "text": said}] if isinstance(said, str) else said or []
-                turns[at], parts = {**turn, "content": [*parts, *said]}, []
+                content = turn.get("content")
+                content = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+                turns[at], parts = {**turn, "content": [*parts, *content]}, []
         system = self.question.system
         return turns if system is None else [{"role": "system", "content": system}, *turns]
 
@@ -168,8 +168,8 @@ def _turn(content: Any) -> dict[str, Any]:
 
 
 def _has(turns: Sequence[Any], kind: str) -> bool:
-    said = [turn.get("content") for turn in turns if isinstance(turn, Mapping)]
-    parts = [part for content in said if isinstance(content, list | tuple) for part in content]
+    contents = [turn.get("content") for turn in turns if isinstance(turn, Mapping)]
+    parts = [part for content in contents if isinstance(content, list | tuple) for part in content]
     return any(isinstance(part, Mapping) and part.get("type") == kind for part in parts)
 
 

@@ -1,6 +1,6 @@
 """`generate` and `stream`: one call, to its end or token by token, by our engine or by Hugging Face's.
 
-Which of the two it is follows from what is asked for, unless it is said. It knows settings and results, no models.
+Which of the two it is follows from what is asked for, unless it is named. It knows settings and results, no models.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ def generate(
     if engine not in ENGINES:
         raise UnknownNameError("engine", engine, ENGINES)
     question, options = question_of(options)
-    wanted = settings_of(settings, **options)
+    config = settings_of(settings, **options)
     asked = ask(model_of(model), prompt, question)
     with eval_mode(asked.model):
-        if engine == "hf" or (engine == "auto" and wanted.hf):
+        if engine == "hf" or (engine == "auto" and config.hf):
             from vertebra.decode.hf.generate import generate_hf
 
-            return generate_hf(asked.model, asked.prompt, wanted)
-        _refuse_theirs(wanted)
-        run = Run(start(asked.model, asked.prompt, wanted), wanted)
+            return generate_hf(asked.model, asked.prompt, config)
+        _refuse_theirs(config)
+        run = Run(start(asked.model, asked.prompt, config), config)
         return collect(run, run.go())
 
 
 def stream(model: Any, prompt: Any = None, settings: DecodeConfig | None = None, **options: Any) -> Iterator[Step]:
     """The same token by token, with the text of each as it becomes certain; close it whenever you have enough."""
     question, options = question_of(options)
-    wanted = settings_of(settings, **options)
-    _refuse_theirs(wanted)
+    config = settings_of(settings, **options)
+    _refuse_theirs(config)
     asked = ask(model_of(model), prompt, question)
     with eval_mode(asked.model):
-        yield from Run(start(asked.model, asked.prompt, wanted), wanted, text=True).go()
+        yield from Run(start(asked.model, asked.prompt, config), config, text=True).go()
 
 
 def _refuse_theirs(settings: DecodeConfig) -> None:
@@ -66,7 +66,7 @@ def collect(run: Run, steps: Iterator[Step]) -> Generation:
     """Run it to its end and keep what was asked for."""
     given = run.settings
     kept: dict[str, list[Any]] = {"logits": [], "scores": [], "hidden_states": [], "attentions": []}
-    wanted = {
+    requested = {
         "logits": given.output_logits,
         "scores": given.output_scores,
         "hidden_states": bool(given.output_hidden_states),
@@ -76,10 +76,10 @@ def collect(run: Run, steps: Iterator[Step]) -> Generation:
     for step in steps:
         seconds.append(step.seconds)
         for name, values in kept.items():
-            if wanted[name]:
+            if requested[name]:
                 values.append(getattr(step, name))
     total = time.perf_counter() - run.begin
-    kept_of: dict[str, Any] = {name: tuple(values) if wanted[name] else None for name, values in kept.items()}
+    kept_of: dict[str, Any] = {name: tuple(values) if requested[name] else None for name, values in kept.items()}
     reasons = run.ends.reasons
     return Generation(
         tokens=run.tokens,

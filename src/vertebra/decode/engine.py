@@ -2,7 +2,7 @@
 
     prefill ─► logits ─► rules ─► choose ─► Step ─► step(tokens) ─► logits ─► …
 
-A row that ends leaves the batch once half of the rows have, so that it slows nobody. What to do is said by `DecodeConfig`,
+A row that ends leaves the batch once half of the rows have, so that it slows nobody. What to do is in `DecodeConfig`,
 where a call stands by its state; what a model is, this module does not know.
 """
 
@@ -25,7 +25,7 @@ from vertebra.decode.settings import DecodeConfig
 from vertebra.decode.start import Start, compute
 from vertebra.decode.state.capture import capture_of
 from vertebra.decode.state.decoding import DecodeState
-from vertebra.decode.state.language import Want
+from vertebra.decode.state.language import Requested
 from vertebra.errors import GenerationError
 
 
@@ -45,14 +45,14 @@ class Run:
         """The rows that are still computed."""
         self.eos, self.pad_id = ids_in(settings, self.backbone, self.language.num_logits)
         self._constrain()
-        self.state = compute(begun, settings, self._want(0))
+        self.state = compute(begun, settings, self._requested(0))
         self.prefilled = self._wait()
         self.context = Context(self._history(), Space())
         self.ends = self._ends()
         self.seeds, self._uniform = self._streams()
         self._writers = [Writer(self.backbone.tokenizer, settings.stops) for _ in self.rows] if text else []
         self.tokens: list[list[int]] = [[] for _ in self.rows]
-        """What each row has said."""
+        """What each row has generated."""
 
     def _constrain(self) -> None:
         settings = self.settings
@@ -94,17 +94,17 @@ class Run:
         made = [torch.rand(self.most, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return seeds, torch.stack(made).to(self.language.device)
 
-    def _want(self, index: int) -> Want:
+    def _requested(self, index: int) -> Requested:
         """What the pass before step `index` must show."""
         ids = None if self.follower is None or self._whole_head else self.follower.ids(index)
-        return Want(
+        return Requested(
             hidden=self._hidden is not None and self._hidden.at(index),
             attentions=self._attentions is not None and self._attentions.at(index),
             rows=None if ids is None else self.language.head_rows(ids),
         )
 
     def _wait(self) -> float:
-        """Seconds since the beginning, once the device has done what it was told."""
+        """Seconds since the beginning, once the device has done its work."""
         if self.language.device.type == "cuda":
             torch.cuda.synchronize(self.language.device)
         return time.perf_counter() - self.begin
@@ -122,7 +122,7 @@ class Run:
 
     @torch.inference_mode()
     def _turn(self, index: int) -> Step:
-        """Let the model read what was said last, and choose one token a row from its logits."""
+        """Let the model read its last tokens, and choose one token a row from its logits."""
         if index:
             self._next(index)
         self.context.step = index
@@ -166,8 +166,8 @@ class Run:
     def _judged(
         self, index: int, tokens: list[int], values: list[float], logits: torch.Tensor, scores: torch.Tensor
     ) -> Step:
-        """The step as it is told: what each row said, and which rows end."""
-        said, text, live = [self.pad_id] * self.total, [""] * self.total, [False] * self.total
+        """The step as it is reported: each row's token, and which rows end."""
+        shown, text, live = [self.pad_id] * self.total, [""] * self.total, [False] * self.total
         ended: dict[int, str] = {}
         over = self.ends.time_is_over
         for place, row in enumerate(self.rows):
@@ -177,7 +177,7 @@ class Run:
             if not math.isfinite(values[place]):
                 ended[row] = self._failure(index, row, logits[place])
                 continue
-            said[row], live[row] = token, True
+            shown[row], live[row] = token, True
             self.tokens[row].append(token)
             reason = self.ends.note(row, token)
             if reason is None and index + 1 == self.most:
@@ -190,7 +190,7 @@ class Run:
                 text[row] = self._writers[row].add(token, last=reason is not None)
         seen = self.state.seen
         step = Step(
-            index=index, tokens=said, text=text, live=live, ended=ended, rows=list(self.rows), logits=logits,
+            index=index, tokens=shown, text=text, live=live, ended=ended, rows=list(self.rows), logits=logits,
             scores=scores, ids=self.context.space.ids,
             hidden_states=self._kept(seen, "hidden_states", index), attentions=self._kept(seen, "attentions", index),
         )  # fmt: skip
@@ -233,15 +233,15 @@ class Run:
         real = None if all(live) else torch.tensor(live, device=chosen.device)
         if real is not None:
             chosen = chosen.masked_fill(~real, self.pad_id)
-        self.state.step(chosen, live=real, want=self._want(index))
+        self.state.step(chosen, live=real, requested=self._requested(index))
 
     @property
     def _may_leave(self) -> bool:
         """Whether rows may leave the batch: nobody wants to see them, and the cache can be narrowed."""
         given = self.settings
-        wanted = given.output_logits or given.output_scores or given.keep_state
+        kept = given.output_logits or given.output_scores or given.keep_state
         fixed = self._hidden is not None or self._attentions is not None or self.state.static_length is not None
-        return not wanted and not fixed and self.state.cache is not None
+        return not kept and not fixed and self.state.cache is not None
 
     def _leave(self, going: Sequence[int], chosen: torch.Tensor) -> torch.Tensor:
         """Only these rows of the batch go on."""

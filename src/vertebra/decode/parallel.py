@@ -37,7 +37,7 @@ from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.decode.state.columns import given_batch
 from vertebra.decode.state.decoding import DecodeState, Pass
 from vertebra.decode.state.inputs import encoded
-from vertebra.decode.state.language import Language, Want, language_of
+from vertebra.decode.state.language import Language, Requested, language_of
 from vertebra.errors import GenerationError, UnknownNameError
 from vertebra.model.model import Model, model_of
 from vertebra.sequence.batch import Batch
@@ -119,7 +119,7 @@ def _by_decoder(model: Model, prompt: Any, request: _Request) -> FilledSlots:
     planned = plan_attention(batch, language.facts, dtype=language.dtype)
     inputs = model.inputs(batch, 0, batch.length, encoded(model, batch))
     choice = _Choice(slots, request, language.num_logits, model.tokenizer)
-    seen = language.run(inputs, planned.attention_mask, planned.position_ids, None, choice.want(language))
+    seen = language.run(inputs, planned.attention_mask, planned.position_ids, None, choice.requested(language))
     return choice.filled(seen.logits, seen.chosen, _pass(batch, begin))
 
 
@@ -139,7 +139,7 @@ def _continued(state: DecodeState, prompt: Any, features: Any, request: _Request
     if request.see != "given":
         fork.see(seen_as(chunk, slots.here, request.see, above=int(state.batch["block"].max())))
     choice = _Choice(slots, request, language.num_logits, state.model.tokenizer)
-    fork.advance(want=choice.want(language))
+    fork.advance(requested=choice.requested(language))
     seen = fork.seen
     assert seen is not None
     return choice.filled(seen.logits, seen.chosen, tuple(fork.passes))
@@ -172,10 +172,10 @@ class _Choice:
         if allowed is not None:
             self._restrict(allowed if isinstance(allowed, Constraint) else AllowedIds(allowed), vocabulary)
 
-    def want(self, language: Language) -> Want:
+    def requested(self, language: Language) -> Requested:
         """What a pass must show: the logits of the slots, of the ids that may stand there."""
         rows = None if self.ids is None else language.head_rows(self.ids)
-        return Want(columns=self._slots.columns, rows=rows, states=True)
+        return Requested(columns=self._slots.columns, rows=rows, states=True)
 
     def _restrict(self, constraint: Constraint, vocabulary: int) -> None:
         most, device = self._slots.columns.shape[1], self._slots.columns.device

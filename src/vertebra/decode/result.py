@@ -38,7 +38,7 @@ class Step:
     text: list[str]
     """What became certain of each row's text; empty strings unless text was asked for."""
     live: list[bool]
-    """Which rows said this token."""
+    """Which rows generated this token."""
     ended: dict[int, str]
     """Rows that end with this token (or instead of it), and why."""
     rows: list[int]
@@ -106,7 +106,7 @@ class Generation:
     prompt_length: int
     """Columns of the prompt."""
     failed: list[int] = field(default_factory=list)
-    """Rows whose logits were no numbers, or for which nothing was possible; what they said before is kept."""
+    """Rows whose logits were no numbers, or for which nothing was possible; what they generated before is kept."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -128,10 +128,10 @@ class Generation:
     def text(self) -> list[str]:
         """The answer of each row, special tokens and stop strings left out."""
         decode = self.tokenizer.decode
-        said = [decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in self.tokens]
+        texts = [decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in self.tokens]
         return [
             cut_at(text, self.stop_strings) if reason == "stop string" else text
-            for text, reason in zip(said, self.stop_reason, strict=True)
+            for text, reason in zip(texts, self.stop_reason, strict=True)
         ]
 
     @property

@@ -20,7 +20,7 @@ from vertebra.decode.asking import Asked, ask
 from vertebra.decode.settings import about_prompt
 from vertebra.decode.start import eval_mode
 from vertebra.decode.state.decoding import DecodeState, Pass
-from vertebra.decode.state.language import Want
+from vertebra.decode.state.language import Requested
 from vertebra.decode.state.prefill import prefill
 from vertebra.decode.state.ready import ready
 from vertebra.errors import GenerationError, SequenceError
@@ -100,13 +100,13 @@ def score(
         state = asked.prompt if isinstance(asked.prompt, DecodeState) else None
         prompt = state or ready(asked.model, asked.prompt)
         # what is wrong with the candidates is found out before the prompt is computed
-        wanted = _read(candidates, prompt.batch.rows, asked, prompt.language.num_logits)
+        expected = _read(candidates, prompt.batch.rows, asked, prompt.language.num_logits)
         if state is None:
             state = prefill(asked.model, prompt.batch, chunk=chunk)
         if state.logits is None:
             state = state.fork()
             state.refresh()
-        return _scored(state, wanted, rows_at_once)
+        return _scored(state, expected, rows_at_once)
 
 
 def _read(candidates: Any, rows: int, asked: Asked, vocabulary: int) -> list[list[list[int]]]:
@@ -151,24 +151,26 @@ def _ids(candidate: Any, tokenizer: Any) -> list[int]:
     return [int(item) for item in candidate]
 
 
-def _scored(state: DecodeState, wanted: list[list[list[int]]], rows_at_once: int) -> Scores:
+def _scored(state: DecodeState, expected: list[list[list[int]]], rows_at_once: int) -> Scores:
     passes = list(state.passes)
     assert state.logits is not None
     first = state.logits.float().log_softmax(-1)
     # the first id of every candidate is predicted by the prompt alone
     found = {
-        (row, place): [float(first[row, ids[0]])] for row, every in enumerate(wanted) for place, ids in enumerate(every)
+        (row, place): [float(first[row, ids[0]])]
+        for row, every in enumerate(expected)
+        for place, ids in enumerate(every)
     }
     # like with like, so that little is padding; of a candidate's last id nothing needs to be predicted
-    longer = [key for key in found if len(wanted[key[0]][key[1]]) > 1]
-    longer.sort(key=lambda key: len(wanted[key[0]][key[1]]))
+    longer = [key for key in found if len(expected[key[0]][key[1]]) > 1]
+    longer.sort(key=lambda key: len(expected[key[0]][key[1]]))
     for start in range(0, len(longer), rows_at_once):
         keys = longer[start : start + rows_at_once]
-        ids = [wanted[row][place] for row, place in keys]
+        ids = [expected[row][place] for row, place in keys]
         for key, values in zip(keys, _continued(state, [row for row, _ in keys], ids, passes), strict=True):
             found[key] += values
-    log_probs = [[found[row, place] for place in range(len(every))] for row, every in enumerate(wanted)]
-    return Scores(tokens=wanted, log_probs=log_probs, passes=tuple(passes), tokenizer=state.model.tokenizer)
+    log_probs = [[found[row, place] for place in range(len(every))] for row, every in enumerate(expected)]
+    return Scores(tokens=expected, log_probs=log_probs, passes=tuple(passes), tokenizer=state.model.tokenizer)
 
 
 @torch.inference_mode()
@@ -179,7 +181,7 @@ def _continued(state: DecodeState, rows: list[int], ids: list[list[int]], passes
     # rows are padded to the left, so that the columns that predict end together
     columns = torch.arange(longest, device=state.language.device).expand(len(ids), -1)
     sequences = [TokenSequence.of(one[:-1], role=Role.ASSISTANT) for one in ids]
-    logits = fork.extend(sequences, want=Want(columns=columns))
+    logits = fork.extend(sequences, requested=Requested(columns=columns))
     passes += fork.passes
     logs = logits.float().log_softmax(-1)
     values = []

@@ -16,7 +16,7 @@ from vertebra.decode.settings import ROWS, DecodeConfig
 from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.decode.state.compiled import compiled_step
 from vertebra.decode.state.decoding import DecodeState
-from vertebra.decode.state.language import Want
+from vertebra.decode.state.language import Requested
 from vertebra.decode.state.prefill import Keeping, begin
 from vertebra.decode.state.ready import Ready, ready
 from vertebra.errors import GenerationError, TooLongError
@@ -75,13 +75,13 @@ def _check_state(settings: DecodeConfig) -> None:
         )
 
 
-def compute(begun: Start, settings: DecodeConfig, want: Want) -> DecodeState:
-    """The state after the prompt, with what is wanted of its last pass; one of its own, whatever was given."""
+def compute(begun: Start, settings: DecodeConfig, requested: Requested) -> DecodeState:
+    """The state after the prompt, with what is requested of its last pass; one of its own, whatever was given."""
     if begun.state is not None:
         state = begun.state.fork()
-        if state.logits is None or want.hidden or want.attentions:
+        if state.logits is None or requested.hidden or requested.attentions:
             state.seen = None
-            state.refresh(want)
+            state.refresh(requested)
     else:
         anew = not settings.use_cache or _one_token(begun, settings)
         keeping = Keeping(
@@ -91,7 +91,7 @@ def compute(begun: Start, settings: DecodeConfig, want: Want) -> DecodeState:
             chunk=settings.chunk,
             attend=settings.attend,
         )
-        state = begin(begun, keeping, want=want)
+        state = begin(begun, keeping, requested=requested)
         if settings.compile:
             _compile(state, settings)
     if settings.num_return_sequences > 1:

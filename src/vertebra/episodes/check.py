@@ -165,8 +165,8 @@ def _check_counting(given: EpisodeSet, episode: Episode, numbers: Mapping[str, n
     step = float(np.median(np.diff(times))) if len(times) > 2 else 1 / given.fps
     if np.isfinite(step) and abs(step * given.fps - 1) > 0.05:
         rate = f"{1 / step:.4g}" if step > 0 else "no"
-        said = f"its times have {rate} frames a second, and info.json says {given.fps}"
-        noted.add("frames per second", f"{where}: {said}", skip=skip)
+        message = f"its times have {rate} frames a second, and info.json says {given.fps}"
+        noted.add("frames per second", f"{where}: {message}", skip=skip)
     elif off.max() >= 0.5 / given.fps:
         at = int((off >= 0.5 / given.fps).argmax())
         noted.add(
@@ -204,9 +204,9 @@ def _check_double(episode: Episode, vectors: Mapping[str, np.ndarray], noted: No
 def _check_totals(given: EpisodeSet, noted: Noted) -> None:
     frames = sum(one.length for one in given.episodes)
     for name, count in (("episodes", len(given.episodes)), ("frames", frames), ("tasks", len(given.tasks))):
-        said = given.info.raw.get(f"total_{name}")
-        if isinstance(said, int) and said != count:
-            noted.add("totals", f"info.json has {said} {name}, `meta` lists {count}")
+        declared = given.info.raw.get(f"total_{name}")
+        if isinstance(declared, int) and declared != count:
+            noted.add("totals", f"info.json has {declared} {name}, `meta` lists {count}")
 
 
 def _counters(given: EpisodeSet) -> dict[str, Counter]:

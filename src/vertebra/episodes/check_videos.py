@@ -49,14 +49,14 @@ def _check_file(given: EpisodeSet, key: str, name: str, clips: list[tuple[int, f
     if rate is not None and abs(rate / given.fps - 1) > 0.01:
         noted.add("frames per second", f"`{name}` has {rate:.4g} frames a second, and info.json says {given.fps}")
     for episode, start, length in clips:
-        wanted = (round(start * given.fps) + np.arange(length)) / given.fps
-        off = _distance(times, wanted)
+        expected = (round(start * given.fps) + np.arange(length)) / given.fps
+        off = _distance(times, expected)
         lost = off > 0.5 / given.fps + 1e-6
         if lost.any():
             first = int(lost.argmax())
             noted.add(
                 "videos",
-                f"episode {episode}: `{name}` has no frame near {wanted[first]:.3f} s (frame {first} of {length}; "
+                f"episode {episode}: `{name}` has no frame near {expected[first]:.3f} s (frame {first} of {length}; "
                 f"{int(lost.sum())} are missing); it ends at {times.max(initial=0):.3f} s",
                 skip=[episode],
             )
@@ -82,13 +82,13 @@ def _listed(path: Path) -> tuple[np.ndarray, tuple[int, int], float | None]:
         return times, (first.height, first.width), rate
 
 
-def _distance(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """How far the nearest time is from each that is wanted."""
+def _distance(times: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """How far the nearest time is from each that is expected."""
     if not len(times):
-        return np.full(len(wanted), np.inf)
-    after = np.clip(np.searchsorted(times, wanted), 0, len(times) - 1)
+        return np.full(len(expected), np.inf)
+    after = np.clip(np.searchsorted(times, expected), 0, len(times) - 1)
     before = np.clip(after - 1, 0, None)
-    return np.asarray(np.minimum(np.abs(times[after] - wanted), np.abs(times[before] - wanted)))
+    return np.asarray(np.minimum(np.abs(times[after] - expected), np.abs(times[before] - expected)))
 
 
 def _some(episodes: list[int]) -> str:

@@ -91,23 +91,23 @@ class EpisodeSet:
                 f"`{self.folder / name}` has {there} rows of episode {episode}, and `meta` says {length}; fetch or copy the "
                 "set again, or leave the episode out"
             )
-        return {wanted: self._column(name, episode, wanted) for wanted in (self.numbers if names is None else names)}
+        return {column: self._column(name, episode, column) for column in (self.numbers if names is None else names)}
 
     def frames(self, episode: int, camera: str, frames: Sequence[int]) -> np.ndarray:
         """uint8 (n, height, width, 3), in the order asked for."""
         at, key = self.at(episode), self._camera(camera).key
         length = self.episodes[at].length
-        wanted = [int(frame) for frame in frames]
-        outside = [frame for frame in wanted if not 0 <= frame < length]
+        numbers = [int(frame) for frame in frames]
+        outside = [frame for frame in numbers if not 0 <= frame < length]
         if outside:
             raise DataError(f"episode {episode} has the frames 0 to {length - 1}; asked for {outside[:6]}")
-        if not wanted:
+        if not numbers:
             return np.zeros((0, *self.sizes[key], 3), np.uint8)
         if not self.info.cameras[key].video:
-            return self._pictures(at, key, wanted)
+            return self._pictures(at, key, numbers)
         name, start = self.places.clip(at, key)
         first = round(start * self.fps)  # a whole frame: sums of durations drift
-        return self.videos.frames(name, [first + frame for frame in wanted])
+        return self.videos.frames(name, [first + frame for frame in numbers])
 
     def sentence(self, episode: int, frame: int = 0, *, annotation: str | None = None) -> str:
         """The instruction at a frame; of several annotations (GR00T) the one asked for."""
@@ -133,11 +133,11 @@ class EpisodeSet:
             raise DataError(f"`{self.folder}` has no episode {episode}; it has {known} ({len(self.episodes)} in all)")
         return self._at[episode]
 
-    def _column(self, name: str, episode: int, wanted: str) -> np.ndarray:
-        known = self.numbers.get(wanted)
-        if known is None and wanted not in BOOKKEEPING and wanted not in self.info.other:
-            raise UnknownNameError("column", wanted, [*self.numbers, *BOOKKEEPING, *self.info.other])
-        values = self.tables.column(name, episode, known.column if known else wanted)
+    def _column(self, name: str, episode: int, column: str) -> np.ndarray:
+        known = self.numbers.get(column)
+        if known is None and column not in BOOKKEEPING and column not in self.info.other:
+            raise UnknownNameError("column", column, [*self.numbers, *BOOKKEEPING, *self.info.other])
+        values = self.tables.column(name, episode, known.column if known else column)
         if known is None:
             return values
         if values.ndim == 1:
@@ -150,12 +150,12 @@ class EpisodeSet:
             )
         return values if known.part is None else values[:, slice(*known.part)]
 
-    def _pictures(self, at: int, key: str, wanted: list[int]) -> np.ndarray:
+    def _pictures(self, at: int, key: str, numbers: list[int]) -> np.ndarray:
         episode = self.episodes[at].index
-        items = self.tables.items(self.places.data(at), episode, key, wanted)
+        items = self.tables.items(self.places.data(at), episode, key, numbers)
         where = f"`{self.folder}`, episode {episode}, `{key}`"
         found = [
-            picture_of(item, self.folder, f"{where}, frame {frame}") for item, frame in zip(items, wanted, strict=True)
+            picture_of(item, self.folder, f"{where}, frame {frame}") for item, frame in zip(items, numbers, strict=True)
         ]
         if len({one.shape for one in found}) > 1:
             raise DataError(f"{where} has images of several sizes: {sorted({one.shape[:2] for one in found})}")

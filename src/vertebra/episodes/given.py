@@ -102,10 +102,12 @@ def _no_name(key: str) -> str | None:
     return None
 
 
-def _names_apart(what: str, given: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    missing = [f"{what} lack `{key}`" for key in wanted if key not in given]
+def _names_apart(what: str, given: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    missing = [f"{what} lack `{key}`" for key in expected if key not in given]
     return missing + [
-        f"{what} have `{key}`, which the set does not.{did_you_mean(key, wanted)}" for key in given if key not in wanted
+        f"{what} have `{key}`, which the set does not.{did_you_mean(key, expected)}"
+        for key in given
+        if key not in expected
     ]
 
 

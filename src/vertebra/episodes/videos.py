@@ -71,9 +71,9 @@ class Reel:
         """The frame that was decoded last; the next one of `_decoding` follows it."""
 
     def frames(self, numbers: Sequence[int]) -> np.ndarray:
-        wanted = sorted(set(numbers))
+        ordered = sorted(set(numbers))
         with reading(f"`{self.path}` cannot be decoded", ADVICE, error=DataError):
-            found = {number: self._rgb(self._frame(number)) for number in wanted}
+            found = {number: self._rgb(self._frame(number)) for number in ordered}
         return np.stack([found[number] for number in numbers])
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from vertebra.errors import DataError
+from vertebra.protobuf import BYTES, FIXED32, VARINT, fields, packed, signed
 
 Feature = list[bytes] | np.ndarray
 MOST = 1 << 31
@@ -23,7 +24,6 @@ MOST = 1 << 31
 MASK = 0xA282EAD8
 LANES = 256
 """Parts of a record whose checksums are counted side by side."""
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 def records(path: Path) -> Iterator[bytes]:
@@ -123,7 +123,7 @@ def _applied(columns: list[int], value: int) -> int:
 
 
 def _feature(data: bytes) -> Feature:
-    for field, kind, value in _fields(data):
+    for field, kind, value in fields(data):
         if kind != BYTES or not isinstance(value, bytes):
             raise ValueError(f"a feature has the wire type {kind}")
         if field == 1:
@@ -137,62 +137,17 @@ def _feature(data: bytes) -> Feature:
 
 def _floats(data: bytes) -> Iterator[np.ndarray]:
     """Packed, or one after the other."""
-    for field, kind, value in _fields(data):
+    for field, kind, value in fields(data):
         if field == 1 and kind in (BYTES, FIXED32):
             yield np.frombuffer(value, "<f4")  # type: ignore[arg-type]
 
 
 def _integers(data: bytes) -> Iterator[list[int]]:
-    for field, kind, value in _fields(data):
-        if field == 1 and kind == VARINT:
-            yield [_signed(value)]  # type: ignore[arg-type]
-        elif field == 1 and kind == BYTES:
-            at, found = 0, []
-            while at < len(value):  # type: ignore[arg-type]
-                number, at = _varint(value, at)  # type: ignore[arg-type]
-                found.append(_signed(number))
-            yield found
+    for field, kind, value in fields(data):
+        if field == 1 and kind in (VARINT, BYTES):
+            yield [signed(one) for one in ([value] if isinstance(value, int) else packed(value))]
 
 
-def _messages(data: bytes, wanted: int) -> list[bytes]:
+def _messages(data: bytes, number: int) -> list[bytes]:
     """Every entry of a field that has a length."""
-    return [value for field, kind, value in _fields(data) if field == wanted and kind == BYTES]  # type: ignore[misc]
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int, bytes | int]]:
-    """(field, wire type, value) of a message."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        kind = key & 7
-        if kind == VARINT:
-            value, at = _varint(data, at)
-            yield key >> 3, kind, value
-            continue
-        if kind == BYTES:
-            size, at = _varint(data, at)
-        elif kind in (FIXED32, FIXED64):
-            size = 4 if kind == FIXED32 else 8
-        else:
-            raise ValueError(f"the wire type {kind} is not known")
-        if at + size > len(data):
-            raise ValueError("a field is longer than what is left")
-        yield key >> 3, kind, data[at : at + size]
-        at += size
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-        if shift > 63:
-            raise ValueError("a number is longer than ten bytes")
-
-
-def _signed(value: int) -> int:
-    value &= (1 << 64) - 1
-    return value - (1 << 64) if value >> 63 else value
+    return [value for field, kind, value in fields(data) if field == number and kind == BYTES]  # type: ignore[misc]

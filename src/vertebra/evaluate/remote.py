@@ -81,7 +81,7 @@ class Served:
 
 
 def _facts(about: Mapping[str, Any]) -> Facts | None:
-    """None: a server of others, which says nothing of its policy and is shown everything."""
+    """None: a server of others, which reports nothing of its policy and is shown everything."""
     if not about.get("vertebra"):
         return None
     return Facts(

@@ -1,6 +1,6 @@
 """From a batch's raw items to embeddings: which part serves which segment, what is wrong with whose items, one call each.
 
-Two cameras that share an encoder are encoded in one call. All faults of all rows are told in one error, before any
+Two cameras that share an encoder are encoded in one call. All faults of all rows are reported in one error, before any
 encoder runs. It does not know where embeddings go.
 """
 
@@ -33,16 +33,16 @@ def encode_items(
     parts: Mapping[str, Any], batch: Batch, device: torch.device, embed: Callable[[torch.Tensor], torch.Tensor]
 ) -> dict[str, Encoded]:
     """Embeddings of everything outside that the batch brings or asks for, by segment. `embed`: ids to token embeddings,
-    for encoders that listen."""
+    for encoders that read text."""
     # a segment without a single item is as good as absent: no encoder runs on nothing
     features: Mapping[str, Any] = {name: block for name, block in batch["features"].items() if len(block["rows"])}
     by_part = _by_part(parts, features)
     _check_segments(parts, batch, features)
     _check_items(by_part, features, device)
     encoded: dict[str, Encoded] = {}
-    heard = text_means(batch, embed) if any(_listens(part) for part in by_part) else None
+    text = text_means(batch, embed) if any(_reads_text(part) for part in by_part) else None
     for part, names in by_part.items():
-        encoded |= _run(part, names, features, heard if _listens(part) else None)
+        encoded |= _run(part, names, features, text if _reads_text(part) else None)
     for number, name in enumerate(batch["segments"]):
         queries = serving(parts, name)
         if isinstance(queries, Queries):
@@ -50,9 +50,9 @@ def encode_items(
     return encoded
 
 
-def _listens(part: Any) -> bool:
-    """Whether an encoder is told what the text says; embeddings that are there already have none."""
-    return bool(getattr(getattr(part, "encoder", None), "listens", False))
+def _reads_text(part: Any) -> bool:
+    """Whether an encoder is given the text's mean embedding; embeddings that are there already have none."""
+    return bool(getattr(getattr(part, "encoder", None), "reads_text", False))
 
 
 def _by_part(parts: Mapping[str, Any], features: Mapping[str, Any]) -> dict[Part, list[str]]:
@@ -91,8 +91,8 @@ def _check_items(by_part: Mapping[Part, Sequence[str]], features: Mapping[str, A
                 raise InjectionError(
                     f"`{name}` is on {values.device} and the model on {device}; move the whole batch: batch.to(model.device)"
                 )
-            for item, said in part.faults(values):
-                faults.append(f"`{name}`: {said}" if item is None else f"{_whose(item, rows)} of `{name}` {said}")
+            for item, fault in part.faults(values):
+                faults.append(f"`{name}`: {fault}" if item is None else f"{_whose(item, rows)} of `{name}` {fault}")
     if faults:
         raise InjectionError(listed(faults))
 
@@ -111,12 +111,12 @@ def text_means(batch: Batch, embed: Callable[[torch.Tensor], torch.Tensor]) -> t
 
 
 def _run(
-    part: Part, names: Sequence[str], features: Mapping[str, Any], heard: torch.Tensor | None
+    part: Part, names: Sequence[str], features: Mapping[str, Any], text: torch.Tensor | None
 ) -> dict[str, Encoded]:
     blocks = [features[name] for name in names]
     values = blocks[0]["values"] if len(blocks) == 1 else torch.cat([block["values"] for block in blocks])
     rows = torch.cat([block["rows"] for block in blocks])
-    made = part(values, None if heard is None else heard[rows]).split([len(block["values"]) for block in blocks])
+    made = part(values, None if text is None else text[rows]).split([len(block["values"]) for block in blocks])
     return {
         name: Encoded(values=embeds, rows=block["rows"], added=part.added)
         for name, block, embeds in zip(names, blocks, made, strict=True)

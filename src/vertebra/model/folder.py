@@ -130,7 +130,7 @@ def recorded_heads(source: Source) -> dict[str, Any]:
 
 
 def _fill(modules: nn.ModuleDict, tensors: Mapping[str, torch.Tensor], where: str, prefix: str, what: str) -> None:
-    """Put mapped tensors into parts or heads; all faults are told at once."""
+    """Put mapped tensors into parts or heads; all faults are reported at once."""
     found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     expected = modules.state_dict()
     faults = [f"`{prefix}{name}` is missing" for name in expected if name not in found]

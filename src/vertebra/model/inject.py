@@ -177,13 +177,15 @@ def _count_faults(name: str, made: Encoded, batch: Batch, segment: int) -> list[
     faults = [
         f"`{name}` has an item of row {row} in a batch of {batch.rows} rows" for row in made.rows[~inside].tolist()
     ]
-    for row, (have, want, once) in enumerate(zip(items.tolist(), slots.tolist(), each_once.tolist(), strict=True)):
-        if have * of_one != want:
-            said = f"{have} items of `{name}`, {of_one} embeddings each," if have else f"no item of `{name}`"
-            faults.append(f"row {row} has {said} for {want} slots")
+    for row, (have, needed, once) in enumerate(zip(items.tolist(), slots.tolist(), each_once.tolist(), strict=True)):
+        if have * of_one != needed:
+            count = f"{have} items of `{name}`, {of_one} embeddings each," if have else f"no item of `{name}`"
+            faults.append(f"row {row} has {count} for {needed} slots")
         elif not once:
             found = sorted(batch["slot"][row, here[row], 1].tolist())
-            faults.append(f"row {row}: the {want} slots of `{name}` name {found[:8]} …, not each of 0..{want - 1} once")
+            faults.append(
+                f"row {row}: the {needed} slots of `{name}` name {found[:8]} …, not each of 0..{needed - 1} once"
+            )
     return faults
 
 

@@ -85,6 +85,11 @@ class Model(nn.Module):
         return self.backbone.identifier
 
     @property
+    def lm(self) -> Any:
+        """The Hugging Face model inside, head included."""
+        return self.backbone.llm
+
+    @property
     def tokenizer(self) -> Any:
         return self.backbone.tokenizer
 

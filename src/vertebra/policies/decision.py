@@ -19,11 +19,11 @@ class Decision:
     actions: np.ndarray
     """[C, D] the whole chunk in the robot's units."""
     values: np.ndarray
-    """[C, D] the same as the head said it, in −1…1."""
+    """[C, D] the same as the head predicted it, in −1…1."""
     ids: np.ndarray | None
-    """[C, D] the tokens, of heads that say tokens."""
+    """[C, D] the tokens, of heads that predict tokens."""
     entropy: np.ndarray | None
-    """[C, D] in nats, over the bins; where it was asked for, of heads that say tokens."""
+    """[C, D] in nats, over the bins; where it was asked for, of heads that predict tokens."""
     confidence: np.ndarray | None
     """[C, D] the probability of the bin that was chosen, among the bins."""
     outside: int
@@ -33,12 +33,12 @@ class Decision:
     """The statistics that were used."""
 
 
-def sureness(said: Predicted, row: int, bins: Bins | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+def sureness(predicted: Predicted, row: int, bins: Bins | None) -> tuple[np.ndarray | None, np.ndarray | None]:
     """(entropy, confidence) [C, D] of a row; None where the head gave no probabilities."""
-    if said.probabilities is None or said.ids is None or bins is None or (said.ids[row] < 0).any():
+    if predicted.probabilities is None or predicted.ids is None or bins is None or (predicted.ids[row] < 0).any():
         return None, None
-    chances = said.probabilities[row]
+    chances = predicted.probabilities[row]
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -np.where(chances > 0, chances * np.log(chances), 0.0).sum(-1)
-    chosen = np.take_along_axis(chances, bins.bins_of(said.ids[row])[..., None], axis=-1)[..., 0]
+    chosen = np.take_along_axis(chances, bins.bins_of(predicted.ids[row])[..., None], axis=-1)[..., 0]
     return entropy, chosen

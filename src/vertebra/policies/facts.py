@@ -52,7 +52,9 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     items, others = _table(before, "items"), _table(now, "items")
     for name in dict.fromkeys([*items, *others]):
         if items.get(name) != others.get(name):
-            found.append(f"`{name}` is prepared otherwise: {_said(items.get(name))} became {_said(others.get(name))}")
+            found.append(
+                f"`{name}` is prepared otherwise: {_written(items.get(name))} became {_written(others.get(name))}"
+            )
     found += _attention(_table(before, "attention"), _table(now, "attention"))
     for name in ("dtype", "device"):
         if before.get(name) != now.get(name):
@@ -94,7 +96,7 @@ def _table(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _said(item: Any) -> str:
+def _written(item: Any) -> str:
     return "nothing" if not isinstance(item, Mapping) else f"{item.get('shape')} with the mean {item.get('mean')}"
 
 

@@ -38,7 +38,7 @@ class Golden:
     instruction: str
     key: str
     values: np.ndarray
-    """[C, D] what the head said, in −1…1."""
+    """[C, D] what the head predicted, in −1…1."""
     actions: np.ndarray
     """[C, D] in the robot's units."""
     ids: np.ndarray | None
@@ -83,8 +83,8 @@ def golden_pair(policy: Policy, observation: Any, instruction: str, unnorm_key: 
     key = policy.known_key(unnorm_key)
     images = {name: np.asarray(read_image(image)) for name, image in given.images.items() if image is not None}
     kept = Observation(images=images, proprio=given.proprio)
-    said, row = policy.predicted(kept, instruction, key)
-    values = said.values[0]
+    predicted, row = policy.predicted(kept, instruction, key)
+    values = predicted.values[0]
     if not np.isfinite(values).all():
         raise DataError("this policy's action is not a number, and no golden pair; are the weights damaged?")
     return Golden(
@@ -93,24 +93,24 @@ def golden_pair(policy: Policy, observation: Any, instruction: str, unnorm_key: 
         instruction=instruction,
         key=key,
         values=values,
-        actions=policy.settled(said, kept, key),
-        ids=None if said.ids is None else said.ids[0],
-        margins=_margins(said),
-        looks=looks_at(policy, kept, instruction, key, said),
+        actions=policy.settled(predicted, kept, key),
+        ids=None if predicted.ids is None else predicted.ids[0],
+        margins=_margins(predicted),
+        looks=looks_at(policy, kept, instruction, key, predicted),
         facts=facts_of(policy.model, policy.record, row, key),
     )
 
 
 def check_golden(policy: Policy, golden: Golden) -> GoldenReport:
     """Compute the pair again, here and now. Nothing of it is remembered, nor counted."""
-    said, row = policy.predicted(golden.observation, golden.instruction, golden.key)
+    predicted, row = policy.predicted(golden.observation, golden.instruction, golden.key)
     facts = facts_of(policy.model, policy.record, row, golden.key)
     bound = max(BOUNDS.get(str(dtype), BOUNDS["float32"]) for dtype in (facts["dtype"], golden.facts.get("dtype")))
-    difference, faults = _compared(golden, said, bound)
+    difference, faults = _compared(golden, predicted, bound)
     if not faults:
-        actions = policy.settled(said, golden.observation, golden.key)
+        actions = policy.settled(predicted, golden.observation, golden.key)
         faults += _same_units(golden, actions, difference, facts)
-    looks = looks_at(policy, golden.observation, golden.instruction, golden.key, said)
+    looks = looks_at(policy, golden.observation, golden.instruction, golden.key, predicted)
     if looks <= LOOKS:
         faults.append(f"other images change nothing (by {looks:.1e}; expected more than {LOOKS:.0e}): it does not look")
     elif looks < 0.1 * golden.looks:
@@ -124,40 +124,40 @@ def check_golden(policy: Policy, golden: Golden) -> GoldenReport:
     )
 
 
-def looks_at(policy: Policy, observation: Observation, instruction: str, key: str, said: Predicted) -> float:
-    """How much the first thing that is said changes when all cameras show something else (the negative, upside down)."""
+def looks_at(policy: Policy, observation: Observation, instruction: str, key: str, predicted: Predicted) -> float:
+    """How much the first prediction changes when all cameras show something else (the negative, upside down)."""
     if not observation.images:
         return float("inf")
     other = {name: 255 - np.asarray(image)[::-1] for name, image in observation.images.items()}
     changed, _ = policy.predicted(Observation(images=other, proprio=observation.proprio), instruction, key)
-    if said.probabilities is not None and changed.probabilities is not None:
-        # of tokens one after the other the first alone is comparable: the next ones read what was said before
-        first, second = said.probabilities[0], changed.probabilities[0]
+    if predicted.probabilities is not None and changed.probabilities is not None:
+        # of tokens one after the other the first alone is comparable: the next ones read what was predicted before
+        first, second = predicted.probabilities[0], changed.probabilities[0]
         if policy.record.head == "tokens":
             first, second = first[0, 0], second[0, 0]
         return float(0.5 * np.abs(first - second).sum(-1).max())
-    return float(np.abs(said.values - changed.values).max())
+    return float(np.abs(predicted.values - changed.values).max())
 
 
-def _margins(said: Predicted) -> np.ndarray | None:
-    if said.probabilities is None:
+def _margins(predicted: Predicted) -> np.ndarray | None:
+    if predicted.probabilities is None:
         return None
-    ordered = np.sort(said.probabilities[0], axis=-1)
+    ordered = np.sort(predicted.probabilities[0], axis=-1)
     with np.errstate(divide="ignore"):
         return np.log(ordered[..., -1]) - np.log(ordered[..., -2])
 
 
-def _compared(golden: Golden, said: Predicted, bound: float) -> tuple[float, list[str]]:
-    """(largest difference, faults) of what the head said."""
-    values = said.values[0]
+def _compared(golden: Golden, predicted: Predicted, bound: float) -> tuple[float, list[str]]:
+    """(largest difference, faults) of what the head predicted."""
+    values = predicted.values[0]
     if values.shape != golden.values.shape:
         return float("inf"), [f"a chunk is {values.shape} and was {golden.values.shape}"]
     if not np.isfinite(values).all():
         return float("inf"), ["the action is NaN"]
     difference = float(np.abs(values - golden.values).max())
-    if golden.ids is None or said.ids is None or golden.margins is None:
+    if golden.ids is None or predicted.ids is None or golden.margins is None:
         return difference, [] if difference <= bound else [f"numbers differ by {difference:.2e} (bound {bound:.0e})"]
-    wrong = np.flatnonzero((said.ids[0] != golden.ids).ravel())
+    wrong = np.flatnonzero((predicted.ids[0] != golden.ids).ravel())
     if not len(wrong):
         return difference, []
     # what was a toss-up may fall otherwise where rounding differs; what follows read another token
@@ -166,7 +166,7 @@ def _compared(golden: Golden, said: Predicted, bound: float) -> tuple[float, lis
     if margin <= bound:
         return difference, []
     return difference, [
-        f"{len(wrong)} of {golden.ids.size} tokens differ, first number {at}: {said.ids[0].ravel()[at]} in place of "
+        f"{len(wrong)} of {golden.ids.size} tokens differ, first number {at}: {predicted.ids[0].ravel()[at]} in place of "
         f"{golden.ids.ravel()[at]}, which was {margin:.2g} nats likelier than any other"
     ]
 

@@ -31,7 +31,7 @@ from vertebra.policies.prompts import SLOTS, Asked
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predicted:
-    """What a head said of B rows."""
+    """What a head predicted for B rows."""
 
     values: np.ndarray
     """[B, C, D] in −1…1."""
@@ -112,15 +112,15 @@ def _tokens(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mapping[
         output_logits=sure,
     )
     ids = np.full((len(rows), steps), -1, np.int64)
-    for row, said in enumerate(made.tokens):
-        if len(said) == steps:  # a row whose logits are no numbers ends early
-            ids[row] = said
+    for row, tokens in enumerate(made.tokens):
+        if len(tokens) == steps:  # a row whose logits are no numbers ends early
+            ids[row] = tokens
     logits = None
     if sure and made.logits is not None:
         seen = [step.float().cpu().numpy()[:, bins.ids] for step in made.logits]
         seen += [np.full_like(seen[0], np.nan)] * (steps - len(seen))
         logits = np.stack(seen, axis=1)
-    return _said(asking, ids, logits)
+    return _actions(asking, ids, logits)
 
 
 def _parallel(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mapping[str, Any]) -> Predicted:
@@ -133,7 +133,7 @@ def _parallel(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mappin
     if sure:
         order = np.argsort(np.argsort(bins.ids))  # fill's columns are the ids, ascending
         logits = made.logits.float().cpu().numpy()[..., order]
-    return _said(asking, ids, logits)
+    return _actions(asking, ids, logits)
 
 
 def _numbers(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mapping[str, Any]) -> Predicted:
@@ -151,7 +151,7 @@ def _prompt(asking: Asking, rows: Sequence[Asked]) -> dict[str, Any]:
     return {"prompt": sequences, "state": state, "features": [row.features for row in rest]}
 
 
-def _said(asking: Asking, ids: np.ndarray, logits: np.ndarray | None) -> Predicted:
+def _actions(asking: Asking, ids: np.ndarray, logits: np.ndarray | None) -> Predicted:
     """Ids [B, C · D] and the logits of their bins as actions."""
     bins, shape = asking.bins, (len(ids), asking.record.chunk, asking.record.dims)
     assert bins is not None

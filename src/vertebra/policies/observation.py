@@ -1,4 +1,4 @@
-"""`Observation`: what a robot sees and says of itself at one moment; everything wrong with it is found at once.
+"""`Observation`: what a robot sees and reports of itself at one moment; everything wrong with it is found at once.
 
     Observation(images={"image": array, "wrist": "wrist.png"}, proprio=[0.1, …], history=[{"image": …}, …])
 

@@ -127,9 +127,9 @@ class Policy:
             seen = [self._memory(name).remembered(one) for name, one in zip(names, seen, strict=True)]
         known = [self._known(key) for key in keys]
         rows = self._rows(seen, texts, [statistics for _, statistics in known])
-        said = self._said(rows, names, sure=sure, done=done)
+        predicted = self._predicted(rows, names, sure=sure, done=done)
         made = [
-            self._decided(said, row, one, name, *known[row])
+            self._decided(predicted, row, one, name, *known[row])
             for row, (one, name) in enumerate(zip(seen, names, strict=True))
         ]
         if self.record.history:
@@ -178,7 +178,7 @@ class Policy:
         return self._known(unnorm_key)[0]
 
     def predicted(self, observation: Observation, instruction: str, key: str) -> tuple[Predicted, Asked]:
-        """What the head says of one observation, with probabilities, and the row it said it of. Nothing is remembered."""
+        """What the head predicts for one observation, with probabilities, and the row it was given. Nothing is remembered."""
         self._require_fit([observation], [instruction], missing="mask", count=False)
         row = self.prompts.row(observation, instruction, self._proprio(observation, self._known(key)[1]))
         options = self._options()
@@ -186,9 +186,9 @@ class Policy:
             options["seed"] = 0  # the same noise whenever it is asked
         return predict(self.asking, [row], sure=True, options=options), row
 
-    def settled(self, said: Predicted, observation: Observation, key: str) -> np.ndarray:
-        """[C, D] the first row of what a head said, in the robot's units. Nothing is cut, counted or remembered."""
-        actions = unnormalize(said.values[0], self._known(key)[1].action, self.record.normalization)
+    def settled(self, predicted: Predicted, observation: Observation, key: str) -> np.ndarray:
+        """[C, D] the first row of a prediction, in the robot's units. Nothing is cut, counted or remembered."""
+        actions = unnormalize(predicted.values[0], self._known(key)[1].action, self.record.normalization)
         return self._in_units(actions, observation)
 
     def _in_units(self, actions: np.ndarray, observation: Observation) -> np.ndarray:
@@ -241,8 +241,10 @@ class Policy:
         how = self.record.proprio_normalization
         return normalize(np.asarray(observation.proprio, np.float64), statistics.proprio, how, proprio=True)
 
-    def _said(self, rows: Sequence[Asked], names: Sequence[Hashable], *, sure: bool, done: int | None) -> Predicted:
-        """What the head says of all rows; those that go on from a chunk, with it."""
+    def _predicted(
+        self, rows: Sequence[Asked], names: Sequence[Hashable], *, sure: bool, done: int | None
+    ) -> Predicted:
+        """What the head predicts for all rows; those that go on from a chunk, with it."""
         left = [None if done is None else self._memory(name).left(done) for name in names]
         if all(one is None for one in left):
             return predict(self.asking, rows, sure=sure, options=self._options())
@@ -271,14 +273,14 @@ class Policy:
 
     def _decided(
         self,
-        said: Predicted,
+        predicted: Predicted,
         row: int,
         observation: Observation,
         robot: Hashable,
         key: str,
         statistics: DatasetStatistics,
     ) -> Decision:
-        values, broken = self._whole(said.values[row], robot)
+        values, broken = self._whole(predicted.values[row], robot)
         if self.settings.real_time is not None:
             self._memory(robot).values = values
         actions = unnormalize(values, statistics.action, self.record.normalization)
@@ -289,9 +291,9 @@ class Policy:
             chunk = self._memory(robot).blended(actions, self.settings.ensemble)[None]
         else:
             chunk = first(actions, self.settings.execute or self.record.execute)
-        entropy, confidence = sureness(said, row, self.bins)
+        entropy, confidence = sureness(predicted, row, self.bins)
         return Decision(
-            chunk=chunk, actions=actions, values=values, ids=None if said.ids is None else said.ids[row],
+            chunk=chunk, actions=actions, values=values, ids=None if predicted.ids is None else predicted.ids[row],
             entropy=entropy, confidence=confidence, outside=int(beyond.sum()), not_a_number=broken, key=key,
         )  # fmt: skip
 

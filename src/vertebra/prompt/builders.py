@@ -79,16 +79,16 @@ class PromptBuilder(ABC):
         return sum(message.role != "system" for message in self._messages)
 
     def system_text(self) -> str | None:
-        """What the system says if the conversation itself does not say it."""
+        """The system prompt where the conversation itself has none."""
         return self.system_prompt
 
     def with_system(self, messages: Sequence[Message]) -> list[Message]:
         """The conversation with this builder's system prompt in front, unless it has one."""
         if messages and messages[0].role == "system":
-            said = messages[0].content.text
-            if self.system_prompt is not None and self.system_prompt != said:
+            own = messages[0].content.text
+            if self.system_prompt is not None and self.system_prompt != own:
                 raise PromptError(
-                    f"two system prompts: the builder has {self.system_prompt!r:.60}, the conversation {said!r:.60}. "
+                    f"two system prompts: the builder has {self.system_prompt!r:.60}, the conversation {own!r:.60}. "
                     "Give one of them."
                 )
             return list(messages)
@@ -158,8 +158,8 @@ class TurnPromptBuilder(PromptBuilder):
         if self.turn_count:
             text = self.prompt + before
         else:
-            said = self.with_system(self._messages)
-            block, inside = self._system_pieces(said[0], True) if said else ([], [])
+            messages = self.with_system(self._messages)
+            block, inside = self._system_pieces(messages[0], True) if messages else ([], [])
             text = text_of(block) + before + text_of(inside)
         return (text + message + after).removeprefix(template.bos or "").rstrip()
 
@@ -193,7 +193,7 @@ class TurnPromptBuilder(PromptBuilder):
                 pieces += [
                     Piece(template.user[0], Role.USER),
                     *inside,
-                    Piece.said(message, content),
+                    Piece.of(message, content),
                     Piece(template.user[1], Role.USER),
                 ]
                 inside = []
@@ -203,7 +203,7 @@ class TurnPromptBuilder(PromptBuilder):
                     pieces[-1:] = _left_to_the_answer(pieces[-1], message.weight)
                 pieces += [
                     Piece(template.answer[0], Role.ASSISTANT),
-                    Piece.said(message, content),
+                    Piece.of(message, content),
                     Piece(template.stop, Role.ASSISTANT, message.weight),
                     Piece(rest, Role.ASSISTANT),
                 ]
@@ -223,7 +223,7 @@ class TurnPromptBuilder(PromptBuilder):
         if content.empty and (self.system == "fold" or not template.to_the_letter):
             return [], []
         if self.system == "fold":
-            return [], [Piece.said(message, content), Piece("\n\n", Role.SYSTEM)]
+            return [], [Piece.of(message, content), Piece("\n\n", Role.SYSTEM)]
         if template.system_rule == "drop":
             return [], []
         if template.system_rule == "refuse":
@@ -232,7 +232,7 @@ class TurnPromptBuilder(PromptBuilder):
                 'Leave it out, or put it before the first question with system="fold".'
             )
         before, after = (Piece(mark, Role.SYSTEM) for mark in template.system)
-        block = [before, Piece.said(message, content), after]
+        block = [before, Piece.of(message, content), after]
         return ([], block) if template.system_rule == "inside" else (block, [])
 
     def _cleaned(self, message: Message, cut_mark: bool) -> Content:

@@ -1,6 +1,6 @@
 """The builder that follows a tokenizer's own chat template, and finds out which of its text is whose.
 
-The template is rendered twice: with what was said, and once per shape of conversation with a private mark in place of
+The template is rendered twice: with the texts themselves, and once per shape of conversation with a private mark in place of
 each text (the skeleton, kept). What lies between the marks are the template's own words; the first rendering must be
 the skeleton with the texts filled in, or the template rewrites them and it is an error.
 """
@@ -81,12 +81,12 @@ class TemplatePromptBuilder(PromptBuilder):
         _warn_of_marks(messages, template)
         shown = [template.split(message) for message in messages]
         opened = end == "open"
-        said = [template.visible(message) for message in messages]
+        visible = [template.visible(message) for message in messages]
         skeleton = _skeleton(source, template, messages, shown, opened, self.arguments)
         text = _apply(
-            source, [(m.role, spoken) for m, spoken in zip(messages, said, strict=True)], opened, self.arguments
+            source, [(m.role, content) for m, content in zip(messages, visible, strict=True)], opened, self.arguments
         )
-        filling = _fill(text, skeleton, messages, shown, said)
+        filling = _fill(text, skeleton, messages, shown, visible)
         pieces = _pieces(filling, messages, shown, template, opened)
         return until_last_content(pieces) if end == "answer" else pieces
 
@@ -164,7 +164,7 @@ def _skeleton(
 
 
 def _fill(
-    text: str, skeleton: Sequence[str], messages: Sequence[Message], shown: Sequence[Shown], said: Sequence[str]
+    text: str, skeleton: Sequence[str], messages: Sequence[Message], shown: Sequence[Shown], visible: Sequence[str]
 ) -> tuple[str, list[_Filled]]:
     """(the template's first words, each text with the words behind it); raise unless that gives `text` exactly."""
     owners = [(index, stretch) for index, one in enumerate(shown) for stretch in one.texts]
@@ -176,8 +176,8 @@ def _fill(
     for number, words in zip(numbers, skeleton[2::2], strict=True):
         index, (start, stop) = owners[number]
         last = len(filled) == len(numbers) - 1
-        for left, right in _trimmings(said[index][start:stop]):
-            candidate = said[index][start + left : start + right] + words
+        for left, right in _trimmings(visible[index][start:stop]):
+            candidate = visible[index][start + left : start + right] + words
             if text.startswith(candidate, at) and (not last or at + len(candidate) == len(text)):
                 filled.append(_Filled(index, messages[index].content.cut(start + left, start + right), words))
                 at += len(candidate)
@@ -195,8 +195,8 @@ def _fill(
 
 def _check_nothing_dropped(messages: Sequence[Message], shown: Sequence[Shown], present: set[int]) -> None:
     for index, (message, one) in enumerate(zip(messages, shown, strict=True)):
-        says = any(message.content.text[a:b].strip() for a, b in one.texts) or bool(message.content.splices)
-        if index not in present and (says or message.role == "assistant"):
+        has_content = any(message.content.text[a:b].strip() for a, b in one.texts) or bool(message.content.splices)
+        if index not in present and (has_content or message.role == "assistant"):
             hint = ' Use system="fold" to put it before the first question.' if message.role == "system" else ""
             raise PromptError(
                 f"the chat template leaves out {message.where} ({message.role}: {message.content.text!r:.60}).{hint}"
@@ -237,7 +237,7 @@ def _pieces(
                 pieces += closing
             pieces += _opening(words, messages, shown, before, after, opened)
         if one is not None:
-            pieces.append(Piece.said(messages[one.message], one.content))
+            pieces.append(Piece.of(messages[one.message], one.content))
             before, words = one.message, one.words
     return pieces
 

@@ -81,12 +81,12 @@ class Content:
         )
         return closed.without(mark, at)
 
-    def behind(self, said: str) -> Content:
+    def behind(self, text: str) -> Content:
         """The same with a text before it."""
         return Content(
-            said + self.text,
-            tuple((at + len(said), splice) for at, splice in self.splices),
-            tuple(one._replace(start=one.start + len(said), stop=one.stop + len(said)) for one in self.pages),
+            text + self.text,
+            tuple((at + len(text), splice) for at, splice in self.splices),
+            tuple(one._replace(start=one.start + len(text), stop=one.stop + len(text)) for one in self.pages),
         )
 
     @property

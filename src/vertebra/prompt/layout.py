@@ -14,7 +14,7 @@ from vertebra.prompt.conversation import ROLES, Message
 from vertebra.sequence.roles import Role
 
 End = Literal["closed", "open", "answer"]
-"""How a prompt ends: with what was said; with the mark that opens an answer; inside the last answer."""
+"""How a prompt ends: with the last text; with the mark that opens an answer; inside the last answer."""
 
 
 @dataclass(slots=True)  # not frozen, as `Content`
@@ -30,8 +30,8 @@ class Piece:
     content: bool = False
 
     @classmethod
-    def said(cls, message: Message, content: Content) -> Piece:
-        """What a message says; `content` is its content as the format shows it."""
+    def of(cls, message: Message, content: Content) -> Piece:
+        """The piece of a message; `content` is its content as the format shows it."""
         return cls(
             content.text,
             ROLES[message.role],

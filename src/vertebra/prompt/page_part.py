@@ -32,19 +32,19 @@ def page_content(part: Mapping[str, Any], where: str, slot: Splice | None) -> Co
     stretches: list[Stretch] = []
     length = 0
     for number, line in enumerate(lines):
-        said = line.get("text") if isinstance(line, Mapping) else None
-        if not isinstance(said, str) or "\n" in said:
+        written = line.get("text") if isinstance(line, Mapping) else None
+        if not isinstance(written, str) or "\n" in written:
             raise PromptError(
                 f"line {number} of a page in {where} is {line!r:.80}; expected {{'text': one line, 'box'}}"
             )
         if slot is not None and place != "none":
             own = slot if first is None else _of_line(slot, first + number)
-            splices.append((length + (len(said) if place == "after" else 0), own))
+            splices.append((length + (len(written) if place == "after" else 0), own))
         if first is not None:
-            stretches.append(Stretch(length, length + len(said) + 1, first + number))
-            stretches += words_of(said, line.get("words"), length, first + number)
-        text += [said, "\n"]
-        length += len(said) + 1
+            stretches.append(Stretch(length, length + len(written) + 1, first + number))
+            stretches += words_of(written, line.get("words"), length, first + number)
+        text += [written, "\n"]
+        length += len(written) + 1
     if first is None and length:
         stretches = [Stretch(0, length)]
     return Content("".join(text), tuple(splices), tuple(stretches))

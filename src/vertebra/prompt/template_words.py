@@ -38,7 +38,7 @@ class TemplateWords:
     """What else the rendering depends on: named tokens, and how many were added."""
     words: re.Pattern[str] | None
     """Words of the template that may occur in messages."""
-    heard: re.Pattern[str] | None
+    allowed: re.Pattern[str] | None
     """Those among them that system and assistant may say to it: none that holds a special token."""
     marks: re.Pattern[str] | None
     """Those that are one word of plain text, such as `[INST]`: a user can type them."""
@@ -54,8 +54,8 @@ class TemplateWords:
         """A message's text without the words that the template should see."""
         text = message.content.text
         found = []
-        if self.heard is not None and message.role in ("system", "assistant") and not message.content.splices:
-            found = list(self.heard.finditer(text))
+        if self.allowed is not None and message.role in ("system", "assistant") and not message.content.splices:
+            found = list(self.allowed.finditer(text))
         if not found:
             return Shown(((0, len(text)),), ("", ""))
         texts: list[tuple[int, int]] = []
@@ -98,11 +98,11 @@ def words_of(tokenizer: Any) -> TemplateWords:
         tokens = [token.content for token in added if token.content.strip()]
         special = [token.content for token in added if token.special]
         words = [word for word in _quoted(source) if len(word.strip()) > 2 and not word.strip().isalnum()]
-        heard = [word for word in words if not any(token in word for token in special)]
+        allowed = [word for word in words if not any(token in word for token in special)]
         stop = re.compile(r"\s*(?:" + _alternatives(tokens) + ")") if tokens else re.compile(r"(?!)")
         plain = {word.strip() for word in words if not any(token in word for token in tokens)}
         marks = [word for word in plain if not re.search(r"\s", word) and len(word) > 2]
-        known = TemplateWords(source, state, _any_of(words), _any_of(heard), _any_of(marks), stop)
+        known = TemplateWords(source, state, _any_of(words), _any_of(allowed), _any_of(marks), stop)
         _known[tokenizer] = known
     return known
 

@@ -25,7 +25,7 @@ class Template:
     system: tuple[str, str] = ("", "")
     system_rule: SystemRule = "refuse"
     default_system: str | None = None
-    """Said when no system prompt is given."""
+    """Written when no system prompt is given."""
     start: str = ""
     """Written once, before everything."""
     bos: str | None = None
@@ -35,7 +35,7 @@ class Template:
     image_mark: str | None = None
     """A mark of the data, not text: cut out of messages that are plain strings."""
     to_the_letter: bool = False
-    """OpenVLA's own builders, faults and all, for old checkpoints: an empty system prompt is said and keeps its marks,
+    """OpenVLA's own builders, faults and all, for old checkpoints: an empty system prompt is written and keeps its marks,
     `image_mark` stays in it, is cut from the others when rendering too, an empty question is one, and
     `get_potential_prompt` cleans nothing. Otherwise an image is a part, and a typed mark stays text."""
     empty_answer: str = ""

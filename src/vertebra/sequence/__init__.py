@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = offer(
         "roles": "Role NO_TARGET VALUE_TARGET",
         "batch": "uncollate",
         "masks": "AttentionFacts AttentionPlan plan_attention",
-        "packing": "pack_sequences StreamPacker",
+        "packing": "pack_sequences",
         "loss": "sequence_loss supervised_positions token_losses count_items value_weights",
         "probe": "mask_takes_effect",
     },

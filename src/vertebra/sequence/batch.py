@@ -77,14 +77,14 @@ class Batch(dict[str, Any]):
 
     def select(self, rows: Sequence[int] | torch.Tensor) -> Batch:
         """These rows, in this order, repeated where named twice; each keeps the items that belong to it."""
-        wanted = torch.as_tensor(rows, device=self.device)
-        wanted = wanted.nonzero()[:, 0] if wanted.dtype == torch.bool else wanted.long()
-        outside = [int(row) for row in wanted if not -self.rows <= int(row) < self.rows]
+        index = torch.as_tensor(rows, device=self.device)
+        index = index.nonzero()[:, 0] if index.dtype == torch.bool else index.long()
+        outside = [int(row) for row in index if not -self.rows <= int(row) < self.rows]
         if outside:
             raise SequenceError(f"rows {outside} of a batch of {self.rows} rows")
-        wanted = wanted % self.rows if self.rows else wanted
-        chosen = {key: value[wanted] if isinstance(value, torch.Tensor) else value for key, value in self.items()}
-        chosen["features"] = {name: _items_of(block, wanted) for name, block in self.get("features", {}).items()}
+        index = index % self.rows if self.rows else index
+        chosen = {key: value[index] if isinstance(value, torch.Tensor) else value for key, value in self.items()}
+        chosen["features"] = {name: _items_of(block, index) for name, block in self.get("features", {}).items()}
         return Batch(chosen)
 
     def append(self, ids: torch.Tensor, *, role: Role = Role.ASSISTANT) -> Batch:
@@ -227,9 +227,9 @@ def _shared_segments(sequences: Sequence[TokenSequence]) -> tuple[tuple[str, ...
     return segments, tables
 
 
-def _items_of(block: Mapping[str, torch.Tensor], wanted: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The items that belong to the wanted rows, renumbered; a row wanted twice has its items twice."""
-    new_row, item = (block["rows"][None, :] == wanted[:, None]).nonzero(as_tuple=True)
+def _items_of(block: Mapping[str, torch.Tensor], index: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The items that belong to these rows, renumbered; a row named twice has its items twice."""
+    new_row, item = (block["rows"][None, :] == index[:, None]).nonzero(as_tuple=True)
     return {"values": block["values"][item], "rows": new_row}
 
 

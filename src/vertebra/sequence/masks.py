@@ -1,4 +1,4 @@
-"""How the rule of `visibility` is told to a model: natively wherever that is exact, by a 4-D mask otherwise.
+"""How the rule of `visibility` is given to a model: natively wherever that is exact, by a 4-D mask otherwise.
 
     form      attention_mask          exact when
     causal    None                    one document a row, nothing both ways, no padding that a real position sees

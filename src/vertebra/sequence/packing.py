@@ -2,7 +2,7 @@
 
     capacity 16   │aaaaaaaaa│bbbbbbb│      `pack`            decides who shares a row, from lengths alone
                   │ccccccccc│ddddd│ee│     `pack_sequences`  joins the rows
-                  │fffffff│ggggggg│··      `StreamPacker`    does so for a stream, and can be stopped and resumed
+                  │fffffff│ggggggg│··
 
 The search is exact best fit: free space is kept as the bits of one integer, so that the fullest row that still has
 room is found by one shift. Knows neither models nor masks and needs no torch.
@@ -10,16 +10,16 @@ room is found by one shift. Knows neither models nor masks and needs no torch.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from vertebra import log
 from vertebra.errors import SequenceError, TooLongError, UnknownNameError
 from vertebra.sequence.length import cut_to, listed, refuse_too_long
-from vertebra.sequence.tokens import VECTORS, TokenSequence
+from vertebra.sequence.tokens import TokenSequence
 
 TooLong = Literal["error", "cut", "drop"]
 TOO_LONG: tuple[TooLong, ...] = ("error", "cut", "drop")
@@ -121,13 +121,13 @@ def join_features(parts: Sequence[Features]) -> dict[str, Any]:
 
 
 def _fit(
-    sequences: Sequence[TokenSequence], capacity: int, too_long: str, line_ends: Collection[int], *, first: int = 0
+    sequences: Sequence[TokenSequence], capacity: int, too_long: str, line_ends: Collection[int]
 ) -> tuple[dict[int, TokenSequence], dict[int, int], list[int]]:
-    """What goes into rows (by number, counted from `first`), how much was cut off, and what was dropped."""
+    """What goes into rows (by number), how much was cut off, and what was dropped."""
     _check_capacity(capacity)
     if too_long not in TOO_LONG:
         raise UnknownNameError("choice for sequences that are too long", too_long, TOO_LONG)
-    fitted = dict(enumerate(sequences, first))
+    fitted = dict(enumerate(sequences))
     cut: dict[int, int] = {}
     dropped: list[int] = []
     empty = [str(i) for i, sequence in fitted.items() if not len(sequence)]
@@ -150,124 +150,6 @@ def _fit(
             raise TooLongError(f"sequence {i}: {error}") from None
         cut[i] = len(sequence) - len(fitted[i])
     return fitted, cut, dropped
-
-
-class PackedRow(NamedTuple):
-    """One row that left a `StreamPacker`."""
-
-    sequence: TokenSequence
-    members: list[int]
-    """The samples in it, numbered as they came in: what belongs to them (their raw items) is found by these."""
-
-
-class StreamPacker:
-    """Best-fit packing of a stream, in bounded memory; its state can be saved and restored exactly.
-
-        packer = StreamPacker(capacity=1024)
-        for row in packer.rows(stream): ...      # each row is one `TokenSequence` of several documents
-
-    Samples wait in a buffer. When it is full the waiting samples are packed, the fullest half of the rows leaves, and
-    so does the row with the sample that waited longest: nothing waits for ever. What leaves depends on what came in
-    alone, so a packer restored from `state_dict` goes on as if it had never stopped.
-    """
-
-    def __init__(
-        self,
-        capacity: int,
-        *,
-        buffer: int = 256,
-        too_long: TooLong = "error",
-        line_ends: Collection[int] = (),
-    ) -> None:
-        _check_capacity(capacity)
-        if buffer < 1:
-            raise SequenceError(f"a buffer of {buffer} samples; it must hold at least 1")
-        if too_long not in TOO_LONG:
-            raise UnknownNameError("choice for sequences that are too long", too_long, TOO_LONG)
-        self.capacity, self.buffer = capacity, buffer
-        self.too_long: TooLong = too_long
-        self.line_ends = tuple(line_ends)
-        self.taken = self.dropped = self.cut = 0
-        self._waiting: list[TokenSequence] = []
-        self._numbers: list[int] = []
-
-    def push(self, sequence: TokenSequence) -> list[PackedRow]:
-        """Take one sample in; return the rows that leave (mostly none)."""
-        fitted, cut, dropped = _fit([sequence], self.capacity, self.too_long, self.line_ends, first=self.taken)
-        if cut or dropped:
-            done = "cut" if cut else "left out"
-            log.warn_once(f"sequences longer than {self.capacity} are {done}; the packer counts how many")
-        self.cut += len(cut)
-        self.dropped += len(dropped)
-        self._waiting += fitted.values()
-        self._numbers += fitted
-        self.taken += 1
-        if len(self._waiting) < self.buffer:
-            return []
-        rows = self._packed()
-        # Ties fall to the earlier row, so the order is determined by the samples alone.
-        fullest = sorted(range(len(rows)), key=lambda r: -self._filled(rows[r]))
-        leaving = set(fullest[: max(1, len(rows) // 2)]) | {r for r, row in enumerate(rows) if 0 in row}
-        return self._release([rows[r] for r in sorted(leaving)])
-
-    def flush(self) -> list[PackedRow]:
-        """The rows of everything that still waits: the end of the stream."""
-        return self._release(self._packed())
-
-    def rows(self, stream: Iterable[TokenSequence]) -> Iterator[PackedRow]:
-        """Every sample of `stream`, packed."""
-        for sequence in stream:
-            yield from self.push(sequence)
-        yield from self.flush()
-
-    def state_dict(self) -> dict[str, Any]:
-        """What waits, as plain lists and numbers: it goes through JSON and `torch.load(weights_only=True)`."""
-        return {
-            "capacity": self.capacity,
-            "buffer": self.buffer,
-            "taken": self.taken,
-            "dropped": self.dropped,
-            "cut": self.cut,
-            "numbers": list(self._numbers),
-            "waiting": [
-                {"segments": list(sequence.segments)} | {name: getattr(sequence, name).tolist() for name in VECTORS}
-                for sequence in self._waiting
-            ],
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        missing = set(self.state_dict()) - set(state)
-        if missing:
-            raise SequenceError(f"the state of a packer lacks {sorted(missing)}; save it with `state_dict()`")
-        for name in ("capacity", "buffer"):
-            if state[name] != getattr(self, name):
-                raise SequenceError(
-                    f"the state was saved with {name} {state[name]}, this packer has {getattr(self, name)}: the rows "
-                    "would differ. Make the packer with the saved value."
-                )
-        self.taken, self.dropped, self.cut = state["taken"], state["dropped"], state["cut"]
-        self._numbers = list(state["numbers"])
-        self._waiting = [TokenSequence.of(**dict(sequence)) for sequence in state["waiting"]]
-
-    def _packed(self) -> list[list[int]]:
-        return [sorted(row) for row in pack([len(sequence) for sequence in self._waiting], self.capacity)]
-
-    def _filled(self, row: list[int]) -> int:
-        return sum(len(self._waiting[i]) for i in row)
-
-    def _release(self, rows: list[list[int]]) -> list[PackedRow]:
-        leaving = {i for row in rows for i in row}
-        released = [
-            PackedRow(
-                TokenSequence.join([self._waiting[i] for i in row], new_documents=True),
-                [self._numbers[i] for i in row],
-            )
-            for row in rows
-        ]
-        staying = [i for i in range(len(self._waiting)) if i not in leaving]
-        self._waiting = [self._waiting[i] for i in staying]
-        self._numbers = [self._numbers[i] for i in staying]
-        return released
 
 
 def _check_capacity(capacity: int) -> None:

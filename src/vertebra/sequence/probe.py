@@ -71,9 +71,9 @@ def mask_takes_effect(
         raise BackboneError("the outputs hold NaN or infinite values before anything was changed")
     effects = [
         _effect(forward, inputs, before, direct, through, row, index, batch, tolerance)
-        for row, index in (_telling(batch) if positions is None else positions)
+        for row, index in (_default_positions(batch) if positions is None else positions)
     ]
-    faults = [_told(effect) for effect in effects if effect.missed or effect.leaked]
+    faults = [_fault(effect) for effect in effects if effect.missed or effect.leaked]
     if faults:
         raise BackboneError(
             f"attention is not what the batch describes: {listed(faults)}. The kernel dropped or replaced the mask; load "
@@ -105,18 +105,18 @@ def _effect(
     )
 
 
-def _telling(batch: Batch) -> list[tuple[int, int]]:
+def _default_positions(batch: Batch) -> list[tuple[int, int]]:
     """The last position of every both-ways block, and the last real one of every row."""
     real, block, document = batch["attention_mask"].bool(), batch["block"], batch["document"]
-    telling = set()
+    positions = set()
     for row in range(batch.rows):
         last: dict[tuple[int, int], int] = {}
         for index in real[row].nonzero()[:, 0].tolist():
             last[(-1, -1)] = index
             if block[row, index] > 0:
                 last[int(document[row, index]), int(block[row, index])] = index
-        telling |= {(row, index) for index in last.values()}
-    return sorted(telling)
+        positions |= {(row, index) for index in last.values()}
+    return sorted(positions)
 
 
 def _through(table: torch.Tensor, layers: int | None) -> torch.Tensor:
@@ -131,10 +131,10 @@ def _through(table: torch.Tensor, layers: int | None) -> torch.Tensor:
     return reach > 0
 
 
-def _told(effect: Effect) -> str:
-    said = f"row {effect.row}: index {effect.changed} was changed"
+def _fault(effect: Effect) -> str:
+    text = f"row {effect.row}: index {effect.changed} was changed"
     if effect.missed:
-        said += f", and {list(effect.missed[:8])}, which see it, did not notice"
+        text += f", and {list(effect.missed[:8])}, which see it, did not notice"
     if effect.leaked:
-        said += f", and {list(effect.leaked[:8])}, which must not see it, noticed (by {effect.most_leaked:.1e})"
-    return said
+        text += f", and {list(effect.leaked[:8])}, which must not see it, noticed (by {effect.most_leaked:.1e})"
+    return text

@@ -72,8 +72,8 @@ def show(
 
 def _lines(sequence: Any, tokenizer: Any, fold: bool) -> Iterator[_Line]:
     texts = _texts(sequence.ids, tokenizer)
-    wanted = _targets(sequence, tokenizer)
-    optional = _told(sequence)
+    targets = _targets(sequence, tokenizer)
+    optional = _optional(sequence)
     number, length = 0, len(sequence)
     while number < length:
         segment = int(sequence.slot[number, 0])
@@ -81,23 +81,23 @@ def _lines(sequence: Any, tokenizer: Any, fold: bool) -> Iterator[_Line]:
         while segment >= 0 and run < length and sequence.slot[run, 0] == segment:
             run += 1
         if fold and run - number > _FOLD:
-            yield _line(sequence, texts, wanted, number, optional)
+            yield _line(sequence, texts, targets, number, optional)
             hidden = run - number - 2
             name = sequence.segments[segment]
             role = Role(int(sequence.role[number]))
             yield _Line(role, False, f"… {hidden} more", {"position": "⋮", "slot": f"{name} ⋮"})
             number = run - 1
-        yield _line(sequence, texts, wanted, number, optional)
+        yield _line(sequence, texts, targets, number, optional)
         number += 1
 
 
-def _told(sequence: Any) -> list[str]:
+def _optional(sequence: Any) -> list[str]:
     """The vectors worth a column: those that say something here."""
-    wanted = []
+    columns = []
     if (sequence.slot[:, 0] >= 0).any():
-        wanted.append("slot")
-    wanted += [name for name in ("block", "type", "document") if np.any(getattr(sequence, name) != 0)]
-    return wanted
+        columns.append("slot")
+    columns += [name for name in ("block", "type", "document") if np.any(getattr(sequence, name) != 0)]
+    return columns
 
 
 def _targets(sequence: Any, tokenizer: Any) -> dict[int, str]:
@@ -105,11 +105,11 @@ def _targets(sequence: Any, tokenizer: Any) -> dict[int, str]:
     other = (sequence.target != sequence.ids) & (sequence.target != NO_TARGET)
     values = {VALUE_TARGET: "a number"} if (sequence.target == VALUE_TARGET).any() else {}
     ids = np.unique(sequence.target[other & (sequence.target != VALUE_TARGET)])
-    told = _texts(ids, tokenizer) if tokenizer is not None else [""] * len(ids)
-    return values | {int(number): f"{text} {number}".strip() for text, number in zip(told, ids, strict=True)}
+    texts = _texts(ids, tokenizer) if tokenizer is not None else [""] * len(ids)
+    return values | {int(number): f"{text} {number}".strip() for text, number in zip(texts, ids, strict=True)}
 
 
-def _line(sequence: Any, texts: list[str], wanted: dict[int, str], number: int, optional: list[str]) -> _Line:
+def _line(sequence: Any, texts: list[str], targets: dict[int, str], number: int, optional: list[str]) -> _Line:
     identity, target = int(sequence.ids[number]), int(sequence.target[number])
     segment, index = (int(value) for value in sequence.slot[number])
     role, weight = Role(int(sequence.role[number])), float(sequence.weight[number])
@@ -118,7 +118,7 @@ def _line(sequence: Any, texts: list[str], wanted: dict[int, str], number: int, 
         "position": str(int(sequence.position[number])),
         "id": str(identity),
         "role": role.name.lower(),
-        "target": "=" if target == identity else wanted.get(target, ""),
+        "target": "=" if target == identity else targets.get(target, ""),
         "weight": f"{weight:g}" if weight else "",
     }
     for name in optional:
@@ -252,8 +252,8 @@ def _classes(line: _Line) -> str:
 
 
 def _span(line: _Line) -> str:
-    told = ", ".join(f"{name} {value}" for name, value in line.cells.items() if value)
-    return f'<span class="{_classes(line)}" title="{escaping.escape(told)}">{escaping.escape(line.text)}</span>'
+    title = ", ".join(f"{name} {value}" for name, value in line.cells.items() if value)
+    return f'<span class="{_classes(line)}" title="{escaping.escape(title)}">{escaping.escape(line.text)}</span>'
 
 
 def _row(line: _Line, columns: list[str]) -> str:

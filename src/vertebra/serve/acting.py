@@ -39,10 +39,10 @@ async def act(request: Request) -> Response:
     given, double = await _read(request, service.settings)
     asked = asked_of(given, service.policy.record, rename=service.settings.rename, bounds=service.settings.bounds)
     made = await service.act(asked, None)
-    said = spoken(given, made)
+    answer = reply_of(given, made)
     if _packed(request):
-        return Response(pack(said), media_type=MSGPACK)
-    text = to_json(said)
+        return Response(pack(answer), media_type=MSGPACK)
+    text = to_json(answer)
     return Response(to_json(text) if double else text, media_type="application/json")
 
 
@@ -58,7 +58,7 @@ async def reset(request: Request) -> Response:
                     media_type=MSGPACK if _packed(request) else "application/json")  # fmt: skip
 
 
-def spoken(given: Mapping[str, Any], made: Decision) -> Any:
+def reply_of(given: Mapping[str, Any], made: Decision) -> Any:
     """An answer in the dialect of the request."""
     chunk = np.asarray(made.chunk, np.float64)
     if "full_image" in given:

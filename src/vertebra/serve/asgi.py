@@ -22,7 +22,7 @@ class Application:
     def __init__(
         self, made: Callable[[], Any], settings: ServeSettings | None = None, *, name: str | None = None
     ) -> None:
-        """`made`: called in the process that serves; `name`: what clients are told that is served."""
+        """`made`: called in the process that serves; `name`: the name of the model that clients are given."""
         self.made, self.settings, self.name = made, settings or ServeSettings(), name
         self._inner: Any = None
         self._service: Any = None
@@ -61,7 +61,7 @@ class Application:
         while (message := await receive())["type"] == "lifespan.startup":
             try:
                 await self.start()
-            except Exception as error:  # whoever runs it is told, as ASGI has it
+            except Exception as error:  # whoever runs it is informed, as ASGI has it
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 raise
             await send({"type": "lifespan.startup.complete"})

@@ -176,8 +176,8 @@ async def _streamed(
     def event(choices: list[Any], **more: Any) -> str:
         return f"data: {json.dumps({**head, 'object': 'chat.completion.chunk', 'choices': choices, **more})}\n\n"
 
-    def delta(said: dict[str, Any], finish: str | None = None) -> list[Any]:
-        return [{"index": 0, "delta": said, "finish_reason": finish}]
+    def delta(content: dict[str, Any], finish: str | None = None) -> list[Any]:
+        return [{"index": 0, "delta": content, "finish_reason": finish}]
 
     yield event(delta({"role": "assistant", "content": ""}))
     piece = first
@@ -189,7 +189,7 @@ async def _streamed(
             yield event(delta({}, _finished(piece, 0)))
             if with_usage:
                 yield event([], usage=_usage(piece))
-    except Exception as error:  # the answer has begun: what is wrong is said inside of it
+    except Exception as error:  # the answer has begun: what is wrong is reported inside of it
         refusal = refusal_of(error)
         yield f"data: {json.dumps({'error': {'message': str(refusal), 'type': refusal.kind}})}\n\n"
     yield "data: [DONE]\n\n"
@@ -204,5 +204,5 @@ def _finished(piece: Piece, row: int) -> str:
 
 
 def _usage(piece: Piece) -> dict[str, int]:
-    said = sum(piece.tokens)
-    return {"prompt_tokens": piece.prompt, "completion_tokens": said, "total_tokens": piece.prompt + said}
+    completion = sum(piece.tokens)
+    return {"prompt_tokens": piece.prompt, "completion_tokens": completion, "total_tokens": piece.prompt + completion}

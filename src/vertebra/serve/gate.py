@@ -105,8 +105,8 @@ def refused(refusal: Refusal) -> JSONResponse:
         headers["WWW-Authenticate"] = "Bearer"
     # a body that is not read stands in the way of the next request
     headers["Connection"] = "close"
-    said = {"message": str(refusal), "type": refusal.kind, "code": refusal.status}
-    return JSONResponse({"error": said}, status_code=refusal.status, headers=headers)
+    body = {"message": str(refusal), "type": refusal.kind, "code": refusal.status}
+    return JSONResponse({"error": body}, status_code=refusal.status, headers=headers)
 
 
 async def _denied(scope: Any, receive: Any, send: Any, refusal: Refusal) -> None:

@@ -77,13 +77,13 @@ class Groot:
             service.require_open()
             form = to_npy if OLDER in data else to_nd
             given = unpack(data, service.settings.bounds)
-            said: Any = await self._answered(f"groot {who.hex()}", given, form)
+            answer: Any = await self._answered(f"groot {who.hex()}", given, form)
         except Exception as error:  # a server answers and goes on, whatever failed
             if not isinstance(error, Refusal | VertebraError):
                 log.logger.error("a request failed", exc_info=error)
-            outcome, said = refusal_of(error).kind, {"error": str(refusal_of(error))}
+            outcome, answer = refusal_of(error).kind, {"error": str(refusal_of(error))}
         try:
-            await self._socket.send_multipart([who, b"", pack(said)])
+            await self._socket.send_multipart([who, b"", pack(answer)])
         finally:
             service.active -= 1
             seconds = time.monotonic() - begun

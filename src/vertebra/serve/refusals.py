@@ -1,4 +1,4 @@
-"""Why a server does not answer a request, as the client is told: a status, a close code, words, and when to come back."""
+"""Why a server does not answer a request, as the client gets it: a status, a close code, words, and when to come back."""
 
 from __future__ import annotations
 

@@ -73,16 +73,16 @@ class Scheduler(Line[Job]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Decision] = loop.create_future()
 
-        def settle(said: Decision | BaseException) -> None:
+        def settle(outcome: Decision | BaseException) -> None:
             if future.done():
                 return
-            if isinstance(said, BaseException):
-                future.set_exception(said)
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
             else:
-                future.set_result(said)
+                future.set_result(outcome)
 
-        def answer(said: Decision | BaseException) -> None:
-            loop.call_soon_threadsafe(settle, said)
+        def answer(outcome: Decision | BaseException) -> None:
+            loop.call_soon_threadsafe(settle, outcome)
 
         job = Job(
             observation=observation, instruction=instruction, key=key, robot=object() if robot is None else robot, done=done,
@@ -165,18 +165,18 @@ class Scheduler(Line[Job]):
     def _answer(self, batch: list[Job]) -> None:
         begun = time.monotonic()
         before = self.policy.memories([job.robot for job in batch]) if self.policy.remembers else {}
-        said: list[Decision | BaseException]
+        outcome: list[Decision | BaseException]
         try:
-            said = list(self._decided(batch))
+            outcome = list(self._decided(batch))
         except Exception as error:  # a model may raise anything; it is logged
-            said = [error]
+            outcome = [error]
             if len(batch) > 1:
                 self.policy.recall(before)
-                said = [self._alone(job) for job in batch]
+                outcome = [self._alone(job) for job in batch]
         with self._here:  # before anybody is answered, and back
             self._expected = len(batch) + len(self._queue)
         self.metrics.batch(len(batch), [begun - job.came for job in batch], time.monotonic() - begun)
-        for job, one in zip(batch, said, strict=True):
+        for job, one in zip(batch, outcome, strict=True):
             if isinstance(one, Exception) and not isinstance(one, VertebraError):
                 log.logger.error("a pass failed", exc_info=one)
                 one = Broken("the model failed; the server's log has the rest")

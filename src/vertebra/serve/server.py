@@ -161,8 +161,8 @@ def _unbound(settings: ServeSettings, error: OSError | TypeError) -> ConfigError
         what = "ports below 1024 belong to the administrator: take another one (--port)"
     else:
         what = "expected an address of this machine (--host): 127.0.0.1 for this machine alone, 0.0.0.0 for all its networks"
-    said = getattr(error, "strerror", None) or "no name of a host"
-    return ConfigError(f"{settings.host:.80}:{settings.port} cannot be served on ({said}); {what}")
+    reason = getattr(error, "strerror", None) or "no name of a host"
+    return ConfigError(f"{settings.host:.80}:{settings.port} cannot be served on ({reason}); {what}")
 
 
 def require_parts() -> None:

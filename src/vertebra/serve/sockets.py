@@ -190,8 +190,8 @@ class Talk:
         if kind in EVAL:
             await self._send(_message("error", {"error": str(refusal)}, given.get("seq", 0)), keys=str)
         elif kind in ("infer", "ping"):
-            said = {"status": "error", "ok": False, "error": {"message": str(refusal)}}
-            await self._send({**said, "request_id": given.get("request_id")})
+            reply = {"status": "error", "ok": False, "error": {"message": str(refusal)}}
+            await self._send({**reply, "request_id": given.get("request_id")})
         else:
             await self.connection.send_text(f"{refusal.kind}: {refusal}")
             await self.connection.close(refusal.close, refusal.kind)

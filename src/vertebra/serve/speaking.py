@@ -87,10 +87,10 @@ class Speaker(Line[_Job]):
                     return
                 job = self._queue.popleft()
             begun = time.monotonic()
-            self._say(job)
+            self._answer(job)
             self.metrics.batch(1, [begun - job.came], time.monotonic() - begun)
 
-    def _say(self, job: _Job) -> None:
+    def _answer(self, job: _Job) -> None:
         try:
             self._run(job)
             job.answer(None)
@@ -104,10 +104,10 @@ class Speaker(Line[_Job]):
         if job.left:
             return
         question, options = question_of(job.options)
-        wanted = settings_of(None, **options)
+        config = settings_of(None, **options)
         asked = ask(self.model, job.turns, question)
         with eval_mode(asked.model):
-            run = Run(start(asked.model, asked.prompt, wanted), wanted, text=True)
+            run = Run(start(asked.model, asked.prompt, config), config, text=True)
             for step in run.go():
                 if job.left:
                     return

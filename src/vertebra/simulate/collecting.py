@@ -101,7 +101,7 @@ def collect(
     first.reset(0)
     sides = {IMAGES + camera: image.shape[:2] for camera, image in first.look().items()}
     view = {name: getattr(first.options, name) for name in view_options(names[0])}
-    count = Progress(wanted=episodes, tasks=names)
+    count = Progress(planned=episodes, tasks=names)
     with (
         Workers(workers) as team,
         EpisodeWriter(
@@ -129,8 +129,8 @@ def collect(
 class Progress:
     """How far a collection is."""
 
-    def __init__(self, *, wanted: int, tasks: Sequence[str]) -> None:
-        self.wanted, self.began = wanted, time.monotonic()
+    def __init__(self, *, planned: int, tasks: Sequence[str]) -> None:
+        self.planned, self.began = planned, time.monotonic()
         self.seeds: dict[str, list[int]] = {task: [] for task in tasks}
         self.attempts, self.broken = dict.fromkeys(tasks, 0), dict.fromkeys(tasks, 0)
         self.steps = self.images = 0
@@ -158,7 +158,7 @@ class Progress:
 
     def missing(self) -> dict[str, int]:
         """Episodes that a task still lacks."""
-        return {task: self.wanted - len(kept) for task, kept in self.seeds.items() if len(kept) < self.wanted}
+        return {task: self.planned - len(kept) for task, kept in self.seeds.items() if len(kept) < self.planned}
 
     def require_teachers(self) -> None:
         """Refuse to go on with an expert that fails more often than not."""

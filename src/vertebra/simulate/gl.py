@@ -17,7 +17,7 @@ INSTALL = "apt-get install libosmesa6"
 
 
 def require_simulator() -> None:
-    """MuJoCo and Meta-World, imported with a library that draws; said in one message what is missing."""
+    """MuJoCo and Meta-World, imported with a library that draws; one message names all that is missing."""
     choose_library()
     for package in ("mujoco", "metaworld", "gymnasium"):
         try:
@@ -37,10 +37,10 @@ def choose_library() -> str | None:
         return None
     found = [name for name in ([asked] if asked else LIBRARIES) if ctypes.util.find_library(LIBRARIES[name])]
     if not found:
-        wanted = f"lib{LIBRARIES[asked]}" if asked else "libOSMesa or libEGL"
+        library = f"lib{LIBRARIES[asked]}" if asked else "libOSMesa or libEGL"
         raise ConfigError(
-            f"no library that draws without a screen ({wanted}) is installed; a simulator's cameras need one. Install it with: "
-            f"{INSTALL}"
+            f"no library that draws without a screen ({library}) is installed; a simulator's cameras need one. Install it "
+            f"with: {INSTALL}"
         )
     _name(found[0])
     return found[0]

@@ -61,8 +61,8 @@ class Acting(ABC):
     name: ClassVar[HeadName]
     takes: ClassVar[tuple[str, ...]] = ()
     """Settings of `ActingConfig` that it has."""
-    speaks: ClassVar[bool] = True
-    """Whether it says tokens, of bins; else it gives numbers."""
+    by_tokens: ClassVar[bool] = True
+    """Whether it predicts tokens, of bins; else numbers."""
 
     def __init__(self, *, chunk: int, dims: int, options: ActingConfig) -> None:
         self.chunk, self.dims, self.options = chunk, dims, options
@@ -176,7 +176,7 @@ class Parallel(Acting):
 class _Numbers(Parallel):
     """Slots whose answers are numbers, by an action head of the model."""
 
-    speaks: ClassVar[bool] = False
+    by_tokens: ClassVar[bool] = False
 
     def supervised(
         self, sequence: TokenSequence, actions: np.ndarray, bins: Bins, *, pad: np.ndarray | None = None
@@ -248,8 +248,8 @@ def acting(name: str, *, chunk: int = 1, dims: int, options: Mapping[str, Any] |
     other = [one.name for one in fields(given) if getattr(given, one.name) != one.default and one.name not in way.takes]
     if other:
         whose = {setting: [f"`{one.name}`" for one in WAYS.values() if setting in one.takes] for setting in other}
-        said = "; ".join(f"{setting}: of {', '.join(kinds)} alone" for setting, kinds in whose.items())
-        raise ConfigError(f"{said}; the head `{name}` has no use for it")
+        message = "; ".join(f"{setting}: of {', '.join(kinds)} alone" for setting, kinds in whose.items())
+        raise ConfigError(f"{message}; the head `{name}` has no use for it")
     return way(chunk=chunk, dims=dims, options=given)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vertebra import config as configs
-from vertebra.data.encode.added import tell_unused
+from vertebra.data.encode.added import warn_unused
 from vertebra.data.encode.encoders import Encoder
 from vertebra.data.encode.prepare import prepare
 from vertebra.data.loaders.collate import Collator
@@ -183,7 +183,7 @@ def _split(task: Task, job: Job, part: Reading, encoder: Encoder, share: float) 
     if part.corpus is not None and share:  # by file, so that nothing of a file is on both sides
         source, rest = split(source, {"train": 1 - max(0.01, share), "valid": max(0.01, share)}, by="file").values()
     table = encoded(task, part, encoder, source)
-    tell_unused(table, job.model.tokenizer, job.tokens, spoken="trusted" in task.settings)
+    warn_unused(table, job.model.tokenizer, job.tokens, conversations="trusted" in task.settings)
     samples = task.samples(table, job)
     train = task.trained(samples, job)
     if rest is not None:

@@ -1,4 +1,4 @@
-"""`Demonstrations`: the episodes of one set as samples: what was seen and said at a frame, and the chunk of actions behind it.
+"""`Demonstrations`: the episodes of one set as samples: a frame's images and sentence, and the chunk of actions behind it.
 
     frame     0     3     6     9   …                       every third one a sample
     images    ▣▣    ▣▣    ▣▣    ▣▣                          with earlier ones before them, where the policy sees several
@@ -116,10 +116,10 @@ class Demonstrations(Samples):
         return f"{self.named}: episode {self.shown[number].episode}, frame {frame}"
 
     def fingerprint(self) -> str:
-        said = [(one.episode, one.sentence, len(one)) for one in self.shown]
+        shown = [(one.episode, one.sentence, len(one)) for one in self.shown]
         numbers = [digest(one.actions.tobytes().hex(), one.state.tobytes().hex()) for one in self.shown]
         settings = (self.every, self.seed, repr(self.augmentation), self.way.name, sorted(self.frames))
-        return digest("demonstrations", said, numbers, settings, self.record.to_json())
+        return digest("demonstrations", shown, numbers, settings, self.record.to_json())
 
     def _normalized(self, chunks: np.ndarray) -> np.ndarray:
         return normalize(chunks, self.statistics.action, self.record.normalization)
@@ -144,7 +144,7 @@ class _Rendered:
 
     def __call__(self, sentence: str, chunk: np.ndarray, pad: np.ndarray) -> TokenSequence:
         """Where the answer is numbers, all chunks of a sentence with as many padded actions are one sequence."""
-        if self.way.speaks:
+        if self.way.by_tokens:
             return self._answered(sentence, chunk, pad)
         key = sentence, int(pad.sum())
         if key not in self._whole:
@@ -161,8 +161,8 @@ class _Rendered:
                 {"role": "user", "content": record.message(record.asked(sentence), counts)},
                 {"role": "assistant", "content": self.way.content(record.lead, zeros, self.bins)},
             ]
-            speaks, backbone = self.backbone.prompt_builder_fn, self.backbone
-            builder = speaks.of(backbone.tokenizer) if speaks.follows_tokenizer else speaks
+            builder_cls, backbone = self.backbone.prompt_builder_fn, self.backbone
+            builder = builder_cls.of(backbone.tokenizer) if builder_cls.follows_tokenizer else builder_cls
             options = {"anchor": backbone.anchor, "anchored": self.anchored, "open_turn": False}
             made = render(turns, builder, backbone.tokenizer, self.sizes, **options)
             self._known[sentence] = made.with_vectors(weight=np.zeros(len(made)))
@@ -178,7 +178,7 @@ def seen_at(frame: int, record: ActionRecord) -> list[int]:
     return [max(0, frame - step * back) for back in range(record.history, -1, -1)]
 
 
-def frames_wanted(length: int, every: int, record: ActionRecord) -> list[int]:
+def frames_needed(length: int, every: int, record: ActionRecord) -> list[int]:
     """Every frame of an episode that some sample sees."""
     return sorted({seen for frame in range(0, length, every) for seen in seen_at(frame, record)})
 

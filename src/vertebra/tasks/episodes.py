@@ -49,7 +49,7 @@ class Episodes(Task):
         return data if data.path is not None or data.mix else replace(data, path=str(drawn_episodes()))
 
     def tokens(self, data: DataConfig) -> tuple[str, ...]:
-        bins = self.options(data).bins if _way(self, data).speaks else 0
+        bins = self.options(data).bins if _way(self, data).by_tokens else 0
         return (ACT, *(f"<ACT:{number}>" for number in range(bins)))
 
     def cameras(self, data: DataConfig) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ class Episodes(Task):
             dims=first.dims,
             chunk=data.chunk,
             execute=options.execute,
-            bins=uniform_bins(ids[1:]).to_json() if way.speaks else None,
+            bins=uniform_bins(ids[1:]).to_json() if way.by_tokens else None,
             cameras=tuple(first.cameras),
             history=options.history,
             proprio=first.proprio or None,

@@ -150,8 +150,8 @@ class Scene:
     def about_all(self) -> Question:
         """What is where, in the order of reading."""
         things = sorted(self.things, key=lambda thing: (thing.row, thing.column))
-        said = ", ".join(f"{PLACES[thing.row * ACROSS + thing.column]} {thing}" for thing in things)
-        return Question(text="What is where?", answer=said, sort="all")
+        answer = ", ".join(f"{PLACES[thing.row * ACROSS + thing.column]} {thing}" for thing in things)
+        return Question(text="What is where?", answer=answer, sort="all")
 
     def about_one(self) -> Iterator[Question]:
         """Color and shape of what is the only one of its shape or color."""
@@ -175,8 +175,8 @@ class Scene:
             for b in single:
                 for word, first, second in (("left of", a.column, b.column), ("above", a.row, b.row)):
                     if first != second:
-                        said = "yes" if first < second else "no"
-                        yield Question(text=f"Is the {a} {word} the {b}?", answer=said, sort="relation")
+                        answer = "yes" if first < second else "no"
+                        yield Question(text=f"Is the {a} {word} the {b}?", answer=answer, sort="relation")
 
 
 def _thing(rng: np.random.Generator, place: int, *, unseen: bool) -> Thing:

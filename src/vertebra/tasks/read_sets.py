@@ -24,7 +24,7 @@ from vertebra.errors import ConfigError, DataError, UnknownNameError
 from vertebra.model.encoders.images import Preparation, prepare_images
 from vertebra.tasks.acting import ActingConfig
 from vertebra.tasks.config import DataConfig
-from vertebra.tasks.demonstrations import Shown, frames_wanted
+from vertebra.tasks.demonstrations import Shown, frames_needed
 
 if TYPE_CHECKING:
     from vertebra.episodes import EpisodeSet
@@ -42,7 +42,7 @@ class EpisodesConfig(ActingConfig):
     cameras: tuple[str, ...] | None = None
     """Which, in the order of the sequence; None: all. `top` is `observation.images.top`. `[]`: the policy is blind."""
     state: tuple[str, ...] = ("observation.state",)
-    """Vectors that the policy is told of the robot, joined; `[]`: none."""
+    """Vectors of the robot's state that the policy is given, joined; `[]`: none."""
     action: str = "action"
     every: Some = 1
     """How many frames lie between two samples of an episode."""
@@ -121,20 +121,20 @@ class ReadSet:
     def frames(self, camera: str, how: Preparation, record: ActionRecord, cache: bool | str | Path) -> Frames:
         """A camera's frames, prepared: kept where they fit on the disk."""
         decode, prepare = partial(_decoded, self.set, self.cameras[camera]), partial(prepare_images, how=how)
-        wanted = {one.episode: frames_wanted(len(one), self.options.every, record) for one in self.shown}
-        size = 3 * how.size**2 * sum(len(one) for one in wanted.values())
+        needed = {one.episode: frames_needed(len(one), self.options.every, record) for one in self.shown}
+        size = 3 * how.size**2 * sum(len(one) for one in needed.values())
         if cache is False or size > KEPT:
             return Frames(decode, prepare)
         content = digest(self.content, self.cameras[camera], sorted(how.settings().items()))
         folder = None if cache is True else str(cache)
-        return KeptFrames(decode, prepare, wanted=wanted, size=how.size, content=content, folder=folder)
+        return KeptFrames(decode, prepare, requested=needed, size=how.size, content=content, folder=folder)
 
     @property
     def content(self) -> str:
         """A hash of the set's files, by name, size and time."""
         files = sorted(path for path in self.set.folder.rglob("*") if path.is_file())
-        said = [(str(path.relative_to(self.set.folder)), path.stat()) for path in files]
-        return digest(str(self.set.folder.resolve()), [(name, one.st_size, one.st_mtime_ns) for name, one in said])
+        stats = [(str(path.relative_to(self.set.folder)), path.stat()) for path in files]
+        return digest(str(self.set.folder.resolve()), [(name, one.st_size, one.st_mtime_ns) for name, one in stats])
 
 
 def read_sets(data: DataConfig, options: EpisodesConfig) -> dict[str, ReadSet]:
@@ -183,14 +183,14 @@ def _short(key: str) -> str:
     return key.removeprefix(IMAGES)
 
 
-def _cameras(read: EpisodeSet, wanted: tuple[str, ...] | None) -> list[str]:
-    if wanted is None:
+def _cameras(read: EpisodeSet, names: tuple[str, ...] | None) -> list[str]:
+    if names is None:
         return list(read.cameras)
     known = {_short(key): key for key in read.cameras} | {key: key for key in read.cameras}
-    for name in wanted:
+    for name in names:
         if name not in known:
             raise UnknownNameError("camera", name, [_short(key) for key in read.cameras])
-    return [known[name] for name in wanted]
+    return [known[name] for name in names]
 
 
 def _shown(read: EpisodeSet, options: EpisodesConfig) -> list[Shown]:

@@ -71,7 +71,7 @@ class Reach(Task):
             head=way.name,
             dims=DIMS,
             chunk=way.chunk,
-            bins=bins_of(ids).to_json() if way.speaks else None,
+            bins=bins_of(ids).to_json() if way.by_tokens else None,
             lead=(ids[0],),
             statistics={self.name: {"action": ends}},
             **way.record(),
@@ -84,7 +84,7 @@ class Reach(Task):
 
     def features(self, job: Job) -> Features | None:
         images = super().features(job)
-        return images if images is None or way_of(job.data).speaks else Together(images, ItemValues(SEGMENT))
+        return images if images is None or way_of(job.data).by_tokens else Together(images, ItemValues(SEGMENT))
 
     def packs(self, data: DataConfig) -> bool:
         return False  # all are of one length
@@ -160,7 +160,7 @@ def ids_of(tokenizer: Any) -> list[int]:
 
 
 def bins_of(ids: Sequence[int]) -> Bins:
-    """Numbers ⇄ ids, for the heads that say tokens."""
+    """Numbers ⇄ ids, for the heads that predict tokens."""
     return uniform_bins(list(ids[1:]))
 
 
@@ -245,14 +245,14 @@ def shown(model: Any, squares: Squares, count: int) -> list[dict[str, str]]:
         verdict = "reached" if episode.reached(actions) else "missed"
         picture = base64.b64encode(episode.drawn(actions)).decode()
         found.append(
-            {"prompt": episode.instruction, "answer": f"{_said(squares, actions[-1])} – {verdict}", "image": picture}
+            {"prompt": episode.instruction, "answer": f"{_written(squares, actions[-1])} – {verdict}", "image": picture}
         )
     return found
 
 
-def _said(squares: Squares, action: np.ndarray) -> str:
-    """An action as the tokens that say it, or as its numbers."""
-    if squares.way.speaks:
+def _written(squares: Squares, action: np.ndarray) -> str:
+    """An action as its tokens, or as its numbers."""
+    if squares.way.by_tokens:
         return " ".join(squares.tokenizer.convert_ids_to_tokens(squares.bins.encode(action).tolist()))
     return " ".join(f"{number:+.2f}" for number in action)
 

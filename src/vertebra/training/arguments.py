@@ -13,7 +13,7 @@ from vertebra.training.config import RunConfig
 
 
 def training_arguments(config: RunConfig, folder: Path, steps: int, extra: dict[str, Any]) -> TrainingArguments:
-    """What the Trainer is told; `extra` goes before."""
+    """The Trainer's arguments; `extra` goes before."""
     cpu = not torch.cuda.is_available()
     return TrainingArguments(
         **{

@@ -112,13 +112,13 @@ def write_with(folder: Path, step: int, fill: Callable[[Path], None]) -> Path:
 def write_manifest(part: Path, step: int, known: Mapping[str, str]) -> None:
     names = [str(p.relative_to(part)) for p in sorted(part.rglob("*")) if p.is_file()]
     files = {name: _mark(part / name, known.get(name)) for name in names}
-    said = {"format": FORMAT, "step": step, "files": files}
-    (part / MANIFEST).write_text(json.dumps(said | {"sha256": _digest(said)}, indent=1))
+    manifest = {"format": FORMAT, "step": step, "files": files}
+    (part / MANIFEST).write_text(json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1))
 
 
-def _digest(said: Mapping[str, Any]) -> str:
+def _digest(manifest: Mapping[str, Any]) -> str:
     """Of the manifest itself: the one file that no other marks."""
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _mark(path: Path, known: str | None = None) -> dict[str, Any]:

@@ -257,7 +257,9 @@ def _contradictions(run: RunConfig) -> Sequence[str]:
             "stage `words` runs no language model and has a loss of its own; leave out `loss`, cache.layers and fsdp"
         )
     if run.tune.only_new_rows and run.parallel.kind == "fsdp":
-        found.append("fsdp shards a table's rows, and `tune.only_new_rows` cannot tell them; use ddp, or stage `lora`")
+        found.append(
+            "fsdp shards a table's rows, and `tune.only_new_rows` cannot tell which they are; use ddp, or stage `lora`"
+        )
     try:
         task = task_named(run.data.kind)
     except ConfigError as error:

@@ -22,7 +22,6 @@ from vertebra.backbone.head_loss import LossRule, head_loss
 from vertebra.errors import ConfigError, SequenceError
 from vertebra.model.encoding import serving
 from vertebra.model.heads.answering import Answering
-from vertebra.model.model import Model
 from vertebra.sequence.batch import KEYS, Batch
 from vertebra.sequence.loss import Supervised, supervised_positions
 from vertebra.training.cached.layers import SEGMENT as LOWER
@@ -38,7 +37,7 @@ class Learner(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         *,
         rule: LossRule | None = None,
         fused: bool = True,
@@ -63,7 +62,7 @@ class Learner(nn.Module):
     @property
     def lm(self) -> Any:
         """The Hugging Face model inside."""
-        return lm_of(self.model)
+        return self.model.lm
 
     def forward(
         self, *, num_items_in_batch: Any = None, call: Callable[[nn.Module], Any] | None = None, **batch: Any
@@ -120,9 +119,7 @@ class Learner(nn.Module):
 
     def _answering(self, batch: dict[str, Any]) -> Answering | None:
         """What action heads learn from the batch."""
-        if not isinstance(self.model, Model):
-            return None
-        answering = self.model.answering(Batch({k: batch[k] for k in KEYS if k in batch}))
+        answering: Answering | None = self.model.answering(Batch({k: batch[k] for k in KEYS if k in batch}))
         if answering is not None and self.upper is not None and LOWER in batch["segments"]:
             raise ConfigError(
                 "cache.layers: kept hidden states have no slots for an action head; leave cache.layers out"
@@ -133,10 +130,9 @@ class Learner(nn.Module):
         """Where several ranks train, parts that this batch has no items for take part with a zero: ranks that send
         gradients of different tensors would wait for each other, or add up what does not belong together."""
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if not (several and self.training and torch.is_grad_enabled() and isinstance(self.model, Model)):
+        if not (several and self.training and torch.is_grad_enabled()):
             return loss
-        features = batch.get("features") or {}
-        parts: Any = self.model.parts
+        features, parts = batch.get("features") or {}, self.model.parts
         used = {id(serving(parts, name)) for name, block in features.items() if len(block["rows"])}
         used |= {id(head) for head in ([] if answering is None else answering.modules)}
         for part in (*parts.values(), *self.model.heads.values()):
@@ -149,10 +145,8 @@ class Learner(nn.Module):
         inputs = {k: batch[k] for k in KEYS if k in batch}
         if self.upper is not None and LOWER in inputs["segments"]:
             return self.upper(**inputs, return_loss=False, logits_to_keep=0)
-        if isinstance(self.model, Model):
-            cache = None if answering is None else answering.cache
-            return self.model(**inputs, past_key_values=cache, return_loss=False, logits_to_keep=0)
-        return self.model(**{k: v for k, v in inputs.items() if k not in ("targets", "weights")})
+        cache = None if answering is None else answering.cache
+        return self.model(**inputs, past_key_values=cache, return_loss=False, logits_to_keep=0)
 
     def _logits(
         self, batch: dict[str, Any], at: Supervised, answering: Answering | None
@@ -164,19 +158,12 @@ class Learner(nn.Module):
             return self._run(batch, answering)["logits"][0], seen[0]
 
 
-def lm_of(model: Any) -> Any:
-    """The Hugging Face model of a backbone, a multimodal model or a masked model."""
-    if isinstance(model, Model):
-        return model.backbone.llm
-    return model.encoder if hasattr(model, "encoder") else model
-
-
-def fused_head(model: nn.Module, *, waiting: bool | None = None) -> Head | None:
+def fused_head(model: Any, *, waiting: bool | None = None) -> Head | None:
     """The head of a model whose matrix and form are all that makes its logits, so that head and loss can be one.
 
     `waiting`: whether weights are yet to come, in place of a look.
     """
-    lm = lm_of(model)
+    lm = model.lm
     if waiting or (waiting is None and any(p.is_meta for p in lm.parameters())):
         return Head(lm)  # nothing to show it on yet
     head = head_of(lm)

@@ -93,19 +93,19 @@ def _started(config: RunConfig, *, late: bool) -> tuple[Model, Late | None]:
     waiting: Late | None = None
     if late:
         started = Model.load(str(model.start), inference_mode=True, **options)
-        waiting = _as_wanted(started, as_dtype(model.dtype))
+        waiting = _mapped(started, as_dtype(model.dtype))
         _cast_under_adapters(started, waiting, config)
         started.backbone.set_to_train()
         started.train()
     else:
         started = Model.load(str(model.start), dtype=model.dtype, quantization=model.quantization, **options)
     backbone, task, had = started.backbone, config.task, dict(started.heads.items())
-    wanted = dict(task.heads(config.data, backbone))
-    _require_same(config, started, wanted)
+    needed = dict(task.heads(config.data, backbone))
+    _require_same(config, started, needed)
     parts: dict[str, Any] = {**started.parts, **_vectors(config, backbone, started.parts)}
     parts |= _encoders(config, backbone, parts)
     parts |= _queries(config, backbone, parts)
-    heads: Any = wanted | had
+    heads: Any = needed | had
     record = {**started.record, **task.record(config.data, backbone)}
     if parts.keys() != started.parts.keys() or heads.keys() != had.keys():
         started = Model(backbone, parts, heads=heads, aside=started.aside)
@@ -113,7 +113,7 @@ def _started(config: RunConfig, *, late: bool) -> tuple[Model, Late | None]:
     return started, waiting
 
 
-def _require_same(config: RunConfig, started: Model, wanted: dict[str, Any]) -> None:
+def _require_same(config: RunConfig, started: Model, needed: dict[str, Any]) -> None:
     """Slots and heads that a folder has already must be those that the task means by their names."""
     faults = []
     slots = config.task.queries(config.data)
@@ -126,8 +126,8 @@ def _require_same(config: RunConfig, started: Model, wanted: dict[str, Any]) -> 
         if name in parts and parts[name].place != one.place:
             faults.append(f"`{name}` enters as `{parts[name].place}` there, and as `{one.place}` here")
     for name, there in heads.items():
-        here = wanted.get(name)
-        if name in (*slots, *wanted) and (here is None or here.settings() != there.settings()):
+        here = needed.get(name)
+        if name in (*slots, *needed) and (here is None or here.settings() != there.settings()):
             faults.append(
                 f"`{name}` is answered by {there.about()} there, by {here.about() if here else 'tokens'} here"
             )
@@ -140,8 +140,8 @@ def _require_same(config: RunConfig, started: Model, wanted: dict[str, Any]) -> 
 
 def _queries(config: RunConfig, backbone: Any, parts: Any) -> dict[str, Any]:
     """Embeddings for the slots that the task has and that the model has none for yet."""
-    wanted = config.task.queries(config.data)
-    return {name: new_queries(backbone, count) for name, count in wanted.items() if name not in parts}
+    needed = config.task.queries(config.data)
+    return {name: new_queries(backbone, count) for name, count in needed.items() if name not in parts}
 
 
 def image_parts(config: RunConfig) -> tuple[str, ...]:
@@ -151,16 +151,16 @@ def image_parts(config: RunConfig) -> tuple[str, ...]:
 
 def _vectors(config: RunConfig, backbone: Any, parts: Any) -> dict[str, Any]:
     """Projectors for the plain vectors of the task that the model has none for yet."""
-    wanted = config.task.vectors(config.data)
-    return {name: new_part(backbone, VectorEncoder(width)) for name, width in wanted.items() if name not in parts}
+    needed = config.task.vectors(config.data)
+    return {name: new_part(backbone, VectorEncoder(width)) for name, width in needed.items() if name not in parts}
 
 
 def _encoders(config: RunConfig, backbone: Any, parts: Any) -> dict[str, Any]:
     """Encoders that the task brings and that the model has none of yet."""
-    wanted = config.task.encoders(config.data)
+    needed = config.task.encoders(config.data)
     return {
         name: new_part(backbone, one.encoder(), one.projector, place=one.place)
-        for name, one in wanted.items()
+        for name, one in needed.items()
         if name not in parts
     }
 
@@ -196,15 +196,15 @@ def fresh_weights(backbone: Any, *, seed: int = 0, late: bool = False) -> tuple[
 
 def mapped_weights(backbone: Any) -> tuple[Any, Late]:
     """Pretrained weights for a backbone's structure, mapped as they are stored; what must be cast comes later."""
-    wanted = backbone.llm.dtype
+    dtype = backbone.llm.dtype
     load_weights(backbone, backbone.hf_hub_path, as_stored=True)
     waiting = Late()
-    waiting.cast(backbone.llm, wanted)
+    waiting.cast(backbone.llm, dtype)
     return backbone.set_to_train(), waiting
 
 
-def _as_wanted(model: Model, dtype: torch.dtype) -> Late:
-    """A mapped model whose tables have the type that is wanted, and the rest of it later."""
+def _mapped(model: Model, dtype: torch.dtype) -> Late:
+    """A mapped model whose tables have the requested type, and the rest of it later."""
     for matrix in matrices(model.backbone.llm):
         matrix.parameter.data = matrix.parameter.data.to(dtype)
     waiting = Late()

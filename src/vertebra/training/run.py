@@ -35,7 +35,7 @@ from vertebra.training.lock import only_writer
 from vertebra.training.model import build_late, build_model
 from vertebra.training.output import answers, best_place, finish, write_output
 from vertebra.training.own_loss import LossFunction, loss_function
-from vertebra.training.planning.budget import tell_budget
+from vertebra.training.planning.budget import log_budget
 from vertebra.training.precision import resolved
 from vertebra.training.scale.export import model_at
 from vertebra.training.scale.sharding import check_hybrid
@@ -104,7 +104,7 @@ def _run(config: RunConfig, folder: Path, *, resume: bool, overwrite: bool, loss
         claim(folder, config, overwrite=overwrite)
         if resume:
             _go_on(folder, newest)
-    _said_before(made, trainer, folder)
+    _answer_before(made, trainer, folder)
     if first:
         trainer.tracker = open_tracker(config, folder, step=checkpoint.step_of(newest) if newest else 0)
     with trainer.stopper:
@@ -139,7 +139,7 @@ def _go_on(folder: Path, newest: Path | None) -> None:
         log.info(f"going on from `{newest}`")
 
 
-def _said_before(made: Prepared, trainer: Any, folder: Path) -> None:
+def _answer_before(made: Prepared, trainer: Any, folder: Path) -> None:
     """What the model says before it is trained; of a sharded one by all ranks together."""
     if trainer.shards.gathered("before" in read_samples(folder))[0]:
         return
@@ -270,7 +270,7 @@ def signature_of(model: Any) -> str:
 def _dry(config: RunConfig, loss: LossFunction | None = None) -> Outcome:
     """Memory, data, tokens, one step forward and backward, one evaluation, one checkpoint; nothing stays."""
     if _rank() == 0:
-        tell_budget(config, int(os.environ.get("WORLD_SIZE", "1")))
+        log_budget(config, int(os.environ.get("WORLD_SIZE", "1")))
     short = replace(config, steps=1, epochs=None, out=None, save=replace(config.save, asynchronous=False))
     short = replace(
         short, eval=replace(config.eval, batches=1), watch=replace(config.watch, bar=False, report_to="none")

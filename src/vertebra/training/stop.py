@@ -38,14 +38,14 @@ class Stopper:
         name = signal.Signals(number).name
         if self.asked is not None and number == signal.SIGINT:
             # now: no clean-up, no waiting for a writer
-            _say("stopped at once; the last checkpoint is as it was")
+            _announce("stopped at once; the last checkpoint is as it was")
             os._exit(exit_code(name))
         if self.asked is None:
             self.asked = name
-            _say(f"{name}: saving after this step (Ctrl-C again: stop at once)")
+            _announce(f"{name}: saving after this step (Ctrl-C again: stop at once)")
 
 
-def _say(text: str) -> None:
+def _announce(text: str) -> None:
     """Past Python's own streams: a signal may come while they write, even while the word about the former one is written,
     and they would raise an error in the middle of a step. A terminal that is held (Ctrl-S) holds nobody up."""
     with contextlib.suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""`ExactTrainer`: the Hugging Face `Trainer`, told to count by weight, to draw nothing while fetching, to check each
+"""`ExactTrainer`: the Hugging Face `Trainer`, made to count by weight, to draw nothing while fetching, to check each
 step, and to save and restore everything that the next step depends on.
 
 The engine (autocast, accumulation, DDP and FSDP through accelerate) stays the library's. What one step goes through:
@@ -162,8 +162,8 @@ class ExactTrainer(Trainer):
             self._log_interval(step)
         if self.evaluator is not None and (last or (config.eval.every and step % config.eval.every == 0)):
             self._evaluate_now(step)
-        wanted = config.save.every and step % config.save.every == 0
-        if wanted or last or stop or self.judge.gave_up:
+        scheduled = config.save.every and step % config.save.every == 0
+        if scheduled or last or stop or self.judge.gave_up:
             self.save_now()
         if stop or self.judge.gave_up:
             self.control.should_training_stop = True

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from vertebra.errors import ConfigError, SequenceError
+from vertebra.errors import SequenceError
 from vertebra.model.fresh import token_rms
 from vertebra.model.model import Model
 from vertebra.sequence.batch import Batch
@@ -26,10 +26,8 @@ from vertebra.training.learner import Learner
 class WordLearner(Learner):
     """A model whose slots learn to be words."""
 
-    def __init__(self, model: nn.Module, *, shift: bool = True) -> None:
+    def __init__(self, model: Model, *, shift: bool = True) -> None:
         super().__init__(model, fused=False, shift=shift)
-        if not isinstance(model, Model):
-            raise ConfigError(f"stage `words` trains projectors, and {type(model).__name__} has none")
         self.size = token_rms(model.backbone) ** 2
         """What an entry of the table is, squared: the loss is a share of it, whatever the family's scale."""
 

@@ -124,10 +124,10 @@ def load_adapter(
         prepared = _prepared(parts, found, brought, who)
         rows = None if found.about else rows_without_pads(parts.backbone)
         roots = {root: _put_on(parts, root, inside, trainable, rows) for root, inside in found.roots.items()}
-        full = _spelled(parts, found.told.get("trained", ())) if found.about else _trained_by_peft(model, parts.lm)
+        full = _spelled(parts, found.adapter.get("trained", ())) if found.about else _trained_by_peft(model, parts.lm)
         if found.about:
             _load_trained(parts, found.folder, [n for n in full if _owner(n) not in brought], who=who)
-    _with_bias(parts.lm, found.told, who)
+    _with_bias(parts.lm, found.adapter, who)
     for parameter_name, parameter in model.named_parameters():
         parameter.requires_grad_(trainable and (is_adapter(parameter_name) or parameter_name in full))
     for root in roots.values() if not trainable else ():
@@ -147,7 +147,7 @@ def _prepared(parts: Parts, found: AdapterFolder, brought: Collection[str], who:
             require_tokens(parts.backbone, found.folder)
         return base_print(parts)
     with reading(f"what `{who}` reports of its base in {RECORD} is damaged", "save the adapter again"):
-        checked = check_base(parts, BasePrint(**found.told["base"]), who=who, brought=brought)
+        checked = check_base(parts, BasePrint(**found.adapter["base"]), who=who, brought=brought)
     if parts.backbone is not None:
         with reading(f"the backbone in {RECORD} of `{who}` is damaged", "save the adapter again"):
             _replay(parts.backbone, found.about["backbone"], who)
@@ -189,14 +189,14 @@ def _refuse_merged(parts: Parts, found: AdapterFolder, who: str) -> None:
 
 def _replay(backbone: Any, recorded: Mapping[str, Any], who: str) -> None:
     """Growths that the base has not seen, and the tokenizer's fingerprint afterwards."""
-    wanted = [Growth.from_json(entry) for entry in recorded["growths"]]
+    expected = [Growth.from_json(entry) for entry in recorded["growths"]]
     for done, growth in enumerate(backbone.growths):
-        if done >= len(wanted) or growth.to_json() != wanted[done].to_json():
+        if done >= len(expected) or growth.to_json() != expected[done].to_json():
             raise CheckpointError(
-                f"`{who}` was trained with the added tokens {[list(g.tokens) for g in wanted]}; the base has "
+                f"`{who}` was trained with the added tokens {[list(g.tokens) for g in expected]}; the base has "
                 f"{[list(g.tokens) for g in backbone.growths]}. Load the base as it was, without growing it"
             )
-    for growth in wanted[len(backbone.growths) :]:
+    for growth in expected[len(backbone.growths) :]:
         regrow(backbone, growth)
     check_fingerprint(backbone.tokenizer, recorded["fingerprint"], who)
     if recorded.get("prompt_builder"):
@@ -287,7 +287,7 @@ def _whole_parts(parts: Parts, brought: Collection[str]) -> dict[str, torch.Tens
 
 def _with_parts(model: Any, found: AdapterFolder, who: str) -> tuple[Any, list[str]]:
     """The base with the parts and heads that the adapter's folder brings, filled; and their names in the model."""
-    described = {kind: found.told.get(kind, {}) for kind in ("parts", "heads")}
+    described = {kind: found.adapter.get(kind, {}) for kind in ("parts", "heads")}
     brought = [f"{kind}.{name}" for kind, entries in described.items() for name in entries]
     if not brought:
         return model, []

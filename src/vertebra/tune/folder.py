@@ -64,7 +64,7 @@ def put_on(module: Any, folder: Path, *, trainable: bool, rows: int | None = Non
     _refuse_absent_rows(module, config, folder)
     kind = peft.PeftModelForCausalLM if config.task_type == "CAUSAL_LM" else peft.PeftModel
     try:
-        with _heard(folder), torch.random.fork_rng(devices=[]):
+        with _warnings_of(folder), torch.random.fork_rng(devices=[]):
             root = kind(module, config)
             places = _places(root, module)
             if rows is not None:
@@ -154,19 +154,19 @@ def _config(peft: Any, folder: Path) -> Any:
             f"the adapter in `{folder}` uses {', '.join(asked)}, which PEFT does outside the layers; it runs in PEFT alone"
         )
     try:
-        with _heard(folder):
+        with _warnings_of(folder):
             return peft.LoraConfig.from_pretrained(str(folder))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"`{folder / CONFIG}` cannot be read by PEFT {peft.__version__}: {error}") from error
 
 
 @contextmanager
-def _heard(folder: Path) -> Iterator[None]:
+def _warnings_of(folder: Path) -> Iterator[None]:
     """What PEFT warns of goes to the log, and no further."""
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    for warning in told:
+    for warning in caught:
         if not issubclass(warning.category, (FutureWarning, DeprecationWarning)):  # between PEFT and transformers
             log.info(f"PEFT on `{folder}`: {warning.message}")
 

@@ -1,4 +1,4 @@
-"""The check at step 1: every tensor that is said to train has a gradient, finite and not zero.
+"""The check at step 1: every tensor that should train has a gradient, finite and not zero.
 
 A tensor without a gradient is the quietest fault of training: the loss falls all the same. Some gradients must be
 zero at the start (`lora_A`, since `lora_B` starts at zero), and what an action head does not read has none where no words are
@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from vertebra.backbone.vocabulary import restricted_parameters
+from vertebra.backbone.weights import some
 from vertebra.errors import TrainingError
 from vertebra.tune.parts import parts_of
 from vertebra.tune.stages import matching
@@ -59,7 +60,7 @@ class GradientCheck:
             zero = f". Zero, as they may be: {', '.join(self._grouped())}" if self.allowed_zero else ""
             return f"step 1: all {self.tensors} trainable tensors have a finite gradient{zero}"
         lines = [
-            f"  {what}: {_listed(names)}"
+            f"  {what}: {some(names, 12)}"
             for what, names in (
                 ("no gradient", self.missing),
                 ("NaN or infinite", self.not_finite),
@@ -130,11 +131,6 @@ def _norm(gradient: Any) -> float:
     """The largest entry: unlike a norm it neither overflows nor vanishes in 16 bits. NaN stays NaN."""
     largest = gradient.detach().abs().amax()
     return float(largest.full_tensor() if hasattr(largest, "full_tensor") else largest)
-
-
-def _listed(names: Sequence[str], limit: int = 12) -> str:
-    more = f" … and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def _unread(model: nn.Module) -> list[str]:

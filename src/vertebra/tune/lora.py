@@ -52,14 +52,14 @@ def add_lora(model: Any, settings: LoraConfig, *, seed: int = 0) -> Adapter:
         raise ConfigError("the model has an adapter already; merge it first, or load the base anew")
     base = base_print(parts)
     roots: dict[str, Any] = {}
-    wanted: dict[str, nn.Module] = {LANGUAGE: parts.lm}
+    targets: dict[str, nn.Module] = {LANGUAGE: parts.lm}
     towers = {name: encoder for name, encoder in parts.encoders.items() if linears(encoder)}  # tables have none
     for setting, kind, found in (("towers", "encoder", towers), ("projector", "projector", parts.projector)):
         if getattr(settings, setting):
             if not found:
                 raise ConfigError(f"lora.{setting}: the model has no {kind} with linears")
-            wanted |= found
-    for name, root in wanted.items():
+            targets |= found
+    for name, root in targets.items():
         config = _peft_config(peft, parts, root, settings, language=name == LANGUAGE)
         with peft_quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""An adapter merged into its base: in fp32, in place, one base in memory, with the difference in logits told.
+"""An adapter merged into its base: in fp32, in place, one base in memory, with the difference in logits reported.
 
     W ← W + scale · B A        one matrix at a time, then the cast, then a plain Hugging Face folder (a model folder,
                                where the base sees images)

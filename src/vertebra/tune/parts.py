@@ -2,8 +2,8 @@
 
 A backbone alone has one part; a `Model` has an encoder and a projector for each kind of outside embedding, heads for
 actions, and learned queries, which count as heads. An encoder that comes without knowledge (boxes, patches) is kept apart from
-those that are pretrained: it trains wherever its projector does. Any other module is a language model of its own. Which kind
-of model it is, is asked here and nowhere else.
+those that are pretrained: it trains wherever its projector does. Any other module is a language model of its own, or holds
+one as `lm`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any
 
 from torch import nn
 
+from vertebra.backbone.interface import LLMBackbone
 from vertebra.errors import ConfigError
+from vertebra.model.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,29 +77,28 @@ class Parts:
 
 
 def parts_of(model: Any) -> Parts:
-    """The parts of a backbone, of a `Model` (or its outline), or of any other module."""
-    if hasattr(model, "llm"):
+    """The parts of a `Model`, of a backbone, or of any other module."""
+    if isinstance(model, LLMBackbone):
         return Parts(model=model, backbone=model, lm=model.llm)
-    if not hasattr(model, "backbone"):
-        lm = model if hasattr(model, "get_input_embeddings") else getattr(model, "encoder", model)
-        return Parts(model=model, backbone=None, lm=lm)
+    if not isinstance(model, Model):
+        return Parts(model=model, backbone=None, lm=getattr(model, "lm", model))
     found = Parts(
         model=model,
         backbone=model.backbone,
-        lm=model.backbone.llm,
-        outside=model.parts,
-        answering=model.heads,
+        lm=model.lm,
+        outside=dict(model.parts.items()),
+        answering=dict(model.heads.items()),
         record=model.record,
         prefix="backbone.",
     )
-    for name, part in model.parts.items():
+    for name, part in found.outside.items():
         if isinstance(getattr(part, "encoder", None), nn.Module):
             kind = found.vision if getattr(part.encoder, "pretrained", True) else found.scratch
             _keep(kind, f"parts.{name}.encoder", part.encoder)
             _keep(found.projector, f"parts.{name}.projector", part.projector)
         elif getattr(part, "learned", True):  # queries may be fixed
             _keep(found.heads, f"parts.{name}", part)
-    for name, head in model.heads.items():
+    for name, head in found.answering.items():
         _keep(found.heads, f"heads.{name}", head)
     return found
 

@@ -31,7 +31,7 @@ class AdapterFolder:
     """Our record; empty for a folder that PEFT wrote itself."""
 
     @property
-    def told(self) -> dict[str, Any]:
+    def adapter(self) -> dict[str, Any]:
         """What our record says of the adapter."""
         return self.about.get("adapter", {})
 
@@ -127,7 +127,7 @@ def name_to_load(backbone: Any) -> str:
 def base_of(folder: str | Path) -> str:
     """The base that an adapter names: an id, a folder, or a hub name."""
     found = read_adapter(folder)
-    named = found.told.get("source") or read_json(found.roots[LANGUAGE] / CONFIG).get("base_model_name_or_path")
+    named = found.adapter.get("source") or read_json(found.roots[LANGUAGE] / CONFIG).get("base_model_name_or_path")
     how = "Name its base: --base, or load_adapter(base, folder)"
     if not named:
         raise CheckpointError(f"the adapter in `{found.folder}` does not say which base it was trained on. {how}")

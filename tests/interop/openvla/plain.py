@@ -42,18 +42,18 @@ class Original:
         self.rows = text["vocab_size"]
         self.timm = self.config["timm_model_ids"]
 
-    def patches(self, image: np.ndarray, heard: torch.Tensor | None = None) -> torch.Tensor:
+    def patches(self, image: np.ndarray, text: torch.Tensor | None = None) -> torch.Tensor:
         """[patches, width] of 8-bit pixels [3, H, W]."""
         found = []
         for prefix, timm_id in zip(("featurizer.", "fused_featurizer."), self.timm, strict=False):
             stem = "vision_backbone." + prefix
             own = {n.removeprefix(stem): t for n, t in self.tensors.items() if n.startswith(stem)}
             mean, std = (torch.tensor(numbers[timm_id])[:, None, None] for numbers in (MEANS, STDS))
-            found.append(vit(own, (torch.from_numpy(image).float() / 255 - mean) / std, timm_id, heard))
+            found.append(vit(own, (torch.from_numpy(image).float() / 255 - mean) / std, timm_id, text))
         return torch.cat(found, -1)
 
-    def projected(self, image: np.ndarray, heard: torch.Tensor | None = None) -> torch.Tensor:
-        x, number = self.patches(image, heard), 1
+    def projected(self, image: np.ndarray, text: torch.Tensor | None = None) -> torch.Tensor:
+        x, number = self.patches(image, text), 1
         while f"projector.fc{number}.weight" in self.tensors:
             x = F.gelu(x) if number > 1 else x
             x = linear(x, self.tensors, f"projector.fc{number}")
@@ -81,8 +81,8 @@ class Original:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Hidden states [slots, D] and logits [slots, rows], read one before each slot; everything sees everything."""
         text, stop = self.embed(ids), self.embed([2])
-        heard = torch.cat([text, stop]).mean(0) if film else None
-        parts = [text[:1], *[self.projected(image, heard) for image in images]]
+        embedding = torch.cat([text, stop]).mean(0) if film else None
+        parts = [text[:1], *[self.projected(image, embedding) for image in images]]
         parts += [] if proprio is None else [proprio[None]]
         parts += [text[1:], torch.zeros(slots, text.shape[1]), stop]
         joined = torch.cat(parts)[None]
@@ -92,7 +92,7 @@ class Original:
         return out.hidden_states[-1][0, first : first + slots], out.logits[0, first : first + slots]
 
 
-def vit(t: Tensors, pixels: torch.Tensor, timm_id: str, heard: torch.Tensor | None = None) -> torch.Tensor:
+def vit(t: Tensors, pixels: torch.Tensor, timm_id: str, text: torch.Tensor | None = None) -> torch.Tensor:
     """The output of the last block but one, patches alone."""
     eps = 1e-5 if timm_id == CLIP else 1e-6
     act: Any = (lambda x: x * torch.sigmoid(1.702 * x)) if timm_id == CLIP else F.gelu
@@ -110,8 +110,8 @@ def vit(t: Tensors, pixels: torch.Tensor, timm_id: str, heard: torch.Tensor | No
     for i in range(blocks - 1):
         stem = f"blocks.{i}"
         x = x + attention(norm(x, t, f"{stem}.norm1", eps), t, f"{stem}.attn") * t.get(f"{stem}.ls1.scale_factor", 1)
-        if heard is not None:
-            x = x * (1 + linear(heard, t, f"{stem}.scale")) + linear(heard, t, f"{stem}.shift")
+        if text is not None:
+            x = x * (1 + linear(text, t, f"{stem}.scale")) + linear(text, t, f"{stem}.shift")
         inner = act(linear(norm(x, t, f"{stem}.norm2", eps), t, f"{stem}.mlp.fc1"))
         x = x + linear(inner, t, f"{stem}.mlp.fc2") * t.get(f"{stem}.ls2.scale_factor", 1)
     return x[skipped:]

@@ -107,7 +107,7 @@ def test_every_row_hears_its_own_text(folder: Path, model: Model):
 def test_by_way_of_a_folder_of_ours(model: Model, folder: Path, tmp_path: Path):
     load(folder).save(tmp_path / "ours")
     again = load(tmp_path / "ours", dtype="float32")
-    assert again.parts["image"].encoder.listens
+    assert again.parts["image"].encoder.reads_text
     sequence, items = asked(model)
     narrow = load(folder).to(torch.float32)
     close(states_of(again, [sequence], [items]), states_of(narrow, [sequence], [items]), 1e-6)
@@ -128,11 +128,11 @@ def test_written_back_as_its_loader_expects_it(model: Model, folder: Path, tmp_p
 
 
 def test_what_cannot_be(model: Model, folder: Path, tmp_path: Path):
-    with pytest.raises(InjectionError, match="hears the text of its row"):
+    with pytest.raises(InjectionError, match="reads the text of its row"):
         model.parts["image"](model.parts["image"].encoder.sample(1, torch.Generator()))
     from vertebra.training.cached.tower import cached_images
 
-    with pytest.raises(ConfigError, match="hears the text"):
+    with pytest.raises(ConfigError, match="reads the text"):
         cached_images(model, [], lambda: torch.no_grad(), precision="fp32")
     where = made_oft(tmp_path / "plain")
     towers = {n: t for n, t in mapped_tensors(where).items() if n.startswith("vision_backbone.")}

@@ -90,8 +90,8 @@ def test_batches_and_kernels(folder: Path, model: Model):
     for kernel in ("eager", "sdpa"):
         with model.backbone.kernel(kernel):
             found = states_of(model, list(rows), list(items))
-        for one, wanted in zip(found, expected, strict=True):
-            close(one, wanted)
+        for one, requested in zip(found, expected, strict=True):
+            close(one, requested)
 
 
 def test_what_its_record_says(model: Model, folder: Path):

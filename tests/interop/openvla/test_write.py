@@ -141,16 +141,16 @@ def test_what_the_form_has_no_place_for(folder: Path, tmp_path: Path):
 def test_info_draws_a_folder_of_theirs_as_it_is(folder: Path, tmp_path: Path):
     result = CliRunner().invoke(app, ["info", str(folder), "--json"])
     assert result.exit_code == 0, result.output
-    told = json.loads(result.output)["multimodal"]
-    assert [part["name"] for part in told["parts"]] == ["image"]
-    assert told["dtypes"] == ["bfloat16"]
+    printed = json.loads(result.output)["multimodal"]
+    assert [part["name"] for part in printed["parts"]] == ["image"]
+    assert printed["dtypes"] == ["bfloat16"]
     drawn = CliRunner().invoke(app, ["info", str(folder)]).output
     assert "siglip_vision_model, block 2 of 3" in drawn
     load(folder).save(tmp_path / "ours")
     ours = CliRunner().invoke(app, ["info", str(tmp_path / "ours"), "--json"]).output
     again = json.loads(ours)["multimodal"]
     for name in ("parts", "heads", "embedding", "bytes", "backbone_parameters"):
-        assert again[name] == told[name]
+        assert again[name] == printed[name]
 
 
 def test_an_adapter_of_ours_is_trained_merged_and_written_in_their_form(folder: Path, tmp_path: Path):

@@ -13,7 +13,7 @@ from vertebra.training.planning.plan import plan
 
 def test_it_says_what_a_step_takes(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO, "vertebra"):
-        budget.tell_budget(config(data__block=32), 1)
+        budget.log_budget(config(data__block=32), 1)
     assert "memory plan:" in caplog.text
     assert "optimizer" in caplog.text
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -21,7 +21,7 @@ def test_it_says_what_a_step_takes(caplog: pytest.LogCaptureFixture):
 
 def test_a_run_that_does_not_fit(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(budget, "memory_here", lambda: 1e5)
-    budget.tell_budget(config(data__block=32), 1)
+    budget.log_budget(config(data__block=32), 1)
     assert "optim.checkpointing=true" in caplog.text
 
 

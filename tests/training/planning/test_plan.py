@@ -204,8 +204,8 @@ def test_the_command_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         "plan", path, "--set", "model.backbone=tiny-llama2", "--gpus", "8", "--tokens", "1e9", "--price", "2",
         "--picture", tmp_path / "plan.png",
     )  # fmt: skip
-    said = capsys.readouterr().out
-    assert "It fits in 80 GB with: ddp" in said
+    output = capsys.readouterr().out
+    assert "It fits in 80 GB with: ddp" in output
     assert (tmp_path / "plan.png").stat().st_size > 5000
     call("plan", path, "--set", "model.backbone=tiny-llama2", "--gpu-memory", "0.9")
     assert plan(recipe("chat-full", model__backbone="tiny-llama2"), memory=0.5).chosen is None

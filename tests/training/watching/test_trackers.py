@@ -165,8 +165,8 @@ def test_a_run_tells_its_tracker(tool: Any, tmp_path: Path):
     trackio = tool("trackio")
     run = tiny_with(tmp_path, watch={"report_to": "trackio"}, save={"every": 2})
     train(run)
-    told = [call for call in trackio.calls if call[0] == "log"]
-    assert [step for _, values, step in told if "train/loss" in values] == [1, 2, 3, 4]
-    assert [step for _, values, step in told if "eval/loss" in values] == [2, 4]
-    assert all(name.startswith(("train/", "eval/")) for _, values, _ in told for name in values)
+    reported = [call for call in trackio.calls if call[0] == "log"]
+    assert [step for _, values, step in reported if "train/loss" in values] == [1, 2, 3, 4]
+    assert [step for _, values, step in reported if "eval/loss" in values] == [2, 4]
+    assert all(name.startswith(("train/", "eval/")) for _, values, _ in reported for name in values)
     assert trackio.calls[-1] == ("finish",)

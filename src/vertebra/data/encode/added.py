@@ -51,8 +51,8 @@ def uses(table: Table, ids: Sequence[int]) -> Counter[int]:
     return found
 
 
-def tell_unused(table: Table, tokenizer: Any, tokens: Collection[str], *, spoken: bool) -> None:
-    """Warn of tokens that were added for this data and that nothing in it uses. `spoken`: it is conversations."""
+def warn_unused(table: Table, tokenizer: Any, tokens: Collection[str], *, conversations: bool) -> None:
+    """Warn of tokens that were added for this data and that nothing in it uses. `conversations`: that is what it holds."""
     vocabulary = tokenizer.get_vocab()
     known = {token: vocabulary[token] for token in tokens if token in vocabulary}
     used = uses(table, list(known.values())) if known else Counter()
@@ -61,7 +61,7 @@ def tell_unused(table: Table, tokenizer: Any, tokens: Collection[str], *, spoken
         why = (
             "Where the answers spell them, say that their text may hold tokens: data.trusted=[assistant]; "
             "`vertebra data check … --add-token` counts who spells them"
-            if spoken
+            if conversations
             else "Plain text never holds added tokens; conversations may (kind chat, data.trusted=[assistant])"
         )
         log.warn(

@@ -1,8 +1,8 @@
 """The cache of tokenized data: one folder a key, made whole or not at all, written and read through `datasets`.
 
 The key is a hash of the data, the tokenizer, the options and the pipeline's version; a change of any of them is
-another folder, so that nothing old can be taken for it. A folder that cannot be written is told before the work
-begins, a disk that fills up is told when it does, and neither leaves a half-made entry behind.
+another folder, so that nothing old can be taken for it. A folder that cannot be written is reported before the work
+begins, a disk that fills up is reported when it does, and neither leaves a half-made entry behind.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Cache:
         self.folder = Path(folder)
 
     def check_writable(self) -> None:
-        """Told before any work is done. What is there already can be read from a folder that nobody may write."""
+        """Checked before any work is done. What is there already can be read from a folder that nobody may write."""
         _check_writable(self.folder)
 
     def find(self, key: str) -> Path | None:
@@ -72,7 +72,7 @@ class Cache:
     @contextmanager
     def filling(self, key: str) -> Iterator[Path]:
         """A new entry: fill the folder that is given; it gets its name when everything went well."""
-        with _told_when_full(self.folder):
+        with _full_disk_reported(self.folder):
             part = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=self.folder))
             try:
                 yield part
@@ -229,7 +229,7 @@ def _check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def _told_when_full(folder: Path) -> Iterator[None]:
+def _full_disk_reported(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -83,10 +83,10 @@ class ChatEncoder(Encoder):
     def options(self) -> Mapping[str, Any]:
         builder = self.builder
         kind = builder if isinstance(builder, type) else type(builder)
-        said = None if isinstance(builder, type) else (builder.system_prompt, builder.system)
+        system = None if isinstance(builder, type) else (builder.system_prompt, builder.system)
         return {
             "builder": (kind.__module__, kind.__qualname__, kind.name, str(getattr(kind, "template", ""))),
-            "system": said,
+            "system": system,
             "chat_template": str(getattr(self.tokenizer, "chat_template", None)),
             "roles": sorted(self.roles),
             "sizes": sorted(self.sizes.items()),
@@ -113,7 +113,7 @@ class ChatEncoder(Encoder):
         return made.built()
 
     def _checked(self, placed: Placed) -> Placed | Fault:
-        """A sample that can be rendered, as far as can be told before, or its fault."""
+        """A sample that can be rendered, as far as can be seen before, or its fault."""
         fault = self.refuse(placed)
         if fault is not None:
             return fault

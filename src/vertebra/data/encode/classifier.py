@@ -18,7 +18,6 @@ from vertebra.compat import bars_only_in_terminals
 from vertebra.data.encode.masked_model import EncoderModel, encoder_tokenizer
 from vertebra.data.read.labels import Labels
 from vertebra.errors import BackboneError, ConfigError, DataError
-from vertebra.sequence.loss import sequence_loss
 
 
 class PairClassifier(EncoderModel):
@@ -30,24 +29,9 @@ class PairClassifier(EncoderModel):
         super().__init__(encoder, tokenizer)
         self.labels = labels
 
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        targets: torch.Tensor | None = None,
-        weights: torch.Tensor | None = None,
-        type: torch.Tensor | None = None,
-        num_items_in_batch: torch.Tensor | float | None = None,
-        **unused: Any,
-    ) -> dict[str, torch.Tensor]:
-        """`logits` [B, L, C], the same at every position of a row, and `loss` where targets are given."""
-        types = {"token_type_ids": type.long()} if self._uses_types and type is not None else {}
-        classes = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types).logits
-        logits = classes[:, None].expand(-1, input_ids.shape[1], -1)
-        if targets is None or weights is None:
-            return {"logits": logits}
-        loss = sequence_loss(logits, targets, weights, shift=False, num_items=num_items_in_batch)
-        return {"loss": loss, "logits": logits}
+    def logits(self, **inputs: torch.Tensor) -> torch.Tensor:
+        """[B, L, C], the same at every position of a row."""
+        return self.encoder(**inputs).logits[:, None].expand(-1, inputs["input_ids"].shape[1], -1)
 
     @torch.inference_mode()
     def classify(self, pairs: Sequence[tuple[str, str | None]]) -> list[tuple[str, float]]:
@@ -89,9 +73,9 @@ def load_classifier(
         if not pretrained:
             encoder = AutoModelForSequenceClassification.from_config(config, dtype=dtype)
             return PairClassifier(encoder, tokenizer, labels)
-        encoder, told = _quietly_loaded(config, dtype, token)
+        encoder, report = _quietly_loaded(config, dtype, token)
     prefix = f"{encoder.base_model_prefix}."
-    lost = [key for key in told["missing_keys"] if key.startswith(prefix) and "pooler" not in key]
+    lost = [key for key in report["missing_keys"] if key.startswith(prefix) and "pooler" not in key]
     if lost:
         raise BackboneError(f"`{name}` lacks weights of its encoder: {', '.join(lost[:8])}. Is it whole?")
     return PairClassifier(encoder, tokenizer, labels)

@@ -29,7 +29,7 @@ class Placed(NamedTuple):
     item: int = 0
 
     def fault(self, message: str) -> Fault:
-        """That it cannot be said."""
+        """That no text can be made of it."""
         return Fault(self.file, self.line, message, self.item)
 
 
@@ -66,10 +66,10 @@ class Encoder(ABC):
         """The fault of a sample of another kind."""
         if isinstance(placed.sample, self.takes):
             return None
-        wanted = " or ".join(kind.__name__.lower() for kind in self.takes)
+        expected = " or ".join(kind.__name__.lower() for kind in self.takes)
         got = type(placed.sample).__name__.lower()
         hint = "; pairs with a class train an encoder: kind `pairs`" if isinstance(placed.sample, Pair) else ""
-        return placed.fault(f"wrong kind of sample: {self.name} takes {wanted}, this row is a {got}{hint}")
+        return placed.fault(f"wrong kind of sample: {self.name} takes {expected}, this row is a {got}{hint}")
 
 
 class TextEncoder(Encoder):

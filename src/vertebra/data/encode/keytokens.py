@@ -6,7 +6,7 @@
 
 Keys are found in the text that the ids spell, so it does not matter whether one is a single token, a token together
 with other marks (`.fit`), or several tokens; and only whole words count: the `fit` in `profit` is no key. Whether a key
-is one token, with and without a space before it, is told by `report`.
+is one token, with and without a space before it, is reported by `report`.
 """
 
 from __future__ import annotations

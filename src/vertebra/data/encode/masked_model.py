@@ -42,7 +42,8 @@ class EncoderModel(nn.Module):
 
     accepts_loss_kwargs = True  # `num_items_in_batch` is honored: the trainer need not scale the loss again
     parts: Mapping[str, Any] = MappingProxyType({})
-    """Nothing enters from outside."""
+    """Nothing enters from outside, and no head answers in numbers."""
+    heads: Mapping[str, Any] = MappingProxyType({})
     labels: Labels | None = None
     """The classes of a classifier."""
 
@@ -58,9 +59,43 @@ class EncoderModel(nn.Module):
         return type(self.encoder).__name__
 
     @property
+    def lm(self) -> Any:
+        """The Hugging Face model inside, head included."""
+        return self.encoder
+
+    def answering(self, batch: Any) -> None:
+        """What heads learn from a batch."""
+
+    @property
     def context(self) -> int:
         """The longest sequence that it can read."""
         return context_of(self.config)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        targets: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
+        document: torch.Tensor | None = None,
+        type: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | float | None = None,
+        return_loss: bool = True,
+        **unused: Any,
+    ) -> dict[str, torch.Tensor]:
+        """`loss` (where targets are given) and `logits`. An encoder reads one document a row, positions from 0."""
+        if document is not None and bool((document > 0).any()):
+            raise DataError("an encoder would let packed samples see each other; give one sample a row, or blocks")
+        types = {"token_type_ids": type.long()} if self._uses_types and type is not None else {}
+        logits = self.logits(input_ids=input_ids, attention_mask=attention_mask, **types)
+        if not return_loss or targets is None or weights is None:
+            return {"logits": logits}
+        loss = sequence_loss(logits, targets, weights, shift=False, num_items=num_items_in_batch)
+        return {"loss": loss, "logits": logits}
+
+    def logits(self, **inputs: torch.Tensor) -> torch.Tensor:
+        """[B, L, V]: a row of logits for each position."""
+        return self.encoder(**inputs).logits
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass."""
@@ -83,32 +118,6 @@ class MaskedLM(EncoderModel):
     def __init__(self, encoder: Any, tokenizer: Any) -> None:
         super().__init__(encoder, tokenizer)
         self.mask_id = mask_id(tokenizer)
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        targets: torch.Tensor | None = None,
-        weights: torch.Tensor | None = None,
-        document: torch.Tensor | None = None,
-        type: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        role: torch.Tensor | None = None,
-        block: torch.Tensor | None = None,
-        slot: torch.Tensor | None = None,
-        segments: Any = None,
-        features: Any = None,
-        num_items_in_batch: torch.Tensor | float | None = None,
-    ) -> dict[str, torch.Tensor]:
-        """`loss` (where targets are given) and `logits`. An encoder reads one document a row, positions from 0."""
-        if document is not None and bool((document > 0).any()):
-            raise DataError("an encoder would let packed samples see each other; give one sample a row, or blocks")
-        types = {"token_type_ids": type.long()} if self._uses_types and type is not None else {}
-        logits = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types).logits
-        if targets is None or weights is None:
-            return {"logits": logits}
-        loss = sequence_loss(logits, targets, weights, shift=False, num_items=num_items_in_batch)
-        return {"loss": loss, "logits": logits}
 
     @torch.inference_mode()
     def fill(self, texts: str | Sequence[str], *, top: int = 5) -> list[Filled]:

@@ -3,7 +3,7 @@
     source ──raw──► spans of units ──parse──► rows ──format──► samples ──encoder──► chunks ──► Table
                     one span at a time, in any process                          cached by content
 
-The scan always goes to the end of the data; its faults are then told together, or left out by choice.
+The scan always goes to the end of the data; its faults are then reported together, or left out by choice.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Scan:
     def __init__(self, source: Source, encoder: Encoder, reader: Reader) -> None:
         self.source, self.encoder, self.reader = source, encoder, reader
         self.tally: Path | None = None
-        """A file to which 8 bytes are added for each row: how other processes tell what they have done."""
+        """A file to which 8 bytes are added for each row: how other processes report what they have done."""
         self._walk: Iterator[Raw] | None = None
         self._at = -1
 

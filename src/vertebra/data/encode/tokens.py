@@ -158,7 +158,7 @@ class TextTokenizer:
 
 
 def one_thread_in_this_process() -> None:
-    """Said in a forked process, where the tokenizer's threads are gone: it would say so, and warn, by itself."""
+    """Set in a forked process, where the tokenizer's threads are gone: it would say so, and warn, by itself."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
@@ -237,17 +237,19 @@ def stop_id(tokenizer: Any, stop: str | None = None) -> int:
     return found
 
 
-def block_size(tokenizer: Any, context: int | None = None, wanted: int | None = None) -> int:
-    """The size of a block: the smaller of the model's context and the tokenizer's limit, or less where wanted."""
+def block_size(tokenizer: Any, context: int | None = None, requested: int | None = None) -> int:
+    """The size of a block: the smaller of the model's context and the tokenizer's limit, or less where requested."""
     limits = [int(limit) for limit in (context, tokenizer.model_max_length) if limit and limit < UNBOUNDED]
-    if wanted is None:
+    if requested is None:
         if not limits:
             raise VocabularyError(
                 "neither the model nor the tokenizer limits the length of a sequence "
                 f"(model_max_length is {tokenizer.model_max_length:.0e}); give the block size"
             )
         return min(limits)
-    if wanted < 2 or (limits and wanted > min(limits)):
+    if requested < 2 or (limits and requested > min(limits)):
         allowed = f"2 to {min(limits)}" if limits else "2 or more"
-        raise VocabularyError(f"a block size of {wanted}; expected {allowed}: the model's context and model_max_length")
-    return wanted
+        raise VocabularyError(
+            f"a block size of {requested}; expected {allowed}: the model's context and model_max_length"
+        )
+    return requested

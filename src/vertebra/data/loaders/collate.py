@@ -47,8 +47,8 @@ class Collator:
 
     def __call__(self, rows: Rows, extras: Sequence[Sequence[Mapping[str, Any]]] | None = None) -> Batch:
         """One batch. `extras` is what belongs to each sample beside its tokens, in the same nesting."""
-        said = set().union(*[vectors for row in rows for vectors in row])
-        batch = self._flat(rows, said) if said.isdisjoint(_GENERAL) else self._general(rows, extras)
+        names = set().union(*[vectors for row in rows for vectors in row])
+        batch = self._flat(rows, names) if names.isdisjoint(_GENERAL) else self._general(rows, extras)
         labels = [] if extras is None else [extra["label"] for row in extras for extra in row if "label" in extra]
         if labels:
             if len(labels) != len(rows):
@@ -76,7 +76,7 @@ class Collator:
             max_length=self.max_length,
         )
 
-    def _flat(self, rows: Rows, said: set[str]) -> Batch:
+    def _flat(self, rows: Rows, names: set[str]) -> Batch:
         """Batches of a few rows cost what the calls cost, so each table is made by one or two of them."""
         lengths = [len(row[0]["ids"]) if len(row) == 1 else sum([len(one["ids"]) for one in row]) for row in rows]
         longest = max(lengths, default=0)
@@ -91,7 +91,7 @@ class Collator:
         ids = fill("ids", np.int64, self.pad_id)
         # What no sample says follows from the mask: TEXT is 1 and PAD is 0, a lone document is 0 and padding −1.
         mask = real.astype(np.int64)
-        if "document" in said or len(fill.spans) > len(rows):
+        if "document" in names or len(fill.spans) > len(rows):
             document, position = fill.documents()
         else:
             document = mask.astype(np.int32) - 1
@@ -100,11 +100,11 @@ class Collator:
             "input_ids": ids,
             "attention_mask": mask,
             "position_ids": position,
-            "targets": fill("target", np.int64, NO_TARGET) if "target" in said else np.where(real, ids, NO_TARGET),
-            "weights": fill.weights() if "weight" in said else real.astype(np.float32),
-            "role": fill("role", np.int8, 0) if "role" in said else real.view(np.int8),
-            "type": fill("type", np.int32, 0) if "type" in said else np.zeros(real.shape, np.int32),
-            "block": fill.blocks() if "block" in said else np.zeros(real.shape, np.int32),
+            "targets": fill("target", np.int64, NO_TARGET) if "target" in names else np.where(real, ids, NO_TARGET),
+            "weights": fill.weights() if "weight" in names else real.astype(np.float32),
+            "role": fill("role", np.int8, 0) if "role" in names else real.view(np.int8),
+            "type": fill("type", np.int32, 0) if "type" in names else np.zeros(real.shape, np.int32),
+            "block": fill.blocks() if "block" in names else np.zeros(real.shape, np.int32),
             "slot": np.full((*real.shape, 2), -1, np.int32),
             "document": document,
         }

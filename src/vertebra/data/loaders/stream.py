@@ -128,7 +128,7 @@ class StreamLoader:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch; after its last batch the next epoch begins.
 
-        Resumed behind its last batch it gives nothing, and goes on to the next: only looking tells a stream's end.
+        Resumed behind its last batch it gives nothing, and goes on to the next: only looking finds a stream's end.
         """
         epoch = self.epoch
         first, skipped = self._start
@@ -140,7 +140,7 @@ class StreamLoader:
             if number > first:
                 self._firsts.append((made, number))
             elif len(batches) < skipped:
-                break  # and be told below
+                break  # and be reported below
             for inside, batch in enumerate(batches):
                 made += 1
                 if number == first and inside < skipped:
@@ -171,16 +171,16 @@ class StreamLoader:
             try:
                 block = next(blocks, None)
                 if block is not None:
-                    self._tell(block)
+                    self._note_faults(block)
             except VertebraError as error:
                 stopped = error
-            said = exchange((None if block is None else len(block.batches), stopped and str(stopped)))
+            reports = exchange((None if block is None else len(block.batches), stopped and str(stopped)))
             if stopped is not None:
                 raise stopped
-            for rank, (_, why) in enumerate(said):
+            for rank, (_, why) in enumerate(reports):
                 if why:
                     raise DataError(f"rank {rank} stopped, so this one does: {why}")
-            counts = [count for count, _ in said if count is not None]
+            counts = [count for count, _ in reports if count is not None]
             if not counts:
                 return
             own = [] if block is None else block.batches
@@ -219,7 +219,7 @@ class StreamLoader:
         self._start = (int(state["block"]), int(state["inside"]))
         self._firsts = [(self._batches - self._start[1], self._start[0])]
 
-    def _tell(self, block: Block) -> None:
+    def _note_faults(self, block: Block) -> None:
         for fault in block.faults:
             self.faults.add(fault)
         if block.faults and self.faults.on_bad == "fail":

@@ -138,6 +138,6 @@ def _draw_actions(
             pen.line(points, fill=ink, width=2)
         else:
             pen.ellipse((x[0] - 2, y[0, number] - 2, x[0] + 2, y[0, number] + 2), fill=ink)
-        said = f"{name} {low[number]:.3g} … {high[number]:.3g}"
-        pen.text((left, top + HIGH - 3 * MARGIN - 8), said, fill=ink)
-        left += int(pen.textlength(said)) + 3 * MARGIN
+        label = f"{name} {low[number]:.3g} … {high[number]:.3g}"
+        pen.text((left, top + HIGH - 3 * MARGIN - 8), label, fill=ink)
+        left += int(pen.textlength(label)) + 3 * MARGIN

@@ -36,8 +36,8 @@ def counted(name: str, found: Any, total: int, what: str, bad: Status, places: l
     """A finding that counts what is wrong among all."""
     count = len(found)
     value = f"{total:,}" if not count else f"{count:,} of {total:,}"
-    said = f"none {what}" if not count else f"{what} ({count / max(total, 1):.2%})"
-    return Finding(name, bad if count else "pass", value, said, tuple(places[:SHOWN]))
+    message = f"none {what}" if not count else f"{what} ({count / max(total, 1):.2%})"
+    return Finding(name, bad if count else "pass", value, message, tuple(places[:SHOWN]))
 
 
 def of_ids(setup: Setup) -> list[Finding]:
@@ -89,10 +89,10 @@ def of_added(setup: Setup, spelled: Spelled) -> list[Finding]:
     trusted = setup.encoder.trusted if isinstance(setup.encoder, ChatEncoder) else ()
     lost, places = False, []
     for token in tokens:
-        said = {role: count for role, count in spelled.texts.get(token, {}).items() if role not in trusted}
-        if said:
-            places.append(f"`{token}` {_stays_text(said)}")
-            lost = lost or (token in unused and bool(_trustable(said)))
+        spelling = {role: count for role, count in spelled.texts.get(token, {}).items() if role not in trusted}
+        if spelling:
+            places.append(f"`{token}` {_stays_text(spelling)}")
+            lost = lost or (token in unused and bool(_trustable(spelling)))
         elif token in unused:
             places.append(f"`{token}` is nowhere in this data")
     uses_of = ", ".join(f"`{token}` {used[numbers[token]]:,}" for token in added[:SHOWN])
@@ -101,10 +101,10 @@ def of_added(setup: Setup, spelled: Spelled) -> list[Finding]:
     return [Finding("added tokens", status, f"{len(unused):,} of {len(added):,}", about, tuple(places[:SHOWN]))]
 
 
-def _stays_text(said: Mapping[str, int]) -> str:
+def _stays_text(spelling: Mapping[str, int]) -> str:
     """In whose texts a token stays text, and how to have it read as the token."""
-    who = ", ".join(f"{role} {count:,}" for role, count in said.items())
-    roles = _trustable(said)
+    who = ", ".join(f"{role} {count:,}" for role, count in spelling.items())
+    roles = _trustable(spelling)
     if not roles:
         return f"stays text where it is spelled ({who})"
     options = " ".join(f"--trusted {role}" for role in roles)
@@ -143,8 +143,8 @@ def of_labels(labels: Labels, rows: Mapping[str, Sequence[str]]) -> Finding:
     unused = [name for name in names if not counts[name]]
     lone = len(names) - len(unused) < 2
     status: Status = "fail" if outliers or lone else "note" if unused else "pass"
-    said = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
-    said += f"; nobody is {', '.join(unused)}" if unused else ""
-    said += "; with one class there is nothing to tell apart" if lone else ""
-    said += "" if labels.declared else "; inferred"
-    return Finding("labels", status, f"0 to {len(names) - 1}", said, tuple(places))
+    message = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+    message += f"; nobody is {', '.join(unused)}" if unused else ""
+    message += "; with one class there is nothing to tell apart" if lone else ""
+    message += "" if labels.declared else "; inferred"
+    return Finding("labels", status, f"0 to {len(names) - 1}", message, tuple(places))

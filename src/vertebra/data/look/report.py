@@ -179,8 +179,8 @@ def _unreadable(image: Any) -> str | None:
 
 def _lengths(lengths: np.ndarray) -> Finding:
     median, high = np.percentile(lengths, [50, 95])
-    said = f"median {median:.0f}, mean {lengths.mean():.0f}, 95 % up to {high:.0f}"
-    return Finding("lengths", "pass", f"{lengths.min()} to {lengths.max()}", said)
+    message = f"median {median:.0f}, mean {lengths.mean():.0f}, 95 % up to {high:.0f}"
+    return Finding("lengths", "pass", f"{lengths.min()} to {lengths.max()}", message)
 
 
 def _too_long(setup: Setup) -> Finding:
@@ -189,8 +189,8 @@ def _too_long(setup: Setup) -> Finding:
         if not isinstance(setup.encoder, PairEncoder):
             return Finding("too long", "pass", "0", f"cut into blocks of {setup.limit} positions, nothing is lost")
         full = int((setup.table.lengths >= setup.limit).sum())
-        said = f"fill the {setup.limit} positions that the model reads: the longer sentence of each was cut to fit"
-        return Finding("too long", "note" if full else "pass", f"{full:,}", said if full else "none cut to fit")
+        message = f"fill the {setup.limit} positions that the model reads: the longer sentence of each was cut to fit"
+        return Finding("too long", "note" if full else "pass", f"{full:,}", message if full else "none cut to fit")
     over = np.flatnonzero(setup.table.lengths > setup.limit)
     places = [f"{setup.table.where(int(i))} has {setup.table.lengths[i]}" for i in over[:SHOWN]]
     return counted("too long", over, len(setup.table), f"longer than {setup.limit}", "fail", places)
@@ -198,14 +198,14 @@ def _too_long(setup: Setup) -> Finding:
 
 def _supervised(setup: Setup) -> Finding:
     samples = setup.samples
-    taught, total = 0.0, 0
+    trained, total = 0.0, 0
     for index in _some(samples):
         weight = samples.vectors(index).get("weight", 1.0)
         total += int(samples.lengths[index])
-        taught += float((np.broadcast_to(weight, samples.lengths[index]) > 0).sum())
+        trained += float((np.broadcast_to(weight, samples.lengths[index]) > 0).sum())
     if isinstance(setup.encoder, PairEncoder):
         return Finding("supervised", "pass", "labels", "each sample has one label, no token is predicted")
-    share = taught / max(total, 1)
+    share = trained / max(total, 1)
     return Finding("supervised", "pass" if share else "fail", f"{share:.1%}", "of the positions count in the loss")
 
 
@@ -240,5 +240,5 @@ def check_packing(setup: Setup, backbone: Any) -> Finding:
             worst = max(worst, float((together[at : at + len(alone)] - alone).abs().max()))
             at += len(alone)
     bound = 1e-4 if backbone.dtype in (torch.float32, torch.float64) else 0.1
-    said = f"largest difference of logits, {len(cut)} samples packed and alone; must be ≤ {bound:g}"
-    return Finding("packed = unpacked", "pass" if worst <= bound else "fail", f"{worst:.1e}", said)
+    message = f"largest difference of logits, {len(cut)} samples packed and alone; must be ≤ {bound:g}"
+    return Finding("packed = unpacked", "pass" if worst <= bound else "fail", f"{worst:.1e}", message)

@@ -26,7 +26,7 @@ class Chain(Source):
 
     def __init__(self, sources: Sequence[Source], name: str) -> None:
         self.sources, self.name = list(sources), name
-        self._sizes: dict[int, int] = {}  # what walking a source to its end has told
+        self._sizes: dict[int, int] = {}  # sizes found by walking a source to its end
 
     def raw(self, start: int = 0) -> Iterator[Raw]:
         index = 0

@@ -1,6 +1,6 @@
 """Files as bytes, plain or compressed by gzip or zstd, and their lines in bounded memory.
 
-A line that is longer than the limit is skipped to its end without being held, and told as a fault; so is a compressed
+A line that is longer than the limit is skipped to its end without being held, and reported as a fault; so is a compressed
 stream that breaks off. Knows nothing of what a line means.
 """
 

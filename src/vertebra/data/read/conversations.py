@@ -156,12 +156,12 @@ def _listed(fields: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def _speaker(message: Mapping[str, Any], key: str, number: int) -> str:
-    said = message.get(key)
-    if not isinstance(said, str):
+    role = message.get(key)
+    if not isinstance(role, str):
         near = did_you_mean(key, message, count=1)
         raise BadRow(f"bad message: message {number + 1} has no `{key}`; it has {list(message)}.{near}")
     try:
-        return role_name(said)
+        return role_name(role)
     except PromptError as error:
         raise BadRow(f"bad message: message {number + 1} has an {error}") from None
 

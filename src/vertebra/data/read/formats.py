@@ -48,7 +48,6 @@ class Pair:
     first: str
     second: str | None
     label: int | float | str | None
-    label_column: str = "label"
 
 
 Sample = Text | Conversation | Pair
@@ -79,11 +78,10 @@ def _text(fields: Mapping[str, Any], columns: tuple[str, ...]) -> Text:
 def _pair(fields: Mapping[str, Any], columns: tuple[str, ...]) -> Pair:
     names = [name for name in columns if name != "label"]
     second = text_of(fields, names[1]) if len(names) > 1 else None
-    column = "Quality" if "Quality" in fields and "label" not in fields else "label"
-    label = fields.get(column)
+    label = fields.get("label", fields.get("Quality"))
     if label is not None and not isinstance(label, int | float | str):
         raise BadRow(f"bad label: expected a number or a name, got {label!r}")
-    return Pair(text_of(fields, names[0]), second, label, column)
+    return Pair(text_of(fields, names[0]), second, label)
 
 
 PAIR_COLUMNS = (
@@ -222,8 +220,8 @@ class Reader:
     def _missing(self, format: Format, fields: Mapping[str, Any], found: Format | None) -> str:
         if found is not None and found is not format:
             return f"mixed formats: this row looks like `{found.name}`, the others are `{self.name}`"
-        wanted = min(format.columns, key=lambda group: len(set(group) - set(fields)))
-        lacking = [name for name in wanted if name not in fields and self.columns.get(name) not in fields]
+        expected = min(format.columns, key=lambda group: len(set(group) - set(fields)))
+        lacking = [name for name in expected if name not in fields and self.columns.get(name) not in fields]
         hints = "".join(did_you_mean(self.columns.get(name, name), fields, count=1) for name in lacking)
         called = ", ".join(f"`{self.columns.get(name, name)}`" for name in lacking)
         return f"missing column: {called} of format `{format.name}`; the row has {list(fields)}.{hints}"

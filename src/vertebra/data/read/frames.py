@@ -38,25 +38,29 @@ class Frames:
 
 
 class KeptFrames(Frames):
-    """The same from a file, which is made where there is none yet. `wanted`: {episode: its frames, ascending}."""
+    """The same from a file, which is made where there is none yet. `requested`: {episode: its frames, ascending}."""
 
     def __init__(
         self,
         decode: Decode,
         prepare: Prepare,
         *,
-        wanted: Mapping[int, Sequence[int]],
+        requested: Mapping[int, Sequence[int]],
         size: int,
         content: str,
         folder: str | Path | None = None,
     ) -> None:
         super().__init__(decode, prepare)
-        self.wanted = {episode: np.asarray(frames, np.int64) for episode, frames in wanted.items()}
+        self.requested = {episode: np.asarray(frames, np.int64) for episode, frames in requested.items()}
         self._firsts = dict(
-            zip(self.wanted, np.cumsum([0, *(len(one) for one in self.wanted.values())])[:-1].tolist(), strict=True)
+            zip(
+                self.requested,
+                np.cumsum([0, *(len(one) for one in self.requested.values())])[:-1].tolist(),
+                strict=True,
+            )
         )
-        self.count, self.size = sum(len(one) for one in self.wanted.values()), size
-        key = digest("frames", content, size, [(episode, one.tolist()) for episode, one in self.wanted.items()])
+        self.count, self.size = sum(len(one) for one in self.requested.values()), size
+        key = digest("frames", content, size, [(episode, one.tolist()) for episode, one in self.requested.items()])
         self.folder = Path(folder or cache_folder() / "frames") / key[:32]
         if not (self.folder / FILE).is_file():
             write_whole(self.folder, self._write, replace=False)
@@ -65,7 +69,7 @@ class KeptFrames(Frames):
     def __call__(self, episode: int, frames: Sequence[int]) -> np.ndarray:
         if self._rows is None:  # each worker maps the file itself
             self._rows = np.load(self.folder / FILE, mmap_mode="r").view(np.ndarray)
-        known = self.wanted[episode]
+        known = self.requested[episode]
         at = np.searchsorted(known, np.asarray(frames))
         assert (known[np.minimum(at, len(known) - 1)] == frames).all(), "a frame that was not asked for before"
         return self._rows[self._firsts[episode] + at]
@@ -77,7 +81,7 @@ class KeptFrames(Frames):
         shape = (self.count, 3, self.size, self.size)
         rows = np.lib.format.open_memmap(part / FILE, mode="w+", dtype=np.uint8, shape=shape)
         with progress("frames", self.count, unit="frames") as advance:
-            for episode, frames in self.wanted.items():
+            for episode, frames in self.requested.items():
                 first = self._firsts[episode]
                 made = self.prepare(list(self.decode(episode, frames.tolist())))
                 if made.shape != (len(frames), *shape[1:]):

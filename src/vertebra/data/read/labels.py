@@ -23,7 +23,7 @@ class Labels:
     """The classes of a data set, by number and by name; numbers of a regression where they are no classes."""
 
     def __init__(self, names: Sequence[str] | None, *, by_number: bool = True, declared: bool = True) -> None:
-        """`by_number`: a number means the class of that number. `declared`: somebody said that these are the classes."""
+        """`by_number`: a number means the class of that number. `declared`: somebody listed these as the classes."""
         self.names = None if names is None else list(names)
         self.by_number, self.declared = by_number, declared
         self.counts: Counter[str] = Counter()

@@ -1,7 +1,7 @@
 """`open_source`: whatever a user names as data, as a source of rows.
 
 A path to a file or a folder, several of them, a pattern, a hub name, a Hugging Face dataset, a list, a function that
-returns an iterator. The kind of a file is told by its suffix; nothing is read yet.
+returns an iterator. The kind of a file follows from its suffix; nothing is read yet.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Fault:
 
 
 class Source(ABC):
-    """A numbered series of units that can be walked from any number on, as often as wanted."""
+    """A numbered series of units that can be walked from any number on, as often as needed."""
 
     name: str
     """What messages call it: a path, a hub name, `<list>`."""

@@ -149,7 +149,7 @@ def from_dataset(dataset: Any, *, name: str, split: str | None) -> Source:
 
 
 def is_dataset(value: object) -> bool:
-    """Whether this is a Hugging Face dataset, told without importing the library."""
+    """Whether this is a Hugging Face dataset, found out without importing the library."""
     return type(value).__module__.split(".")[0] == "datasets"
 
 

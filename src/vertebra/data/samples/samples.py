@@ -1,6 +1,6 @@
 """`Samples`: anything that gives token sequences by number, with their lengths known beforehand.
 
-What a sample says is a dict of vectors, and a vector that says nothing new is left out: no `target` means the ids
+A sample is a dict of vectors, and a vector that adds nothing new is left out: no `target` means the ids
 themselves, no `weight` means 1 everywhere, no `role` means text. So plain text is one array from the tokenizer to the
 batch. `epoch` matters to samples that change from pass to pass (dynamic masking, shifted images).
 """
@@ -76,7 +76,7 @@ def is_supervised(vectors: Vectors, *, shift: bool = True) -> bool:
 
 
 def refuse_mixture(samples: Samples) -> None:
-    """Told by views that number samples anew."""
+    """Asked of views that number samples anew."""
     if samples.mixes:
         raise ConfigError(
             "a mixture cannot be cut or picked from: its weights would be lost. Do so to each table, then mix"

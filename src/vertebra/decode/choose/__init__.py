@@ -1,1 +1,1 @@
-"""From logits to a token: sampling, what was said before, constraints, and when a row ends."""
+"""From logits to a token: sampling, what was generated before, constraints, and when a row ends."""

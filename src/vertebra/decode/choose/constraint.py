@@ -20,7 +20,7 @@ from vertebra.sequence.length import listed
 
 
 class Constraint(ABC):
-    """What may be said, told step by step. One object serves any number of calls; a call's state is its `Follower`."""
+    """What may be generated, step by step. One object serves any number of calls; a call's state is its `Follower`."""
 
     @abstractmethod
     def follow(
@@ -45,7 +45,7 @@ class Follower(ABC):
 
     @abstractmethod
     def advance(self, row: int, token: int) -> bool:
-        """Note what a row said; True where it has said all that there is to say."""
+        """Note a row's token; True where the row is complete."""
 
 
 class AllowedIds(Constraint):
@@ -83,8 +83,8 @@ class AllowedSteps(Constraint):
 
 
 class _SameForAll(Follower):
-    def __init__(self, tables: list[torch.Tensor], said: list[int], *, endless: bool) -> None:
-        self._tables, self._said, self._endless = tables, said, endless
+    def __init__(self, tables: list[torch.Tensor], counts: list[int], *, endless: bool) -> None:
+        self._tables, self._counts, self._endless = tables, counts, endless
 
     def ids(self, step: int) -> torch.Tensor | None:
         if self._endless:
@@ -92,8 +92,8 @@ class _SameForAll(Follower):
         return self._tables[step] if step < len(self._tables) else None
 
     def advance(self, row: int, token: int) -> bool:
-        self._said[row] += 1
-        return not self._endless and self._said[row] >= len(self._tables)
+        self._counts[row] += 1
+        return not self._endless and self._counts[row] >= len(self._tables)
 
 
 def _checked(ids: Sequence[int], what: str) -> tuple[int, ...]:

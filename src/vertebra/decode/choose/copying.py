@@ -1,4 +1,4 @@
-"""What is said is copied: a run of a page's pieces, letter by letter as it stands there, inside one line, or absent.
+"""An answer that is copied: a run of a page's pieces, letter by letter as it stands there, inside one line, or absent.
 
     generate(model, prompt, constraint=copied(["Invoice 17", "Total: RM64.15"]))       64.15 │ RM64.15 │ Invoice 17 │ null …
 
@@ -119,13 +119,13 @@ def each(constraints: Sequence[Constraint]) -> Each:
 class _Each(Follower):
     def __init__(self, followers: list[Follower], times: int, vocabulary: int, device: torch.device) -> None:
         self._followers, self._times, self._vocabulary, self._device = followers, times, vocabulary, device
-        self._said = [0] * (times * len(followers))
+        self._counts = [0] * (times * len(followers))
 
     def mask(self, rows: Sequence[int]) -> torch.Tensor:
         possible = torch.zeros(len(rows), self._vocabulary, dtype=torch.bool, device=self._device)
         for place, row in enumerate(rows):
             which, own = divmod(row, self._times)
-            ids = self._followers[which].ids(self._said[row])
+            ids = self._followers[which].ids(self._counts[row])
             if ids is not None:
                 possible[place, ids] = True
                 continue
@@ -135,5 +135,5 @@ class _Each(Follower):
 
     def advance(self, row: int, token: int) -> bool:
         which, own = divmod(row, self._times)
-        self._said[row] += 1
+        self._counts[row] += 1
         return self._followers[which].advance(own, token)

@@ -1,6 +1,6 @@
-"""What each row has said: the ids of the prompt's text and of every token since, without padding and without slots.
+"""What each row holds: the ids of the prompt's text and of every token since, without padding and without slots.
 
-Penalties, n-grams and foreign processors read it. A slot holds the id of a reserved token that was never said, so it
+Penalties, n-grams and foreign processors read it. A slot holds the id of a reserved token that was never generated, so it
 counts for nothing. It knows ids, not scores.
 """
 
@@ -19,7 +19,7 @@ class History:
         self.vocabulary, self._pad = vocabulary, pad_id
         self._given, self._text = ids, text
         self._rows: list[list[int]] | None = None
-        self._said: torch.Tensor | None = None
+        self._seen: torch.Tensor | None = None
         self._new: list[list[int]] = []  # one entry a step: a token a row
         self._grams: dict[int, list[dict[tuple[int, ...], set[int]]]] = {}
 
@@ -35,8 +35,8 @@ class History:
     def add(self, tokens: Sequence[int], chosen: torch.Tensor) -> None:
         """One more token a row, as numbers and as a tensor [B]."""
         self._new.append(list(tokens))
-        if self._said is not None:
-            self._said.scatter_(1, chosen[:, None], True)
+        if self._seen is not None:
+            self._seen.scatter_(1, chosen[:, None], True)
         if self._rows is not None:
             self._extend(tokens)
 
@@ -47,14 +47,14 @@ class History:
                 if len(ids) >= size:
                     grams[row].setdefault(tuple(ids[-size:-1]), set()).add(token)
 
-    def said(self, device: torch.device) -> torch.Tensor:
+    def seen(self, device: torch.device) -> torch.Tensor:
         """[B, V]: which ids stand in the row."""
-        if self._said is None:
+        if self._seen is None:
             table = torch.zeros((len(self._given), self.vocabulary), dtype=torch.bool, device=device)
             for row, ids in enumerate(self.rows):
                 table[row, ids] = True
-            self._said = table
-        return self._said
+            self._seen = table
+        return self._seen
 
     def ids(self, device: torch.device) -> torch.Tensor:
         """[B, L]: the rows as one tensor, padded to the left, as processors of transformers read it."""
@@ -88,5 +88,5 @@ class History:
         index = torch.as_tensor(list(rows), device=self._given.device)
         new = History(self._given[index], self._text[index], vocabulary=self.vocabulary, pad_id=self._pad)
         new._new = [[tokens[row] for row in rows] for tokens in self._new]
-        new._said = None if self._said is None else self._said[index]
+        new._seen = None if self._seen is None else self._seen[index]
         return new

@@ -47,7 +47,7 @@ class Context:
     """None where no rule reads it."""
     space: Space
     step: int = 0
-    """How many tokens this call has said."""
+    """How many tokens this call has generated."""
 
 
 Rule = Callable[[torch.Tensor, Context], torch.Tensor]
@@ -80,7 +80,7 @@ def needs_history(settings: DecodeConfig) -> bool:
     return any(ROWS[name].reads for name in settings.differing if name in ROWS)
 
 
-def _said(context: Context) -> History:
+def _history(context: Context) -> History:
     assert context.history is not None
     return context.history
 
@@ -199,8 +199,8 @@ def repetition_penalty(penalty: float) -> Rule:
     """Ids that stand in the row's text become less likely: positive scores are divided, negative ones multiplied."""
 
     def rule(scores: torch.Tensor, context: Context) -> torch.Tensor:
-        said = context.space.view(_said(context).said(scores.device))
-        return torch.where(said, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+        seen = context.space.view(_history(context).seen(scores.device))
+        return torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
 
     return rule
 
@@ -209,18 +209,18 @@ def no_repeat_ngram(size: int) -> Rule:
     """What would say n ids in a row that stand in the text already becomes impossible."""
 
     def rule(scores: torch.Tensor, context: Context) -> torch.Tensor:
-        return _fill(scores, context, _said(context).repeats(size), NEVER)
+        return _fill(scores, context, _history(context).repeats(size), NEVER)
 
     return rule
 
 
 def sequence_bias(biases: dict[tuple[int, ...], float]) -> Rule:
-    """Add a number to the score of the last id of a sequence wherever its other ids were just said."""
+    """Add a number to the score of the last id of a sequence wherever its other ids were the last."""
 
     def rule(scores: torch.Tensor, context: Context) -> torch.Tensor:
         scores = scores.clone()
         for sequence, bias in biases.items():
-            scores = _fill(scores, context, _said(context).follows(sequence[:-1], sequence[-1]), bias, add=True)
+            scores = _fill(scores, context, _history(context).follows(sequence[:-1], sequence[-1]), bias, add=True)
         return scores
 
     return rule
@@ -245,8 +245,8 @@ def forced(ids: Sequence[int], vocabulary: int, *, at: int) -> Rule:
     def rule(scores: torch.Tensor, context: Context) -> torch.Tensor:
         if context.step != at:
             return scores
-        wanted = context.space.view(table.to(scores.device))
-        return torch.full_like(scores, NEVER).masked_fill(wanted, 0.0)
+        allowed = context.space.view(table.to(scores.device))
+        return torch.full_like(scores, NEVER).masked_fill(allowed, 0.0)
 
     return rule
 
@@ -255,7 +255,7 @@ def processor(given: Any) -> Rule:
     """A rule of one's own, or the library's."""
 
     def rule(scores: torch.Tensor, context: Context) -> torch.Tensor:
-        return given(_said(context).ids(scores.device), scores)
+        return given(_history(context).ids(scores.device), scores)
 
     return rule
 
@@ -274,7 +274,7 @@ def _fill(
     if not flat:
         return scores
     rows, ids = (torch.tensor(part, device=scores.device) for part in zip(*flat, strict=True))
-    change = torch.zeros(scores.shape[0], _said(context).vocabulary, dtype=torch.bool, device=scores.device)
+    change = torch.zeros(scores.shape[0], _history(context).vocabulary, dtype=torch.bool, device=scores.device)
     change[rows, ids] = True
     change = context.space.view(change)
     return torch.where(change, scores + value if add else torch.full_like(scores, value), scores)

@@ -100,7 +100,7 @@ def _kept(out: Any, name: str, asked: bool | Capture) -> tuple[tuple[torch.Tenso
 def _row(
     ids: list[int], eos: Sequence[int], pad_id: int, settings: DecodeConfig, tokenizer: Any, *, cut_short: bool
 ) -> tuple[list[int], str]:
-    """What a row said before the padding, and why it ended."""
+    """What a row generated before the padding, and why it ended."""
     strings = StopStrings(tokenizer, settings.stops, ()) if settings.stops else None
     for end, token in enumerate(ids, 1):
         found = strings is not None and strings.add(token)

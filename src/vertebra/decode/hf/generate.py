@@ -92,7 +92,7 @@ def _refuse_here(begun: Start, settings: DecodeConfig, *, embeds: bool) -> None:
 def _inputs(model: Model, begun: Start, settings: DecodeConfig) -> dict[str, Any]:
     """Ids or embeddings, the mask, and a cache where there is one."""
     state, batch = begun.state, begun.batch
-    if state is None and (begun.layout.plain or _says_it_all(begun)):
+    if state is None and (begun.layout.plain or _states_all(begun)):
         with torch.inference_mode():
             inputs: dict[str, Any] = dict(model.inputs(batch, 0, batch.length, encoded(model, batch)))
         if _keeps_one(begun):
@@ -112,7 +112,7 @@ def _keeps_one(begun: Start) -> bool:
     return facts.windowed and facts.window == 1
 
 
-def _says_it_all(begun: Start) -> bool:
+def _states_all(begun: Start) -> bool:
     """Whether a 2-D mask, and positions counted along it, are all that there is to say."""
     layout = begun.layout
     counted = layout.real.cumsum(1) - 1

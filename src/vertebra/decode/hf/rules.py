@@ -68,7 +68,7 @@ class OurRules(LogitsProcessor):
 
     def _history(self, new: torch.Tensor, rows: int) -> History:
         times = rows // len(self._ids)
-        said = torch.ones_like(new, dtype=torch.bool)
+        generated = torch.ones_like(new, dtype=torch.bool)
         ids = torch.cat([self._ids.repeat_interleave(times, 0), new], 1)
-        text = torch.cat([self._text.repeat_interleave(times, 0), said], 1)
+        text = torch.cat([self._text.repeat_interleave(times, 0), generated], 1)
         return History(ids, text, vocabulary=self._vocabulary, pad_id=self._pad)

@@ -123,7 +123,7 @@ class RoomLayer(DynamicLayer):
             new.hold(self.keys, self.values)
             self._shared = max(self._shared, self.columns)
         elif self.keys.shape[0] == 1:
-            # one row, told several times over: no copy before the first write
+            # one row, repeated: no copy before the first write
             new.hold(self.keys.expand(len(rows), -1, -1, -1), self.values.expand(len(rows), -1, -1, -1))
             self._shared = max(self._shared, self.columns)
         else:

@@ -46,7 +46,7 @@ class Piece:
 
 
 def cut_columns(batch: Batch, start: int, stop: int) -> Batch:
-    """Columns start:stop of every row; features stay whole, since slots say which of them they want."""
+    """Columns start:stop of every row; features stay whole, since slots name those that they need."""
     width = batch.length
     return Batch(
         {
@@ -61,7 +61,7 @@ def with_steps(batch: Batch, steps: Sequence[tuple[torch.Tensor, torch.Tensor | 
     tokens, rows = zip(*steps, strict=True)
     whole = batch.append(torch.stack(tokens, 1))
     for column, live in enumerate(rows, batch.length):
-        if live is not None:  # a row that has ended says nothing: its columns are padding
+        if live is not None:  # a row that has ended adds nothing: its columns are padding
             whole["attention_mask"][:, column] = live.long()
             whole["document"][:, column].masked_fill_(~live, -1)
             whole["position_ids"][:, column].masked_fill_(~live, 0)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from vertebra import log
-from vertebra.decode.state.language import Language, Seen, Want
+from vertebra.decode.state.language import Language, Requested, Seen
 
 _RECOMPILES = 64
 """Shapes of one model, each compiled once."""
@@ -34,13 +34,17 @@ class CompiledStep:
                 f"`{language.backbone.identifier}` computes more behind its body than its head; its steps run uncompiled"
             )
 
-    def run(self, inputs: dict[str, torch.Tensor], mask: Any, positions: torch.Tensor, cache: Any, want: Want) -> Seen:
+    def run(
+        self, inputs: dict[str, torch.Tensor], mask: Any, positions: torch.Tensor, cache: Any, requested: Requested
+    ) -> Seen:
         """The same pass; what wants to see more than logits is shown by the model as it is."""
-        rows = want.rows
+        rows = requested.rows
         weight, bias = (None, None) if rows is None else (rows.weight, rows.bias)
-        shown = want.hidden or want.attentions or not want.logits or (rows is not None and weight is None)
+        shown = (
+            requested.hidden or requested.attentions or not requested.logits or (rows is not None and weight is None)
+        )
         if self._step is None or shown:
-            return self._language.run(inputs, mask, positions, cache, want)
+            return self._language.run(inputs, mask, positions, cache, requested)
         if self._on_gpu:
             torch.compiler.cudagraph_mark_step_begin()
         try:
@@ -51,7 +55,7 @@ class CompiledStep:
                 f"the decode step cannot be compiled here ({type(error).__name__}: {reason}); it runs as it is"
             )
             self._step = None
-            return self._language.run(inputs, mask, positions, cache, want)
+            return self._language.run(inputs, mask, positions, cache, requested)
         if self._on_gpu:
             logits = logits.clone()  # the next replay writes over it
         return Seen(logits=logits, ids=None if rows is None else rows.ids)

@@ -24,7 +24,7 @@ from vertebra.decode.state.column_facts import ColumnFacts
 from vertebra.decode.state.columns import Piece, cut_columns, joined, with_steps
 from vertebra.decode.state.compiled import CompiledStep
 from vertebra.decode.state.inputs import encoded, inputs_of
-from vertebra.decode.state.language import LAST, Seen, Want
+from vertebra.decode.state.language import LAST, Requested, Seen
 from vertebra.decode.state.ready import Ready
 from vertebra.decode.state.step_masks import StepMasks
 from vertebra.errors import GenerationError
@@ -124,14 +124,14 @@ class DecodeState:
 
     def note(self, tokens: torch.Tensor, *, live: torch.Tensor | None = None) -> None:
         """Know of one more token a row without computing it yet: the next `extend` or `advance` does."""
-        if self._speaks_again(live):
+        if self._row_returns(live):
             self._join()
         self._tail.append((tokens, live))
         self._join()
         self.seen = None
 
     @torch.inference_mode()
-    def advance(self, stop: int | None = None, want: Want = LAST) -> torch.Tensor | None:
+    def advance(self, stop: int | None = None, requested: Requested = LAST) -> torch.Tensor | None:
         """Compute the given columns up to `stop` (None: all); the logits of the last one."""
         batch = self._join()
         stop = batch.length if stop is None else stop
@@ -139,20 +139,22 @@ class DecodeState:
             raise GenerationError(
                 f"cannot advance to column {stop}: {self.length} are computed, and {batch.length} are given"
             )
-        self._feed(stop, "prefill" if self.length == 0 else "extend", want)
+        self._feed(stop, "prefill" if self.length == 0 else "extend", requested)
         return self.logits
 
     @torch.inference_mode()
-    def step(self, tokens: torch.Tensor, *, live: torch.Tensor | None = None, want: Want = LAST) -> torch.Tensor:
+    def step(
+        self, tokens: torch.Tensor, *, live: torch.Tensor | None = None, requested: Requested = LAST
+    ) -> torch.Tensor:
         """Append one token a row, [B], and give the logits [B, V] of what follows.
 
         Rows that are not `live` have ended; what they are fed is padding to whatever comes later.
         """
         if self.attend is not None or self.cache is None:
             self._tail.append((tokens, live if self.cache is not None else None))
-            self._feed(self._join().length, "step", want)
+            self._feed(self._join().length, "step", requested)
             return self.logits  # type: ignore[return-value]
-        if self._speaks_again(live):
+        if self._row_returns(live):
             self._join()
         if self._masks is None:
             self._masks = self._prepare_steps()
@@ -161,20 +163,20 @@ class DecodeState:
         begin = time.perf_counter()
         mask, positions = self._masks.at(self.length), self._next_positions()
         if self.compiled is not None:
-            self.seen = self.compiled.run({"input_ids": tokens[:, None]}, mask, positions, self.cache, want)
+            self.seen = self.compiled.run({"input_ids": tokens[:, None]}, mask, positions, self.cache, requested)
         else:
-            self.seen = self.language.step(tokens[:, None], mask, positions, self.cache, want)
+            self.seen = self.language.step(tokens[:, None], mask, positions, self.cache, requested)
         self._tail.append((tokens, live))
         self._note("step", 1, begin)
         return self.seen.logits  # type: ignore[return-value]
 
-    def extend(self, sequences: Any, features: Any = None, *, want: Want = LAST) -> torch.Tensor:
+    def extend(self, sequences: Any, features: Any = None, *, requested: Requested = LAST) -> torch.Tensor:
         """Append a sequence to every row and give the logits after it. Rows may differ in length.
 
         `sequences` are one `TokenSequence` a row, or ids [B, n]; `features` are the raw items of their slots.
         """
         self.give(sequences, features)
-        self.advance(want=want)
+        self.advance(requested=requested)
         return self.logits  # type: ignore[return-value]
 
     def give(self, sequences: Any, features: Any = None) -> Batch:
@@ -238,16 +240,16 @@ class DecodeState:
         self.seen = None
 
     @torch.inference_mode()
-    def refresh(self, want: Want = LAST) -> torch.Tensor:
+    def refresh(self, requested: Requested = LAST) -> torch.Tensor:
         """The logits of the last column, computed again where a trim has forgotten them."""
         if self.logits is None:
             if self.length == self.batch.length:
                 caches.trim(self.cache, self.length - 1)
                 self.length -= 1
-            self.advance(want=want)
+            self.advance(requested=requested)
         return self.logits  # type: ignore[return-value]
 
-    def _feed(self, stop: int, kind: str, want: Want) -> None:
+    def _feed(self, stop: int, kind: str, requested: Requested) -> None:
         """One pass over the columns from `length` to `stop`."""
         begin = time.perf_counter()
         start, given, layout = self.length, self._given, self._given_layout()
@@ -268,9 +270,9 @@ class DecodeState:
         inputs = self.inputs(start, stop)
         if stop - start == 1 and mask is None and cache is not None and "input_ids" in inputs:
             self.language.before_steps()
-            self.seen = self.language.step(inputs["input_ids"], None, positions, cache, want)
+            self.seen = self.language.step(inputs["input_ids"], None, positions, cache, requested)
         else:
-            self.seen = self.language.run(inputs, mask, positions, cache, want)
+            self.seen = self.language.run(inputs, mask, positions, cache, requested)
         self._note(kind, stop - start, begin)
 
     def inputs(self, start: int, stop: int) -> dict[str, torch.Tensor]:
@@ -319,7 +321,7 @@ class DecodeState:
             self._layout = ColumnFacts(self._given)
         return self._layout
 
-    def _speaks_again(self, live: torch.Tensor | None) -> bool:
+    def _row_returns(self, live: torch.Tensor | None) -> bool:
         """Whether a row goes on that had ended: what it was fed meanwhile is padding, which the masks must know."""
         before = self._tail[-1][1] if self._tail else None
         return before is not None and bool((~before if live is None else live & ~before).any())

@@ -1,4 +1,4 @@
-"""One language model, ready to be run pass by pass: hidden states from its body, logits of what is wanted from its head.
+"""One language model, ready to be run pass by pass: hidden states from its body, the requested logits from its head.
 
     B rows, Q new columns, V vocabulary, D width
 
@@ -23,11 +23,11 @@ from vertebra.errors import GenerationError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Want:
+class Requested:
     """What a pass must show besides its cache."""
 
     columns: torch.Tensor | None = None
-    """[B, n]: columns of the pass whose logits are wanted; None: the last one."""
+    """[B, n]: columns of the pass whose logits are requested; None: the last one."""
     logits: bool = True
     rows: HeadRows | None = None
     """Compute these rows of the head only."""
@@ -36,11 +36,11 @@ class Want:
     states: bool = False
     """Show the states that the logits were made of."""
 
-    def without_logits(self) -> Want:
-        return Want(logits=False, hidden=self.hidden, attentions=self.attentions)
+    def without_logits(self) -> Requested:
+        return Requested(logits=False, hidden=self.hidden, attentions=self.attentions)
 
 
-LAST = Want()
+LAST = Requested()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +53,7 @@ class Seen:
     hidden: torch.Tensor | None = None
     """[B, Q, D], after the last norm."""
     chosen: torch.Tensor | None = None
-    """[B, n, D], those of the columns whose logits were wanted."""
+    """[B, n, D], those of the columns whose logits were requested."""
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -128,29 +128,34 @@ class Language:
         if self._fused is not None and not self._fused.is_fresh():
             self._fused, self._fused_tried = None, False
 
-    def step(self, tokens: torch.Tensor, mask: Any, positions: torch.Tensor, cache: Any, want: Want) -> Seen:
+    def step(self, tokens: torch.Tensor, mask: Any, positions: torch.Tensor, cache: Any, requested: Requested) -> Seen:
         """`run` for one new token a row."""
-        plain = want.logits and not (want.hidden or want.attentions or want.columns is not None)
+        plain = requested.logits and not (requested.hidden or requested.attentions or requested.columns is not None)
         fused = self.fused if plain and caches.grows(cache) else None
         if fused is None or self.head is None or not fused.free():
-            return self.run({"input_ids": tokens}, mask, positions, cache, want)
+            return self.run({"input_ids": tokens}, mask, positions, cache, requested)
         hidden = fused.run(tokens, mask, positions, cache)
-        logits = fused.logits(hidden) if want.rows is None else None
+        logits = fused.logits(hidden) if requested.rows is None else None
         return Seen(
-            logits=self.head(hidden, want.rows) if logits is None else logits,
-            chosen=hidden if want.states else None,
-            ids=None if want.rows is None else want.rows.ids,
+            logits=self.head(hidden, requested.rows) if logits is None else logits,
+            chosen=hidden if requested.states else None,
+            ids=None if requested.rows is None else requested.rows.ids,
             hidden=hidden[:, None],
         )
 
     def run(
-        self, inputs: dict[str, torch.Tensor], mask: Any, positions: torch.Tensor, cache: Any, want: Want = LAST
+        self,
+        inputs: dict[str, torch.Tensor],
+        mask: Any,
+        positions: torch.Tensor,
+        cache: Any,
+        requested: Requested = LAST,
     ) -> Seen:
         """One pass over new columns; the cache grows by them."""
         extra: dict[str, Any] = {}
-        if want.hidden:
+        if requested.hidden:
             extra["output_hidden_states"] = True
-        if want.attentions:
+        if requested.attentions:
             extra["output_attentions"] = True
         call = {
             **inputs,
@@ -160,43 +165,43 @@ class Language:
             "use_cache": cache is not None,
             **extra,
         }
-        if want.attentions and self.facts.kernel != "eager":
+        if requested.attentions and self.facts.kernel != "eager":
             with self.backbone.kernel("eager"):  # the only one that keeps attention weights
-                return self._run(call, want)
+                return self._run(call, requested)
         with long_passes(self.way, self.dtype):
-            return self._run(call, want)
+            return self._run(call, requested)
 
-    def _run(self, call: dict[str, Any], want: Want) -> Seen:
+    def _run(self, call: dict[str, Any], requested: Requested) -> Seen:
         if self.head is None:
-            return self._whole(call, want)
+            return self._whole(call, requested)
         out = self.body(**call)
         hidden = out.last_hidden_state
-        chosen = _chosen(hidden, want) if want.logits else None
-        logits = None if chosen is None else self.head(chosen, want.rows)
+        chosen = _chosen(hidden, requested) if requested.logits else None
+        logits = None if chosen is None else self.head(chosen, requested.rows)
         return Seen(
             logits=logits,
-            chosen=chosen if want.states else None,
-            ids=None if want.rows is None else want.rows.ids,
+            chosen=chosen if requested.states else None,
+            ids=None if requested.rows is None else requested.rows.ids,
             hidden=hidden,
             hidden_states=out.get("hidden_states"),
             attentions=out.get("attentions"),
         )
 
-    def _whole(self, call: dict[str, Any], want: Want) -> Seen:
+    def _whole(self, call: dict[str, Any], requested: Requested) -> Seen:
         """By the model's own forward, for one that computes more behind its body than its head."""
-        keep = 0 if want.columns is not None else 1
-        out = self.llm(**{**call, "output_hidden_states": want.hidden or want.states}, logits_to_keep=keep)
+        keep = 0 if requested.columns is not None else 1
+        out = self.llm(**{**call, "output_hidden_states": requested.hidden or requested.states}, logits_to_keep=keep)
         logits = None
-        if want.logits:
-            logits = _chosen(out.logits, want)
-            logits = logits if want.rows is None else logits[..., want.rows.ids]
+        if requested.logits:
+            logits = _chosen(out.logits, requested)
+            logits = logits if requested.rows is None else logits[..., requested.rows.ids]
         states = out.get("hidden_states")
         return Seen(
             logits=logits,
-            ids=None if want.rows is None else want.rows.ids,
+            ids=None if requested.rows is None else requested.rows.ids,
             hidden=None if states is None else states[-1],
-            chosen=_chosen(states[-1], want) if want.states and states is not None else None,
-            hidden_states=states if want.hidden else None,
+            chosen=_chosen(states[-1], requested) if requested.states and states is not None else None,
+            hidden_states=states if requested.hidden else None,
             attentions=out.get("attentions"),
         )
 
@@ -222,7 +227,7 @@ def language_of(backbone: Any) -> Language:
 _known: weakref.WeakKeyDictionary[Any, Language] = weakref.WeakKeyDictionary()
 
 
-def _chosen(values: torch.Tensor, want: Want) -> torch.Tensor:
-    if want.columns is None:
+def _chosen(values: torch.Tensor, requested: Requested) -> torch.Tensor:
+    if requested.columns is None:
         return values[:, -1]
-    return values.gather(1, want.columns[..., None].expand(-1, -1, values.shape[-1]))
+    return values.gather(1, requested.columns[..., None].expand(-1, -1, values.shape[-1]))

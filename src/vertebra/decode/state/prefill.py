@@ -13,7 +13,7 @@ import torch
 from vertebra.decode.state import cache as caches
 from vertebra.decode.state.checks import check_cache
 from vertebra.decode.state.decoding import DecodeState
-from vertebra.decode.state.language import LAST, Seen, Want
+from vertebra.decode.state.language import LAST, Requested, Seen
 from vertebra.decode.state.ready import Ready, ready
 from vertebra.errors import ConfigError, GenerationError, UnknownNameError
 from vertebra.sequence.masks import Attend
@@ -43,7 +43,7 @@ def prefill(
     chunk: int | None = None,
     upto: int | None = None,
     attend: Attend | None = None,
-    want: Want = LAST,
+    requested: Requested = LAST,
 ) -> DecodeState:
     """Compute the prompts of a batch and keep them.
 
@@ -55,26 +55,26 @@ def prefill(
     if chunk is not None and chunk < 1:
         raise ConfigError(f"chunk is {chunk}; expected 1 or more columns in a pass")
     keeping = Keeping(cache=cache, max_length=max_length, trimmable=trimmable, chunk=chunk, attend=attend)
-    return begin(prompt, keeping, upto=upto, want=want)
+    return begin(prompt, keeping, upto=upto, requested=requested)
 
 
-def begin(prompt: Ready, keeping: Keeping, *, upto: int | None = None, want: Want = LAST) -> DecodeState:
+def begin(prompt: Ready, keeping: Keeping, *, upto: int | None = None, requested: Requested = LAST) -> DecodeState:
     """`prefill` of a prompt that was checked."""
     length, chunk = prompt.batch.length, keeping.chunk
     stop = length if upto is None else upto
     if not 0 < stop <= length:
         raise GenerationError(f"upto is {upto}; expected 1 to {length}, the columns of the batch")
-    if want.attentions and chunk is not None and chunk < stop:
+    if requested.attentions and chunk is not None and chunk < stop:
         raise ConfigError("attentions of a prompt in chunks have no common shape; leave `chunk` out, or the attentions")
     state = _empty(prompt, keeping)
     shown: list[Seen] = []
     done = state.length
     while done < stop:
         done = stop if chunk is None else min(stop, done + chunk)
-        state.advance(done, want=want if done == length else want.without_logits())
+        state.advance(done, requested=requested if done == length else requested.without_logits())
         if state.seen is not None:
             shown.append(state.seen)
-    if want.hidden and len(shown) > 1:
+    if requested.hidden and len(shown) > 1:
         state.seen = Seen.joined(shown)
     return state
 

@@ -33,7 +33,7 @@ class StepMasks:
         self._native = self._is_native()
 
     def _is_native(self) -> bool:
-        """Whether None says it all: every column is open, and the kernel builds nothing for it."""
+        """Whether None is the whole mask: every column is open, and the kernel builds nothing for it."""
         if self._static is not None or not self._layout.all_open:
             return False
         if self._facts.kernel == "sdpa":
@@ -44,7 +44,7 @@ class StepMasks:
         """What to hand over as `attention_mask` when `column` columns are cached and one is new."""
         if self._native:
             if self._facts.kernel == "sdpa" and len(self._facts.types) > 1:
-                return dict.fromkeys(self._facts.types)  # told per type: none of them needs one
+                return dict.fromkeys(self._facts.types)  # one a type: none of them needs one
             return None
         room = self._room_of(column + 1)
         if self._facts.flash or self._facts.kernel == "flex_attention":

@@ -82,24 +82,24 @@ def _sheet(sheet: Sheet, number: int) -> str:
     x, y = _PAGE[0] / sheet.scale, _PAGE[1] / sheet.scale
     drawn, bare = [], []
     for line in sheet.lines:
-        said = line_place(line)
+        place = line_place(line)
         if line.box is None:
-            bare.append(f"<li>{_text(said)}: {_text(line.text)}</li>")
+            bare.append(f"<li>{_text(place)}: {_text(line.text)}</li>")
             continue
         left, top, right, bottom = line.box[0] * x, line.box[1] * y, line.box[2] * x, line.box[3] * y
         kind = "line asked" if line.asked else "line"
         drawn.append(
-            f"<g class='{kind}'><title>{_text(said)}: {_text(line.text)}</title><rect x='{left:.1f}' y='{top:.1f}' "
+            f"<g class='{kind}'><title>{_text(place)}: {_text(line.text)}</title><rect x='{left:.1f}' y='{top:.1f}' "
             f"width='{max(right - left, 2):.1f}' height='{max(bottom - top, 2):.1f}'/>"
-            f"<text x='{left + 3:.1f}' y='{(top + bottom) / 2 + 4:.1f}'><tspan class='at'>{_text(said)}</tspan> "
+            f"<text x='{left + 3:.1f}' y='{(top + bottom) / 2 + 4:.1f}'><tspan class='at'>{_text(place)}</tspan> "
             f"{_text(line.text)}</text></g>"
         )
     without = f"<p class='soft'>Without a box:</p><ul>{''.join(bare)}</ul>" if bare else ""
     return (
         f"<div class='card sheet'><h2>Page {number} as the row has it: {sum(not line.asked for line in sheet.lines)} lines</h2>"
-        f"<svg viewBox='0 0 {_PAGE[0]} {_PAGE[1]}' role='img'>{''.join(drawn)}</svg>{without}<p class='soft'>Before each line: "
-        "its positions in the row, and ▢ where a box enters. Dashed: a box that a question is about. The model knows boxes as "
-        f"shares of the page, 0 to {sheet.scale:g}, and not how high the page is.</p></div>"
+        f"<svg class='page' viewBox='0 0 {_PAGE[0]} {_PAGE[1]}' role='img'>{''.join(drawn)}</svg>{without}"
+        "<p class='soft'>Before a line: its positions in the row, and ▢ where a box enters. Dashed: a box that a question is "
+        f"about. The model knows boxes as shares of the page, 0 to {sheet.scale:g}, and not how high the page is.</p></div>"
     )
 
 
@@ -107,10 +107,10 @@ def _timeline(trace: Trace) -> str:
     buttons = []
     for step in trace.steps:
         kind = "token ended" if step.ended else "token"
-        said = step.text if step.id is not None else "nothing"
+        label = step.text if step.id is not None else "nothing"
         title = f"step {step.index}, {step.probability:.1%}, {time_of(step.seconds)}"
         what = f"class='{kind}' aria-pressed='false' data-step='{step.index}' title='{_text(title)}'"
-        buttons.append(f"<button {what}>{_text(said)}</button>")
+        buttons.append(f"<button {what}>{_text(label)}</button>")
     return (
         f"<div class='card' id='timeline'><h2>The answer: {len(trace.steps)} steps</h2>"
         f"<div class='tokens'>{''.join(buttons)}</div>"
@@ -119,9 +119,9 @@ def _timeline(trace: Trace) -> str:
 
 
 def _step(step: StepTrace) -> str:
-    said = f"<code>{_text(step.text)}</code> (id {step.id})" if step.id is not None else "nothing could be chosen"
+    title = f"<code>{_text(step.text)}</code> (id {step.id})" if step.id is not None else "nothing could be chosen"
     parts = [
-        f"<section class='step card' id='step-{step.index}'><h2>Step {step.index}: {said}</h2><p>{_text(story(step))}</p>",
+        f"<section class='step card' id='step-{step.index}'><h2>Step {step.index}: {title}</h2><p>{_text(story(step))}</p>",
         "<div class='two'><div>",
         _inputs(step),
         "</div><div><h3>The likeliest tokens</h3>",
@@ -144,7 +144,7 @@ def _inputs(step: StepTrace) -> str:
             "positions": span(one.positions),
             "injected": "; ".join(one.injected) or "nothing",
             "cache": f"{one.cached} columns before, {one.cached_after} after, {size(one.cache_bytes)}",
-            "mask": "; ".join(f"{mask.layers}: {mask.said}" for mask in one.masks),
+            "mask": "; ".join(f"{mask.layers}: {mask.caption}" for mask in one.masks),
             "time": time_of(one.seconds),
         }
         parts.append(f"<h3>What goes in: {_text(_KINDS.get(one.kind, one.kind))}</h3>{_list(facts)}{_cache(one)}")
@@ -169,12 +169,12 @@ def _candidates(step: StepTrace) -> str:
 def _candidate(one: Candidate, step: StepTrace) -> str:
     kind = "bar chosen" if one.id == step.id else ("bar out" if one.after is None else "bar")
     after = "ruled out" if one.after is None else f"{one.after:.1%} after the rules"
-    told = f"{one.probability:.1%}"
+    share = f"{one.probability:.1%}"
     if one.after is None or abs(one.after - one.probability) > 5e-4:
-        told += f", {after}"
+        share += f", {after}"
     return (
         f"<span class='mono'>{_text(one.text)}</span><span class='{kind}' style='width:{max(one.probability, 0.004):.2%}' "
-        f"title='id {one.id}'></span><span class='mono soft'>{_text(told)}</span>"
+        f"title='id {one.id}'></span><span class='mono soft'>{_text(share)}</span>"
     )
 
 
@@ -202,7 +202,7 @@ def _mask(mask: MaskPicture) -> str:
     return (
         f"<figure><svg class='mask' width='{columns * cell}' height='{height}' viewBox='0 0 {columns} {rows}' "
         f"preserveAspectRatio='none' shape-rendering='crispEdges' fill='#2456d6' role='img'>{''.join(drawn)}</svg>"
-        f"<figcaption>{_text(mask.layers)} layers: {_text(mask.said)}.{first}</figcaption></figure>"
+        f"<figcaption>{_text(mask.layers)} layers: {_text(mask.caption)}.{first}</figcaption></figure>"
     )
 
 

@@ -1,6 +1,6 @@
 """Pictures of attention masks: who saw whom in one pass, read off what was handed to the model. Data, no drawing.
 
-A mask that is told by nothing (`None`), or by padding alone, is drawn as the model itself understands it: causal, within
+A mask that is given as nothing (`None`), or by padding alone, is drawn as the model itself understands it: causal, within
 its window. Large ones are drawn coarser.
 """
 
@@ -24,7 +24,7 @@ class MaskPicture:
 
     layers: str
     told: str
-    """How the model was told."""
+    """How the mask was given to the model."""
     shape: list[int]
     """Of what was handed over; [] for nothing."""
     queries: int
@@ -37,7 +37,7 @@ class MaskPicture:
     """How many (query, key) pairs see each other."""
 
     @property
-    def said(self) -> str:
+    def caption(self) -> str:
         """In a line."""
         of = f"{self.queries} × {self.keys}"
         handed = f" {self.shape}" if self.shape else ""
@@ -50,11 +50,11 @@ def pictures(mask: Any, facts: AttentionFacts, *, cached: int, queries: int, row
     for name in facts.types:
         given = mask[name] if isinstance(mask, dict) else mask
         window = facts.window if name == SLIDING else None
-        table, first, told = _table(given, window, facts, cached=cached, queries=queries, row=row)
+        table, first, how = _table(given, window, facts, cached=cached, queries=queries, row=row)
         made.append(
             MaskPicture(
                 layers=name.replace("_attention", ""),
-                told=told,
+                told=how,
                 shape=[] if given is None else list(given.shape),
                 queries=table.shape[0],
                 keys=table.shape[1],
@@ -69,7 +69,7 @@ def pictures(mask: Any, facts: AttentionFacts, *, cached: int, queries: int, row
 def _table(
     given: torch.Tensor | None, window: int | None, facts: AttentionFacts, *, cached: int, queries: int, row: int
 ) -> tuple[torch.Tensor, int, str]:
-    """(who sees whom [Q, K], the column of the first key, how it was told)"""
+    """(who sees whom [Q, K], the column of the first key, how it was given)"""
     keys = cached + queries
     if given is not None and given.dim() == 4:
         one = given[row if given.shape[0] > 1 else 0, 0] == 0
@@ -79,11 +79,11 @@ def _table(
     table = key <= query if facts.causal else torch.ones(queries, keys, dtype=torch.bool)
     if window is not None:
         table = table & (key > query - window)
-    told = "no mask was handed over: looking back alone is what the model does by itself"
+    how = "no mask was handed over: looking back alone is what the model does by itself"
     if given is not None:
         table = table & given[row, :keys].bool().cpu()
-        told = "handed over as a mask of padding,"
-    return table, 0, told
+        how = "handed over as a mask of padding,"
+    return table, 0, how
 
 
 def _cells(table: torch.Tensor) -> list[str]:

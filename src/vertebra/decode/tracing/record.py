@@ -1,7 +1,7 @@
 """What really happens in a call of decoding, noted while it happens: passes, the modules they run, the inputs they got.
 
 A `Recorder` looks over the shoulder of the engine's own objects: it stands in for the model and the language model of
-one call and hands everything on, and hooks tell it which modules run and for how long. It decides nothing.
+one call and hands everything on, and hooks show which modules run and for how long. It decides nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from vertebra.decode.start import Start
 from vertebra.decode.state import cache as caches
-from vertebra.decode.state.language import LAST, Language, Seen, Want
+from vertebra.decode.state.language import LAST, Language, Requested, Seen
 from vertebra.decode.tracing.pictures import MaskPicture, pictures
 from vertebra.sequence.batch import Batch
 
@@ -156,12 +156,12 @@ class _WatchedModel:
 def _slots(batch: Batch, where: torch.Tensor, start: int, stop: int, row: int) -> list[str]:
     """`256 × image at 1 to 256`, for one row."""
     slot = batch["slot"][row, start:stop, 0].masked_fill(where[row, start:stop] < 0, -1)
-    told = []
+    slots = []
     for number, name in enumerate(batch["segments"]):
         columns = (slot == number).nonzero()[:, 0] + start
         if len(columns):
-            told.append(f"{len(columns)} × {name} at {int(columns[0])} to {int(columns[-1])}")
-    return told
+            slots.append(f"{len(columns)} × {name} at {int(columns[0])} to {int(columns[-1])}")
+    return slots
 
 
 class _WatchedLanguage(Language):
@@ -172,7 +172,12 @@ class _WatchedLanguage(Language):
         self._recorder = recorder
 
     def run(
-        self, inputs: dict[str, torch.Tensor], mask: Any, positions: torch.Tensor, cache: Any, want: Want = LAST
+        self,
+        inputs: dict[str, torch.Tensor],
+        mask: Any,
+        positions: torch.Tensor,
+        cache: Any,
+        requested: Requested = LAST,
     ) -> Seen:
         notes = self._recorder
         if not any(event.name in ("prepare inputs", "inject") for event in notes.events):
@@ -193,7 +198,7 @@ class _WatchedLanguage(Language):
         notes.passes.append(record)
         began = time.perf_counter()
         notes.lap()
-        seen = super().run(inputs, mask, positions, cache, want)
+        seen = super().run(inputs, mask, positions, cache, requested)
         notes._flush_layers()
         shown = "no logits yet" if seen.logits is None else _shape(seen.logits)
         notes.lap("head", f"the last column's state to {shown}" if seen.logits is not None else shown)

@@ -56,9 +56,9 @@ def sheets(model: Any, batch: Any, row: int, tokenizer: Any) -> list[Sheet]:
 
     def close() -> Iterator[SheetLine]:
         if open_line:
-            said = [ids[at] for at in open_line if added or slots[at][0] < 0]
+            words = [ids[at] for at in open_line if added or slots[at][0] < 0]
             own = [at for at in open_line if at in boxes]
-            text = tokenizer.decode(said, clean_up_tokenization_spaces=False).strip()
+            text = tokenizer.decode(words, clean_up_tokenization_spaces=False).strip()
             box = next((boxes[at] for at in own), None)
             yield SheetLine(text=text, first=open_line[0], last=open_line[-1], slots=own, box=box)
             open_line.clear()
@@ -69,8 +69,8 @@ def sheets(model: Any, batch: Any, row: int, tokenizer: Any) -> list[Sheet]:
                 found.append(Sheet(lines=[], scale=scale))
                 begun = True
             open_line.append(at)
-            said = added or slots[at][0] < 0
-            if said and "\n" in tokenizer.decode([ids[at]], clean_up_tokenization_spaces=False):
+            is_word = added or slots[at][0] < 0
+            if is_word and "\n" in tokenizer.decode([ids[at]], clean_up_tokenization_spaces=False):
                 found[-1].lines += close()
             continue
         if begun:

@@ -99,7 +99,7 @@ def _picture(mask: MaskPicture) -> Text:
     """Who saw whom: a line a query, two signs a key where there is room."""
     cells = mask.cells if max(len(mask.cells), len(mask.cells[0])) <= _WIDEST else _coarser(mask.cells)
     wide = 2 if len(cells[0]) <= _WIDEST else 1
-    lines = [f"  who sees whom, {mask.layers} layers ({mask.said})"]
+    lines = [f"  who sees whom, {mask.layers} layers ({mask.caption})"]
     lines += ["  " + "".join((_SHADES[int(cell)] if cell != "0" else "·") * wide for cell in line) for line in cells]
     return Text("\n".join(lines))
 

@@ -98,27 +98,27 @@ def trace(
 ) -> Trace:
     """Decode with our engine and report what happened, of one row. Takes what `generate` takes."""
     question, options = question_of(options)
-    wanted = settings_of(settings, **options)
-    if wanted.hf or wanted.compile:
-        what = ", ".join(wanted.hf) or "compile"
+    config = settings_of(settings, **options)
+    if config.hf or config.compile:
+        what = ", ".join(config.hf) or "compile"
         raise GenerationError(f"{what}: a trace shows our own engine, uncompiled; leave it out")
     asked = ask(model_of(model), prompt, question)
     with eval_mode(asked.model):
-        begun = start(asked.model, asked.prompt, wanted)
+        begun = start(asked.model, asked.prompt, config)
         if not 0 <= row < begun.batch.rows:
             raise GenerationError(f"row {row} of a batch of {begun.batch.rows} rows")
         recorder = Recorder(row)
-        told: list[StepTrace] = []
+        steps: list[StepTrace] = []
         with recorder.hooks(begun.model.backbone):
-            run = _Traced(recorder.watched(begun), wanted, recorder)
-            result = collect(run, run.told(told))
+            run = _Traced(recorder.watched(begun), config, recorder)
+            result = collect(run, run.recorded(steps))
     reason = result.stop_reason[row]
     return Trace(
         model=begun.model.backbone.name,
         facts=_facts(begun),
         prompt=_prompt(begun, row),
-        settings=_settings(wanted),
-        steps=told,
+        settings=_settings(config),
+        steps=steps,
         text=result.text[row],
         stop_reason=reason,
         stop_means=REASONS[reason],
@@ -165,7 +165,7 @@ class _Traced(Run):
             return "greedy: the highest score"
         return f"drawn with the number {float(self._uniform[self._recorder.row, index]):.4f}"
 
-    def told(self, steps: list[StepTrace]) -> Any:
+    def recorded(self, steps: list[StepTrace]) -> Any:
         """The steps, each noted before it is handed on."""
         seen = 0
         for step in self.go():
@@ -176,7 +176,7 @@ class _Traced(Run):
             where = self._columns + step.index
             self._recorder.lap("append", f"column {where} of the row" + self._ending(step))
             passes, seen = self._recorder.passes[seen:], len(self._recorder.passes)
-            steps.append(self._told(step, passes))
+            steps.append(self._traced(step, passes))
             yield step
             self._recorder.lap()
 
@@ -184,7 +184,7 @@ class _Traced(Run):
         reason = step.ended.get(self._recorder.row)
         return f"; the row ends: {REASONS[reason]}" if reason else ""
 
-    def _told(self, step: Step, passes: list[PassRecord]) -> StepTrace:
+    def _traced(self, step: Step, passes: list[PassRecord]) -> StepTrace:
         row, tokenizer = self._recorder.row, self.backbone.tokenizer
         raw, scores = step.logits[row].softmax(-1), step.scores[row].softmax(-1)
         token = step.tokens[row] if step.live[row] else None
@@ -239,15 +239,15 @@ def shown(tokenizer: Any, token: int) -> str:
 
 def _prompt(begun: Start, row: int) -> list[PromptToken]:
     batch, tokenizer = begun.batch, begun.model.backbone.tokenizer
-    told = []
+    tokens = []
     real = batch["attention_mask"][row].bool()
     for id_, role, (segment, _) in zip(
         batch["input_ids"][row, real].tolist(), batch["role"][row, real].tolist(), batch["slot"][row, real].tolist(),
         strict=True,
     ):  # fmt: skip
         name = batch["segments"][segment] if segment >= 0 else None
-        told.append(PromptToken(id_, shown(tokenizer, id_), Role(role).name.lower(), name))
-    return told
+        tokens.append(PromptToken(id_, shown(tokenizer, id_), Role(role).name.lower(), name))
+    return tokens
 
 
 def _facts(begun: Start) -> dict[str, str]:
@@ -266,5 +266,5 @@ def _facts(begun: Start) -> dict[str, str]:
 
 def _settings(settings: DecodeConfig) -> str:
     """What differs from the defaults."""
-    told = ", ".join(f"{name}={getattr(settings, name)!r:.60}" for name in settings.differing)
-    return told or "defaults: greedy, to an end id or 256 tokens"
+    text = ", ".join(f"{name}={getattr(settings, name)!r:.60}" for name in settings.differing)
+    return text or "defaults: greedy, to an end id or 256 tokens"

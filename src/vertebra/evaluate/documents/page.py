@@ -134,7 +134,7 @@ def _pair(one: PairedAnswers) -> str:
     points = f"{100 * one.difference:+.1f} <span class='soft'>[{100 * one.low:+.1f} to {100 * one.high:+.1f}]</span>"
     anls = f"{one.anls:+.3f} <span class='soft'>[{one.anls_low:+.3f} to {one.anls_high:+.3f}]</span>"
     p = f"{one.p:.3f}" if one.p >= 0.001 else "below 0.001"
-    about = _MEANS.get(one.arm.split("=")[0], "Another model.")
+    about = _MEANS.get("ocr" if one.arm.startswith("ocr-") else one.arm, "Another model.")
     return (
         f"<tr><td>{_text(one.arm)}<br><span class='soft'>{_text(about)}</span></td><td>{one.count}</td>"
         f"<td class='number'>{points}</td><td>{p}</td><td class='number'>{anls}</td></tr>"

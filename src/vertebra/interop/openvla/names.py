@@ -111,7 +111,7 @@ def _rows(kinds: tuple[str, ...], image: Any) -> dict[str, timm.Rename]:
     found = {}
     for number, (kind, tower) in enumerate(zip(kinds, towers_of(image), strict=True)):
         stem = _stem(image, number)
-        film = timm.film_renames(tower.blocks) if tower.listens else []
+        film = timm.film_renames(tower.blocks) if tower.reads_text else []
         for row in [*timm.renames(kind, tower.blocks), *film]:
             ours = tuple(stem + one for one in row.ours)
             theirs = FEATURIZERS[number] + row.theirs

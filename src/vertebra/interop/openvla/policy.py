@@ -99,7 +99,7 @@ def _head(extras: oft.Extras, chunk: int) -> L1Head | DdimHead:
 
 
 def _proprio(extras: oft.Extras, backbone: Any) -> tuple[dict[str, Any], int | None]:
-    """The part of what a robot says of itself, and how many numbers that is."""
+    """The part of what a robot reports of itself, and how many numbers that is."""
     if not extras.proprio:
         return {}, None
     first = extras.proprio.get("fc1.weight")

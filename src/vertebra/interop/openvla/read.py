@@ -4,7 +4,7 @@
     shards, mapped ──► names ──► tensors ───────────┼──► Model, with `record["policy"]` and what is kept aside
     preprocessor_config.json ──► Preparation ───────┘
 
-Nothing of a shard is read before it is used, where it is wanted in the type that it is stored in. Code in the folder is
+Nothing of a shard is read before it is used, where it is needed in the type that it is stored in. Code in the folder is
 never run. What no file says is guessed, and every guess is in `record["openvla"]["guesses"]` and in the log.
 """
 

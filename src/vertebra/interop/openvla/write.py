@@ -70,10 +70,10 @@ def _fill(model: Any, part: Path, largest: int) -> None:
     dtype = as_dtype(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
     named = [*tensors_of(model), *model.aside.tensors.items()]
     tensors = {name: tensor.detach().to(dtype) for name, tensor in named}
-    hears = any(tower.listens for tower in names.towers_of(model.parts[names.IMAGE]))
+    film = any(tower.reads_text for tower in names.towers_of(model.parts[names.IMAGE]))
     # OFT's loader reads towers with FiLM from a file of their own, into a model that was loaded without it
-    save_shards({n: t for n, t in tensors.items() if not (hears and names.is_film(n))}, part, largest=largest)
-    if hears:
+    save_shards({n: t for n, t in tensors.items() if not (film and names.is_film(n))}, part, largest=largest)
+    if film:
         towers = {name: tensor.clone() for name, tensor in tensors.items() if name.startswith(oft.WRAPPED)}
         torch.save(oft.wrapped(towers, model.record[RECORD].get("rank")), part / _file_of(model, oft.VISION))
     files |= _statistics(model, config, files)

@@ -25,7 +25,6 @@ from vertebra.sequence.length import listed
 HIGHEST = 1000
 """The right and bottom end of a page."""
 NO_BOX = -100
-SIX = ("left", "top", "right", "bottom", "height", "width")
 
 
 class BoxEncoder(ItemEncoder):
@@ -58,7 +57,7 @@ class BoxEncoder(ItemEncoder):
             raise DataError("boxes are lists of four numbers: left, top, right, bottom; or None for no box") from error
         whole = not np.isnan(boxes).any() and (boxes == boxes.round()).all()
         array = boxes.astype(np.int64 if whole else np.float32)
-        faults = [f"box {item}: {said}" for item, said in self.faults(torch.from_numpy(array))]
+        faults = [f"box {item}: {fault}" for item, fault in self.faults(torch.from_numpy(array))]
         if faults:
             raise DataError(listed(faults))
         return array

@@ -35,8 +35,8 @@ class ItemEncoder(nn.Module, ABC):
     """Columns of what it makes."""
     slots: int
     """How many slots one item fills."""
-    listens: bool = False
-    """Whether it is also given what the row says: the mean embedding of its text, as FiLM takes it."""
+    reads_text: bool = False
+    """Whether it is also given the text of the row: its mean embedding, as FiLM takes it."""
     pretrained: ClassVar[bool] = False
     """Whether it comes with knowledge; one that does not has to be trained with the projector, from the first stage."""
 
@@ -115,16 +115,16 @@ class Part(nn.Module):
             return []
         return [(None, f"features have the shape {tuple(values.shape[1:])}; this encoder makes {expected}")]
 
-    def forward(self, values: torch.Tensor, heard: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, values: torch.Tensor, text: torch.Tensor | None = None) -> torch.Tensor:
         """[M, …] raw items, or [M, slots, width] features of them -> [M, slots, D] embeddings.
 
-        `heard` [M, D]: for an encoder that listens, the mean embedding of each item's text.
+        `text` [M, D]: for an encoder that reads text, the mean embedding of each item's text.
         """
         earlier = are_features(values)
         if earlier:
             features = values
         else:
-            features = self.encoder(values, heard) if self.encoder.listens else self.encoder(values)
+            features = self.encoder(values, text) if self.encoder.reads_text else self.encoder(values)
         embeds = self.projector(features)
         absent = self.encoder.absent(values) if self.added and not earlier else None
         # Nothing is added to a token without a box; a slot without one holds the encoder's own "no box".

@@ -47,8 +47,8 @@ def scaled(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def pixel_faults(values: torch.Tensor, size: int) -> list[ItemFault]:
     """What is wrong with images of a batch, item by item."""
     if values.ndim != 4 or tuple(values.shape[1:]) != (3, size, size):
-        said = f"images have the shape {tuple(values.shape[1:])}, expected (3, {size}, {size}): three channels first"
-        return [(None, f"{said}. Make them with `model.prepare`")]
+        fault = f"images have the shape {tuple(values.shape[1:])}, expected (3, {size}, {size}): three channels first"
+        return [(None, f"{fault}. Make them with `model.prepare`")]
     if values.dtype == torch.uint8:
         return []
     if not values.is_floating_point():

@@ -94,10 +94,10 @@ class L1Head(ActionHead):
         return cls(wide // dims, chunk=chunk, dims=dims, hidden=hidden, blocks=blocks)
 
     def settings(self) -> dict[str, Any]:
-        said = {
+        settings = {
             "width": self.width, "chunk": self.chunk, "dims": self.dims, "hidden": self.hidden, "blocks": self.blocks
         }  # fmt: skip
-        return said | ({"one_slot": True} if self.one_slot else {})
+        return settings | ({"one_slot": True} if self.one_slot else {})
 
     def about(self) -> str:
         how = ", all in one slot" if self.one_slot else ""

@@ -78,23 +78,23 @@ def guided(velocity: Velocity, prefix: Prefix, x: torch.Tensor, steps: int, prev
     with torch.inference_mode(False), torch.no_grad():
         prefix, x, decided = prefix.with_gradients(), x.clone(), previous.actions.clone()
         count, chunk = decided.shape[1], x.shape[1]
-        wanted = torch.nn.functional.pad(decided.to(x), (0, 0, 0, chunk - count))
+        target = torch.nn.functional.pad(decided.to(x), (0, 0, 0, chunk - count))
         firm = prefix_weights(chunk, previous.delay, count)
         weights = torch.as_tensor(firm, dtype=x.dtype, device=x.device)[:, None]
         for step in range(steps):
             moment = step / steps
-            moves, pull = _pulled(velocity, prefix, x, moment, wanted, weights)
+            moves, pull = _pulled(velocity, prefix, x, moment, target, weights)
             x = x + (moves + guidance_weight(moment, most=previous.most) * pull) / steps
     return x
 
 
 def _pulled(
-    velocity: Velocity, prefix: Prefix, x: torch.Tensor, moment: float, wanted: torch.Tensor, weights: torch.Tensor
+    velocity: Velocity, prefix: Prefix, x: torch.Tensor, moment: float, target: torch.Tensor, weights: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where chunks move, and where they must move so that their end comes nearer to what is wanted."""
+    """Where chunks move, and where they must move so that their end comes nearer to its target."""
     with torch.enable_grad():
         at = x.detach().requires_grad_()
         moves = velocity(at, torch.full(x.shape[:2], moment, device=x.device), prefix)
         end = at + (1 - moment) * moves
-        (pull,) = torch.autograd.grad(end, at, weights * (wanted - end.detach()))
+        (pull,) = torch.autograd.grad(end, at, weights * (target - end.detach()))
     return moves.detach(), pull

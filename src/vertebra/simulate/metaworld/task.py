@@ -105,8 +105,8 @@ class MetaWorld:
         self._require_begun()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "Constant(s) may be too high": it is cut below
-            wanted = self._expert.get_action(self._seen)
-        return np.clip(np.asarray(wanted, np.float32), -1, 1)
+            action = self._expert.get_action(self._seen)
+        return np.clip(np.asarray(action, np.float32), -1, 1)
 
     def close(self) -> None:
         self._steps = -1

@@ -122,7 +122,7 @@ class Given(nn.Module):
     def faults(self, values: torch.Tensor) -> list[ItemFault]:
         return []
 
-    def forward(self, values: torch.Tensor, heard: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, values: torch.Tensor, text: torch.Tensor | None = None) -> torch.Tensor:
         return values.unsqueeze(1)
 
 

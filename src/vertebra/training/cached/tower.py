@@ -108,8 +108,8 @@ def _frozen_tower(model: Any) -> ItemEncoder:
             "them (model.image.each=false)"
         )
     encoder: ItemEncoder = towers[0]
-    if encoder.listens:
-        raise ConfigError("cache.tower: this image encoder hears the text (FiLM), so that an image has no one feature")
+    if encoder.reads_text:
+        raise ConfigError("cache.tower: this image encoder reads the text (FiLM), so that an image has no one feature")
     if any(parameter.requires_grad for parameter in encoder.parameters()):
         raise ConfigError(
             "cache.tower: the image encoder trains, so that its features change with every step. Choose a stage that "

@@ -13,16 +13,16 @@ from vertebra.training.planning.plan import Layout, plan
 GB = 1e9
 
 
-def tell_budget(config: RunConfig, world: int) -> None:
+def log_budget(config: RunConfig, world: int) -> None:
     """Say what a step takes, part by part; warn where that is more than there is."""
     on_gpu = torch.cuda.is_available()
     there = memory_here()
     made = plan(config, gpus=world, memory=there / GB, context=on_gpu)
     layout = own_layout(made.layouts, config, world)
     parts = ("weights", "gradients", "optimizer", "activations", "logits")
-    said = ", ".join(f"{part} {getattr(layout, part) / GB:.2f}" for part in parts)
+    parts_text = ", ".join(f"{part} {getattr(layout, part) / GB:.2f}" for part in parts)
     where = "a GPU" if on_gpu else "this machine's memory"
-    log.info(f"memory plan: {layout.peak / GB:.2f} of {there / GB:.0f} GB of {where} ({said})")
+    log.info(f"memory plan: {layout.peak / GB:.2f} of {there / GB:.0f} GB of {where} ({parts_text})")
     if not layout.fits(there):
         log.warn(
             f"a step is planned to take {layout.peak / GB:.1f} GB, and {where} has {there / GB:.1f}. Lower optim.batch or "

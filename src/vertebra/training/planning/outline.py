@@ -20,6 +20,7 @@ from vertebra.model.encoders.queries import Queries
 from vertebra.model.encoders.vector import VectorEncoder
 from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.folder import recorded_heads, recorded_parts
+from vertebra.model.model import Model
 from vertebra.model.projectors import Projector
 from vertebra.training.config import RunConfig
 from vertebra.training.model import image_encoder, image_parts
@@ -28,12 +29,12 @@ from vertebra.tune.parts import parts_of
 from vertebra.tune.stages import choose
 
 
-class Outline(nn.Module):
-    """Stands for a `Model`."""
+class Outline(Model):
+    """A `Model` without weights: nothing of it is held against anything, since there is nothing to run."""
 
     def __init__(self, llm: Any, parts: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        self.backbone = _Bare(llm)
+        nn.Module.__init__(self)
+        self.backbone: Any = _Bare(llm)
         self.parts, self.heads = nn.ModuleDict(dict(parts)), nn.ModuleDict(dict(heads))
         self.record: dict[str, Any] = {}
 
@@ -89,11 +90,11 @@ def outline(config: RunConfig, *, depth: int | None = None) -> Outline:
 def of_depth(shape: Any, depth: int) -> Any:
     """The same config with fewer layers; what it says layer by layer is cut as well."""
     total = shape.num_hidden_layers
-    told = {k: v[:depth] if isinstance(v, list) and len(v) == total else v for k, v in shape.to_dict().items()}
+    settings = {k: v[:depth] if isinstance(v, list) and len(v) == total else v for k, v in shape.to_dict().items()}
     for name in ("num_hidden_layers", shape.attribute_map.get("num_hidden_layers")):
-        if name in told:
-            told[name] = depth
-    return type(shape).from_dict(told)
+        if name in settings:
+            settings[name] = depth
+    return type(shape).from_dict(settings)
 
 
 def depths(config: RunConfig) -> tuple[int, int, int] | None:
@@ -139,8 +140,8 @@ def outlined_parts(
         if name not in parts:
             own = one.encoder()
             parts[name] = Part(own, Projector(one.projector, own.width, width), place=one.place)
-    wanted = config.task.queries(config.data)
-    return parts | {name: Queries(count, width) for name, count in wanted.items() if name not in parts}
+    needed = config.task.queries(config.data)
+    return parts | {name: Queries(count, width) for name, count in needed.items() if name not in parts}
 
 
 def _recorded(start: str) -> dict[str, nn.Module]:

@@ -34,8 +34,8 @@ def shard(learner: Learner, config: RunConfig, device: torch.device, world: int)
     backbone = parts_of(learner.model).backbone
     if backbone is not None and restricted_parameters(backbone):
         raise ConfigError(
-            "only rows of added tokens train in this model (`only_new_rows`), and a shard of a table cannot tell them: use "
-            "parallel.kind=ddp, or stage `lora`"
+            "only rows of added tokens train in this model (`only_new_rows`), and a shard of a table cannot tell which they "
+            "are: use parallel.kind=ddp, or stage `lora`"
         )
     half = config.optim.precision == "bf16" and device.type != "cpu"
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else None
@@ -71,9 +71,9 @@ def _check_types(module: nn.Module) -> None:
         if parameter.requires_grad and not isinstance(parameter, DTensor):
             types.setdefault(parameter.dtype, name)
     if len(types) > 1:
-        said = ", ".join(f"{name} is {dtype}" for dtype, name in types.items())
+        listed = ", ".join(f"{name} is {dtype}" for dtype, name in types.items())
         raise ConfigError(
-            f"fsdp sends gradients of one type, and what trains together here has several: {said}. Keep the weights in "
+            f"fsdp sends gradients of one type, and what trains together here has several: {listed}. Keep the weights in "
             "float32 (model.dtype) and let autocast narrow them (optim.precision=bf16)"
         )
 

@@ -203,21 +203,21 @@ def consolidate(place: str | Path, folder: str | Path, *, limit: float = 5e9) ->
         raise CheckpointError(f"`{place}` is damaged: {'; '.join(wrong)}")
     about = dcp.FileSystemReader(place / SHARDS).read_metadata().state_dict_metadata
     key = f"model.{PREFIX}"
-    known = {name.removeprefix(key): told for name, told in about.items() if name.startswith(key)}
+    known = {name.removeprefix(key): entry for name, entry in about.items() if name.startswith(key)}
     groups: list[dict[str, Any]] = [{}]
     room = limit
-    for name, told in known.items():
-        size = told.size.numel() * told.properties.dtype.itemsize  # type: ignore[union-attr]
+    for name, entry in known.items():
+        size = entry.size.numel() * entry.properties.dtype.itemsize  # type: ignore[union-attr]
         if groups[-1] and size > room:
             groups.append({})
             room = limit
         room -= size
-        groups[-1][name] = told
+        groups[-1][name] = entry
     folder.mkdir(parents=True, exist_ok=True)
     where: dict[str, str] = {}
     for number, group in enumerate(groups, 1):
         file = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        state = {key + name: torch.empty(told.size, dtype=told.properties.dtype) for name, told in group.items()}
+        state = {key + name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in group.items()}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             dcp.load(state, checkpoint_id=place / SHARDS, no_dist=True)

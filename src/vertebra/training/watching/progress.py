@@ -38,7 +38,7 @@ class Display:
         if self._bar is None:
             self._open()
         text = f"loss {loss:.4f}  lr {lr:.2e}  {rate:,.0f} tokens/s"
-        self._bar.update(self._task, completed=step, said=text, evaluated=self._evaluated)
+        self._bar.update(self._task, completed=step, message=text, evaluated=self._evaluated)
 
     def evaluated(self, loss: float, best: float) -> None:
         self._evaluated = f" eval {loss:.4f} (best {best:.4f})"
@@ -53,17 +53,17 @@ class Display:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         console = Console(stderr=True)
-        # what is said matters more than the bar and the last evaluation, which a narrow terminal goes without
+        # the message matters more than the bar and the last evaluation, which a narrow terminal goes without
         bar = [TextColumn("training"), BarColumn(min(30, console.width - 90))] if console.width >= 100 else []
         evaluated = [TextColumn("{task.fields[evaluated]}")] if console.width >= 130 else []
         self._bar = Progress(
             *bar,
             MofNCompleteColumn(),
-            TextColumn("{task.fields[said]}"),
+            TextColumn("{task.fields[message]}"),
             TimeRemainingColumn(),
             TextColumn("left"),
             *evaluated,
             console=console,
         )
-        self._task = self._bar.add_task("training", total=self.steps, completed=self._start, said="", evaluated="")
+        self._task = self._bar.add_task("training", total=self.steps, completed=self._start, message="", evaluated="")
         self._bar.start()

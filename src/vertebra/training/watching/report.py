@@ -23,7 +23,7 @@ _STYLE = (
     "h2{margin-top:2.5rem}.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(22rem,1fr));gap:1rem;"
     "margin-top:1.5rem}.grid img{width:100%}table{border-collapse:collapse}"
     "td,th{padding:.3rem .8rem;text-align:left;vertical-align:top;border-bottom:1px solid #ddd}"
-    ".said{white-space:pre-wrap;overflow-wrap:anywhere;width:38%}.said img{width:8rem;image-rendering:pixelated}"
+    ".answer{white-space:pre-wrap;overflow-wrap:anywhere;width:38%}.answer img{width:8rem;image-rendering:pixelated}"
     "pre{background:#f6f6f6;padding:1rem;overflow:auto}"
     "@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}pre{background:#242424}"
     "td,th{border-color:#444}.grid img{filter:invert(.9) hue-rotate(180deg)}}"
@@ -100,21 +100,21 @@ def _change(values: list[float | None]) -> str:
     return " → ".join(f"{value:.4f}" for value in (known[:1] + known[-1:] if len(known) > 1 else known))
 
 
-def _samples(said: dict[str, Any]) -> str:
-    before, after = said.get("before", []), said.get("after", [])
+def _samples(samples: dict[str, Any]) -> str:
+    before, after = samples.get("before", []), samples.get("after", [])
     if not after:
         return ""
     lines = "".join(
-        f"<tr><td>{html.escape(new['prompt'])}</td>{_said(old)}{_said(new)}</tr>"
+        f"<tr><td>{html.escape(new['prompt'])}</td>{_answer(old)}{_answer(new)}</tr>"
         for old, new in zip(before or [{"answer": "–"}] * len(after), after, strict=False)
     )
     return f"<h2>Samples</h2><table><tr><th>prompt</th><th>before</th><th>after</th></tr>{lines}</table>"
 
 
-def _said(sample: dict[str, str]) -> str:
+def _answer(sample: dict[str, str]) -> str:
     """One answer, and the picture of what it does where there is one."""
     picture = f'<img alt="" src="data:image/png;base64,{sample["image"]}"><br>' if "image" in sample else ""
-    return f'<td class="said">{picture}{html.escape(sample["answer"])}</td>'
+    return f'<td class="answer">{picture}{html.escape(sample["answer"])}</td>'
 
 
 def _inline(path: Path) -> str:

@@ -25,5 +25,5 @@ def read_samples(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def write_samples(folder: Path, said: dict[str, Any]) -> None:
-    write_file(folder / SAMPLES, json.dumps(said, ensure_ascii=False))
+def write_samples(folder: Path, samples: dict[str, Any]) -> None:
+    write_file(folder / SAMPLES, json.dumps(samples, ensure_ascii=False))

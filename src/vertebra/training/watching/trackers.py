@@ -25,7 +25,7 @@ KEPT = "tracker.json"
 
 
 class Tracker(Protocol):
-    """Who is told of each row."""
+    """Who is given each row."""
 
     def log(self, values: Mapping[str, float], step: int) -> None: ...
 
@@ -95,7 +95,7 @@ class _TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         place = folder / "tensorboard"
-        # what a killed run said after the checkpoint is taken back
+        # what a killed run reported after the checkpoint is taken back
         self._writer: Any = SummaryWriter(str(place), purge_step=step + 1 if step else None)
         self._writer.add_text("config", f"```\n{json.dumps(configs.plain(config), indent=1)}\n```")
         log.info(f"curves: tensorboard --logdir {place}")

@@ -17,25 +17,25 @@ from vertebra.errors import ConfigError
 
 
 class Film(nn.Module):
-    """`scale` and `shift` of each block: [M, heard] -> [M, width]."""
+    """`scale` and `shift` of each block: [M, text] -> [M, width]."""
 
-    def __init__(self, blocks: int, heard: int, width: int) -> None:
+    def __init__(self, blocks: int, text: int, width: int) -> None:
         super().__init__()
-        if heard < 1:
-            raise ConfigError(f"film={heard}; expected the width of what is heard, 1 or more")
-        self.scale = nn.ModuleList(nn.Linear(heard, width) for _ in range(blocks))
-        self.shift = nn.ModuleList(nn.Linear(heard, width) for _ in range(blocks))
+        if text < 1:
+            raise ConfigError(f"film={text}; expected the width of the text's embedding, 1 or more")
+        self.scale = nn.ModuleList(nn.Linear(text, width) for _ in range(blocks))
+        self.shift = nn.ModuleList(nn.Linear(text, width) for _ in range(blocks))
 
-    def forward(self, block: int, hidden: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
-        heard = heard.to(hidden.dtype)
-        return hidden * (1 + self.scale[block](heard)[:, None]) + self.shift[block](heard)[:, None]
+    def forward(self, block: int, hidden: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        text = text.to(hidden.dtype)
+        return hidden * (1 + self.scale[block](text)[:, None]) + self.shift[block](text)[:, None]
 
 
-def through(blocks: Any, film: Film, hidden: torch.Tensor, heard: torch.Tensor, model_type: str) -> torch.Tensor:
+def through(blocks: Any, film: Film, hidden: torch.Tensor, text: torch.Tensor, model_type: str) -> torch.Tensor:
     """All blocks, modulated."""
     attend, feed = HALVES[model_type]
     for number, block in enumerate(blocks):
-        hidden = feed(block, film(number, attend(block, hidden), heard))
+        hidden = feed(block, film(number, attend(block, hidden), text))
     return hidden
 
 

@@ -36,15 +36,15 @@ class FusedTowers(PixelEncoder):
             raise ConfigError(f"{len(built)} towers to fuse; expected two or more, or a VisionTower by itself")
         shapes = {(tower.image_size, tower.slots) for tower in built}
         if len(shapes) > 1:
-            said = ", ".join(f"`{tower.name}`: {tower.image_size} pixels, {tower.slots} patches" for tower in built)
-            raise ConfigError(f"fused towers must cut an image alike; these do not: {said}")
+            sizes = ", ".join(f"`{tower.name}`: {tower.image_size} pixels, {tower.slots} patches" for tower in built)
+            raise ConfigError(f"fused towers must cut an image alike; these do not: {sizes}")
         self.towers = nn.ModuleList(built)
         self.preparation = Preparation.of(preparation or built[0].preparation, built[0].image_size)
         self.width, self.slots = sum(tower.width for tower in built), built[0].slots
-        self.listens = any(tower.listens for tower in built)
+        self.reads_text = any(tower.reads_text for tower in built)
 
-    def forward(self, values: torch.Tensor, heard: torch.Tensor | None = None) -> torch.Tensor:
-        return torch.cat([tower(values, heard) for tower in self.towers], -1)
+    def forward(self, values: torch.Tensor, text: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.cat([tower(values, text) for tower in self.towers], -1)
 
     def about(self) -> str:
         return " + ".join(tower.about() for tower in self.towers)  # type: ignore[operator]

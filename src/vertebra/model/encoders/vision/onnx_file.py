@@ -6,15 +6,14 @@ it. Lengths are checked against the message that holds them. It knows no model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from vertebra.backbone.sentencepiece_file import varint
 from vertebra.errors import CheckpointError
+from vertebra.protobuf import BYTES, fields, packed
 
 # Field numbers of the messages that matter, as onnx.proto gives them.
 _MODEL_GRAPH = 7
@@ -22,8 +21,6 @@ _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP = 1, 2, 3, 4
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 4, 8, 9
 _FLOAT_TYPES: dict[int, np.dtype] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
-
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True)
@@ -53,10 +50,10 @@ def read_onnx(file: Path) -> OnnxFile:
     try:
         nodes: list[OnnxNode] = []
         tensors: dict[str, np.ndarray] = {}
-        for number, _, graph in _fields(data):
+        for number, _, graph in fields(data):
             if number != _MODEL_GRAPH or not isinstance(graph, memoryview):
                 continue
-            for part, _, value in _fields(graph):
+            for part, _, value in fields(graph):
                 if part == _GRAPH_NODE and isinstance(value, memoryview):
                     nodes.append(_node(value))
                 elif part == _GRAPH_INITIALIZER and isinstance(value, memoryview):
@@ -68,25 +65,6 @@ def read_onnx(file: Path) -> OnnxFile:
     return OnnxFile(tuple(nodes), tensors)
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """(field, wire type, value) one after the other: a number, or the bytes of a text or message."""
-    at = 0
-    while at < len(data):
-        key, at = varint(data, at)
-        number, kind = key >> 3, key & 7
-        if kind == _VARINT:
-            value, at = varint(data, at)
-            yield number, kind, value
-            continue
-        length = {_FIXED64: 8, _FIXED32: 4}.get(kind, -1)
-        if kind == _BYTES:
-            length, at = varint(data, at)
-        if length < 0 or at + length > len(data):
-            raise ValueError(f"field {number} at byte {at} is of wire type {kind} and length {length}")
-        yield number, kind, data[at : at + length]
-        at += length
-
-
 def _text(value: int | memoryview) -> str:
     if not isinstance(value, memoryview):
         raise ValueError("a name is no text")
@@ -95,7 +73,7 @@ def _text(value: int | memoryview) -> str:
 
 def _node(data: memoryview) -> OnnxNode:
     found: dict[int, list[str]] = {_NODE_INPUT: [], _NODE_OUTPUT: [], _NODE_NAME: [""], _NODE_OP: [""]}
-    for number, _, value in _fields(data):
+    for number, _, value in fields(data):
         if number in found:
             found[number].append(_text(value))
     return OnnxNode(found[_NODE_NAME][-1], found[_NODE_OP][-1], tuple(found[_NODE_INPUT]), tuple(found[_NODE_OUTPUT]))
@@ -105,14 +83,14 @@ def _tensor(data: memoryview) -> dict[str, np.ndarray]:
     """One tensor by its name, or nothing where it does not hold floats (shapes and axes do not)."""
     shape: list[int] = []
     name, kind, raw = "", 0, memoryview(b"")
-    for number, wire, value in _fields(data):
+    for number, wire, value in fields(data):
         if number == _TENSOR_DIMS:
-            shape += [value] if isinstance(value, int) else _packed(value)
+            shape += [value] if isinstance(value, int) else packed(value)
         elif number == _TENSOR_TYPE and isinstance(value, int):
             kind = value
         elif number == _TENSOR_NAME:
             name = _text(value)
-        elif number in (_TENSOR_RAW, _TENSOR_FLOATS) and wire == _BYTES and isinstance(value, memoryview):
+        elif number in (_TENSOR_RAW, _TENSOR_FLOATS) and wire == BYTES and isinstance(value, memoryview):
             raw = value
     dtype = _FLOAT_TYPES.get(kind)
     if dtype is None:
@@ -120,11 +98,3 @@ def _tensor(data: memoryview) -> dict[str, np.ndarray]:
     if len(raw) != prod(shape) * dtype.itemsize:
         raise ValueError(f"tensor `{name}` of shape {shape} has {len(raw)} bytes")
     return {name: np.frombuffer(bytes(raw), dtype).reshape(shape)}
-
-
-def _packed(value: memoryview) -> list[int]:
-    numbers, at = [], 0
-    while at < len(value):
-        number, at = varint(value, at)
-        numbers.append(number)
-    return numbers

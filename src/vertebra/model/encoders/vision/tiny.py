@@ -3,7 +3,7 @@
     tiny-siglip   google/siglip-so400m-patch14-224         no class token; stretched; mean and std 0.5
     tiny-dinov2   facebook/dinov2-with-registers-large     class token, 4 registers; cropped; ImageNet's statistics
 
-Both cut 28 × 28 pixels into 2 × 2 patches of 14 unless told otherwise, and load with the code that loads the large.
+Both cut 28 × 28 pixels into 2 × 2 patches of 14 unless set otherwise, and load with the code that loads the large.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class VisionTower(PixelEncoder):
         name: str = "",
         film: int | None = None,
     ) -> None:
-        """`film`: columns of what it hears, for a tower whose blocks are modulated by the text; None: it hears nothing."""
+        """`film`: columns of what it film, for a tower whose blocks are modulated by the text; None: it film nothing."""
         super().__init__()
         full = vision_config(config, name or "the given config")
         size = full.image_size if image_size is None else image_size
@@ -78,7 +78,7 @@ class VisionTower(PixelEncoder):
         self.before = family.before
         full.num_hidden_layers = self.blocks
         self._take(model_class(full)(full))
-        self.listens = film is not None
+        self.reads_text = film is not None
         self.film = None if film is None else Film(self.blocks, film, full.hidden_size)
 
     def _take(self, model: nn.Module) -> None:
@@ -109,9 +109,11 @@ class VisionTower(PixelEncoder):
         shorter and loses nothing. `image_size`: None takes the size that its processor makes (224 for DINOv2, whose
         positions are of 518).
         """
-        told = cls.described(where, image_size=image_size, token=token)
+        described = cls.described(where, image_size=image_size, token=token)
         with parameters_on_meta():
-            tower = cls(**{**told, "block": block, "pool": pool, "preparation": preparation or told["preparation"]})
+            tower = cls(
+                **{**described, "block": block, "pool": pool, "preparation": preparation or described["preparation"]}
+            )
         source = find(where, token=token)
         tower._take(_pretrained(source, vision_config(source.config, source.name), token))
         return tower
@@ -131,16 +133,16 @@ class VisionTower(PixelEncoder):
             "name": source.name,
         }
 
-    def forward(self, values: torch.Tensor, heard: torch.Tensor | None = None) -> torch.Tensor:
-        if self.film is not None and heard is None:
-            raise InjectionError(f"the image encoder `{self.name}` hears the text of its row, and was given none")
+    def forward(self, values: torch.Tensor, text: torch.Tensor | None = None) -> torch.Tensor:
+        if self.film is not None and text is None:
+            raise InjectionError(f"the image encoder `{self.name}` reads the text of its row, and was given none")
         hidden = self.embeddings(self.normalized(values), **self.resized)
         if self.before is not None:
             hidden = self.get_submodule(self.before)(hidden)
         if self.recompute and torch.is_grad_enabled():
-            hidden = checkpoint(self._through, hidden, heard, use_reentrant=False)
+            hidden = checkpoint(self._through, hidden, text, use_reentrant=False)
         else:
-            hidden = self._through(hidden, heard)
+            hidden = self._through(hidden, text)
         return pooled(hidden[:, self.skipped :], self.pool)
 
     def normalized(self, values: torch.Tensor) -> torch.Tensor:
@@ -149,9 +151,9 @@ class VisionTower(PixelEncoder):
         mean, std = (pixels.new_tensor(numbers)[:, None, None] for numbers in (self.mean, self.std))
         return ((pixels - mean) / std).to(next(self.encoder.parameters()).dtype)
 
-    def _through(self, hidden: torch.Tensor, heard: torch.Tensor | None) -> torch.Tensor:
-        if self.film is not None and heard is not None:
-            return through(blocks_of(self.encoder), self.film, hidden, heard, self.config["model_type"])
+    def _through(self, hidden: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+        if self.film is not None and text is not None:
+            return through(blocks_of(self.encoder), self.film, hidden, text, self.config["model_type"])
         return self.encoder(hidden).last_hidden_state
 
     def about(self) -> str:
@@ -235,12 +237,12 @@ def _pretrained(source: Source, config: Any, token: str | None) -> nn.Module:
     where = str(source.folder) if source.local else source.name
     try:
         with compat.bars_only_in_terminals():
-            model, told = model_class(config).from_pretrained(
+            model, report = model_class(config).from_pretrained(
                 where, config=config, dtype=torch.float32, token=token, output_loading_info=True
             )
     except (RuntimeError, OSError, ValueError) as error:
         raise CheckpointError(f"the image encoder `{source.name}` cannot be loaded: {error}") from error
-    lacking = [str(name) for key in ("missing_keys", "mismatched_keys") for name in told.get(key, ())]
+    lacking = [str(name) for key in ("missing_keys", "mismatched_keys") for name in report.get(key, ())]
     if lacking:
         raise CheckpointError(f"`{source.name}` lacks {len(lacking)} tensors of its image encoder: {lacking[:4]}")
     return model
