@@ -72,7 +72,9 @@ def test_eval(tmp_path: Path):
     data = tmp_path / "data.json"
     write_pages(Document((page(1), page(2))), data)
     shown = run("eval", NAME, data, "--arms", "no-boxes", "--field", "total", "--field", "date", "--out", tmp_path / "o.json",
-                "--calibrate", tmp_path / "c.json")  # fmt: skip
+                "--calibrate", tmp_path / "c.json", "--html", tmp_path / "e.html", "--drawn", 1)  # fmt: skip
+    assert (tmp_path / "e.html").read_text().count("class='card sheet'") == 1
+    assert "e.html" in shown.replace("\n", "")
     assert "model − arm" in shown
     assert "(amount)" in shown
     assert calibration_of(tmp_path / "c.json", {}).answers == 4
