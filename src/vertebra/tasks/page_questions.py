@@ -243,9 +243,9 @@ def known_questions(
     places = {(line.page, line.number): line for line in lines}
     for page in pages:
         for number, value in keyed(page):
-            name = places.get((page.number, number))
-            if name is not None and name.box is not None and _stands(value, here):
-                box = {"type": "box", "box": list(name.box)}
+            named = places.get((page.number, number))
+            if named is not None and named.box is not None and _stands(value, here):
+                box = {"type": "box", "box": list(named.box)}
                 found["value-by-box"].append(PageQuestion(parts=("=", box), answer=value, sort="value-by-box"))
     return found
 
