@@ -66,6 +66,11 @@ def pure(system: str | None, turns: Turns, eos: str = "</s>") -> Written:
     return trimmed_if_open(written, turns)
 
 
+def bare(system: str | None, turns: Turns) -> Written:
+    turns = [(role, said.strip()) for role, said in turns]
+    return by_rule(turns, "", lambda said, first: said, "", "</s>", "")
+
+
 def llama2(system: str | None, turns: Turns, opening: str = "<<SYS>>") -> Written:
     turns = historical(turns)
     system = OPENVLA if system is None else system.strip()
@@ -152,6 +157,7 @@ def template(system: str | None, turns: Turns) -> Written:
 
 # builder -> (format, tokenizer, BOS put in front: by the tokenizer, or by the format; can it say a system prompt)
 FORMATS: dict[str, tuple[Callable[[str | None, Turns], Written], str, str | None, bool]] = {
+    "bare": (bare, "llama", "<s>", False),
     "pure": (pure, "llama", "<s>", False),
     "llama2-chat": (llama2, "llama", "<s>", True),
     "vicuna-v15": (vicuna, "llama", "<s>", True),

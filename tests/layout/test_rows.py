@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,34 @@ def test_added_boxes_are_those_of_their_tokens(by):
         assert row.items["boxes"][count] == (laid.box if whole else laid.word_boxes[place.word])
         count += 1
     assert len(row.items["boxes"]) == count
+
+
+def test_tokens_share_the_box_of_their_word():
+    """Beside the plain way: a word's tokens, counted one by one, cut its box from left to right."""
+    _, _, row = made("tiny-llama2", "added", 7, boxes="token")
+    whole = made("tiny-llama2", "added", 7, boxes="word")[2]
+    seen = 0
+    for page, number in dict.fromkeys((line.page, line.number) for line in row.places.lines):
+        (laid,) = [line for line in row.places.lines if (line.page, line.number) == (page, number)]
+        for word, box in enumerate(laid.word_boxes):
+            at = row.places.at(page, number, word)
+            boxes = [row.items["boxes"][n] for n in row.sequence.slot[at, 1]]
+            if box is None:
+                assert set(boxes) == {None}
+                continue
+            seen += len(at) > 1
+            assert boxes[0][0] == box[0]
+            assert boxes[-1][2] == box[2]
+            for one, other in pairwise(boxes):
+                assert one[2] == other[0]
+            for one in boxes:
+                assert (one[1], one[3]) == (box[1], box[3])
+                assert abs((one[2] - one[0]) - (box[2] - box[0]) / len(at)) <= 1
+    assert seen > 4
+    bare = [p for p in range(len(row.sequence)) if row.places.of(p) is not None and row.places.of(p).word is None]
+    assert [row.items["boxes"][n] for n in row.sequence.slot[bare, 1]] == [
+        whole.items["boxes"][n] for n in whole.sequence.slot[bare, 1]
+    ]
 
 
 @pytest.mark.parametrize("manner", MANNERS)

@@ -81,6 +81,12 @@ def test_what_is_asked_is_true_of_the_page(sort):
             assert question.text == f"What is the {question.name}?"
         elif sort == "questions":
             assert (question.text, question.answer) == ("Whose?", page.lines[0].text)
+        elif sort == "value-by-box":
+            (box,) = [part["box"] for part in question.parts if isinstance(part, dict)]
+            (number,) = [line.number for line in given.lines if list(line.box) == box]
+            name = page.lines[number].label
+            assert name.endswith(".key")
+            assert page.facts["fields"][name.removesuffix(".key")] == question.answer
         elif sort in ("text-by-box", "masked-text"):
             (box,) = [part["box"] for part in question.parts if isinstance(part, dict)]
             (own,) = [line for line in given.lines if list(line.box) == box]

@@ -121,8 +121,8 @@ def builder_class(name: str, tokenizer: Any) -> type[PromptBuilder]:
     """The prompt builder of a name, made for a tokenizer where the name alone does not settle it."""
     if name == TemplatePromptBuilder.name:
         return TemplatePromptBuilder.of(tokenizer)
-    # `pure` ends answers with `</s>`; on a tokenizer that has another end, that would be plain text
-    eos = tokenizer.eos_token if name == "pure" and tokenizer.eos_token != "</s>" else None
+    # these end answers with `</s>`; on a tokenizer that has another end, that would be plain text
+    eos = tokenizer.eos_token if name in ("pure", "bare") and tokenizer.eos_token != "</s>" else None
     return prompt_builder(name, eos=eos)
 
 

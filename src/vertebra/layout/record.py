@@ -24,7 +24,8 @@ VERSION = 1
 """Of what is written."""
 HIGHEST = 1000
 """The largest coordinate that box encoders read."""
-Boxes = Annotated[str, "line or word"]
+BOXES_OF = ("line", "word", "token")
+"""Whose box a token may be given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class PageRecord:
     scale: Annotated[int, Bound(least=1, most=HIGHEST)] = HIGHEST
     """Coordinates are whole numbers from 0 to this, over a page's width and height."""
     boxes: str = "line"
-    """Whose box a token is given under `added`: its `line`'s or its `word`'s."""
+    """Whose box a token is given under `added`: its `line`'s, its `word`'s, or its own share of that (`token`)."""
     order: Order = "top"
     """Reading order of a page's lines."""
     image: bool = False
@@ -57,10 +58,10 @@ class PageRecord:
             faults.append(f"version {self.version}; {VERSION} is read here: upgrade vertebra")
         if self.manner not in MANNERS:
             faults.append(f"manner `{self.manner}`; known are {', '.join(MANNERS)}")
-        if self.boxes not in ("line", "word"):
-            faults.append(f"boxes `{self.boxes}`; expected `line` or `word`")
-        elif self.boxes == "word" and self.manner != "added":
-            faults.append(f"boxes of words are added to tokens, and manner `{self.manner}` has one slot a line")
+        if self.boxes not in BOXES_OF:
+            faults.append(f"boxes `{self.boxes}`; expected one of {', '.join(BOXES_OF)}")
+        elif self.boxes != "line" and self.manner != "added":
+            faults.append(f"boxes of {self.boxes}s are added to tokens, and manner `{self.manner}` has one slot a line")
         for name, place in (("mark", "{number}"), ("template", "{question}"), ("field", "{field}")):
             if place not in getattr(self, name):
                 faults.append(f"{name} {getattr(self, name)!r:.80} has no place for {place}")

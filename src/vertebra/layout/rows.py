@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
 
 from vertebra.errors import ConfigError, DataError
-from vertebra.layout.lines import Laid
+from vertebra.layout.lines import Laid, Whole
 from vertebra.layout.manners import BOXES, IMAGE
 from vertebra.layout.places import Places
 from vertebra.layout.record import PageRecord
@@ -168,12 +168,30 @@ def _added(
     slot[at, 0], slot[at, 1] = number, np.arange(len(at))
     of_line = [line.box for line in lines]
     boxes: list[Any]
-    if record.boxes == "word":
+    if record.boxes != "line":
         places = origin[at].tolist()
         boxes = [of_line[line] if word < 0 else lines[line].word_boxes[word] for line, word in places]
     else:
         boxes = [of_line[line] for line in origin[at, 0].tolist()] if lines else [None] * len(at)
+    if record.boxes == "token":
+        boxes = _shared(boxes, origin[at])
     for n, box in zip(np.flatnonzero(own[at]).tolist(), asked, strict=True):
         boxes[n] = box
     made = TokenSequence(**{**vars(sequence), "slot": slot, "segments": segments})
     return made, boxes
+
+
+def _shared(boxes: Sequence[Whole | None], origin: np.ndarray) -> list[Any]:
+    """The boxes of words, cut from left to right between the tokens of each, which follow one another."""
+    begins = np.flatnonzero(np.any(origin[1:] != origin[:-1], 1)) + 1
+    edges = [0, *begins.tolist(), len(origin)]
+    made: list[Any] = []
+    for begin, end in pairwise(edges):
+        box = boxes[begin] if end > begin else None
+        if box is None or origin[begin, 1] < 0:
+            made += boxes[begin:end]
+            continue
+        left, top, right, bottom = box
+        cuts = [left + round((right - left) * at / (end - begin)) for at in range(end - begin + 1)]
+        made += [(start, top, stop, bottom) for start, stop in pairwise(cuts)]
+    return made

@@ -6,6 +6,12 @@ from vertebra.prompt import templates
 from vertebra.prompt.builders import TurnPromptBuilder
 
 
+class BarePromptBuilder(TurnPromptBuilder):
+    """`……</s>`: the answer follows its question with nothing between them, for small models from scratch."""
+
+    template = templates.BARE
+
+
 class PurePromptBuilder(TurnPromptBuilder):
     """`In: …\\nOut: …</s>`: for models without a chat format of their own."""
 

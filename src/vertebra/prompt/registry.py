@@ -10,6 +10,7 @@ from vertebra.prompt.chat_template import TemplatePromptBuilder
 _BUILDERS: dict[str, type[PromptBuilder]] = {
     cls.name: cls
     for cls in (
+        formats.BarePromptBuilder,
         formats.PurePromptBuilder,
         formats.LLaMa2ChatPromptBuilder,
         formats.VicunaV15ChatPromptBuilder,

@@ -95,6 +95,7 @@ def _turns(name: str, before: str, after: str, *, answerer: str = "assistant", *
     )
 
 
+BARE = Template(name="bare", user=("", ""), answer=("", "</s>"), stop="</s>", bos="<s>")
 PURE = _historical("pure", ("In: ", "\nOut: "), ("In:", "Out:"))
 LLAMA2_CHAT = replace(
     _historical("llama2-chat", ("[INST] ", " [/INST] "), ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")),
@@ -141,6 +142,7 @@ PHI_LEGACY = _legacy(PHI, "phi-legacy", system_rule="drop")
 TEMPLATES: dict[str, Template] = {
     template.name: template
     for template in (
+        BARE,
         PURE,
         LLAMA2_CHAT,
         VICUNA_V15,

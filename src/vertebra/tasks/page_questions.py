@@ -2,6 +2,7 @@
 any page's lines and boxes (pre-training).
 
     fields, questions                what the data set knows: a field's value; a question's answer
+    value-by-box                     a field's value, by the place of its name (FUNSD's links, drawn forms)
     text-by-box, box-by-text         what stands here? where is it?
     masked-text, masked-position     the same of a line whose text, or whose box, the model is not given
     geometry, cells                  how two lines lie; what stands beside or below a line
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
@@ -59,7 +60,7 @@ class Asking:
     lines: Sequence[Laid]
     record: PageRecord
     known: Mapping[str, list[PageQuestion]]
-    """Questions of the sorts `fields` and `questions`."""
+    """Questions of the sorts in `KNOWN`."""
     draw: Any
     missing: float = 0.0
     others: Sequence[str] = ()
@@ -117,7 +118,7 @@ def _masked_text(given: Asking) -> PageQuestion | None:
 def _about(given: Asking, at: int, sort: str, **more: Any) -> PageQuestion:
     line = given.lines[at]
     box = {"type": "box", "box": list(line.box or ())}
-    return PageQuestion(parts=(box, "?"), answer=line.text, sort=sort, **more)
+    return PageQuestion(parts=("?", box), answer=line.text, sort=sort, **more)
 
 
 def _box_by_text(given: Asking) -> PageQuestion | None:
@@ -164,6 +165,7 @@ def _cells(given: Asking) -> PageQuestion | None:
 SORTS: dict[str, Callable[[Asking], PageQuestion | None]] = {
     "fields": _known("fields"),
     "questions": _known("questions"),
+    "value-by-box": _known("value-by-box"),
     "text-by-box": _text_by_box,
     "box-by-text": _box_by_text,
     "masked-text": _masked_text,
@@ -172,6 +174,10 @@ SORTS: dict[str, Callable[[Asking], PageQuestion | None]] = {
     "cells": _cells,
 }
 """The sorts of questions by name; each gives one, or None where these lines have none."""
+
+
+KNOWN = ("fields", "questions", "value-by-box")
+"""Sorts that a document brings itself."""
 
 
 def require_sorts(weights: Mapping[str, float]) -> None:
@@ -220,7 +226,7 @@ def known_questions(
     pages: Sequence[Page], lines: Sequence[Laid], record: PageRecord, fields: Sequence[str] = ()
 ) -> Any:
     """{sort: questions} that a document brings itself, those whose answers stand in these lines; `fields`: only these."""
-    found: dict[str, list[PageQuestion]] = {"fields": [], "questions": []}
+    found: dict[str, list[PageQuestion]] = {sort: [] for sort in KNOWN}
     here = [plain(line.text) for line in lines]
     for page in pages:
         for name, value in fields_of(page).items():
@@ -234,7 +240,35 @@ def known_questions(
                     found["questions"].append(
                         PageQuestion(parts=(str(asked["question"]),), answer=answer, sort="questions")
                     )
+    places = {(line.page, line.number): line for line in lines}
+    for page in pages:
+        for number, value in keyed(page):
+            named = places.get((page.number, number))
+            if named is not None and named.box is not None and _stands(value, here):
+                box = {"type": "box", "box": list(named.box)}
+                found["value-by-box"].append(PageQuestion(parts=("=", box), answer=value, sort="value-by-box"))
     return found
+
+
+def keyed(page: Page) -> Iterator[tuple[int, str]]:
+    """Lines that are names, by number, each with the value that belongs to it: drawn forms mark them, FUNSD links them."""
+    fields = page.facts.get("fields") or {}
+    for number, line in enumerate(page.lines):
+        name = (line.label or "").removesuffix(".key")
+        if name != line.label and isinstance(fields.get(name), str):
+            yield number, fields[name]
+    for question, answers in _linked(page).items():
+        value = " ".join(" ".join(page.lines[one].text.split()) for one in answers)
+        if value.strip() and page.lines[question].label in (None, "question"):
+            yield question, value
+
+
+def _linked(page: Page) -> dict[int, list[int]]:
+    """FUNSD's links: of a line the lines that answer it."""
+    links: dict[int, list[int]] = {}
+    for question, answer in page.facts.get("links") or ():
+        links.setdefault(question, []).append(answer)
+    return links
 
 
 def field_question(name: str, value: str, record: PageRecord) -> PageQuestion:
@@ -245,11 +279,7 @@ def field_question(name: str, value: str, record: PageRecord) -> PageQuestion:
 def fields_of(page: Page) -> dict[str, str]:
     """The fields of a page with one value each, by names with blanks: SROIE's and CORD's keys, the questions of FUNSD."""
     found = dict(_leaves(page.facts.get("fields") or {}))
-    links: dict[int, list[int]] = {}
-    for ends in page.facts.get("links") or ():
-        question, answer = ends
-        links.setdefault(question, []).append(answer)
-    for question, answers in links.items():
+    for question, answers in _linked(page).items():
         name = " ".join(page.lines[question].text.split()).rstrip(":").strip()
         value = " ".join(" ".join(page.lines[one].text.split()) for one in answers)
         if name and value.strip() and page.lines[question].label in (None, "question"):

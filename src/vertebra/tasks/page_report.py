@@ -23,8 +23,8 @@ def report_of(train: PageSamples, held_out: PageSamples | None, *, source: str) 
     ]
     bare = [f"{name}, page {page}, line {n}: {line.text[:40]!r}" for name, page, n, line in lines if line.box is None]
     empty = [f"{name}, page {page}, line {n}" for name, page, n, line in lines if not line.text.strip()]
-    known = sum(len(own) for view in views for own in view.known.values())
-    silent = [view.document.name for view in views if not any(view.known.values())]
+    known = sum(len(view.brought) for view in views)
+    silent = [view.document.name for view in views if not view.brought]
     windows = Counter(id(view.document) for view in views)
     cut = [one.name for one in documents if windows[id(one)] > 1]
     needs_boxes = train.record.how.boxes

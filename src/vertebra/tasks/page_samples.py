@@ -48,6 +48,11 @@ class View:
     cost: int
     """Positions of its lines, with marks and pictures."""
 
+    @property
+    def brought(self) -> list[PageQuestion]:
+        """Its fields and questions; what else is asked about it only helps to learn them."""
+        return [*self.known.get("fields", ()), *self.known.get("questions", ())]
+
 
 class PageSamples(Samples):
     """Samples of some documents. `fixed`: the same in every epoch, as evaluation sees them."""
@@ -177,8 +182,8 @@ class PageSamples(Samples):
         return digest("pages", said, repr(self.options), self.seed, self.fixed, self.base)
 
     def alone(self) -> Iterator[tuple[int, PageQuestion]]:
-        """Every question that the documents bring, with the number of its window: one of each, then the next of each."""
-        own = [[one for sort in view.known.values() for one in sort] for view in self.views]
+        """Every field and question that documents bring, with the number of its window: one of each, then the next of each."""
+        own = [view.brought for view in self.views]
         for place in range(max(map(len, own), default=0)):
             for number, questions in enumerate(own):
                 if place < len(questions):

@@ -35,11 +35,16 @@ class PagesConfig:
     """Of drawn ones: values are whole numbers of so many digits, in place of amounts with cents."""
     sums: bool = False
     """Of drawn ones: amounts add up, so that the largest is the total."""
+    pairs: Annotated[int, Bound(least=1, most=6)] = 6
+    """Of drawn ones to train on: from so many pairs of a name and a value up to all six; few are where a model from scratch
+    begins. Those held out have six."""
+    slant: Annotated[float, Bound(least=0, most=45)] = 0.0
+    """Of drawn ones: turned by up to so many degrees, either way, as scans are; those with a picture are always turned."""
     manner: MannerName = "doclaylm"
     """How boxes enter: `doclaylm`, `laytext`, `added`, `text` (`vertebra.layout`)."""
     scale: Annotated[int, Bound(least=1, most=HIGHEST)] = HIGHEST
-    boxes: Literal["line", "word"] = "line"
-    """For `added`: whose box a token is given."""
+    boxes: Literal["line", "word", "token"] = "line"
+    """For `added`: whose box a token is given: its line's, its word's, or its own share of that."""
     order: Order = "top"
     """Reading order, where lines are not shuffled."""
     image: bool = False
@@ -61,8 +66,8 @@ class PagesConfig:
     turns: Some = 4
     """Questions about one page in a sample, one after the other."""
     learn: dict[str, float] = field(default_factory=lambda: {"fields": 1.0, "questions": 1.0})
-    """What is asked in training, by weight: fields, questions, text-by-box, box-by-text, masked-text, masked-position,
-    geometry, cells."""
+    """What is asked in training, by weight: fields, questions, value-by-box, text-by-box, box-by-text, masked-text,
+    masked-position, geometry, cells."""
     fields: tuple[str, ...] = ()
     """Only these fields are asked for; none: all that a document has."""
     missing: Annotated[float, Bound(least=0, most=1)] = 0.0
@@ -72,12 +77,11 @@ class PagesConfig:
     asked: Some = 200
     """Held-out questions that an evaluation asks."""
 
-    @property
-    def style(self) -> Any:
-        """How documents are drawn."""
-        from vertebra.page.paper.receipts import Style
+    def style(self, *, fixed: bool = False) -> Any:
+        """How documents are drawn; `fixed`: those that are held out."""
+        from vertebra.page.paper.receipts import PAIRS, Style
 
-        return Style(head=self.head, digits=self.digits, sums=self.sums)
+        return Style(head=self.head, digits=self.digits, sums=self.sums, pairs=PAIRS if fixed else self.pairs)
 
     @property
     def record(self) -> PageRecord:
@@ -114,7 +118,7 @@ def documents(data: DataConfig, options: PagesConfig, seed: int) -> tuple[list[P
     """(to train on, held out)"""
     if options.drawn is not None:
         apart = max(1, round(data.count * data.held_out)) if data.held_out else 0
-        return list(_drawn(options, data.count, seed)), list(_drawn(options, apart, seed + 1))
+        return list(_drawn(options, data.count, seed)), list(_drawn(options, apart, seed + 1, fixed=True))
     if data.path is None:
         raise ConfigError(
             "kind `pages` has nothing to read yet: name your documents (--set data.path=receipts.jsonl, a folder, a "
@@ -128,12 +132,12 @@ def documents(data: DataConfig, options: PagesConfig, seed: int) -> tuple[list[P
     return [found[n] for n in sorted(order[count:])], [found[n] for n in sorted(order[:count])]
 
 
-def _drawn(options: PagesConfig, count: int, seed: int) -> Iterator[PageDocument]:
+def _drawn(options: PagesConfig, count: int, seed: int, *, fixed: bool = False) -> Iterator[PageDocument]:
     from vertebra.page.paper.made import drawn_page
 
-    style, kind = options.style, str(options.drawn)
+    style, kind = options.style(fixed=fixed), str(options.drawn)
     for number in range(count):
-        make = partial(drawn_page, kind, number, seed, style=style)
+        make = partial(drawn_page, kind, number, seed, style=style, slant=options.slant)
         # with a picture, the lines are those of the picture: slanted as it is
         page = make(picture=options.image)
         pictures = {1: partial(_picture, make)} if options.image else {}

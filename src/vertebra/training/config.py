@@ -66,6 +66,8 @@ class ModelConfig:
     max_length: Some = 2048
     tokens: tuple[str, ...] = ()
     """Tokens to add to the vocabulary."""
+    builder: str | None = None
+    """A prompt builder by name, in place of the backbone's own; `bare` for a model from scratch."""
     image: ImageConfig | None = None
     start: Place | None = None
     """A model folder to start from (an aligned projector), in place of `backbone`."""
@@ -266,6 +268,8 @@ def _contradictions(run: RunConfig) -> Sequence[str]:
         found += [*(f"data: {fault}" for fault in faults_of(task, run.data)), *_unfit(task, run)]
     if run.model.start and run.model.scratch:
         found.append("`model.start` and `model.scratch` contradict each other")
+    if run.model.start and run.model.builder:
+        found.append("`model.start` writes prompts as it was trained to; leave `model.builder` out")
     return found
 
 
@@ -277,6 +281,8 @@ def _unfit(task: Task, run: RunConfig) -> Iterator[str]:
         yield "`cache` computes every sample once before the training, and a stream's are not known then"
     if task.for_encoder and run.tune.stage == "lora":
         yield "encoders are trained in full or by patterns; stage `lora` is for language models"
+    if task.for_encoder and run.model.builder:
+        yield f"`model.builder` is for language models; {run.data.kind} data has no prompts"
     if task.for_encoder and run.model.overrides:
         yield f"`model.overrides` is for language models; name another encoder for {run.data.kind} data"
     for part in task.needs:

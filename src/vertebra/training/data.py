@@ -28,7 +28,12 @@ def outlined_job(config: RunConfig) -> Job:
     if config.task.for_encoder:
         facts = ModelFacts.find(model.backbone)
     else:
-        backbone = load_backbone(model.start or model.backbone, inference_mode=True, llm_max_length=model.max_length)
+        backbone = load_backbone(
+            model.start or model.backbone,
+            inference_mode=True,
+            llm_max_length=model.max_length,
+            builder=None if model.start else model.builder,
+        )
         if model.start is None:
             grow_to(backbone, (*model.tokens, *config.task.tokens(config.data)))
         with parameters_on_meta():

@@ -54,6 +54,7 @@ def _built(config: RunConfig, *, late: bool) -> tuple[nn.Module, Late | None]:
         "attn": model.attn,
         "llm_max_length": model.max_length,
         "config_overrides": model.overrides,
+        "builder": model.builder,
     }
     # an adapter is drawn from the weights that it stands on
     late = late and not (model.scratch and config.tune.stage == "lora")

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vertebra.errors import UnknownNameError
 from vertebra.page.paper import words
 from vertebra.page.paper.fonts import PILLOW, font, fonts
-from vertebra.page.paper.ink import Wear
+from vertebra.page.paper.ink import Wear, slanted
 from vertebra.page.paper.made import drawn_page
 from vertebra.page.paper.receipts import PAIRS, Style
 
@@ -77,6 +78,38 @@ def test_boxes_lie_where_the_ink_is():
                 assert line.box.left - 1 <= word.box.left <= word.box.right <= line.box.right + 1
         assert (pixels & ~covered).sum() <= 0.01 * pixels.sum()
         assert page.size == page.image.size
+
+
+def test_few_pairs_and_the_rest_as_before():
+    found = Counter()
+    for number in range(MANY):
+        page = drawn_page("mixed", number, 3, style=replace(PLAIN, pairs=2))
+        found[len(pairs(page))] += 1
+        assert (
+            len(set(pairs(page).values()))
+            == len(pairs(page))
+            == sum(line.label in page.facts["fields"] for line in page.lines if line.label in pairs(page))
+        )
+        assert drawn_page("mixed", number, 3, style=replace(PLAIN, pairs=PAIRS)) == drawn_page(
+            "mixed", number, 3, style=PLAIN
+        )
+    assert sorted(found) == [2, 3, 4, 5, 6]
+
+
+def test_a_slant_moves_boxes_as_that_of_a_picture_does():
+    """Beside the size that Pillow gives a picture that is turned, and the way back to where a line was."""
+    for number in range(12):
+        flat, page = drawn_page("mixed", number, 2), drawn_page("mixed", number, 2, slant=9)
+        assert [line.text for line in flat.lines] == [line.text for line in page.lines]
+        (a, b), (wide, high) = page.lines[0].quad[:2], flat.size
+        angle = -np.degrees(np.arctan2(b[1] - a[1], b[0] - a[0]))
+        assert 0 < abs(angle) < 9
+        turned = Image.new("L", (int(wide), int(high))).rotate(angle, expand=True)
+        assert np.allclose(page.size, turned.size, atol=1)
+        back = slanted(page, -angle, (int(wide), int(high)), page.size)
+        for one, other in zip(flat.lines, back.lines, strict=True):
+            assert np.allclose(other.quad[0], (one.box.left, one.box.top), atol=0.5)
+    assert drawn_page("mixed", 0, 2, slant=0) == drawn_page("mixed", 0, 2)
 
 
 def test_a_picture_says_the_same():

@@ -51,6 +51,14 @@ def pictured(sheet: Sheet, draw: Any, wear: Wear | None = None, number: int = 1)
     return replace(page, image=Image.fromarray(pixels, "L").convert("RGB"))
 
 
+def leaning(page: Page, angle: float) -> Page:
+    """A page turned by some degrees onto one that is as large as it then needs: what `pictured` does to a picture's boxes."""
+    assert page.size is not None
+    (wide, high), turn = page.size, math.radians(abs(angle))
+    size = (wide * math.cos(turn) + high * math.sin(turn), wide * math.sin(turn) + high * math.cos(turn))
+    return slanted(page, angle, (math.ceil(size[0]), math.ceil(size[1])), (int(wide), int(high)))
+
+
 def slanted(page: Page, angle: float, size: tuple[int, int], before: tuple[int, int]) -> Page:
     """A page turned counterclockwise by some degrees about its middle, onto a picture of another size."""
     cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))

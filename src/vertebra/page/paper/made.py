@@ -8,7 +8,7 @@ import numpy as np
 
 from vertebra.errors import UnknownNameError
 from vertebra.page.page import Page
-from vertebra.page.paper.ink import Wear, pictured
+from vertebra.page.paper.ink import Wear, leaning, pictured
 from vertebra.page.paper.receipts import SHEETS, Style, sheet_of
 
 KINDS = (*SHEETS, "mixed")
@@ -22,14 +22,18 @@ def drawn_page(
     style: Style | None = None,
     wear: Wear | None = None,
     picture: bool = False,
+    slant: float = 0.0,
 ) -> Page:
     """A receipt or a form; `mixed`: in turns. `facts` say what it holds: `fields`, `sorts`, `evidence` (lines of each).
 
-    `picture`: with its image, slanted and worn as `wear` allows, and boxes to match.
+    `picture`: with its image, slanted and worn as `wear` allows, and boxes to match. `slant`: without a picture, boxes as
+    if it had been turned by up to so many degrees.
     """
     if kind not in KINDS:
         raise UnknownNameError("kind of drawn page", kind, KINDS)
     chosen = tuple(SHEETS)[number % len(SHEETS)] if kind == "mixed" else kind
     draw: Any = np.random.default_rng([seed, number])
     sheet = sheet_of(chosen, draw, style)
-    return pictured(sheet, draw, wear) if picture else sheet.page()
+    if picture:
+        return pictured(sheet, draw, wear)
+    return leaning(sheet.page(), float(draw.uniform(-slant, slant))) if slant else sheet.page()

@@ -29,6 +29,8 @@ class Style:
     """Shop, street and date above, and goods between: lines that hold other things."""
     digits: int | None = None
     """Values are whole numbers of so many digits; None: amounts with cents, and numbers of two to five digits."""
+    pairs: int = PAIRS
+    """The fewest pairs of a name and a value; from there up to six, drawn for every sheet."""
     sums: bool = False
     """Whether amounts add up, so that the largest is the total; else each is drawn for itself."""
 
@@ -134,8 +136,8 @@ def _face(draw: Any, style: Style) -> str:
 
 def _amounts(draw: Any, style: Style) -> list[tuple[str, str, str]]:
     """(field, its name in print, its value)"""
-    names = draw.permutation(list(words.AMOUNTS))[:PAIRS].tolist()
-    values = _different(draw, _amount if style.digits is None else _whole(style.digits))
+    names = draw.permutation(list(words.AMOUNTS))[: _count(draw, style)].tolist()
+    values = _different(draw, _amount if style.digits is None else _whole(style.digits), len(names))
     if style.sums:
         values.sort(key=float)
         cash_like = [name for name in ("cash", "total") if name in names]
@@ -146,15 +148,20 @@ def _amounts(draw: Any, style: Style) -> list[tuple[str, str, str]]:
 
 
 def _numbers(draw: Any, style: Style) -> list[tuple[str, str, str]]:
-    names = draw.permutation(list(words.NUMBERS))[:PAIRS].tolist()
-    values = _different(draw, _number if style.digits is None else _whole(style.digits))
+    names = draw.permutation(list(words.NUMBERS))[: _count(draw, style)].tolist()
+    values = _different(draw, _number if style.digits is None else _whole(style.digits), len(names))
     return [(name, str(draw.choice(words.NUMBERS[name])), value) for name, value in zip(names, values, strict=True)]
 
 
-def _different(draw: Any, value: Callable[[Any], str]) -> list[str]:
+def _count(draw: Any, style: Style) -> int:
+    """How many pairs; a sheet that has all of them spends no number on it."""
+    return PAIRS if style.pairs >= PAIRS else int(draw.integers(style.pairs, PAIRS + 1))
+
+
+def _different(draw: Any, value: Callable[[Any], str], count: int) -> list[str]:
     """As many values as there are pairs, no two alike: an answer then names one place."""
     found: dict[str, None] = {}
-    while len(found) < PAIRS:
+    while len(found) < count:
         found.setdefault(value(draw))
     return list(found)
 
