@@ -7,7 +7,7 @@ import random
 import pytest
 
 from vertebra.page import Box, Line, Word
-from vertebra.page.pieces import Place, Places, box_within, pieces, said
+from vertebra.page.pieces import Place, Places, box_within, on_one_line, pieces
 
 WORDS = ["a", "b", "a:b", "RM9.50", "9.50", "(a)", "x  y", "合計", ""]
 
@@ -15,7 +15,7 @@ WORDS = ["a", "b", "a:b", "RM9.50", "9.50", "(a)", "x  y", "合計", ""]
 def plain_places(lines, value, across):
     """Every run of pieces whose text is the value: (page, lines) of each."""
     found = []
-    texts = [(page, number, said(line.text)) for page, number, line in lines if said(line.text)]
+    texts = [(page, number, on_one_line(line.text)) for page, number, line in lines if on_one_line(line.text)]
     joined = " ".join(text for _, _, text in texts) if across else None
     owners = [where for where, (_, _, text) in enumerate(texts) for _ in f"{text} "]
     for page, number, text in () if across else texts:

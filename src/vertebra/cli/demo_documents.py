@@ -79,16 +79,16 @@ def documents(printer: Any, out: Path, sizes: Sizes | None = None) -> Read:
 def _trained(printer: Any, folder: Path, sizes: Sizes) -> dict[str, float]:
     """The share of right answers of the model and of its twin, trained at once: neither uses more than one thread."""
     shared = [f"seed={sizes.seed}", "watch.bar=false", *sizes.settings]
-    wanted = {"boxes": shared, "words": [*shared, *BLIND]}
-    jobs = [[*settings, f"name={name}", f"out={folder / name}"] for name, settings in wanted.items()]
+    twins = {"boxes": shared, "words": [*shared, *BLIND]}
+    jobs = [[*settings, f"name={name}", f"out={folder / name}"] for name, settings in twins.items()]
     if sizes.workers == 1:
         rates = [_train(settings) for settings in jobs]
     else:
         with ProcessPoolExecutor(len(jobs), mp_context=get_context("spawn")) as pool:
             rates = list(pool.map(_train, jobs))
-    for name, rate in zip(wanted, rates, strict=True):
+    for name, rate in zip(twins, rates, strict=True):
         printer.print(f"{name:6} {rate:.0%} of held-out fields right")
-    return dict(zip(wanted, rates, strict=True))
+    return dict(zip(twins, rates, strict=True))
 
 
 def _train(settings: Sequence[str]) -> float:
@@ -177,9 +177,9 @@ def _page(found: dict[str, float], scans: float | None, shown: Sequence[dict[str
         drawn(one["page"], words=False).save(file, "PNG")
         picture = base64.b64encode(file.getvalue()).decode()
         rows = "".join(
-            f'<tr class="{"right" if answer == wanted else "wrong"}"><td>{escape(question)}</td><td>{escape(answer)}</td>'
-            f"<td>{'' if answer == wanted else escape(wanted)}</td></tr>"
-            for question, answer, wanted in one["rows"]
+            f'<tr class="{"right" if answer == gold else "wrong"}"><td>{escape(question)}</td><td>{escape(answer)}</td>'
+            f"<td>{'' if answer == gold else escape(gold)}</td></tr>"
+            for question, answer, gold in one["rows"]
         )
         bodies.append(f'<div><img alt="page" src="data:image/png;base64,{picture}"><table>{rows}</table></div>')
     through = "no OCR engine is installed" if scans is None else f"{scans:.0%} through real OCR"

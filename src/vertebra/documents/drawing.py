@@ -66,8 +66,8 @@ def draw_extraction(found: Extraction, page: Page, picture: Any = None) -> Any:
         box = box.scaled(made.width / page.extent[0], made.height / page.extent[1])  # type: ignore[index]
         color = COLORS[level(one.confidence)]
         pen.rectangle(list(box), outline=color, width=3)
-        said = f"{path} {one.confidence:.2f}".encode("latin-1", "replace").decode("latin-1")
-        pen.text((box.left + 2, max(box.top - size - 3, 0)), said, fill=color, font=font)
+        label = f"{path} {one.confidence:.2f}".encode("latin-1", "replace").decode("latin-1")
+        pen.text((box.left + 2, max(box.top - size - 3, 0)), label, fill=color, font=font)
     return made
 
 
@@ -127,7 +127,7 @@ class Mark:
 
     name: str
     look: str
-    says: str
+    title: str
     box: Box
 
 
@@ -166,7 +166,7 @@ def sheet(page: Page, picture: Any, marks: Iterable[Mark], title: str | None = N
         box = mark.box.scaled(width / extent[0], height / extent[1])
         inside.append(
             f"<rect data-field='{_text(mark.name)}' class='{mark.look}' x='{box.left:.1f}' y='{box.top:.1f}' "
-            f"width='{max(box.width, 1):.1f}' height='{max(box.height, 1):.1f}'><title>{_text(mark.says)}</title></rect>"
+            f"width='{max(box.width, 1):.1f}' height='{max(box.height, 1):.1f}'><title>{_text(mark.title)}</title></rect>"
         )
     drawn = f"<svg viewBox='0 0 {width} {height}' role='img'>{''.join(inside)}</svg>"
     return f"<div class='card sheet'><h2>{_text(title)}</h2>{drawn}</div>"

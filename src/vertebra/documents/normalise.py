@@ -162,9 +162,9 @@ def clock(text: str, habits: Habits) -> Read:
 
 def truth(text: str, habits: Habits) -> Read:
     """Yes or no."""
-    said = text.strip().lower()
-    if said in _YES or said in _NO:
-        return Read(said in _YES)
+    word = text.strip().lower()
+    if word in _YES or word in _NO:
+        return Read(word in _YES)
     return Read(error="is neither yes nor no")
 
 

@@ -34,71 +34,71 @@ class Values:
         """The answer of a model as a `Found`. `whole`: it was not cut off."""
         if not quoted:
             start = len(text) - len(text.lstrip())
-            said = text.strip()
-            if said == self.absent.strip() or not said:
+            answer = text.strip()
+            if answer == self.absent.strip() or not answer:
                 return Found(name=asked.name, confidence=probability(0, len(text)))
-            return self._leaf(asked, Spelled(said, start, len(text), whole=whole), probability, asked.name)
+            return self._leaf(asked, Spelled(answer, start, len(text), whole=whole), probability, asked.name)
         return self._value(asked, spelled(text), probability, asked.name)
 
-    def _value(self, asked: Field, said: Spelled, probability: Probability, path: str) -> Found:
+    def _value(self, asked: Field, spelled: Spelled, probability: Probability, path: str) -> Found:
         if asked.kind == "record":
-            return self._record(asked, said, probability, path)
+            return self._record(asked, spelled, probability, path)
         if asked.kind == "list":
-            return self._list(asked, said, probability, path)
-        return self._leaf(asked, said, probability, path)
+            return self._list(asked, spelled, probability, path)
+        return self._leaf(asked, spelled, probability, path)
 
-    def _record(self, asked: Field, said: Spelled, probability: Probability, path: str) -> Found:
-        inner = said.value if isinstance(said.value, dict) else {}
-        never = Spelled(None, said.start, said.end)  # absent as a whole
+    def _record(self, asked: Field, spelled: Spelled, probability: Probability, path: str) -> Found:
+        inner = spelled.value if isinstance(spelled.value, dict) else {}
+        never = Spelled(None, spelled.start, spelled.end)  # absent as a whole
         fields = {
             one.name: self._value(one, inner.get(one.name, never), probability, f"{path}.{one.name}")
             for one in asked.fields
-            if one.name in inner or not inner or said.whole
+            if one.name in inner or not inner or spelled.whole
         }
         for one in asked.fields:  # what was cut off
             fields.setdefault(one.name, Found(name=one.name, note="the answer ended before it"))
         fields = {one.name: fields[one.name] for one in asked.fields}
         return record_of(asked.name, fields)
 
-    def _list(self, asked: Field, said: Spelled, probability: Probability, path: str) -> Found:
+    def _list(self, asked: Field, spelled: Spelled, probability: Probability, path: str) -> Found:
         assert asked.item is not None
-        given = said.value if isinstance(said.value, list) else []
+        given = spelled.value if isinstance(spelled.value, list) else []
         items = tuple(self._value(asked.item, one, probability, f"{path}[{n}]") for n, one in enumerate(given))
         some = tuple(one for one in items if one.value is not None)
-        return list_of(asked.name, some, empty=probability(said.start, said.end))
+        return list_of(asked.name, some, empty=probability(spelled.start, spelled.end))
 
-    def _leaf(self, asked: Field, said: Spelled, probability: Probability, path: str) -> Found:
-        confidence = probability(said.start, said.end)
-        if said.value is None:
+    def _leaf(self, asked: Field, spelled: Spelled, probability: Probability, path: str) -> Found:
+        confidence = probability(spelled.start, spelled.end)
+        if spelled.value is None:
             return Found(name=asked.name, confidence=confidence)
         if asked.kind == "choice":
-            return self._chosen(asked, said, confidence)
-        text = str(said.value)
+            return self._chosen(asked, spelled, confidence)
+        text = str(spelled.value)
         if asked.free:
-            note = "" if said.whole else "the answer was cut off"
+            note = "" if spelled.whole else "the answer was cut off"
             return self._judged(
                 asked, Found(name=asked.name, value=text, text=text, confidence=confidence, note=note), path
             )
-        text, stands = self._standing(text, said.whole, across=asked.across)
+        text, stands = self._standing(text, spelled.whole, across=asked.across)
         if not stands:
             return Found(name=asked.name, confidence=confidence, note="the answer was cut off before a whole word")
         made = normalised(text, asked.kind, self.habits)
         if made.error:
             self.errors.append(f"`{path}`: {text!r:.60} {made.error}")
         note = "; ".join(
-            part for part in (made.note, made.error, "" if said.whole else "the answer was cut off") if part
+            part for part in (made.note, made.error, "" if spelled.whole else "the answer was cut off") if part
         )
         found = Found(
             name=asked.name, value=made.value, text=text, confidence=confidence, places=stands, note=note
         )  # fmt: skip
         return self._judged(asked, found, path)
 
-    def _chosen(self, asked: Field, said: Spelled, confidence: float) -> Found:
-        text = str(said.value)
-        if not said.whole and said.value not in asked.choices:
+    def _chosen(self, asked: Field, spelled: Spelled, confidence: float) -> Found:
+        text = str(spelled.value)
+        if not spelled.whole and spelled.value not in asked.choices:
             return Found(name=asked.name, confidence=confidence, note="the answer was cut off")
         return Found(
-            name=asked.name, value=said.value, text=text, confidence=confidence, places=self.places.of(text)
+            name=asked.name, value=spelled.value, text=text, confidence=confidence, places=self.places.of(text)
         )  # fmt: skip
 
     def _standing(self, text: str, whole: bool, *, across: bool) -> tuple[str, tuple[Place, ...]]:

@@ -40,8 +40,8 @@ def drawn_row(row: PageRow, page: Page, picture: Any = None) -> Any:
         pen.rectangle(list(box), outline=SEEN if whole else HIDDEN, width=2)
         at = row.places.at(line.page, line.number)
         slots = int(_slots(row, at))
-        said = f"{at[0]}–{at[-1]}{'▢' * min(slots, 1)}"
-        text = f"{said} {line.text}" if picture is None else said
+        label = f"{at[0]}–{at[-1]}{'▢' * min(slots, 1)}"
+        text = f"{label} {line.text}" if picture is None else label
         pen.text((box.left + 2, box.top if picture is None else max(box.top - 11, 0)), _plain(text), fill=SAID)
     return made
 

@@ -32,8 +32,8 @@ def drawn(page: Page, picture: Any = None, *, words: bool = True) -> Any:
             if word.box is not None:
                 pen.rectangle(list(word.box), outline=WORD)
         pen.polygon([tuple(point) for point in line.quad or corners(line.box)], outline=LINE, width=2)
-        said = f"{number} {line.text}" if bare else str(number)
-        pen.text((line.box.left + 2, line.box.top), said.encode("latin-1", "replace").decode("latin-1"), fill=NUMBER)
+        label = f"{number} {line.text}" if bare else str(number)
+        pen.text((line.box.left + 2, line.box.top), label.encode("latin-1", "replace").decode("latin-1"), fill=NUMBER)
     return made
 
 

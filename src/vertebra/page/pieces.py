@@ -22,7 +22,7 @@ _IN_NUMBERS = frozenset(".,:/-'’٫٬")
 _IN_WORDS = frozenset(".-'’&_")
 
 
-def said(text: str) -> str:
+def on_one_line(text: str) -> str:
     """A text on one line, as models read it: with single blanks."""
     return " ".join(text.split())
 
@@ -77,8 +77,8 @@ class Places:
     """Lines in reading order, (page number, line number, line) each, and where texts stand in them."""
 
     def __init__(self, lines: Sequence[tuple[int, int, Line]]) -> None:
-        self._lines = [one for one in lines if said(one[2].text)]
-        self.texts = [said(line.text) for _, _, line in self._lines]
+        self._lines = [one for one in lines if on_one_line(one[2].text)]
+        self.texts = [on_one_line(line.text) for _, _, line in self._lines]
         """What can be copied from, a line each."""
         self._at: list[int] = []  # where each line begins in the whole text
         self._starts: set[int] = set()
@@ -93,7 +93,7 @@ class Places:
 
     def of(self, value: str, *, across: bool = False) -> tuple[Place, ...]:
         """Every place of a value, in reading order. `across`: it may run over the ends of lines, with a blank between."""
-        value = said(value)
+        value = on_one_line(value)
         text = (" " if across else SEPARATOR).join(self.texts)
         return tuple(self._place(start, start + len(value)) for start in self._found(text, value)) if value else ()
 
@@ -121,9 +121,9 @@ class Places:
 def box_within(line: Line, start: int, end: int) -> Box | None:
     """The box around the words that hold these characters of a line's text; the line's where its words do not spell it."""
     at, found = 0, []
-    text = said(line.text)
+    text = on_one_line(line.text)
     for word in line.words:
-        spelled = said(word.text)
+        spelled = on_one_line(word.text)
         at += text[at : at + 1] == " "
         if not spelled or not text.startswith(spelled, at) or word.box is None:
             return line.box

@@ -60,17 +60,17 @@ def per_inch(name: str, dpi: float | None) -> float:
 
 
 def factors(
-    have: str, wanted: str, size: Size | None, *, size_unit: str, new_size: Size | None, dpi: float | None
+    have: str, target: str, size: Size | None, *, size_unit: str, new_size: Size | None, dpi: float | None
 ) -> tuple[float, float]:
     """What x and y are multiplied with on the way from one unit to another.
 
     `size` is the page's, in `size_unit`; `new_size` is asked for by whoever wants the page at another size.
     """
-    if have == wanted and new_size is None:
+    if have == target and new_size is None:
         return 1.0, 1.0
-    here, there = unit_of(have), unit_of(wanted)
+    here, there = unit_of(have), unit_of(target)
     if here.whole is None and there.whole is None and new_size is None:
-        ratio = per_inch(wanted, dpi) / per_inch(have, dpi)
+        ratio = per_inch(target, dpi) / per_inch(have, dpi)
         return ratio, ratio
     start = (here.whole, here.whole) if here.whole else size
     if there.whole:
@@ -78,13 +78,13 @@ def factors(
     elif new_size is not None:
         end = new_size
     elif size is not None:
-        ratio = 1.0 if size_unit == wanted else per_inch(wanted, dpi) / per_inch(size_unit, dpi)
+        ratio = 1.0 if size_unit == target else per_inch(target, dpi) / per_inch(size_unit, dpi)
         end = (size[0] * ratio, size[1] * ratio)
     else:
         end = None
     if start is None or end is None:
         raise DataError(
-            f"from `{have}` to `{wanted}` the size of the page is needed, and it has none; give `size=(width, height)` or "
+            f"from `{have}` to `{target}` the size of the page is needed, and it has none; give `size=(width, height)` or "
             "the image"
         )
     return end[0] / start[0], end[1] / start[1]

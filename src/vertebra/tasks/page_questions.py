@@ -289,19 +289,19 @@ def fields_of(page: Page) -> dict[str, str]:
 
 def _leaves(tree: Mapping[str, Any], above: str = "") -> Any:
     for name, value in tree.items():
-        said = f"{above} {name}".strip().replace("_", " ")
+        full = f"{above} {name}".strip().replace("_", " ")
         if isinstance(value, Mapping):
-            yield from _leaves(value, said)
+            yield from _leaves(value, full)
         elif isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
-            yield said, " ".join(str(value).split())
+            yield full, " ".join(str(value).split())
 
 
 def _stands(value: str, here: Sequence[str]) -> bool:
     """Whether a value stands in a line, or is put together from some: an address of several."""
-    wanted = plain(value)
-    if any(wanted in line for line in here):
+    text = plain(value)
+    if any(text in line for line in here):
         return True
-    squeezed = _letters(wanted)
+    squeezed = _letters(text)
     parts = [part for part in map(_letters, here) if len(part) > 3 and part in squeezed]
     return bool(squeezed) and sum(map(len, parts)) >= 0.6 * len(squeezed)
 

@@ -178,8 +178,8 @@ class PageSamples(Samples):
         )
 
     def fingerprint(self) -> str:
-        said = [(view.document.content, len(view.lines)) for view in self.views]
-        return digest("pages", said, repr(self.options), self.seed, self.fixed, self.base)
+        content = [(view.document.content, len(view.lines)) for view in self.views]
+        return digest("pages", content, repr(self.options), self.seed, self.fixed, self.base)
 
     def alone(self) -> Iterator[tuple[int, PageQuestion]]:
         """Every field and question that documents bring, with the number of its window: one of each, then the next of each."""

@@ -110,8 +110,10 @@ class PageDocument:
     @property
     def content(self) -> str:
         """A hash of what it says."""
-        said = [(page.number, [(line.text, line.box) for line in page.lines], repr(page.facts)) for page in self.pages]
-        return digest(self.name, repr(said))
+        content = [
+            (page.number, [(line.text, line.box) for line in page.lines], repr(page.facts)) for page in self.pages
+        ]
+        return digest(self.name, repr(content))
 
 
 def documents(data: DataConfig, options: PagesConfig, seed: int) -> tuple[list[PageDocument], list[PageDocument]]:

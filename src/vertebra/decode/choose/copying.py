@@ -17,7 +17,7 @@ import torch
 from vertebra.decode.choose.constraint import Constraint, Follower
 from vertebra.decode.choose.grammar import UNFORCED, Grammar
 from vertebra.errors import GenerationError
-from vertebra.page.pieces import SEPARATOR, pieces, said
+from vertebra.page.pieces import SEPARATOR, on_one_line, pieces
 
 ABSENT = "null"
 WHOLE = r"/[^ \n]([^\n]*[^ \n])?/"
@@ -63,7 +63,7 @@ def copy_terminal(
         )
     chunks: list[str] = []
     for line in lines:
-        text, at = said(line), 0
+        text, at = on_one_line(line), 0
         if not text:
             continue
         if chunks:

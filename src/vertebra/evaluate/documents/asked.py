@@ -78,7 +78,7 @@ def evidence(page: Page, golds: tuple[str, ...]) -> list[int]:
     return [
         number
         for number, line in enumerate(page.lines)
-        if len(said := plain(line.text)) >= SHORTEST and any(said in plain(gold) for gold in golds)
+        if len(own := plain(line.text)) >= SHORTEST and any(own in plain(gold) for gold in golds)
     ]
 
 

@@ -207,6 +207,6 @@ def _page(results: DocumentResults, page: Page, number: int) -> str:
     return f"<div class='pair'>{drawn}{table}</div>"
 
 
-def _lit(page: Page, lines: Sequence[int], name: str, look: str, says: str) -> list[Mark]:
+def _lit(page: Page, lines: Sequence[int], name: str, look: str, title: str) -> list[Mark]:
     boxes = [page.lines[number].box for number in lines]
-    return [Mark(name, look, says, box) for box in boxes if box is not None]
+    return [Mark(name, look, title, box) for box in boxes if box is not None]

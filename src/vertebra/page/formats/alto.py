@@ -32,11 +32,11 @@ def read(source: Source) -> list[Page]:
     pages = []
     for number, page in enumerate(root.iter("Page"), 1):
         size = _size(page) or next(filter(None, map(_size, page.iter("PrintSpace"))), None)
-        lines, untold = _lines(page, order), 0
-        told = [line for line in lines if line.text.strip()]
-        untold = len(lines) - len(told)
-        notes = (f"{untold} lines without text were left out",) if untold else ()
-        pages.append(source.page(told, size=size, unit=UNITS[named], number=number, name=image, notes=notes))
+        lines = _lines(page, order)
+        written = [line for line in lines if line.text.strip()]
+        blank = len(lines) - len(written)
+        notes = (f"{blank} lines without text were left out",) if blank else ()
+        pages.append(source.page(written, size=size, unit=UNITS[named], number=number, name=image, notes=notes))
     return pages
 
 

@@ -69,9 +69,9 @@ def _bare(text: str) -> str:
 
 
 def _relaxed(answer: str, gold: str) -> bool:
-    found, wanted = _number(answer), _number(gold)
-    if found is not None and wanted:
-        return abs(found - wanted) / abs(wanted) <= 0.05
+    found, expected = _number(answer), _number(gold)
+    if found is not None and expected:
+        return abs(found - expected) / abs(expected) <= 0.05
     return answer.strip().lower() == gold.strip().lower()
 
 

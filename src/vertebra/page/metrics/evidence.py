@@ -32,8 +32,8 @@ def line_f1(gold: Iterable[object], answer: Iterable[object]) -> float:
 
 def lines_with(page: Page, answer: str) -> list[int]:
     """Numbers of the lines whose text contains an answer, without case and double blanks."""
-    wanted = plain(answer)
-    return [number for number, line in enumerate(page.lines) if wanted and wanted in plain(line.text)]
+    expected = plain(answer)
+    return [number for number, line in enumerate(page.lines) if expected and expected in plain(line.text)]
 
 
 def word_f1(gold: str, answer: str) -> float:

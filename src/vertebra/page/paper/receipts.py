@@ -56,7 +56,7 @@ def receipt(draw: Any, style: Style) -> Sheet:
     step = size * float(draw.uniform(1.35, 2.0))
     value_at = wide - margin if draw.random() < 0.7 else wide * float(draw.uniform(0.72, 0.9))
     for name, printed, value in _amounts(draw, style):
-        sheet.tell(name, value, "amount")
+        sheet.state(name, value, "amount")
         sheet.write(Run(printed, margin, y, face, size, label=name, key=True))
         sheet.write(Run(value, value_at, y, face, size, "r", name))
         y += step
@@ -79,14 +79,14 @@ def form(draw: Any, style: Style) -> Sheet:
     if style.head:
         sheet.write(Run(str(draw.choice(words.FORMS)), wide / 2, y, face, size + 3, "m"))
         date = _date(draw)
-        sheet.tell("date", date, "date")
+        sheet.state("date", date, "date")
         sheet.write(Run(date, wide - 20, y + size * 2, face, size, "r", "date"))
         y += size * 4
     left = 20 + float(draw.uniform(0, 12))
     pairs = _numbers(draw, style)
     for place, (name, printed, value) in enumerate(pairs):
         x, top = left + place % columns * cell[0], y + place // columns * cell[1]
-        sheet.tell(name, value, "number")
+        sheet.state(name, value, "number")
         small = size - 2 if below else size
         sheet.write(Run(printed, x, top, face, small, label=name, key=True))
         if below:
@@ -113,10 +113,10 @@ def _head(sheet: Sheet, draw: Any, face: str, size: int, y: float) -> float:
         f"{draw.integers(1, 200)} {_name(draw)} {draw.choice(words.STREETS)}",
         f"{draw.integers(10000, 99999)} {_name(draw)}",
     ]
-    sheet.tell("company", company, "text")
+    sheet.state("company", company, "text")
     sheet.write(Run(company, middle, y, face, size + 2, "m", "company"))
     y += size * 1.7
-    sheet.tell("address", ", ".join(address), "text")
+    sheet.state("address", ", ".join(address), "text")
     for text in address:
         sheet.write(Run(text, middle, y, face, size, "m", "address"))
         y += size * 1.4
@@ -124,7 +124,7 @@ def _head(sheet: Sheet, draw: Any, face: str, size: int, y: float) -> float:
         sheet.write(Run(str(draw.choice(words.TITLES)), middle, y, face, size, "m"))
         y += size * 1.6
     date = _date(draw)
-    sheet.tell("date", date, "date")
+    sheet.state("date", date, "date")
     sheet.write(Run(date, 30 if draw.random() < 0.5 else middle, y, face, size, label="date"))
     return y + size * float(draw.uniform(1.6, 2.4))
 

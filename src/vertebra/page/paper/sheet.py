@@ -59,7 +59,7 @@ class Sheet:
     def write(self, *runs: Run) -> None:
         self.runs += runs
 
-    def tell(self, name: str, value: str, sort: str) -> None:
+    def state(self, name: str, value: str, sort: str) -> None:
         self.fields[name], self.sorts[name] = value, sort
 
     def page(self, number: int = 1) -> Page:
