@@ -24,7 +24,7 @@ def distance(made: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
 
 
 def _layers(count: int) -> nn.TransformerEncoder:
-    layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 3 * WIDTH, dropout=0.1, batch_first=True)
+    layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 2 * WIDTH, dropout=0.1, batch_first=True)
     return nn.TransformerEncoder(layer, count)
 
 
@@ -47,7 +47,7 @@ class Act(nn.Module):
         self.encoder = _layers(4)
         self.queries = nn.Parameter(torch.randn(chunk, WIDTH) * 0.02)
         self.decoder = nn.TransformerDecoder(
-            nn.TransformerDecoderLayer(WIDTH, HEADS, 3 * WIDTH, dropout=0.1, batch_first=True), 1
+            nn.TransformerDecoderLayer(WIDTH, HEADS, 2 * WIDTH, dropout=0.1, batch_first=True), 1
         )
         self.last = nn.Linear(WIDTH, dims)
         # the style of a demonstration, seen in training alone
@@ -57,7 +57,7 @@ class Act(nn.Module):
             nn.Linear(dims, WIDTH),
         )
         self.step = nn.Parameter(torch.randn(chunk + 2, WIDTH) * 0.02)
-        self.watching, self.latent = _layers(2), nn.Linear(WIDTH, 2 * LATENT)
+        self.watching, self.latent = _layers(1), nn.Linear(WIDTH, 2 * LATENT)
 
     def forward(
         self,
