@@ -133,7 +133,7 @@ def test_what_cannot_be(model: Model, folder: Path, tmp_path: Path):
     from vertebra.training.cached.tower import cached_images
 
     with pytest.raises(ConfigError, match="reads the text"):
-        cached_images(model, [], lambda: torch.no_grad(), precision="fp32")
+        cached_images(model, [], None, lambda: torch.no_grad(), precision="fp32")
     where = made_oft(tmp_path / "plain")
     towers = {n: t for n, t in mapped_tensors(where).items() if n.startswith("vision_backbone.")}
     torch.save(towers, where / "vision_backbone--5_checkpoint.pt")
