@@ -1,5 +1,4 @@
-"""`Model`: a backbone, one part for each kind of outside embedding that enters its sequence, and heads that answer in
-numbers; it may have none of either.
+"""`Model`: a backbone, a part for each kind of outside embedding in its sequence, and heads that answer in numbers, or none.
 
     batch ──► encode ──► Injection ─┐   encoders and projectors, once a prompt
       │                             ▼
