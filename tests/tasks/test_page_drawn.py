@@ -67,3 +67,28 @@ def test_a_recipe_chooses_how_prompts_are_written():
         read_recipe("receipts-drawn", ["model.scratch=false", "model.start=somewhere"])
     with pytest.raises(ConfigError, match="bare"):
         build_model(read_recipe("receipts-drawn", ["model.builder=bear"]))
+
+
+def test_a_field_is_named_as_it_is_printed():
+    data = read(drawn="mixed", manner="added", head=False, printed=True, reserve=240)
+    for samples in (data.train, getattr(data.held_out, "samples", data.held_out)):
+        for view in samples.views:
+            printed = {line.text for line in view.lines}
+            assert all(question.name in printed for question in view.known["fields"])
+            assert len(view.known["value-by-box"]) == len(view.known["fields"]) == 6
+
+
+def test_names_are_joined_to_values_in_training_alone():
+    data = read(drawn="form", manner="added", head=False, joined=1.0, slant=2, reserve=240, printed=True)
+    held_out = getattr(data.held_out, "samples", data.held_out)
+    assert {len(view.lines) for view in held_out.views} == {12}
+    counts = {len(view.lines) for view in data.train.views}
+    assert counts == {6, 12}, "values below their names are never joined"
+    view = next(view for view in data.train.views if len(view.lines) == 6)
+    for line in view.lines:
+        value = next(q.answer for q in view.known["fields"] if line.text == f"{q.name} {q.answer}")
+        assert line.words[-1] == value
+        assert line.word_boxes[0][2] <= line.word_boxes[-1][0], "each word keeps its place"
+    assert len(view.known["value-by-box"]) == 6
+    page = view.document.pages[0]
+    assert all(page.facts["fields"][name] in page.lines[at].text for name, (at,) in page.facts["evidence"].items())

@@ -176,7 +176,9 @@ SORTS: dict[str, Callable[[Asking], PageQuestion | None]] = {
 """The sorts of questions by name; each gives one, or None where these lines have none."""
 
 
-KNOWN = ("fields", "questions", "value-by-box")
+BROUGHT = ("fields", "questions")
+"""Sorts that a model is trained for; the others help it there."""
+KNOWN = (*BROUGHT, "value-by-box")
 """Sorts that a document brings itself."""
 
 

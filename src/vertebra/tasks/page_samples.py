@@ -28,7 +28,7 @@ from vertebra.layout.rows import PageRow, box_array, page_row
 from vertebra.layout.windows import page_windows
 from vertebra.sequence.length import listed
 from vertebra.sequence.tokens import VECTORS
-from vertebra.tasks.page_questions import Asking, PageQuestion, drawn_questions, known_questions, without
+from vertebra.tasks.page_questions import BROUGHT, Asking, PageQuestion, drawn_questions, known_questions, without
 from vertebra.tasks.page_sets import PageDocument, PagesConfig
 
 HELD_OUT = 1 << 20
@@ -136,6 +136,8 @@ class PageSamples(Samples):
             others=[name for name in self.names if all(one.name != name for one in view.known["fields"])],
         )  # fmt: skip
         asked = drawn_questions(asking, self.options.learn, self.options.turns)
+        if self.options.foremost:
+            asked.sort(key=lambda one: one.sort not in BROUGHT)
         images = {number: number for number in self._pictured(view)}
         limit = self.base + view.cost + self.options.reserve
         for count in range(len(asked), 0, -1):

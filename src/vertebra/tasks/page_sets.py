@@ -33,6 +33,8 @@ class PagesConfig:
     """Of drawn ones: shop, street, date and goods beside the six pairs of names and values."""
     digits: Annotated[int | None, Bound(least=2)] = None
     """Of drawn ones: values are whole numbers of so many digits, in place of amounts with cents."""
+    printed: bool = False
+    """Of drawn ones: a field is named as it is printed (`Amount due`), in place of by one word for all its prints (`total`)."""
     sums: bool = False
     """Of drawn ones: amounts add up, so that the largest is the total."""
     pairs: Annotated[int, Bound(least=1, most=6)] = 6
@@ -40,6 +42,9 @@ class PagesConfig:
     begins. Those held out have six."""
     slant: Annotated[float, Bound(least=0, most=45)] = 0.0
     """Of drawn ones: turned by up to so many degrees, either way, as scans are; those with a picture are always turned."""
+    joined: Annotated[float, Bound(least=0, most=1)] = 0.0
+    """Of drawn ones to train on: the share of names that are one line with the value beside them, as OCR makes them. On those
+    held out each stands alone: else words would be enough."""
     manner: MannerName = "doclaylm"
     """How boxes enter: `doclaylm`, `laytext`, `added`, `text` (`vertebra.layout`)."""
     scale: Annotated[int, Bound(least=1, most=HIGHEST)] = HIGHEST
@@ -65,6 +70,8 @@ class PagesConfig:
     """In training, lines come in another order each time; so do those that are held out, always in the same."""
     turns: Some = 4
     """Questions about one page in a sample, one after the other."""
+    foremost: bool = False
+    """In a sample, fields and questions come before what only helps to learn them, so that no answer gives theirs away."""
     learn: dict[str, float] = field(default_factory=lambda: {"fields": 1.0, "questions": 1.0})
     """What is asked in training, by weight: fields, questions, value-by-box, text-by-box, box-by-text, masked-text,
     masked-position, geometry, cells."""
@@ -81,7 +88,8 @@ class PagesConfig:
         """How documents are drawn; `fixed`: those that are held out."""
         from vertebra.page.paper.receipts import PAIRS, Style
 
-        return Style(head=self.head, digits=self.digits, sums=self.sums, pairs=PAIRS if fixed else self.pairs)
+        pairs = PAIRS if fixed else self.pairs
+        return Style(head=self.head, digits=self.digits, sums=self.sums, printed=self.printed, pairs=pairs)
 
     @property
     def record(self) -> PageRecord:
@@ -138,8 +146,9 @@ def _drawn(options: PagesConfig, count: int, seed: int, *, fixed: bool = False) 
     from vertebra.page.paper.made import drawn_page
 
     style, kind = options.style(fixed=fixed), str(options.drawn)
+    joining = 0.0 if fixed else options.joined
     for number in range(count):
-        make = partial(drawn_page, kind, number, seed, style=style, slant=options.slant)
+        make = partial(drawn_page, kind, number, seed, style=style, slant=options.slant, joining=joining)
         # with a picture, the lines are those of the picture: slanted as it is
         page = make(picture=options.image)
         pictures = {1: partial(_picture, make)} if options.image else {}

@@ -61,6 +61,8 @@ class ModelConfig:
     """What `--tiny` puts in its place."""
     scratch: bool = False
     """Draw new weights; configuration and tokenizer stay."""
+    init: Literal["own", "matching"] = "own"
+    """How new weights begin: by the model's own rules, or so that attention matches equals and hands them on."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Settings of the model's own config, as in `num_hidden_layers: 4`."""
     max_length: Some = 2048
@@ -268,6 +270,8 @@ def _contradictions(run: RunConfig) -> Sequence[str]:
         found += [*(f"data: {fault}" for fault in faults_of(task, run.data)), *_unfit(task, run)]
     if run.model.start and run.model.scratch:
         found.append("`model.start` and `model.scratch` contradict each other")
+    if run.model.init != "own" and not run.model.scratch:
+        found.append(f"`model.init: {run.model.init}` is how new weights begin, and none are drawn; add model.scratch=true")
     if run.model.start and run.model.builder:
         found.append("`model.start` writes prompts as it was trained to; leave `model.builder` out")
     return found
@@ -283,6 +287,8 @@ def _unfit(task: Task, run: RunConfig) -> Iterator[str]:
         yield "encoders are trained in full or by patterns; stage `lora` is for language models"
     if task.for_encoder and run.model.builder:
         yield f"`model.builder` is for language models; {run.data.kind} data has no prompts"
+    if task.for_encoder and run.model.init != "own":
+        yield f"`model.init` is for language models; leave it out for {run.data.kind} data"
     if task.for_encoder and run.model.overrides:
         yield f"`model.overrides` is for language models; name another encoder for {run.data.kind} data"
     for part in task.needs:

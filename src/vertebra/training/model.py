@@ -27,6 +27,7 @@ from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.fresh import new_part, new_queries
 from vertebra.model.model import Model
 from vertebra.training.config import ImageConfig, RunConfig
+from vertebra.training.matching import match
 from vertebra.training.scale.start import Late, scratch
 
 
@@ -56,13 +57,15 @@ def _built(config: RunConfig, *, late: bool) -> tuple[nn.Module, Late | None]:
         "config_overrides": model.overrides,
         "builder": model.builder,
     }
-    # an adapter is drawn from the weights that it stands on
-    late = late and not (model.scratch and config.tune.stage == "lora")
+    # an adapter is drawn from the weights that it stands on, and keys that match are their queries
+    late = late and not (model.scratch and (config.tune.stage == "lora" or model.init == "matching"))
     waiting: Late | None = None
     if model.scratch:
         backbone, waiting = fresh_weights(
             load_backbone(model.backbone, inference_mode=True, **options), seed=config.seed, late=late
         )
+        if model.init == "matching":
+            match(backbone.llm, seed=config.seed)
     elif late:
         backbone, waiting = mapped_weights(load_backbone(model.backbone, inference_mode=True, **options))
         _cast_under_adapters(backbone, waiting, config)

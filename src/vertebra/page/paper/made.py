@@ -9,6 +9,7 @@ import numpy as np
 from vertebra.errors import UnknownNameError
 from vertebra.page.page import Page
 from vertebra.page.paper.ink import Wear, leaning, pictured
+from vertebra.page.paper.joining import joined
 from vertebra.page.paper.receipts import SHEETS, Style, sheet_of
 
 KINDS = (*SHEETS, "mixed")
@@ -23,11 +24,12 @@ def drawn_page(
     wear: Wear | None = None,
     picture: bool = False,
     slant: float = 0.0,
+    joining: float = 0.0,
 ) -> Page:
     """A receipt or a form; `mixed`: in turns. `facts` say what it holds: `fields`, `sorts`, `evidence` (lines of each).
 
     `picture`: with its image, slanted and worn as `wear` allows, and boxes to match. `slant`: without a picture, boxes as
-    if it had been turned by up to so many degrees.
+    if it had been turned by up to so many degrees. `joining`: the share of names that are one line with the value beside them.
     """
     if kind not in KINDS:
         raise UnknownNameError("kind of drawn page", kind, KINDS)
@@ -35,5 +37,7 @@ def drawn_page(
     draw: Any = np.random.default_rng([seed, number])
     sheet = sheet_of(chosen, draw, style)
     if picture:
-        return pictured(sheet, draw, wear)
-    return leaning(sheet.page(), float(draw.uniform(-slant, slant))) if slant else sheet.page()
+        page = pictured(sheet, draw, wear)
+    else:
+        page = leaning(sheet.page(), float(draw.uniform(-slant, slant))) if slant else sheet.page()
+    return joined(page, draw, joining) if joining else page

@@ -7,7 +7,7 @@ the same distribution, so that nothing but their places says which belongs to wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,8 @@ class Style:
     """Values are whole numbers of so many digits; None: amounts with cents, and numbers of two to five digits."""
     pairs: int = PAIRS
     """The fewest pairs of a name and a value; from there up to six, drawn for every sheet."""
+    printed: bool = False
+    """Fields are named as they are printed, in place of by one word for all prints: `Amount due` and not `total`."""
     sums: bool = False
     """Whether amounts add up, so that the largest is the total; else each is drawn for itself."""
 
@@ -135,7 +137,6 @@ def _face(draw: Any, style: Style) -> str:
 
 
 def _amounts(draw: Any, style: Style) -> list[tuple[str, str, str]]:
-    """(field, its name in print, its value)"""
     names = draw.permutation(list(words.AMOUNTS))[: _count(draw, style)].tolist()
     values = _different(draw, _amount if style.digits is None else _whole(style.digits), len(names))
     if style.sums:
@@ -144,13 +145,21 @@ def _amounts(draw: Any, style: Style) -> list[tuple[str, str, str]]:
         rest = [name for name in names if name not in cash_like]
         by_size = dict(zip([*rest, *reversed(cash_like)], values, strict=True))
         values = [by_size[name] for name in names]
-    return [(name, str(draw.choice(words.AMOUNTS[name])), value) for name, value in zip(names, values, strict=True)]
+    return _printed(draw, style, words.AMOUNTS, zip(names, values, strict=True))
 
 
 def _numbers(draw: Any, style: Style) -> list[tuple[str, str, str]]:
     names = draw.permutation(list(words.NUMBERS))[: _count(draw, style)].tolist()
     values = _different(draw, _number if style.digits is None else _whole(style.digits), len(names))
-    return [(name, str(draw.choice(words.NUMBERS[name])), value) for name, value in zip(names, values, strict=True)]
+    return _printed(draw, style, words.NUMBERS, zip(names, values, strict=True))
+
+
+def _printed(
+    draw: Any, style: Style, prints: dict[str, tuple[str, ...]], pairs: Iterable[tuple[str, str]]
+) -> list[tuple[str, str, str]]:
+    """(field, its name in print, its value)"""
+    made = [(name, str(draw.choice(prints[name])), value) for name, value in pairs]
+    return [(text if style.printed else name, text, value) for name, text, value in made]
 
 
 def _count(draw: Any, style: Style) -> int:
