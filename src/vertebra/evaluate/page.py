@@ -124,6 +124,7 @@ def _facts(results: Results) -> str:
             "–" if one.steps is None else f"{one.steps:g}",
             "–" if one.milliseconds is None else f"{one.milliseconds:.1f} ms",
             "–" if one.slowest is None else f"{one.slowest:.1f} ms",
+            "–" if one.change is None else f"{one.change:.3f}",
             str(one.outside),
             str(one.not_a_number),
             str(one.refused),
@@ -131,13 +132,15 @@ def _facts(results: Results) -> str:
         )
         rows.append(f"<tr><td>{_text(one.arm.name)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     heads = (
-        "arm", "steps of a success", "a decision", "95 % of them within", "numbers beyond the data", "numbers that were none",
-        "episodes refused", "failures of the simulator",
+        "arm", "steps of a success", "a decision", "95 % of them within", "change between actions", "numbers beyond the data",
+        "numbers that were none", "episodes refused", "failures of the simulator",
     )  # fmt: skip
     return (
         "<div class='card' id='facts'><h2>How it acted</h2><table><thead><tr>"
         + "".join(f"<th>{head}</th>" for head in heads)
-        + f"</tr></thead><tbody>{''.join(rows)}</tbody></table><p class='soft'>Numbers beyond the data: actions that went "
+        + f"</tr></thead><tbody>{''.join(rows)}</tbody></table><p class='soft'>Change between actions: how far "
+        "an action lies from the one before it, in the mean of steps and numbers; small is smooth. Numbers beyond the data: "
+        "actions that went "
         "beyond everything that the policy was trained on, passed on or cut (--outside). Episodes in which the simulator "
         "failed count for nothing; refused ones are lost.</p></div>"
     )
