@@ -86,7 +86,7 @@ def test_failures_of_the_simulator_are_apart(tmp_path):
     assert arm.mean.rate == 1.0, "what the simulator failed in counts for nothing"
 
 
-def test_what_a_policy_refuses_is_lost_and_said():
+def test_what_a_policy_refuses_is_lost_and_reported():
     class Refuses(Looks):
         def act(self, observation, instruction):
             if observation["images"]["top"][0, 0, 0] >= 3:
@@ -307,10 +307,10 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
     assert json.loads(data.replace("<\\/", "</")) == json.loads((tmp_path / "out" / "results.json").read_text())
     assert "McNemar" in page
     assert evaluation_page(results).count("<video") == 0
-    told = results.to_json()
-    assert told["arms"][0]["mean"]["rate"] == 1.0
-    assert len(told["episodes"]) == 56
-    assert "actions" not in told["episodes"][0]
+    reported = results.to_json()
+    assert reported["arms"][0]["mean"]["rate"] == 1.0
+    assert len(reported["episodes"]) == 56
+    assert "actions" not in reported["episodes"][0]
 
 
 def test_cameras_are_held_against_the_policy(tmp_path):

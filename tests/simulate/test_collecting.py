@@ -231,10 +231,10 @@ def test_a_worker_killed_in_the_middle_leaves_nothing(tmp_path):
     command += ["--episodes", "500", "--size", "32", "--every", "20", "--workers", "2", "--out", str(tmp_path / "set")]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     os.kill(workers_of(running)[-1], signal.SIGKILL)
-    _, said = running.communicate(timeout=300)
+    _, reply = running.communicate(timeout=300)
     assert running.returncode == 1
-    assert "a worker process ended in the middle" in said
-    assert "Traceback" not in said
+    assert "a worker process ended in the middle" in reply
+    assert "Traceback" not in reply
     assert list(tmp_path.iterdir()) == []
 
 
