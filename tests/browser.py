@@ -74,6 +74,16 @@ class Browser:
         self.ask("Browser.close")
         self._process.wait(20)
 
+    def require_whole(self, name: str, folder: Path) -> None:
+        """The page asks for nothing, fits, and is dark where its reader is; a picture of both is kept."""
+        loaded = "performance.getEntriesByType('resource').filter(one => !one.name.startsWith('data:')).length"
+        assert self.run(loaded) == 0
+        assert self.run("document.documentElement.scrollWidth <= innerWidth")
+        for theme, ground in (("light", "rgb(244, 246, 249)"), ("dark", "rgb(18, 22, 29)")):
+            self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+            assert self.run("getComputedStyle(document.body).backgroundColor") == ground
+            self.keep_picture(f"{name}-{theme}.png", folder)
+
     def keep_picture(self, name: str, folder: Path) -> None:
         """Keep what is shown, where `make test-browser` wants it or in `folder`."""
         picture = base64.b64decode(self.ask("Page.captureScreenshot", captureBeyondViewport=True)["data"])

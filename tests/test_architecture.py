@@ -15,7 +15,7 @@ DESIGN = (Path(__file__).parent.parent / "docs" / "design.md").read_text(encodin
 
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"lazy", "log", "folders", "reading", "protobuf"},
+    {"lazy", "log", "folders", "reading", "protobuf", "webpage"},
     {"config", "wire"},
     {"compat", "client"},
     {"sequence", "page"},

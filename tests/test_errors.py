@@ -46,10 +46,10 @@ def test_an_unknown_name_offers_the_nearest_and_lists_a_few():
 
 @given(st.text("abcd", min_size=1, max_size=6), st.lists(st.text("abcdABCD", min_size=1, max_size=6), max_size=6))
 def test_the_nearest_names_whatever_their_case(name: str, valid: list[str]):
-    said = re.findall("`(.*?)`", did_you_mean(name, valid))
+    reply = re.findall("`(.*?)`", did_you_mean(name, valid))
     near = [v for v in valid if difflib.SequenceMatcher(None, v.lower(), name.lower()).ratio() >= 0.5]
-    assert set(said) <= set(near)
-    assert bool(said) == bool(near)
-    assert len(said) <= 3
+    assert set(reply) <= set(near)
+    assert bool(reply) == bool(near)
+    assert len(reply) <= 3
     if name in [v.lower() for v in valid]:
-        assert said[0].lower() == name
+        assert reply[0].lower() == name

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vertebra.errors import CheckpointError
-from vertebra.folders import require_free, write_file, write_whole
+from vertebra.folders import named_file, require_free, write_file, write_whole
 
 
 def fill(text: str):
@@ -154,3 +154,15 @@ def test_a_link_to_a_file_stays_a_link(tmp_path: Path):
 
 def test_half_a_surrogate_pair_is_written_as_json_escapes_it(tmp_path: Path):
     assert write_file(tmp_path / "row.json", '{"a": "\ud800ü"}').read_bytes() == '{"a": "\\ud800ü"}'.encode()
+
+
+@pytest.mark.parametrize("name", ["none/page.html", "is-a-folder", "is-a-file/page.html"])
+def test_a_file_that_somebody_named(tmp_path, name: str):
+    (tmp_path / "is-a-folder").mkdir()
+    (tmp_path / "is-a-file").touch()
+    why = r"cannot be written: .*; name a file in a folder that exists"
+    with pytest.raises(CheckpointError, match=why), named_file(tmp_path / name) as file:
+        file.write_text("a page")
+    with named_file(str(tmp_path / "page.html")) as file:
+        file.write_text("a page")
+    assert (tmp_path / "page.html").read_text() == "a page"

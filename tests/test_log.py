@@ -19,18 +19,18 @@ def test_the_rank_is_torchruns(monkeypatch: pytest.MonkeyPatch, value: str | Non
     assert log.rank() == expected
 
 
-@pytest.mark.parametrize(("rank", "said"), [("0", 3), ("1", 0)])
-def test_one_rank_speaks(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, rank: str, said: int):
+@pytest.mark.parametrize(("rank", "logged"), [("0", 3), ("1", 0)])
+def test_one_rank_speaks(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, rank: str, logged: int):
     caplog.set_level(logging.INFO, "vertebra")
     monkeypatch.setenv("RANK", rank)
     log.info("a")
     log.warn("b")
     log.warn_once("c")
     log.warn_once("c")
-    assert [record.message for record in caplog.records] == ["a", "b", "c"][:said]
+    assert [record.message for record in caplog.records] == ["a", "b", "c"][:logged]
 
 
-def test_a_thing_is_said_once_until_it_is_forgotten(caplog: pytest.LogCaptureFixture):
+def test_a_thing_is_logged_once_until_it_is_forgotten(caplog: pytest.LogCaptureFixture):
     for _ in range(2):
         log.warn_once("once")
     log.forget_warned()

@@ -41,8 +41,8 @@ def typed(tmp_path_factory) -> tuple[Path, str]:
 
 
 def test_the_commands_fine_tune_and_generate(typed):
-    folder, said = typed
-    assert said.strip() == ANSWER
+    folder, reply = typed
+    assert reply.strip() == ANSWER
     assert (folder / "runs" / "merged" / "model.safetensors").is_file()
     assert ANSWER in (folder / "runs" / "chat" / "report.html").read_text(encoding="utf-8")
 

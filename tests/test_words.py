@@ -111,3 +111,15 @@ def test_names():
         and (str(path.relative_to(source)), name) not in KEPT
     }
     assert found == set()
+
+
+def test_names_in_tests():
+    """The commonest of them; the name of a test is a sentence, and may say what something says."""
+    found = {
+        f"{path.relative_to(ROOT)}:{node.lineno} {name}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in names_of(node)
+        if {"told", "said", "wanted"} & set(name.split("_"))
+    }
+    assert found == set()

@@ -101,6 +101,18 @@ def write_file(path: Path, content: str | bytes) -> Path:
     return path
 
 
+@contextmanager
+def named_file(path: str | Path) -> Iterator[Path]:
+    """The block writes the file that somebody named for a picture or a page; where it cannot, the error says so."""
+    path = Path(path)
+    try:
+        yield path
+    except OSError as error:
+        raise CheckpointError(
+            f"`{shortened(str(path))}` cannot be written: {error.strerror or error}; name a file in a folder that exists"
+        ) from error
+
+
 def state_of(folder: Path) -> str:
     """What tells whether the weights and settings in a folder are those of before: names, sizes, times of writing."""
     found = hashlib.sha256()

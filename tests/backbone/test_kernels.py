@@ -29,7 +29,7 @@ def test_names_that_are_none(given):
         as_device(given)
 
 
-def test_a_device_that_is_not_here_is_told_before_anything_loads(monkeypatch, tmp_path):
+def test_a_device_that_is_not_here_is_an_error_before_anything_loads(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ConfigError, match="it has cpu"):
         load_backbone("tiny-llama2", device="cuda")

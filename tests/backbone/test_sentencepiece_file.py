@@ -105,7 +105,7 @@ def test_what_cannot_be_exact_is_refused(options, what, file):
         read_pieces(file)
 
 
-def test_tiktoken_files_of_the_same_name_are_told_apart(file):
+def test_tiktoken_files_of_the_same_name_are_distinguished(file):
     file.write_bytes(b"IQ== 0\nIg== 1\n")
     assert not is_sentencepiece(file)
     file.write_bytes(like_llama())

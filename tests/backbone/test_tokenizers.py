@@ -182,7 +182,7 @@ def test_saving_keeps_the_model_file(like_llama2, tmp_path):
     assert (like_llama2 / "tokenizer.model").read_bytes() == like_llama()
 
 
-def test_a_model_file_that_went_meanwhile_is_told(like_llama2, tmp_path, caplog):
+def test_a_model_file_that_went_meanwhile_is_reported(like_llama2, tmp_path, caplog):
     backbone = load_backbone(like_llama2)
     (like_llama2 / "tokenizer.model").unlink()
     backbone.save(tmp_path / "saved")

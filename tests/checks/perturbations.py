@@ -174,7 +174,7 @@ def rows_without_window(llm: Any, inputs: dict[str, Any]) -> None:
         inputs["attention_mask"] = unwindowed(causal(ids.shape[1]).expand(ids.shape[0], -1, -1))
 
 
-def said_to_isolate(backbone: Any, monkeypatch: Any) -> None:
+def claimed_to_isolate(backbone: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(backbone, "family", replace(backbone.family, isolates_by_position=True))
 
 
@@ -257,7 +257,7 @@ PERTURBATIONS: dict[str, Perturbation] = {
     "left-padded-beyond-window": Perturbation("tiny-mistral", around_forward(padding_without_window)),
     "batch": Perturbation("tiny-llama2", mixed_rows),
     "batch-beyond-window": Perturbation("tiny-mistral", around_forward(rows_without_window)),
-    "packed": Perturbation("tiny-opt", said_to_isolate),
+    "packed": Perturbation("tiny-opt", claimed_to_isolate),
     "packed-beyond-window": Perturbation("tiny-mistral", around_forward(documents_without_window)),
     "half-precision": Perturbation("tiny-phi2", large_offset),
     "growth": Perturbation("tiny-llama2", equal_new_rows),

@@ -104,7 +104,7 @@ def test_checkpointing_that_was_on_stays_on():
     assert [m.__dict__.get("_gradient_checkpointing_func") for m in backbone.modules()] == before
 
 
-def test_a_wide_window_is_narrowed_and_told(tmp_path, monkeypatch):
+def test_a_wide_window_is_narrowed_and_reported(tmp_path, monkeypatch):
     folder = write_tiny("tiny-gemma3", tmp_path / "wide", sliding_window=300, max_position_embeddings=2048)
     backbone = load_backbone(folder)
     lengths = []
@@ -249,7 +249,7 @@ def test_selection():
     left = [check.name for check in chosen_checks(skip=["gradients-full"])]
     assert left == [name for name in (*CHECKS, *OF_POLICIES) if name != "gradients-full"]
     started = []
-    check_backbone(load_backbone("tiny-gpt2"), only=["pad", "bos"], on_start=lambda *told: started.append(told))
+    check_backbone(load_backbone("tiny-gpt2"), only=["pad", "bos"], on_start=lambda *reported: started.append(reported))
     assert started == [("bos", 1, 2), ("pad", 2, 2)]
 
 

@@ -24,9 +24,9 @@ def broken(monkeypatch):
     return "opd-1"
 
 
-def only_progress(said: str) -> bool:
+def only_progress(reply: str) -> bool:
     """A slow machine hears where the run is, and nothing else."""
-    return all(re.fullmatch(rf"\d+ of {len(CHECKS)}: [a-z-]+", line) for line in said.splitlines())
+    return all(re.fullmatch(rf"\d+ of {len(CHECKS)}: [a-z-]+", line) for line in reply.splitlines())
 
 
 def test_a_sound_model(vertebra):

@@ -97,7 +97,7 @@ def test_packing_and_the_corpus(data, monkeypatch):
     assert "nothing would stop or spoil a run" in done.output
 
 
-def test_what_a_recipe_says_can_be_said_here(data, tmp_path):
+def test_what_a_recipe_sets_can_be_set_here(data, tmp_path):
     """Whose text may hold added tokens, the system prompt and its place, the classes of pairs."""
     path = tmp_path / "act.jsonl"
     turns = [TURNS[0], {"role": "assistant", "content": "left<ACT>"}]

@@ -107,6 +107,6 @@ def test_mistakes_before_a_model_loads(invoice: Path, schema: Path, tmp_path: Pa
 def test_both_commands_take_the_options_that_are_defined_once():
     asked, extracted = (inspect.signature(command).parameters for command in (ask, extract))
     for name, one in inspect.signature(Asked, eval_str=True).parameters.items():
-        said = [found[name].annotation.__metadata__[0].help for found in (asked, extracted)]
-        assert said == [one.annotation.__metadata__[0].help] * 2
+        reply = [found[name].annotation.__metadata__[0].help for found in (asked, extracted)]
+        assert reply == [one.annotation.__metadata__[0].help] * 2
         assert asked[name].default == extracted[name].default == one.default

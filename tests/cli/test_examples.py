@@ -97,13 +97,13 @@ def receipts(tmp_path_factory):
     names = runpy.run_path(str(EXAMPLES / "document_like.py"))
     names["main"](folder / "model")
     model, pages = Model.load(folder / "model"), []
-    for seed, said in ((2, "Ann"), (5, "Leo"), (0, "3 May"), (3, "9 June")):
+    for seed, reply in ((2, "Ann"), (5, "Leo"), (0, "3 May"), (3, "9 June")):
         _, features = names["receipt"](model, seed)
         texts = [*names["KEYS"], *(names["VALUES"][seed >> at & 1][at] for at in range(3))]
         lines = [{"text": text, "box": box.tolist()} for text, box in zip(texts, features["boxes"], strict=True)]
         (folder / f"{seed}.json").write_text(json.dumps(lines))
         Image.fromarray(features["image"][0].transpose(1, 2, 0)).save(folder / f"{seed}.png")
-        pages.append((("--image", str(folder / f"{seed}.png"), "--page", str(folder / f"{seed}.json")), said))
+        pages.append((("--image", str(folder / f"{seed}.png"), "--page", str(folder / f"{seed}.json")), reply))
     return str(folder / "model"), pages[:2], pages[2:]
 
 
@@ -111,7 +111,7 @@ def test_the_robot_sees_its_bar(vertebra, robot):
     """Another frame, another action. The command says what the engine says after the same prompt."""
     folder, names, frames = robot
     model = Model.load(folder, inference_mode=True)
-    said = []
+    reply = []
     for frame, place in zip(frames, (2, 5), strict=True):
         user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ASKED}]}
         action = {"role": "assistant", "content": [{"type": "action", "ids": [names["FIRST_ACTION"]] * 7}]}
@@ -134,8 +134,8 @@ def test_the_robot_sees_its_bar(vertebra, robot):
             vertebra("generate", str(folder), ASKED, "--image", str(frame), "--max-new-tokens", "9", "--json").out
         )
         assert done["tokens"] == asked.tokens[0]
-        said.append(vertebra("trace", str(folder), ASKED, "--image", str(frame), "--json"))
-    first, second = (json.loads(told.out)["steps"][0]["candidates"] for told in said)
+        reply.append(vertebra("trace", str(folder), ASKED, "--image", str(frame), "--json"))
+    first, second = (json.loads(reported.out)["steps"][0]["candidates"] for reported in reply)
     assert first != second
 
 
@@ -144,11 +144,11 @@ def test_the_page_is_read(vertebra, receipts):
     model, pages, _ = receipts
     for page, name in pages:
         assert vertebra("generate", model, QUESTION, *page).out.strip() == name
-        said = json.loads(vertebra("generate", model, QUESTION, *page, "--json").out)
-        assert said["text"].strip() == name
-        assert said["stop_reason"] == "eos"
-        assert said["passes"] == [said["prompt_positions"]] + [1] * (len(said["tokens"]) - 1)
-        assert said["prompt_positions"] > 196 + 6
+        reply = json.loads(vertebra("generate", model, QUESTION, *page, "--json").out)
+        assert reply["text"].strip() == name
+        assert reply["stop_reason"] == "eos"
+        assert reply["passes"] == [reply["prompt_positions"]] + [1] * (len(reply["tokens"]) - 1)
+        assert reply["prompt_positions"] > 196 + 6
 
 
 def test_answers_that_begin_with_a_digit(vertebra, receipts):
@@ -180,18 +180,18 @@ def test_a_trace_of_each(vertebra, robot, receipts, tmp_path):
         shown = vertebra("trace", model, question, *given, "--html", str(target))
         assert shown.code == 0, shown.err
         assert "inject" in shown.out
-        told = json.loads(vertebra("trace", model, question, *given, "--json").out)
-        first = told["steps"][0]
+        reported = json.loads(vertebra("trace", model, question, *given, "--json").out)
+        first = reported["steps"][0]
         assert first["passes"][0]["injected"][0] == injected
         assert [event["name"] for event in first["events"]][:4] == ["encode", "prepare inputs", "embed", "inject"]
-        said = json.loads(vertebra("generate", model, question, *given, "--max-new-tokens", "8", "--json").out)
-        assert told["tokens"] == said["tokens"]
+        reply = json.loads(vertebra("generate", model, question, *given, "--max-new-tokens", "8", "--json").out)
+        assert reported["tokens"] == reply["tokens"]
         source = target.read_text(encoding="utf-8")
         parser = HTMLParser()
         parser.feed(source)
         parser.close()
         assert injected in source
-        assert source.count("<section class='step") == len(told["steps"])
+        assert source.count("<section class='step") == len(reported["steps"])
 
 
 def test_scores_of_each(vertebra, robot, receipts):

@@ -51,8 +51,8 @@ def test_the_cache_is_counted(vertebra):
 
 def test_the_table(vertebra):
     out = vertebra("info", "tiny-phi2").out
-    for said in ("tiny-phi2", "PhiForCausalLM", "prepend bos", "<|pad|>", "sdpa", "window none", "pad <|pad|> = 760"):
-        assert said in out
+    for reply in ("tiny-phi2", "PhiForCausalLM", "prepend bos", "<|pad|>", "sdpa", "window none", "pad <|pad|> = 760"):
+        assert reply in out
 
 
 def test_a_7b_of_which_only_the_config_is_here(vertebra, tmp_path):

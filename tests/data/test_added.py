@@ -88,7 +88,7 @@ def test_the_check_counts_tokens_that_were_never_used():
     assert all(finding.name != "added tokens" for finding in found(ROWS, tokens=()).findings)
 
 
-def test_a_run_is_told_of_tokens_that_nothing_uses(caplog):
+def test_tokens_that_nothing_uses_are_reported_to_a_run(caplog):
     backbone, _ = grown()
     for trusted, warned in (((), True), (("assistant",), False)):
         table = prepare(ROWS, ChatEncoder.of(backbone, trusted=trusted), cache=False)

@@ -167,7 +167,7 @@ def test_images_and_conversation(llama, llava, tmp_path):
     assert sequence.slot[1:5, 1].tolist() == [0, 1, 2, 3]
 
 
-def test_images_that_are_missing_broken_or_unwanted(llama, llava, tmp_path):
+def test_images_that_are_missing_broken_or_too_many(llama, llava, tmp_path):
     path = llava("red", "broken")
     table = prepare(path, ChatEncoder(llama, "pure", sizes={"image": 4}), cache=False)
     collator = Collator(0, features=ImageFeatures(Preparation(size=8)))

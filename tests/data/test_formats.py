@@ -100,12 +100,12 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("said", BAD)
-def test_bad_rows_are_faults_with_a_place(said):
-    fault = read(BAD[said], line=7)
+@pytest.mark.parametrize("reply", BAD)
+def test_bad_rows_are_faults_with_a_place(reply):
+    fault = read(BAD[reply], line=7)
     assert isinstance(fault, Fault)
     assert fault.where == "data.jsonl:7"
-    assert said in fault.message
+    assert reply in fault.message
 
 
 def test_mixed_formats_and_missing_columns():

@@ -257,7 +257,7 @@ def test_a_disk_that_fills_up(tmp_path, num_proc):
     assert list((tmp_path / "c").iterdir()) == []
 
 
-def test_a_damaged_entry_is_told(tmp_path, gpt2):
+def test_a_damaged_entry_is_reported(tmp_path, gpt2):
     prepare(["a b c"], TextEncoder(gpt2), cache=tmp_path)
     (entry,) = tmp_path.iterdir()
     next(entry.glob("*.arrow")).write_bytes(b"nothing")

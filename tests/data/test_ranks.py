@@ -37,13 +37,13 @@ class Together:
 
     def __init__(self, world: int) -> None:
         self.barrier = threading.Barrier(world, timeout=20)
-        self.said: list[Any] = [None] * world
+        self.given: list[Any] = [None] * world
 
     def exchange(self, rank: int) -> Callable[[Any], list[Any]]:
         def among_all(value: Any) -> list[Any]:
-            self.said[rank] = json.loads(json.dumps(value))
+            self.given[rank] = json.loads(json.dumps(value))
             self.barrier.wait()
-            found = list(self.said)
+            found = list(self.given)
             self.barrier.wait()
             return found
 
@@ -51,7 +51,7 @@ class Together:
 
     def run(self, job: Callable[[int, Callable[[Any], list[Any]]], Any]) -> list[Any]:
         """What the job gives, or the error it raises, on every rank."""
-        found: list[Any] = [None] * len(self.said)
+        found: list[Any] = [None] * len(self.given)
 
         def on(rank: int) -> None:
             try:

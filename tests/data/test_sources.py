@@ -294,7 +294,7 @@ def test_no_two_rows_share_a_place(name, tmp_path):
     assert len(set(places)) == len(places)
 
 
-def test_rows_of_an_array_on_one_line_are_told_apart(tmp_path):
+def test_rows_of_an_array_on_one_line_are_distinguished(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps([{"text": "a"}, 5, {"text": "c"}])[:-1] + ', {"text"')
     rows = list(open_source(path).rows())
@@ -317,7 +317,7 @@ def test_json_that_python_cannot_hold_is_a_fault_of_its_line(tmp_path, bad):
         assert "malformed JSON" in str(faults[0])
 
 
-def test_a_parquet_file_that_is_damaged_inside_is_told(tmp_path):
+def test_a_parquet_file_that_is_damaged_inside_is_reported(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 

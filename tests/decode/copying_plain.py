@@ -53,10 +53,10 @@ def every_answer(
         found = plain_pieces(text)
         runs |= {text[start:end] for start, _ in found for _, end in found if start < end}
     runs = {run for run in runs if not like or re.fullmatch(like, run)}
-    said = {json.dumps(run, ensure_ascii=False) if quoted else run for run in runs}
+    reply = {json.dumps(run, ensure_ascii=False) if quoted else run for run in runs}
     if absent is not None:
-        said.add(absent)
-    return said | {f" {one}" for one in said} if space else said
+        reply.add(absent)
+    return reply | {f" {one}" for one in reply} if space else reply
 
 
 def token_bytes(tokenizer) -> list[bytes | None]:
@@ -86,9 +86,9 @@ def _letters() -> dict[str, int]:
     return letters | {chr(256 + number): byte for number, byte in enumerate(others)}
 
 
-def possible(written: list[bytes | None], answers: set[bytes], said: bytes, ends: set[int]) -> set[int]:
+def possible(written: list[bytes | None], answers: set[bytes], reply: bytes, ends: set[int]) -> set[int]:
     """The ids that may come next, each tried."""
-    left = [answer[len(said) :] for answer in answers if answer.startswith(said)]
+    left = [answer[len(reply) :] for answer in answers if answer.startswith(reply)]
     starts = {rest[:end] for rest in left for end in range(1, len(rest) + 1)}
     found = {number for number, own in enumerate(written) if own and own in starts and number not in ends}
     return found | (ends if b"" in left else set())

@@ -193,8 +193,8 @@ def test_caches_that_do_not_belong():
         "bfloat16": filled("tiny-llama2", dtype=torch.bfloat16),
         "holds 50 columns, the batch has 12": filled("tiny-llama2", length=50),
     }
-    for said, cache in wrong.items():
-        with pytest.raises(GenerationError, match=said):
+    for why, cache in wrong.items():
+        with pytest.raises(GenerationError, match=why):
             generate(model, prompt, cache=cache, max_new_tokens=2)
     with pytest.raises(GenerationError, match="the cache is empty"):
         generate(model, prompt, cache=DynamicCache(config=model.llm.config), max_new_tokens=2)

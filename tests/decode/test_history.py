@@ -33,7 +33,7 @@ def test_grown_is_fresh(seed, steps, size):
         assert torch.equal(one.ids(ids.device), other.ids(ids.device))
 
 
-def test_said_counts_text_alone():
+def test_penalties_count_text_alone():
     history = History(torch.tensor([[3, 4, 5]]), torch.tensor([[False, True, True]]), vocabulary=V, pad_id=0)
     assert history.seen(torch.device("cpu"))[0].nonzero()[:, 0].tolist() == [4, 5]
     assert history.ids(torch.device("cpu")).tolist() == [[4, 5]]

@@ -175,12 +175,12 @@ def test_what_is_theirs_reaches_them(name, monkeypatch):
     class Stopped(Exception):
         pass
 
-    def told(self, *, generation_config, **inputs):
+    def reported(self, *, generation_config, **inputs):
         reached.append(generation_config)
         raise Stopped
 
     model = backbone(NAME)
-    monkeypatch.setattr(type(model.llm), "generate", told)
+    monkeypatch.setattr(type(model.llm), "generate", reported)
     with pytest.raises(Stopped):
         generate(model, prompts(NAME, (LENGTH,)), max_new_tokens=2, engine="hf", **{name: values[name]})
     assert getattr(reached[0], name) == values[name]

@@ -139,13 +139,13 @@ def test_cut_in_the_middle_of_an_image_and_of_a_page(model):
     state = prefill(model, batch, upto=1 + PATCHES + 1)  # one patch of the second image is computed
     state.advance(1 + 2 * PATCHES + 4)  # at the first box
     state.advance()
-    said, first = plain_loop(model, row)
+    reply, first = plain_loop(model, row)
     torch.testing.assert_close(state.logits[0], first, atol=1e-4, rtol=1e-4)
-    assert generate(model, state, max_new_tokens=NEW, eos_token_id=()).tokens == [said]
+    assert generate(model, state, max_new_tokens=NEW, eos_token_id=()).tokens == [reply]
     state.trim(1 + PATCHES - 1)  # back into the first image, and on again from a fresh batch
     cache = state.cache
     again = generate(model, batch, cache=cache, max_new_tokens=NEW, eos_token_id=())
-    assert again.tokens == [said]
+    assert again.tokens == [reply]
     assert again.shape_of_passes[0] == len(row[0]) - PATCHES
 
 

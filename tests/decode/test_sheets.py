@@ -36,8 +36,8 @@ def traced(family: str, manner: str, seed: int = 3, pages: int = 2):
 @pytest.mark.parametrize("manner", MANNERS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_lines_stand_where_the_row_has_them(family, manner):
-    lines, row, told = traced(family, manner)
-    found = [[line for line in sheet.lines if not line.asked] for sheet in told.pages]
+    lines, row, reported = traced(family, manner)
+    found = [[line for line in sheet.lines if not line.asked] for sheet in reported.pages]
     assert [len(own) for own in found] == [sum(line.page == number for line in lines) for number in (1, 2)]
     for line, sheet in zip(lines, [one for own in found for one in own], strict=True):
         at = row.places.at(line.page, line.number)
@@ -47,13 +47,13 @@ def test_lines_stand_where_the_row_has_them(family, manner):
         assert sheet.box == (list(map(float, line.box)) if line.box is not None and boxed else None)
         slots = [p for p in at.tolist() if row.sequence.slot[p, 0] >= 0 and boxed]
         assert sheet.slots == slots
-    asked = [line for sheet in told.pages for line in sheet.lines if line.asked]
+    asked = [line for sheet in reported.pages for line in sheet.lines if line.asked]
     assert [line.box for line in asked] == ([[100, 200, 300, 400]] if MANNERS[manner].boxes else [])
 
 
 def test_they_are_drawn_and_printed():
-    lines, _, told = traced("tiny-llama2", "doclaylm")
-    page = trace_page(told)
+    lines, _, reported = traced("tiny-llama2", "doclaylm")
+    page = trace_page(reported)
     sheets = page.split("class='card sheet'")[1:]
     assert len(sheets) == 2
     with_box = [line for line in lines if line.box is not None]
@@ -64,7 +64,7 @@ def test_they_are_drawn_and_printed():
     assert (float(x), float(y)) == pytest.approx((first.box[0] * 0.7, first.box[1] * 0.99), abs=0.06)
     assert "</s>" not in page.split("<main>")[1].split("<script")[0]  # a text of the page, escaped
     out = StringIO()
-    print_trace(told, Console(file=out, width=160), details=0)
+    print_trace(reported, Console(file=out, width=160), details=0)
     printed = out.getvalue()
     assert "page 2" in printed
     assert all(line.text in printed for line in lines)

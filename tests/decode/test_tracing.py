@@ -41,7 +41,7 @@ def test_it_is_the_engine(name):
     assert [one.shape for step in traced.steps for one in step.passes] == [[1, 12], [1, 1], [1, 1], [1, 1]]
 
 
-def test_what_is_told_is_true():
+def test_what_a_trace_shows_is_true():
     name = "tiny-gemma3"
     rows = prompts(name)
     traced = trace(backbone(name), rows, row=1, max_new_tokens=3, eos_token_id=())
@@ -68,7 +68,7 @@ def test_what_is_told_is_true():
     assert traced.stop_reason == "length"
 
 
-def test_rules_and_drawing_are_told():
+def test_rules_and_drawing_are_shown():
     traced = trace(
         backbone("tiny-llama2"), prompts("tiny-llama2")[0], max_new_tokens=2, eos_token_id=(), temperature=0.8, top_k=5,
         top_p=0.9, min_p=0.01, repetition_penalty=1.3, suppress_tokens=[7], seed=3,
@@ -99,7 +99,7 @@ def test_what_was_injected():
     assert sum(token.segment == "image" for token in traced.prompt) == PATCHES
 
 
-def test_other_ways_are_told_too():
+def test_other_ways_are_shown_too():
     """In pieces, without a cache, over a static one, from a state, constrained, and until an end id."""
     model, (prompt, *_) = backbone("tiny-mistral"), prompts("tiny-mistral")
     pieces = trace(model, prompt, max_new_tokens=2, chunk=5)
@@ -116,8 +116,8 @@ def test_other_ways_are_told_too():
     assert len(few.steps[0].candidates) == 5
     ended = trace(model, prompt, max_new_tokens=9, eos_token_id=pieces.tokens[1])
     assert ended.steps[-1].ended == ended.stop_reason == "eos"
-    for told in (pieces, uncached, static, state, few, ended):
-        trace_page(told)
+    for one in (pieces, uncached, static, state, few, ended):
+        trace_page(one)
     with pytest.raises(GenerationError, match="num_beams"):
         trace(model, prompt, num_beams=2)
     with pytest.raises(GenerationError, match="row 3 of a batch of 1"):

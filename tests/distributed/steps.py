@@ -146,15 +146,15 @@ def fsdp1(folder: Path) -> None:
         losses.append(float(total))
     if rank == 0:
         wraps = all(isinstance(m.module, model.backbone.transformer_layer_cls) for m in units)
-        told = {"losses": losses, "units": len(units), "layers": len(model.backbone.layers), "only layers": wraps}
-        (folder / "fsdp1.json").write_text(json.dumps(told))
+        reported = {"losses": losses, "units": len(units), "layers": len(model.backbone.layers), "only layers": wraps}
+        (folder / "fsdp1.json").write_text(json.dumps(reported))
 
 
 def unlike(folder: Path) -> None:
     """Rank 0 sees images, rank 1 text alone: the largest difference from both in one process, over two steps."""
     fresh()
     rank, world = dist.get_rank(), dist.get_world_size()
-    told: dict[str, float] = {}
+    reported: dict[str, float] = {}
     for kind in ("ddp", "fsdp"):
         torch.manual_seed(0)  # ranks draw the same
         backbone = load_backbone("tiny-llama2", dtype="float32")
@@ -189,16 +189,16 @@ def unlike(folder: Path) -> None:
             if name == "model.parts.action.weight":  # nobody has actions
                 whole = torch.zeros_like(parameter.full_tensor() if kind == "fsdp" else parameter)
             largest = max(largest, float((grad - whole).abs().max()))
-        told[kind] = largest
+        reported[kind] = largest
     if rank == 0:
-        (folder / "unlike.json").write_text(json.dumps(told))
+        (folder / "unlike.json").write_text(json.dumps(reported))
 
 
 def heads(folder: Path) -> None:
     """Rank 0 has chunks of actions, rank 1 words alone: the largest difference from both in one process."""
     fresh()
     rank, world = dist.get_rank(), dist.get_world_size()
-    told: dict[str, float] = {}
+    reported: dict[str, float] = {}
     for kind, made in (("l1", test_heads), ("flow", test_flow)):
         for parallel in ("ddp", "fsdp"):
             model = made.acting()
@@ -223,6 +223,6 @@ def heads(folder: Path) -> None:
                 assert whole.grad is not None, name
                 grad = grad.full_tensor() if hasattr(grad, "full_tensor") else grad
                 largest = max(largest, float((grad - whole.grad).abs().max()))
-            told[f"{kind}, {parallel}"] = largest
+            reported[f"{kind}, {parallel}"] = largest
     if rank == 0:
-        (folder / "heads.json").write_text(json.dumps(told))
+        (folder / "heads.json").write_text(json.dumps(reported))

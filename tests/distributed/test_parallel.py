@@ -155,9 +155,9 @@ def test_a_sharded_start_is_the_whole_one(name: str, two: Path):
 
 def test_no_process_holds_a_whole_model(four: Path):
     """A quarter each, the layer that is being cut, and what is no layer before it is cut."""
-    for told in json.loads((four / "memory.json").read_text()):
-        assert 0.25 <= told["scratch"] < 0.45
-        assert 0.25 <= told["pretrained"] < 0.45
+    for reported in json.loads((four / "memory.json").read_text()):
+        assert 0.25 <= reported["scratch"] < 0.45
+        assert 0.25 <= reported["pretrained"] < 0.45
 
 
 def test_shards_become_safetensors(two: Path, tmp_path: Path):

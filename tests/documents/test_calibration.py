@@ -31,8 +31,8 @@ def test_the_staircase(seed):
     x = chance.integers(0, 12, 40) / 12
     y = chance.random(40) < x
     fitted = Calibration.fit(x, y, "isotonic")
-    for value, wanted in plain_isotonic(x, y).items():
-        assert fitted(value) == pytest.approx(wanted)
+    for value, expected in plain_isotonic(x, y).items():
+        assert fitted(value) == pytest.approx(expected)
     over = [fitted(value) for value in np.linspace(0, 1, 50)]
     assert over == sorted(over)
 

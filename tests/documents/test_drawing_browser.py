@@ -37,10 +37,4 @@ def test_answers_and_boxes_light_each_other_up(tmp_path):
             "return [(r.left - s.left) / s.width, (r.top - s.top) / s.height]; })()"
         )
         assert box == pytest.approx([0.7, 0.8], abs=0.02)
-        loaded = "performance.getEntriesByType('resource').filter(one => !one.name.startsWith('data:')).length"
-        assert browser.run(loaded) == 0
-        assert browser.run("document.documentElement.scrollWidth <= innerWidth")
-        for theme, ground in (("light", "rgb(244, 246, 249)"), ("dark", "rgb(18, 22, 29)")):
-            browser.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
-            assert browser.run("getComputedStyle(document.body).backgroundColor") == ground
-            browser.keep_picture(f"extraction-{theme}.png", tmp_path)
+        browser.require_whole("extraction", tmp_path)

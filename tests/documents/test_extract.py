@@ -85,9 +85,9 @@ def test_as_every_field_asked_alone(seed):
         found = result[field.name]
         if field.nested or not found.text:
             continue
-        said = json.loads(alone.text[0]) if alone.stop_reason[0] == "constraint" else None
-        assert found.text == (str(said) if said is not None else found.text)
-        if said is not None:
+        reply = json.loads(alone.text[0]) if alone.stop_reason[0] == "constraint" else None
+        assert found.text == (str(reply) if reply is not None else found.text)
+        if reply is not None:
             logs = [
                 float(step[0].log_softmax(-1)[token]) for step, token in zip(alone.logits, alone.tokens[0], strict=True)
             ]
@@ -141,7 +141,7 @@ def test_windows_are_one_result():
     assert cut["total"].confidence == pytest.approx(best, rel=1e-3)
 
 
-def test_a_budget_that_ends_keeps_what_was_said():
+def test_a_budget_that_ends_keeps_what_was_answered():
     result = extract(
         model(), page_of(3), {"shop": "text", "items": [{"name": "text"}]}, max_new_tokens=1, max_list_tokens=9
     )

@@ -33,8 +33,8 @@ def test_every_manner(manner, patches):
         grammar = grammar_of(field, texts, quoted=False, absent=reader.record.absent)
         alone = generate(own, batch, use_cache=False, constraint=grammar, max_new_tokens=8)
         if alone.stop_reason[0] in ("eos", "constraint"):
-            said = alone.text[0].strip()
-            assert found[field.name].text == (None if said == reader.record.absent else said)
+            reply = alone.text[0].strip()
+            assert found[field.name].text == (None if reply == reader.record.absent else reply)
         for place in found[field.name].places:
             stands = " ".join(given.page(place.page).lines[number].text for number in place.lines)
             assert found[field.name].text in stands

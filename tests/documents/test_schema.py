@@ -76,7 +76,7 @@ RECURSIVE = {
 
 
 @pytest.mark.parametrize(
-    ("schema", "said"),
+    ("schema", "why"),
     [
         (of(a={"$ref": "#/$defs/A"}) | RECURSIVE, r"recursive \(A → B → A\)"),
         (of(a={"$ref": "#"}), "recursive"),
@@ -106,8 +106,8 @@ RECURSIVE = {
         (7, "found a int"),
     ],
 )
-def test_what_cannot_be_met(schema, said):
-    with pytest.raises(ConfigError, match=f"(?s){said}"):
+def test_what_cannot_be_met(schema, why):
+    with pytest.raises(ConfigError, match=f"(?s){why}"):
         fields_of(schema)
 
 

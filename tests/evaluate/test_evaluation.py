@@ -19,6 +19,7 @@ from vertebra.evaluate.actor import Actor, options_for
 from vertebra.evaluate.arms import arms_of, swapped_with
 from vertebra.evaluate.films import FRAMES, as_gif, as_mp4, replayed
 from vertebra.evaluate.records import packed, place, read_record
+from vertebra.evaluate.results import Results
 from vertebra.evaluate.rollout import Live, run
 from vertebra.simulate import episode_seed
 
@@ -85,7 +86,7 @@ def test_failures_of_the_simulator_are_apart(tmp_path):
     assert arm.mean.rate == 1.0, "what the simulator failed in counts for nothing"
 
 
-def test_what_a_policy_refuses_is_lost_and_said():
+def test_what_a_policy_refuses_is_lost_and_reported():
     class Refuses(Looks):
         def act(self, observation, instruction):
             if observation["images"]["top"][0, 0, 0] >= 3:
@@ -161,6 +162,23 @@ def test_arms_run_on_the_same_seeds_and_change_one_thing(tmp_path, monkeypatch):
     assert decisions["chunk-1"] > 1.5 * decisions["policy"]
     tasks = blind.paired_tasks["right"], blind.paired_tasks["left"]
     assert sum(one.only_policy for one in tasks) == blind.paired.only_policy
+
+
+def test_smoothness_is_the_mean_change_between_actions():
+    rng = np.random.default_rng(0)
+    asked = EvaluationSettings(tasks=("right",), episodes=3)
+    actions = [rng.normal(size=(steps, 4)).astype(np.float32) for steps in (1, 7, 30)]
+    records = [
+        EpisodeRecord(
+            arm="policy", task="right", number=n, seed=n, instruction="go", success=True, steps=len(one), decisions=1,
+            actions=packed(list(one)),
+        )
+        for n, one in enumerate(actions)
+    ]  # fmt: skip
+    arms = arms_of("", [FACTS["right"]])
+    slow = [abs(one[n + 1, d] - one[n, d]) for one in actions for n in range(len(one) - 1) for d in range(4)]
+    assert Results.of("p", asked, arms, records).arms[0].change == pytest.approx(sum(slow) / len(slow), rel=1e-5)
+    assert Results.of("p", asked, arms, records[:1]).arms[0].change is None
 
 
 def test_swapped_words_are_the_partners_or_the_next_tasks():
@@ -289,10 +307,10 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
     assert json.loads(data.replace("<\\/", "</")) == json.loads((tmp_path / "out" / "results.json").read_text())
     assert "McNemar" in page
     assert evaluation_page(results).count("<video") == 0
-    told = results.to_json()
-    assert told["arms"][0]["mean"]["rate"] == 1.0
-    assert len(told["episodes"]) == 56
-    assert "actions" not in told["episodes"][0]
+    reported = results.to_json()
+    assert reported["arms"][0]["mean"]["rate"] == 1.0
+    assert len(reported["episodes"]) == 56
+    assert "actions" not in reported["episodes"][0]
 
 
 def test_cameras_are_held_against_the_policy(tmp_path):

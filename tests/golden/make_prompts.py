@@ -38,13 +38,13 @@ Written = tuple[str, list[tuple[int, int]]]
 
 def by_rule(turns: Turns, begin: str, user: Callable[[str, bool], str], answer: str, stop: str, after: str) -> Written:
     text, answers = begin, []
-    for number, (role, said) in enumerate(turns):
+    for number, (role, reply) in enumerate(turns):
         if role == "user":
-            text += user(said, number == 0)
+            text += user(reply, number == 0)
         else:
             text += answer
-            answers.append((len(text), len(text) + len(said) + len(stop)))
-            text += f"{said}{stop}{after}"
+            answers.append((len(text), len(text) + len(reply) + len(stop)))
+            text += f"{reply}{stop}{after}"
     return text, answers
 
 
@@ -62,20 +62,22 @@ def trimmed_if_open(written: Written, turns: Turns) -> Written:
 
 def pure(system: str | None, turns: Turns, eos: str = "</s>") -> Written:
     turns = historical(turns)
-    written = by_rule(turns, "", lambda said, first: f"In: {said}\nOut: ", "", eos, "")
+    written = by_rule(turns, "", lambda reply, first: f"In: {reply}\nOut: ", "", eos, "")
     return trimmed_if_open(written, turns)
 
 
 def bare(system: str | None, turns: Turns) -> Written:
-    turns = [(role, said.strip()) for role, said in turns]
-    return by_rule(turns, "", lambda said, first: said, "", "</s>", "")
+    turns = [(role, reply.strip()) for role, reply in turns]
+    return by_rule(turns, "", lambda reply, first: reply, "", "</s>", "")
 
 
 def llama2(system: str | None, turns: Turns, opening: str = "<<SYS>>") -> Written:
     turns = historical(turns)
     system = OPENVLA if system is None else system.strip()
     block = f"{opening}\n{system}\n<</SYS>>\n\n"
-    written = by_rule(turns, "", lambda said, first: f"[INST] {block if first else ''}{said} [/INST] ", "", "</s>", "")
+    written = by_rule(
+        turns, "", lambda reply, first: f"[INST] {block if first else ''}{reply} [/INST] ", "", "</s>", ""
+    )
     return trimmed_if_open(written, turns)
 
 
@@ -90,20 +92,20 @@ SYSTEMS = ("", "  ", " Look at <image> first. ")
 def vicuna(system: str | None, turns: Turns) -> Written:
     turns = historical(turns)
     system = VICUNA if system is None else system.strip()
-    written = by_rule(turns, f"{system} ", lambda said, first: f"USER: {said} ASSISTANT: ", "", "</s>", "")
+    written = by_rule(turns, f"{system} ", lambda reply, first: f"USER: {reply} ASSISTANT: ", "", "</s>", "")
     return trimmed_if_open(written, turns)
 
 
 def mistral(system: str | None, turns: Turns) -> Written:
     turns = historical(turns)
-    written = by_rule(turns, "", lambda said, first: f"[INST] {said} [/INST] ", "", "</s>", "")
+    written = by_rule(turns, "", lambda reply, first: f"[INST] {reply} [/INST] ", "", "</s>", "")
     return trimmed_if_open(written, turns)
 
 
 def phi(system: str | None, turns: Turns) -> Written:
     turns = historical(turns)
     begin = "<|endoftext|>"
-    written = by_rule(turns, begin, lambda said, first: f"Input: {said}\nOutput: ", "", "\n<|endoftext|>", "")
+    written = by_rule(turns, begin, lambda reply, first: f"Input: {reply}\nOutput: ", "", "\n<|endoftext|>", "")
     return trimmed_if_open(written, turns)
 
 
@@ -242,7 +244,9 @@ def main() -> None:
         if builder.endswith("-legacy"):
             cases.append(case("robot", builder, SYSTEM, ROBOT))
             cases += [case(f"system {system!r}", builder, system, ROBOT) for system in SYSTEMS]
-            cases += [case(f"nothing asked, {said!r}", builder, None, [("user", said), *ROBOT[1:]]) for said in EMPTY]
+            cases += [
+                case(f"nothing asked, {reply!r}", builder, None, [("user", reply), *ROBOT[1:]]) for reply in EMPTY
+            ]
         golden = {"builder": builder, "tokenizer": file, "bos": bos, "cases": cases}
         if builder == "template":
             golden["chat_template"] = CHAT_TEMPLATE

@@ -109,12 +109,12 @@ def test_two_documents_take_turns(family, manner):
     (first, rows), (second, others) = rows_of(one, 4), rows_of(one, 5, lines=6, pages=2)
     kept = Prefilled(one, *rows[0], upto=first[0].head), Prefilled(one, *others[0], upto=second[0].head)
     states = [kept[0].begin(rows[:1]), kept[1].begin(others[1:2]), kept[0].begin(rows[2:])]
-    said = [[], [], []]
+    reply = [[], [], []]
     for _ in range(NEW):
-        for state, tokens in zip(states, said, strict=True):
+        for state, tokens in zip(states, reply, strict=True):
             tokens.append(int(state.logits.argmax()))
             state.step(torch.tensor(tokens[-1:]))
-    assert said == [plain(one, row) for row in (rows[0], others[1], rows[2])]
+    assert reply == [plain(one, row) for row in (rows[0], others[1], rows[2])]
 
 
 @pytest.mark.parametrize(("family", "manner"), TURNS)

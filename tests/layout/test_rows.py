@@ -43,9 +43,9 @@ def test_places_lead_back_to_every_line_and_word(family, manner):
             assert word in one.tokenizer.decode(sequence.ids[inside])
             assert places.of(int(inside[0])) == PagePlace(line.page, line.number, number)
     outside = np.flatnonzero(places.origin[:, 0] < 0)
-    said = one.tokenizer.decode(sequence.ids[outside[own[outside]]])
-    assert "What is it?" in said
-    assert "Page 2" in said
+    reply = one.tokenizer.decode(sequence.ids[outside[own[outside]]])
+    assert "What is it?" in reply
+    assert "Page 2" in reply
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -111,9 +111,9 @@ def test_tokens_share_the_box_of_their_word():
 
 @pytest.mark.parametrize("manner", MANNERS)
 def test_the_question_of_inference_is_the_start_of_training(manner):
-    asked, told = (("What is it?", None),), (("What is it?", "A bill."),)
+    asked, reported = (("What is it?", None),), (("What is it?", "A bill."),)
     _, _, row = made("tiny-llama2", manner, 2, asked)
-    _, _, trained = made("tiny-llama2", manner, 2, told)
+    _, _, trained = made("tiny-llama2", manner, 2, reported)
     length = len(row.sequence)
     assert trained.sequence.ids[:length].tolist() == row.sequence.ids.tolist()
     assert trained.sequence.slot[:length].tolist() == row.sequence.slot.tolist()

@@ -37,7 +37,7 @@ class TestDescribe:
 
     def test_drawn(self, saved):
         drawn = describe(saved).draw()
-        for said in (
+        for why in (
             "dinov2_with_registers, block 2 of 3, from 28 × 28 pixels + siglip_vision_model",
             "4 × 80 ──gelu3──► 4 × 64     4 slots an item, right after BOS",
             "1 × 48 ──linear──► 1 × 64     1 slot an item, in its slots",
@@ -46,7 +46,7 @@ class TestDescribe:
             "tiny-llama2 (llama2)",
             "F32",
         ):
-            assert said in drawn, drawn
+            assert why in drawn, drawn
 
 
 def info(capsys, monkeypatch, *arguments):
@@ -73,7 +73,7 @@ def test_a_backbone_holds_no_parts(saved, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(999, "999"), (1234, "1.2 k"), (4_700_000, "4.7 M"), (7_000_000_000, "7.0 B")]
+    ("number", "text"), [(999, "999"), (1234, "1.2 k"), (4_700_000, "4.7 M"), (7_000_000_000, "7.0 B")]
 )
-def test_counted(number, said):
-    assert counted(number) == said
+def test_counted(number, text):
+    assert counted(number) == text

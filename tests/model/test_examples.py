@@ -19,9 +19,9 @@ def run(name, folder, capsys):
     """The example's names, and what it printed."""
     names = runpy.run_path(str(EXAMPLES / name))
     names["main"](folder)
-    said = capsys.readouterr().out
-    assert "saved and reloaded to equal logits: True" in said
-    losses = [float(loss) for loss in re.findall(r"loss (\d+\.\d+)", said)]
+    reply = capsys.readouterr().out
+    assert "saved and reloaded to equal logits: True" in reply
+    losses = [float(loss) for loss in re.findall(r"loss (\d+\.\d+)", reply)]
     assert losses[0] > 5
     assert losses[-1] < 0.05
     return names
@@ -61,5 +61,5 @@ def test_the_document_like_model_has_196_patches_and_a_box_a_line(tmp_path, caps
     batch = model.collate([row], [features])
     with torch.no_grad():
         answer = model(**batch, return_loss=False, use_cache=False).logits[0].argmax(-1)
-    said = [int(answer[at - 1]) for at in (row.weight > 0).nonzero()[0]]
-    assert said == row.target[row.weight > 0].tolist()
+    reply = [int(answer[at - 1]) for at in (row.weight > 0).nonzero()[0]]
+    assert reply == row.target[row.weight > 0].tolist()

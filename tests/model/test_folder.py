@@ -216,12 +216,12 @@ class TestDamaged:
         save_file(tensors, file, metadata={"format": "pt"})
         with pytest.raises(CheckpointError) as caught:
             Model.load(broken)
-        for said in (
+        for why in (
             "`parts.proprio.projector.fc1.bias` is missing",
             "is (3, 3), expected",
             "`parts.lidar.weight` belongs to no part",
         ):
-            assert said in str(caught.value)
+            assert why in str(caught.value)
 
     def test_backbone_tensors_that_lack(self, broken):
         file = broken / "model.safetensors"

@@ -295,12 +295,12 @@ def test_heads_that_do_not_fit_are_refused():
     backbone = load_backbone("tiny-llama2", dtype="float32")
     queries = new_queries(backbone, 6)
     narrow = L1Head(8, chunk=3, dims=2)
-    for parts, head, said in (
+    for parts, head, why in (
         ({"action": queries}, narrow, "width 8"),
         ({}, new_l1(backbone, chunk=3, dims=2), "no part of its name"),
         ({"action": queries}, new_l1(backbone, chunk=4, dims=2), "takes 8 slots.* its part has 6"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=why):
             Model(backbone, parts, heads={"action": head})
     with pytest.raises(ConfigError, match="chunk is 0, dims is -1"):
         L1Head(4, chunk=0, dims=-1)

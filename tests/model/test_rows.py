@@ -74,7 +74,7 @@ class TestRows:
         with pytest.raises(InjectionError, match=r"row 0 has slots of `image`, and the batch no item"):
             model(**batch)
 
-    def test_two_cameras_share_one_call_and_may_be_told_apart(self):
+    def test_two_cameras_share_one_call_and_may_be_distinguished(self):
         model = shared()
         row = TokenSequence.join(
             [text(1), slots("image", PATCHES), slots("image:wrist", PATCHES), text(3), text(1, weight=1.0)]

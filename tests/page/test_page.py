@@ -73,7 +73,7 @@ def test_a_clockwise_turn_brings_the_left_to_the_top():
 
 
 @pytest.mark.parametrize(
-    ("box", "told", "mended"),
+    ("box", "reported", "mended"),
     [
         ((30, 20, 10, 40), "swapped", (10, 20, 30, 40)),
         ((10, 20, 130, 40), "leaves the page", (10, 20, 100, 40)),
@@ -82,14 +82,14 @@ def test_a_clockwise_turn_brings_the_left_to_the_top():
         ((10, 20, math.inf, 40), "no numbers", None),
     ],
 )
-def test_a_box_that_cannot_be_is_refused_or_mended_with_a_report(box, told, mended):
+def test_a_box_that_cannot_be_is_refused_or_mended_with_a_report(box, reported, mended):
     lines = [Line("first", (0, 0, 1, 1)), Line("Total", box)]
-    with pytest.raises(DataError, match=f"line 1 .*Total.*{told}"):
+    with pytest.raises(DataError, match=f"line 1 .*Total.*{reported}"):
         Page.of(lines, size=(100, 200))
     made = Page.of(lines, size=(100, 200), on_bad="repair")
     assert made.lines[1].box == mended
     assert len(made.notes) == 1
-    assert told in made.notes[0]
+    assert reported in made.notes[0]
 
 
 def test_all_faults_at_once_and_words_too():

@@ -116,7 +116,7 @@ def test_who_sees_whom_is_found():
     assert any("who sees whom is another table: `block` became `causal`" in one for one in report.changed)
 
 
-def test_other_versions_are_said_and_no_fault(model, pair):
+def test_other_versions_are_reported_and_no_fault(model, pair):
     facts = copy.deepcopy(pair.facts)
     facts["versions"]["torch"] = "1.13"
     report = check_golden(Policy(model), replace(pair, facts=facts))

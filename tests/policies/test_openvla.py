@@ -113,15 +113,15 @@ def gold(name: str) -> tuple[dict[str, Any], Any]:
 
 @there
 def test_the_originals_tokens_and_actions():
-    told, arrays = gold("openvla-tiny")
+    reported, arrays = gold("openvla-tiny")
     policy = vertebra.policy(DATA / "openvla-tiny", dtype="float32")
-    tasks = [case["prompt"].split("take to ")[1].split("?")[0] for case in told["cases"]]
-    for number, (case, task) in enumerate(zip(told["cases"], tasks, strict=True)):
+    tasks = [case["prompt"].split("take to ")[1].split("?")[0] for case in reported["cases"]]
+    for number, (case, task) in enumerate(zip(reported["cases"], tasks, strict=True)):
         made = policy.decide(arrays[f"image{number}"], task, case["unnorm_key"])
         assert made.ids[0].tolist() == case["action_ids"]
         assert np.abs(made.chunk[0] - case["action"]).max() <= 1e-6
         assert np.allclose(made.values[0], arrays[f"normalised_action{number}"], atol=1e-7)
-    for name, ids in told["all pairs"].items():
+    for name, ids in reported["all pairs"].items():
         prompt, shown = (int(part[-1]) for part in name.split())
         assert policy.decide(arrays[f"image{shown}"], tasks[prompt], policy.keys[0]).ids[0].tolist() == ids
 
@@ -144,10 +144,10 @@ def test_the_originals_labels_of_485_actions():
 
 @there
 def test_ofts_actions():
-    told, arrays = gold("openvla-oft-tiny")
+    reported, arrays = gold("openvla-oft-tiny")
     policy = vertebra.policy(DATA / "openvla-oft-tiny", dtype="float32")
     seen = {"images": {"image": arrays["image0"], "wrist": arrays["wrist0"]}, "proprio": arrays["state0"]}
-    made = policy.decide(seen, told["cases"][0]["task"])
+    made = policy.decide(seen, reported["cases"][0]["task"])
     assert np.abs(made.actions - arrays["actions0"]).max() <= 1e-5
     assert np.abs(made.values - arrays["normalised_actions0"]).max() <= 1e-5
     assert np.array_equal(arrays["state0"], np.load(DATA / "openvla-oft-tiny-gold.npz")["state0"])

@@ -112,7 +112,7 @@ def test_sureness_of_tokens():
 
 @pytest.mark.parametrize("layout", ["before", "after"])
 @pytest.mark.parametrize("head", ["tokens", "parallel"])
-def test_nothing_but_an_action_can_be_said(head, layout):
+def test_nothing_but_an_action_can_be_answered(head, layout):
     """Where every action is far less likely than everything else, an end among it."""
     model = copy.deepcopy(
         policy_model(chunk=3, head=head, images=layout, attention="block" if head == "parallel" else "causal")

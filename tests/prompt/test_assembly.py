@@ -134,11 +134,11 @@ parts = st.lists(
 @given(data=st.data(), name=st.sampled_from(list(MAKERS)), builder=st.sampled_from(BUILDERS))
 def test_splices_leave_the_texts_ids_alone(data, name: str, builder: str):
     """Taking slots and action ids out again gives the whole string's ids; counts and orders are as written."""
-    said = data.draw(parts)
+    reply = data.draw(parts)
     answer = data.draw(parts)
     sizes = {"image": 3}
     own = tokenizer(name)
-    conversation = ask([text("q"), *said], answer)
+    conversation = ask([text("q"), *reply], answer)
     sequence = render(conversation, builder, own, sizes)
     bare = [{**message, "content": "".join(part_text(part) for part in message["content"])} for message in conversation]
     spliced = (sequence.slot[:, 0] >= 0) | (sequence.role == Role.ACTION)
@@ -149,12 +149,12 @@ def test_splices_leave_the_texts_ids_alone(data, name: str, builder: str):
         # before a splice the format's blank is no part of the answer: an action's ids come behind it as they are
         if next((part["type"] for part in answer if part_text(part).strip() or part["type"] != "text"), "") == "text":
             assert sequence.weight[~spliced].tolist() == want.weight.tolist()
-    counted = sum(3 for part in said + answer if part == IMAGE)
+    counted = sum(3 for part in reply + answer if part == IMAGE)
     assert sequence.slot_count("image") == counted
     for segment in range(len(sequence.segments)):
         indices = sequence.slot[sequence.slot[:, 0] == segment, 1].tolist()
         assert indices == list(range(len(indices)))
-    actions = [number for part in said + answer for number in part.get("ids", ())]
+    actions = [number for part in reply + answer for number in part.get("ids", ())]
     assert sequence.ids[sequence.role == Role.ACTION].tolist() == actions
 
 

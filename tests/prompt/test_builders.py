@@ -127,11 +127,11 @@ def test_a_system_prompt_is_never_dropped_in_silence(name: str):
 
 def test_the_systems_turn():
     for cls in (LLaMa2ChatPromptBuilder, VicunaV15ChatPromptBuilder, ChatMLPromptBuilder):
-        given, said = cls("openvla", "Be kind."), cls("openvla")
-        said.add_turn("system", "Be kind.")
+        given, reply = cls("openvla", "Be kind."), cls("openvla")
+        reply.add_turn("system", "Be kind.")
         given.add_turn("human", "Q")
-        said.add_turn("human", "Q")
-        assert given.get_prompt() == said.get_prompt()
+        reply.add_turn("human", "Q")
+        assert given.get_prompt() == reply.get_prompt()
     both = ChatMLPromptBuilder("openvla", "Be kind.")
     assert both.add_turn("system", "Be kind.")
     with pytest.raises(PromptError, match="two system prompts"):

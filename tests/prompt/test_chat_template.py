@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from tests.prompt.test_properties import hostile, ordinary, said, talk
+from tests.prompt.test_properties import hostile, ordinary, reply, talk
 from vertebra.backbone.tiny import TINY, tiny_checkpoint
 from vertebra.errors import PromptError
 from vertebra.prompt.chat_template import TemplatePromptBuilder, _fitting
@@ -61,7 +61,7 @@ def trained_text(own: Any, sequence: Any) -> list[str]:
 
 @pytest.mark.parametrize("name", WITH_TEMPLATE)
 @settings(max_examples=25, deadline=None)
-@given(conversation=talk(said(ordinary)))
+@given(conversation=talk(reply(ordinary)))
 def test_ids_are_those_of_apply_chat_template(name: str, conversation):
     own = tokenizer(name)
     assert render(conversation, "template", own).ids.tolist() == theirs(own, conversation)
@@ -69,7 +69,7 @@ def test_ids_are_those_of_apply_chat_template(name: str, conversation):
 
 @pytest.mark.parametrize("name", WITH_TEMPLATE)
 @settings(max_examples=25, deadline=None)
-@given(conversation=talk(said(hostile)))
+@given(conversation=talk(reply(hostile)))
 def test_typed_tokens_stay_text(name: str, conversation):
     own = tokenizer(name)
     quiet = [{**message, "content": "a"} for message in conversation]
@@ -192,7 +192,7 @@ def test_a_rewritten_message_is_an_error():
         render(CHAT, "template", own)
 
 
-def test_a_template_without_stop_is_told(caplog):
+def test_a_template_without_stop_is_reported(caplog):
     own = with_template("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
     sequence = render(CHAT, "template", own)
     assert [text.strip() for text in trained_text(own, sequence)] == ["Go left.", "Stop."]
@@ -240,7 +240,7 @@ def test_answers_go_on():
     assert own.decode(sequence.ids).endswith("<|im_start|>assistant\nSto")
 
 
-@given(texts=st.lists(said(ordinary), min_size=3, max_size=3))
+@given(texts=st.lists(reply(ordinary), min_size=3, max_size=3))
 @settings(max_examples=25, deadline=None)
 def test_template_that_trims_in_many_ways(texts: list[str]):
     own = _trimming()

@@ -23,15 +23,15 @@ def test_code_blocks(capsys):
 
 def test_comments_say_what_is_returned():
     scope: dict[str, object] = {}
-    told = 0
+    reported = 0
     for line in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0].splitlines():
-        call, _, said = line.partition("  # ")
-        if said.strip().startswith("'"):
-            assert eval(call, scope) == eval(said.strip()), line
-            told += 1
+        call, _, reply = line.partition("  # ")
+        if reply.strip().startswith("'"):
+            assert eval(call, scope) == eval(reply.strip()), line
+            reported += 1
         else:
             exec(line, scope)
-    assert told == 4
+    assert reported == 4
 
 
 def test_every_builder_is_in_the_page():

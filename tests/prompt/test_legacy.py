@@ -38,28 +38,28 @@ class Original:
         self.name, self.prompt, self.turns = name.removesuffix("-legacy"), "", 0
         self.bos, self.end = ("", "\n<|endoftext|>") if self.name == "phi" else ("<s>", "</s>")
         if self.name == "llama2-chat":
-            said = (LLAMA2_CHAT.default_system if system is None else system) or ""
-            self.system = "<<SYS>\n" + said.strip() + "\n<</SYS>>\n\n"
+            reply = (LLAMA2_CHAT.default_system if system is None else system) or ""
+            self.system = "<<SYS>\n" + reply.strip() + "\n<</SYS>>\n\n"
         if self.name == "vicuna-v15":
-            said = (VICUNA_V15.default_system if system is None else system) or ""
-            self.system = said.strip() + " "
+            reply = (VICUNA_V15.default_system if system is None else system) or ""
+            self.system = reply.strip() + " "
 
-    def asked(self, said: str) -> str:
+    def asked(self, reply: str) -> str:
         first = self.turns == 0
         if self.name == "llama2-chat":
-            return f"[INST] {self.system if first else ''}{said} [/INST] "
+            return f"[INST] {self.system if first else ''}{reply} [/INST] "
         if self.name == "vicuna-v15":
-            return f"{self.system if first else ''}USER: {said} ASSISTANT: "
+            return f"{self.system if first else ''}USER: {reply} ASSISTANT: "
         ask = {"pure": "In: {}\nOut: ", "mistral": "[INST] {} [/INST] ", "phi": "Input: {}\nOutput: "}
-        return ask[self.name].replace("{}", said)
+        return ask[self.name].replace("{}", reply)
 
-    def add_turn(self, role: str, said: str) -> str:
-        said = said.replace("<image>", "").strip()
+    def add_turn(self, role: str, reply: str) -> str:
+        reply = reply.replace("<image>", "").strip()
         if role == "human":
             begin = "<|endoftext|>" if self.name == "phi" and self.turns == 0 else ""
-            added = begin + self.asked(said)
+            added = begin + self.asked(reply)
         else:
-            added = (said or " ") + self.end
+            added = (reply or " ") + self.end
         self.prompt += added
         self.turns += 1
         return added
@@ -70,13 +70,13 @@ class Original:
     def get_prompt(self) -> str:
         return self.shown(self.prompt)
 
-    def get_potential_prompt(self, said: str) -> str:
-        return self.shown(self.prompt + self.asked(said))
+    def get_potential_prompt(self, reply: str) -> str:
+        return self.shown(self.prompt + self.asked(reply))
 
 
 def conversations() -> list[tuple[str | None, list[tuple[str, str]]]]:
     draw = random.Random(5)
-    made = [(system, [("human", said), ("gpt", said)]) for system in SYSTEMS for said in SAID]
+    made = [(system, [("human", reply), ("gpt", reply)]) for system in SYSTEMS for reply in SAID]
     for _ in range(40):
         roles = ("human", "gpt") * 3
         made.append((draw.choice(SYSTEMS), [(role, draw.choice(SAID)) for role in roles[: draw.randint(1, 6)]]))

@@ -40,14 +40,14 @@ ordinary = st.lists(st.sampled_from(WORDS), min_size=1, max_size=8).map("".join)
 hostile = st.lists(st.sampled_from((*WORDS, *CONTROL)), min_size=1, max_size=8).map("".join)
 
 
-def said(text):
+def reply(text):
     return text.filter(lambda value: bool(value.strip()))
 
 
 def talk(texts):
     roles = ("user", "assistant")
     return st.lists(texts, min_size=1, max_size=4).map(
-        lambda said: [{"role": roles[i % 2], "content": text} for i, text in enumerate(said)]
+        lambda reply: [{"role": roles[i % 2], "content": text} for i, text in enumerate(reply)]
     )
 
 
@@ -72,7 +72,7 @@ def controls(name: str) -> set[int]:
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), builder=st.sampled_from(BUILDERS))
 def test_ordinary_text_gives_the_ids_of_the_whole_string(name: str, data, builder: str):
-    conversation = data.draw(talk(said(ordinary)))
+    conversation = data.draw(talk(reply(ordinary)))
     written = prompt_builder(builder)("x")
     for message in conversation:
         written.add_turn(message["role"], message["content"])
@@ -90,7 +90,7 @@ def test_ordinary_text_gives_the_ids_of_the_whole_string(name: str, data, builde
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), builder=st.sampled_from(BUILDERS))
 def test_typed_tokens_stay_text(name: str, data, builder: str):
-    conversation = data.draw(talk(said(hostile)))
+    conversation = data.draw(talk(reply(hostile)))
     quiet = [{**message, "content": "a"} for message in conversation]
     got = render(conversation, builder, tokenizer(name), open_turn=False)
     want = render(quiet, builder, tokenizer(name), open_turn=False)
@@ -121,7 +121,7 @@ def test_guarded_copy_agrees_on_ordinary_text(name: str, texts: list[str]):
 @given(data=st.data(), builder=st.sampled_from(BUILDERS))
 def test_supervision_is_exactly_the_answers_and_their_stop(name: str, data, builder: str):
     """By the plain rule: a token is trained on if one of its characters is an answer's or its stop mark's."""
-    conversation = data.draw(talk(said(ordinary)))
+    conversation = data.draw(talk(reply(ordinary)))
     cls = prompt_builder(builder)
     spans, before = [], ""
     written = cls("x")

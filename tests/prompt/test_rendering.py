@@ -190,7 +190,7 @@ def test_many_are_as_one_by_one():
     assert render_many([], "pure", own) == []
 
 
-def test_a_stop_that_is_no_token_is_told(caplog):
+def test_a_stop_that_is_no_token_is_reported(caplog):
     own = AutoTokenizer.from_pretrained(tiny_checkpoint("tiny-gpt2"))
     render(ask("Hi"), "pure", own)
     assert not caplog.text
@@ -207,7 +207,7 @@ def test_bad_collections():
             render(ask("Hi"), "pure", llama(), **{option: "image"})
 
 
-def test_a_name_that_nothing_has_is_told(caplog):
+def test_a_name_that_nothing_has_is_reported(caplog):
     """Without effect, and so perhaps a typo; a name that only other rows have is known by `sizes`."""
     log.forget_warned()
     asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
@@ -234,7 +234,7 @@ def test_sizes_and_open_turn_of_a_wrong_kind():
 
 
 @pytest.mark.parametrize("many", [1, 3])
-def test_half_a_character_is_told(many):
+def test_half_a_character_is_reported(many):
     """JSON cut inside an emoji: no encoding has it, and the tokenizer says only that it wants strings."""
     with pytest.raises(PromptError, match=r"half a character, '\\ud83d'"):
         render_many([ask("pick the \ud83d cup")] * many, "pure", llama())

@@ -110,7 +110,7 @@ def test_a_long_conversation_is_no_hostile_one():
         rendered(source, talk, VARIABLES)
 
 
-def test_what_stops_a_template_is_said():
+def test_what_stops_a_template_is_reported():
     with pytest.raises(PromptError, match="is stopped: it makes 1e"):
         rendered("{{ 'a' * 10 ** 10 }}", TALK, VARIABLES)
     with pytest.raises(PromptError, match="is stopped: it takes more steps"):

@@ -19,18 +19,18 @@ def same_as_the_twin(tokenizer, vocabulary: int, ends: set[int]) -> int:
         follower = copied(lines, **how).follow(
             1, tokenizer=tokenizer, vocabulary=vocabulary, ends=tuple(ends), steps=99, device=torch.device("cpu")
         )
-        said = b""
+        reply = b""
         for _ in range(20):
             found = set(follower.mask([0])[0].nonzero()[:, 0].tolist())
-            twin = possible(written, answers, said, ends)
-            assert found, (lines, said)
-            assert found <= twin, (lines, said)
-            assert {written[one] for one in found} == {written[one] for one in twin}, (lines, said)
+            twin = possible(written, answers, reply, ends)
+            assert found, (lines, reply)
+            assert found <= twin, (lines, reply)
+            assert {written[one] for one in found} == {written[one] for one in twin}, (lines, reply)
             compared += 1
             token = chance.choice(sorted(found - ends or ends))
             if follower.advance(0, token) or token in ends:
                 break
-            said += written[token]
+            reply += written[token]
     return compared
 
 

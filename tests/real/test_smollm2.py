@@ -81,9 +81,9 @@ def test_a_dialog_of_20_turns(smollm2):
     assert len(answers) == 20
     assert state.batch["input_ids"][0].tolist() == dialog
     assert len(dialog) > 600
-    said = teacher_forced(smollm2, dialog[:1], dialog[1:])
+    reply = teacher_forced(smollm2, dialog[:1], dialog[1:])
     for start, answer in answers:
-        logits = said[start - 1 : start - 1 + len(answer)]
+        logits = reply[start - 1 : start - 1 + len(answer)]
         chosen = logits.gather(1, torch.tensor(answer)[:, None])[:, 0]
         assert float((logits.amax(1) - chosen).max()) < ROUNDING
 
@@ -93,7 +93,7 @@ def test_every_check_passes(smollm2_folder, dtype, inference):
     """In float32 with gradients; in bfloat16 within the wider bounds of docs/check.md."""
     report = check(smollm2_folder, inference_mode=inference, weights=inference, dtype=dtype, builder="chatml")
     assert report.failed == ()
-    said = {result.name: result.message for result in report.results}
-    assert "`model.layers.11`, 37% of float16's largest number" in said["half-precision"]
-    assert "SmolLM, trained by Hugging Face" in said["chat-template"]
-    assert "49152 tokens, 49152 rows of the embedding, 49152 of the head" in said["rows"]
+    reply = {result.name: result.message for result in report.results}
+    assert "`model.layers.11`, 37% of float16's largest number" in reply["half-precision"]
+    assert "SmolLM, trained by Hugging Face" in reply["chat-template"]
+    assert "49152 tokens, 49152 rows of the embedding, 49152 of the head" in reply["rows"]

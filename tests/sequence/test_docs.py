@@ -23,15 +23,15 @@ def test_the_code_runs(capsys):
 
 def test_the_table_of_kernels():
     table = PAGE[PAGE.index("| family | window") :].split("\n\n")[0].splitlines()[2:]
-    said = {}
+    reply = {}
     for line in table:
         families, _, *cells = [cell.strip() for cell in line.strip("|").split("|")]
         for family in families.replace("(encoder)", "").split(","):
-            said[family.strip()] = cells
-    assert {spec.family for spec in TINY.values()} <= set(said)
+            reply[family.strip()] = cells
+    assert {spec.family for spec in TINY.values()} <= set(reply)
     for spec in TINY.values():
         model = getattr(transformers, spec.llm_cls)
-        eager, sdpa, flex, flash = said[spec.family]
+        eager, sdpa, flex, flash = reply[spec.family]
         native = "causal 2d packed" if FAMILIES[spec.family].isolates_by_position else "causal 2d"
         assert eager == f"{native} 4d"
         assert "¹" in sdpa or sdpa == (f"{native} 4d" if model._supports_sdpa else "refused by the model")

@@ -231,7 +231,7 @@ def test_kernels_that_take_no_4d_mask_are_refused(kernel):
 
 @settings(max_examples=25, deadline=None)
 @given(batches_of(packed(blocks=False)), sides)
-def test_flash_kernels_are_told_where_documents_begin(sequences, side):
+def test_flash_kernels_know_where_documents_begin(sequences, side):
     """In all rows laid end to end; with more rows than one, positions alone would not isolate."""
     made = plan_attention(
         collate(sequences, pad_id=0, side=side), AttentionFacts(kernel="flash_attention_2"), dtype=torch.bfloat16

@@ -137,8 +137,8 @@ def test_one_wrong_request_leaves_the_others_of_its_batch_alone():
             made = list(pool.map(lambda body: asked(server.url + "/act", body), bodies))
     assert [status for status, _, _ in made] == [200, 400, 200]
     assert "image" in made[1][1]["error"]["message"]
-    for (_, said, _), seed in zip(made[::2], (0, 1), strict=True):
-        assert np.allclose(said["actions"], one.act(image(seed), TASK), atol=1e-5)
+    for (_, answered, _), seed in zip(made[::2], (0, 1), strict=True):
+        assert np.allclose(answered["actions"], one.act(image(seed), TASK), atol=1e-5)
 
 
 def test_sizes_and_time_are_limited():

@@ -40,7 +40,7 @@ def test_it_answers_under_another_server(lifespan):
     app._service.stop()
 
 
-def test_what_cannot_be_loaded_is_told_to_whoever_starts_it():
+def test_what_cannot_be_loaded_is_an_error_of_whoever_starts_it():
     def broken() -> None:
         raise ValueError("no such folder")
 

@@ -46,10 +46,10 @@ def test_openpis_own_client(served, direct):
         ["bridge"],
     )
     for _ in range(2):
-        said = client.infer(openpis())
-        assert np.array_equal(said["actions"], direct)
-        assert said["policy_timing"]["infer_ms"] > 0
-    assert said["server_timing"]["prev_total_ms"] > 0
+        reply = client.infer(openpis())
+        assert np.array_equal(reply["actions"], direct)
+        assert reply["policy_timing"]["infer_ms"] > 0
+    assert reply["server_timing"]["prev_total_ms"] > 0
     with pytest.raises(RuntimeError, match="expected 4 numbers"):
         client.infer(openpis(**{"observation/state": STATE[:2]}))
     client._ws.close()
@@ -152,22 +152,22 @@ def test_each_connection_remembers_its_own_and_a_reset_forgets():
         for connection in connections:
             connection.receive()
 
-        def told(connection: WebSocket, given: dict) -> dict:
+        def reported(connection: WebSocket, given: dict) -> dict:
             connection.send(pack(given))
             return unpack(connection.receive())
 
         for frame, actions in zip(frames, expected, strict=True):
             for connection in connections:
-                said = told(connection, {"observation/image": frame, "prompt": TASK})
-                assert np.allclose(said["actions"], actions, atol=1e-5)
-        assert told(connections[0], {"type": "reset"}) == {"type": "reset"}
-        said = told(connections[0], {"observation/image": frames[0], "prompt": TASK})
-        assert np.allclose(said["actions"], expected[0], atol=1e-5)
+                reply = reported(connection, {"observation/image": frame, "prompt": TASK})
+                assert np.allclose(reply["actions"], actions, atol=1e-5)
+        assert reported(connections[0], {"type": "reset"}) == {"type": "reset"}
+        reply = reported(connections[0], {"observation/image": frames[0], "prompt": TASK})
+        assert np.allclose(reply["actions"], expected[0], atol=1e-5)
         for connection in connections:
             connection.close()
         while server.service.sockets:
             time.sleep(0.01)
-        told(again := opened(server, "?session=arm"), {"type": "reset"})  # metadata comes first
+        reported(again := opened(server, "?session=arm"), {"type": "reset"})  # metadata comes first
         again.close()
         assert not [name for name in one._robots if str(name).startswith("websocket")]
 

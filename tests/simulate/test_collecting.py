@@ -17,7 +17,7 @@ import pytest
 
 from vertebra.episodes import open_episodes
 from vertebra.errors import CheckpointError, ConfigError, SimulationError, UnknownNameError
-from vertebra.simulate import Bursts, Demonstration, collect, demonstrate, episode_seed, open_task
+from vertebra.simulate import Bursts, Demonstration, collect, demonstrate, episode_seed, kept, open_task
 from vertebra.simulate.collecting import ACTION, IMAGES, STATE
 from vertebra.simulate.simulation import Outcome
 from vertebra.simulate.workers import Workers
@@ -32,9 +32,11 @@ class Toy:
     options = SimpleNamespace(size=16, bare_wrist=False)
 
     def __init__(self, *, fails_at: int | None = None, never: bool = False) -> None:
-        self.fails_at, self.never, self.executed = fails_at, never, []
+        self.fails_at, self.never, self.executed, self.closed = fails_at, never, [], False
 
     def reset(self, seed: int) -> None:
+        if self.closed:
+            raise SimulationError("it is closed")
         self.steps, self.executed = 0, []
 
     def look(self) -> dict[str, np.ndarray]:
@@ -54,7 +56,7 @@ class Toy:
         return Outcome(success=self.steps == 10 and not self.never, ended=self.steps == self.limit)
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
 def test_the_experts_action_is_recorded_and_the_noisy_one_carried_out():
@@ -148,6 +150,25 @@ def test_seeds_are_those_of_attempts_and_failures_are_left_out(tmp_path, monkeyp
     assert len(open_episodes(tmp_path / "set").episodes) == 5
 
 
+def test_more_tasks_than_a_process_keeps_open(tmp_path, monkeypatch):
+    """The first task was closed by the opening of the others, and a closed one cannot begin."""
+
+    def open_toy(task: str) -> Toy:
+        toy = Toy()
+        toy.name = task
+        return toy
+
+    monkeypatch.setattr(kept, "open_task", open_toy)
+    names = ["reach", "push", "door-open", "drawer-open", "drawer-close", "faucet-open"]
+    assert len(names) > kept.KEPT
+    try:
+        made = collect(names, tmp_path / "set", episodes=2, codec="image")
+    finally:
+        kept.close_all()
+    assert made.attempts == dict.fromkeys(names, 2)
+    assert len(open_episodes(tmp_path / "set").episodes) == 2 * len(names)
+
+
 def test_an_expert_that_mostly_fails_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
     toy = Toy(never=True)
     toy.name = "reach"
@@ -210,10 +231,10 @@ def test_a_worker_killed_in_the_middle_leaves_nothing(tmp_path):
     command += ["--episodes", "500", "--size", "32", "--every", "20", "--workers", "2", "--out", str(tmp_path / "set")]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     os.kill(workers_of(running)[-1], signal.SIGKILL)
-    _, said = running.communicate(timeout=300)
+    _, reply = running.communicate(timeout=300)
     assert running.returncode == 1
-    assert "a worker process ended in the middle" in said
-    assert "Traceback" not in said
+    assert "a worker process ended in the middle" in reply
+    assert "Traceback" not in reply
     assert list(tmp_path.iterdir()) == []
 
 

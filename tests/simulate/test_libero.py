@@ -153,6 +153,8 @@ def test_an_episode_ends_at_its_limit():
     simulation.close()
     with pytest.raises(SimulationError, match="closed"):
         simulation.state()
+    with pytest.raises(SimulationError, match="closed; open it anew"):
+        simulation.reset(0)
 
 
 def test_what_is_wrong_is_answered(milk):

@@ -133,7 +133,7 @@ def test_what_is_measured_is_the_same_in_the_middle_of_a_training(way: str):
     assert answer.endswith(("– reached", "– missed"))
 
 
-def test_nothing_but_actions_can_be_said():
+def test_nothing_but_actions_can_be_answered():
     """A model that wants to end at once, and one whose logits are no numbers of ours."""
     model, data = policy("tokens")
     squares = squares_of(model, data)

@@ -62,8 +62,8 @@ def test_it_trains_evaluates_and_is_drawn(folder: Path):
     page = (outcome.folder / "report.html").read_text()
     assert "evaluation: right" in page
     assert "<td>abc</td>" in page
-    said = json.loads((outcome.folder / "samples.json").read_text())
-    assert [sample["prompt"] for sample in said["before"] + said["after"]] == ["abc", "abc"]
+    reply = json.loads((outcome.folder / "samples.json").read_text())
+    assert [sample["prompt"] for sample in reply["before"] + reply["after"]] == ["abc", "abc"]
     assert (outcome.folder / "eval-right.png").is_file()
     assert "| right (step 8) |" in (outcome.model / "README.md").read_text()
 

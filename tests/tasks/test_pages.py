@@ -223,8 +223,8 @@ def test_fields_that_are_absent_are_answered_so():
     for index in range(8):
         sequence = found.train.sequence(index)
         view = found.train.views[index]
-        said = tokenizer.decode(sequence.ids[sequence.weight > 0], skip_special_tokens=True)
-        assert set(said.split()) == {"nothing"}
+        reply = tokenizer.decode(sequence.ids[sequence.weight > 0], skip_special_tokens=True)
+        assert set(reply.split()) == {"nothing"}
         asked = tokenizer.decode(sequence.ids)
         assert not any(question.text in asked for question in view.known["fields"])
 

@@ -53,7 +53,7 @@ def test_from_a_published_file_to_accuracy_and_f1(tmp_path: Path):
     assert outcome.found["f1"] == 1.0
     assert outcome.found["items"] == 8
     model = load_classifier(str(outcome.model))
-    asked = [("the nurse found the cup", f"the nurse {said} the cup") for said in ("came upon", "never found")]
+    asked = [("the nurse found the cup", f"the nurse {verb} the cup") for verb in ("came upon", "never found")]
     assert [name for name, _ in model.classify(asked)] == ["same", "different"]
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert "| accuracy (step 120) | 1.0000 |" in card

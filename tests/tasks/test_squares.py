@@ -64,8 +64,8 @@ def test_actions_are_supervised_and_prompts_are_their_beginnings(model: Model):
     squares = Squares(model, 4)
     for number, episode in enumerate(squares.episodes):
         sequence = squares.sequence(number)
-        said = model.backbone.tokenizer.convert_ids_to_tokens(sequence.ids[sequence.weight > 0].tolist())
-        assert said[:3] == ["<ACT>", *(f"<ACT:{bin}>" for bin in bins(episode))]
+        reply = model.backbone.tokenizer.convert_ids_to_tokens(sequence.ids[sequence.weight > 0].tolist())
+        assert reply[:3] == ["<ACT>", *(f"<ACT:{bin}>" for bin in bins(episode))]
         prompt = squares.prompt(number)
         assert np.array_equal(prompt.ids, sequence.ids[: len(prompt)])
         assert prompt.ids[-1] == squares.ids[0]

@@ -53,8 +53,8 @@ def test_success_counts_what_each_action_reaches(model: Model, way: str):
     assert success(model, squares, batch=16) == expected
     assert success(model.train(), squares, batch=40) == expected
     assert model.training
-    said = shown(model, squares, 3)
-    for sample, episode, action in zip(said, squares.episodes, actions, strict=False):
+    reply = shown(model, squares, 3)
+    for sample, episode, action in zip(reply, squares.episodes, actions, strict=False):
         verdict = "reached" if episode.reached(numbers(action)) else "missed"
         assert sample["answer"] == f"<ACT:{action[0]}> <ACT:{action[1]}> – {verdict}"
         assert Image.open(io.BytesIO(base64.b64decode(sample["image"]))).size == (128, 128)

@@ -35,15 +35,15 @@ def _http(port: int, body: bytes, *, length: int | None = None) -> tuple[socket.
 
 def _status(raw: socket.socket) -> int:
     """The status of an answer; 0: none came. The answer is read to its end, for the server closes behind it."""
-    said = b""
+    reply = b""
     try:
         while part := raw.recv(1 << 16):
-            said += part
+            reply += part
     except ConnectionResetError:  # it closed while something was still being sent
         pass
     finally:
         raw.close()
-    return int(said.split(b" ", 2)[1]) if said.startswith(b"HTTP/1.1 ") else 0
+    return int(reply.split(b" ", 2)[1]) if reply.startswith(b"HTTP/1.1 ") else 0
 
 
 def _refused(body: bytes, *statuses: int) -> Malformed:

@@ -51,11 +51,11 @@ def run_child(
     prepared: Any, folder: Path, *, resume: bool, kill_at: int | None, byte: int | None = None
 ) -> tuple[bool, int]:
     """(finished, events seen). The child is killed before its event number `kill_at`, or in a write to `byte` after it."""
-    told, tell = os.pipe()
+    heard, tell = os.pipe()
     waiting, leave = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(told)
+        os.close(heard)
         os.close(leave)
         _work(prepared, folder, resume, tell, waiting, byte or 0)
     os.close(tell)
@@ -64,19 +64,19 @@ def run_child(
     gone, status = 0, 0
     # workers hold the pipe open for some seconds longer than the run: its end is told, or seen
     while True:
-        if not select.select([told], [], [], 0.2)[0]:
+        if not select.select([heard], [], [], 0.2)[0]:
             gone, status = os.waitpid(child, os.WNOHANG)
             if gone:
                 break
             continue
-        if os.read(told, 1) != b".":
+        if os.read(heard, 1) != b".":
             break
         if events == kill_at and byte is None:
             os.kill(child, signal.SIGKILL)
             break
         os.write(leave, b"!" if events == kill_at else b".")
         events += 1
-    os.close(told)
+    os.close(heard)
     os.close(leave)
     if not gone:
         _, status = os.waitpid(child, 0)
@@ -101,11 +101,11 @@ def _work(prepared: Any, folder: Path, resume: bool, tell: int, waiting: int, by
 
     before = ExactTrainer.compute_loss
 
-    def told(self: Any, *arguments: Any, **options: Any) -> Any:
+    def reported(self: Any, *arguments: Any, **options: Any) -> Any:
         sys.audit("test.micro")
         return before(self, *arguments, **options)
 
-    ExactTrainer.compute_loss = told  # type: ignore[method-assign]
+    ExactTrainer.compute_loss = reported  # type: ignore[method-assign]
     sys.addaudithook(hook)
     try:
         runs.train(prepared.config, resume=resume)

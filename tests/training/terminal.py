@@ -93,7 +93,7 @@ def once(when: Callable[[str], bool], do: Callable[[], object]) -> Callable[[str
     return act
 
 
-def told(folder: Path, shown: str, code: int) -> dict[str, Any]:
+def reported(folder: Path, shown: str, code: int) -> dict[str, Any]:
     """What a run left."""
     made = checkpoint.checkpoints(folder / "checkpoints")
     good = checkpoint.newest_good(folder / "checkpoints")
@@ -116,7 +116,7 @@ def interrupted(folder: Path) -> dict[str, Any]:
     """Ctrl-C once, by its key."""
     child, terminal = start("--out", str(folder), *LONG)
     act = once(lambda shown: steps_in(folder) >= 5, lambda: os.write(terminal, b"\x03"))
-    return told(folder, *watch(child, terminal, act))
+    return reported(folder, *watch(child, terminal, act))
 
 
 def terminated(folder: Path) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def terminated(folder: Path) -> dict[str, Any]:
     before = steps_in(folder)
     child, terminal = start("--out", str(folder), "--resume", *LONG)
     act = once(lambda shown: steps_in(folder) >= before + 3, lambda: os.kill(child, signal.SIGTERM))
-    return told(folder, *watch(child, terminal, act))
+    return reported(folder, *watch(child, terminal, act))
 
 
 def interrupted_twice(folder: Path) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def interrupted_twice(folder: Path) -> dict[str, Any]:
     child, terminal = start("--out", str(folder), "--resume", *LONG, before=slow_from)
     first = once(lambda shown: steps_in(folder) >= before + 2, lambda: os.write(terminal, b"\x03"))
     second = once(lambda shown: "SIGINT" in shown, lambda: os.write(terminal, b"\x03"))
-    return told(folder, *watch(child, terminal, lambda shown: (first(shown), second(shown))))
+    return reported(folder, *watch(child, terminal, lambda shown: (first(shown), second(shown))))
 
 
 def before_the_first_step(folder: Path) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def before_the_first_step(folder: Path) -> dict[str, Any]:
 
     child, terminal = start("--out", str(folder), *LONG, before=slow_start)
     act = once(lambda shown: (folder / LOCK).is_file(), lambda: os.write(terminal, b"\x03"))
-    return told(folder, *watch(child, terminal, act)) | {"left": folder.exists()}
+    return reported(folder, *watch(child, terminal, act)) | {"left": folder.exists()}
 
 
 def full_disk(folder: Path) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def full_disk(folder: Path) -> dict[str, Any]:
         ExactTrainer.compute_loss = limited  # type: ignore[method-assign]
 
     child, terminal = start("--out", str(folder), *LONG, before=full_from)
-    return told(folder, *watch(child, terminal, lambda shown: None))
+    return reported(folder, *watch(child, terminal, lambda shown: None))
 
 
 def main(folder: Path) -> None:

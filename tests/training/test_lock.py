@@ -109,7 +109,7 @@ def test_another_process_is_named_and_its_death_frees_the_folder(tmp_path: Path)
 
 def test_a_fork_of_the_holder_keeps_nothing(tmp_path: Path):
     """As a loader's worker is, which outlives a killed run by some seconds."""
-    told, tell = os.pipe()
+    heard, tell = os.pipe()
     child = os.fork()
     if child == 0:
         with only_writer(tmp_path):
@@ -117,7 +117,7 @@ def test_a_fork_of_the_holder_keeps_nothing(tmp_path: Path):
                 os.write(tell, b"%d\n" % os.getpid())
                 signal.pause()
             signal.pause()
-    worker = int(os.read(told, 20))
+    worker = int(os.read(heard, 20))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     with only_writer(tmp_path):

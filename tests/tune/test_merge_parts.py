@@ -52,7 +52,7 @@ def made(folder: Path, *, name: str = "tiny-llama2", aligned: bool = True, tune:
     return base, save_adapter(model, adapter, folder / "adapter"), model
 
 
-def said(model: Any) -> Any:
+def reply(model: Any) -> Any:
     """Greedy tokens after a row with an image, a box and queries."""
     return generate(model, row_of_all_kinds(model), max_new_tokens=6).tokens
 
@@ -74,7 +74,7 @@ def test_an_adapter_comes_back_and_merges(tmp_path: Path, name: str, aligned: bo
     assert merged.record["statistics"] == {"q99": [1.0, 2.0]}
     found = merged(**batch, logits_to_keep=0).logits
     assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
-    assert said(merged) == said(model)
+    assert reply(merged) == reply(model)
 
 
 def test_only_what_the_base_lacks_is_written(tmp_path: Path):

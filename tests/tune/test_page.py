@@ -26,11 +26,11 @@ def test_the_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 
 def test_the_table_of_stages():
     rows = [line.split("|")[1:-1] for line in PAGE.splitlines() if line.startswith("| `")]
-    told = {}
+    reported = {}
     for names, *cells in rows:
         for name in re.findall(r"`([a-z-]+)`", names):
-            told[name] = [cell.strip() != "·" for cell in cells]
-    assert set(told) == set(STAGES)
+            reported[name] = [cell.strip() != "·" for cell in cells]
+    assert set(reported) == set(STAGES)
     for name, pieces in STAGES.items():
         language = any(piece in ("lm", "last layer", "last blocks", "biases") for piece in pieces) or name == "lora"
-        assert told[name] == ["vision" in pieces, "projector" in pieces, language, "heads" in pieces], name
+        assert reported[name] == ["vision" in pieces, "projector" in pieces, language, "heads" in pieces], name

@@ -106,7 +106,7 @@ def test_every_wrong_tensor_is_named(everywhere: Path, tmp_path: Path, way: str)
         assert {"extra": f"{key}.more", "another name": f"x.{key}"}.get(way, key) in message
 
 
-def test_all_faults_are_told_at_once(adapter_folder: Path, tmp_path: Path):
+def test_all_faults_are_reported_at_once(adapter_folder: Path, tmp_path: Path):
     def empty(tensors: Tensors) -> None:
         tensors.clear()
         tensors["stray"] = torch.zeros(1)

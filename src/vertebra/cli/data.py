@@ -305,11 +305,11 @@ def _page(asked: Asked, batch: Any, facts: str, pictures: Sequence[str]) -> str:
     head, bodies = "", []
     for number, sequence in enumerate(uncollate(batch)):
         page = str(sequence.show(asked.job.model.tokenizer, html=True))
-        head, _, body = page.partition("<body>")
-        _, _, body = body.rpartition("</body>")[0].partition("</h1>")
+        head, _, body = page.partition("<main>")
+        _, _, body = body.rpartition("</main>")[0].partition("</h1>")
         bodies.append(f"<h2>{escape(_called(batch, number, sequence))}</h2>{pictures[number]}{body}")
     head = head.replace("<title>Token sequence</title>", f"<title>{title}</title>")
-    return f"{head}<body><h1>{title}</h1><p>{escape(facts)}</p>{'<hr>'.join(bodies)}</body></html>\n"
+    return f"{head}<main><h1>{title}</h1><p>{escape(facts)}</p>{'<hr>'.join(bodies)}</main></body></html>\n"
 
 
 def _facts(asked: Asked, made: Any, batch: Any) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from pathlib import Path
 from typing import Any
+
+from vertebra.folders import named_file
+from vertebra.webpage import data_url
 
 
 def of_rows(made: Any, rows: int) -> list[str]:
@@ -21,12 +23,8 @@ def write_first(made: Any, path: Path, *, rows: int) -> None:
     found = [picture for own in _members(made, rows) for picture in _drawn(made, own)]
     if not found:
         raise ConfigError(f"--picture: kind `{made.task.name}` draws no pictures of its samples; leave it out")
-    try:
+    with named_file(path):
         found[0].save(path, "PNG")
-    except OSError as error:
-        raise ConfigError(
-            f"`{path}` cannot be written: {error.strerror or error}; name a file in a folder that exists"
-        ) from error
     console().print(f"written to {path}", soft_wrap=True)
 
 
@@ -45,4 +43,4 @@ def _drawn(made: Any, members: list[int]) -> list[Any]:
 def _tag(picture: Any) -> str:
     file = io.BytesIO()
     picture.save(file, "PNG")
-    return f'<img alt="page" style="max-width:100%" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+    return f'<img alt="page" style="max-width:100%" src="{data_url(file.getvalue())}">'

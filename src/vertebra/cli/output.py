@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vertebra.cli.terminal import writes_all_characters
-from vertebra.errors import ConfigError
+from vertebra.folders import named_file
 
 _WIDE = 180
 """Columns in a pipe or a file, where folding would break what people search for."""
@@ -64,9 +64,5 @@ def facts_table(facts: dict[str, str]) -> Table:
 
 def write_page(path: Path, page: str) -> None:
     """A page into a file that the user named."""
-    try:
+    with named_file(path):
         path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"`{path}` cannot be written: {error.strerror}; name a file in a folder that exists"
-        ) from error

@@ -280,6 +280,8 @@ def _show_results(results: Results, out: Path, *, json: bool) -> None:
     first = results.arms[0]
     if first.milliseconds is not None:
         screen.print(f"a decision takes {first.milliseconds:.1f} ms (95 % within {first.slowest:.1f})")
+    if first.change is not None:
+        screen.print(f"from one action to the next its numbers change by {first.change:.3f}")
     screen.print(f"written to {out / 'report.html'}", soft_wrap=True)
 
 

@@ -5,23 +5,20 @@ No network, no library; texts of documents are text, wherever they stand.
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from vertebra.documents.found import Extraction, Found
-from vertebra.errors import CheckpointError
+from vertebra.folders import named_file
 from vertebra.page.drawing import LONGEST, blank
 from vertebra.page.geometry import Box
 from vertebra.page.page import Page
 from vertebra.page.pictures import opened
+from vertebra.webpage import beside, data_url, escaped, webpage
 
 COLORS = {"good": (26, 127, 55), "fair": (183, 121, 31), "bad": (179, 38, 30)}
 """By confidence: 0.9 and more, 0.5 and more, less."""
@@ -34,23 +31,19 @@ def level(confidence: float) -> str:
 
 def extraction_page(found: Extraction, pictures: Mapping[int, Any] | None = None) -> str:
     """The page, ready to be written to a file. `pictures`: of pages, by their numbers; a page's own by default."""
-    template = resources.files("vertebra.documents").joinpath("page.html").read_text(encoding="utf-8")
     own = {page.number: page.image for page in found.document if page.image is not None}
     own |= pictures or {}
     sheets = [sheet(page, own.get(page.number), _marks(found, page)) for page in found.document]
     body = [_head(found), "<div id='pages'>", *sheets, "</div>", _answers(found)]
-    data = found.to_json(indent=None).replace("<", "\\u003c")  # inside of a script element no tag may be spelled
-    return Template(template).substitute(title=_text(_name(found)), body="\n".join(body), data=data, script=light())
+    data, style = ("extraction", found.to_dict()), beside("vertebra.documents", "page.css")
+    return webpage(_name(found), "\n".join(body), style=style, data=data, script=light())
 
 
 def write_extraction_page(found: Extraction, path: str | Path, pictures: Mapping[int, Any] | None = None) -> Path:
     """The same as a file."""
-    path = Path(path)
-    try:
-        path.write_text(extraction_page(found, pictures), encoding="utf-8")
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    return path
+    with named_file(path) as file:
+        file.write_text(extraction_page(found, pictures), encoding="utf-8")
+    return file
 
 
 def draw_extraction(found: Extraction, page: Page, picture: Any = None) -> Any:
@@ -73,18 +66,9 @@ def draw_extraction(found: Extraction, page: Page, picture: Any = None) -> Any:
 
 def write_extraction_picture(found: Extraction, page: Page, path: str | Path, picture: Any = None) -> Path:
     """The same as a PNG file."""
-    path = Path(path)
-    try:
-        draw_extraction(found, page, picture).save(path, "PNG")
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    return path
-
-
-def _unwritable(path: Path, error: OSError) -> CheckpointError:
-    return CheckpointError(
-        f"`{path}` cannot be written: {error.strerror or error}; name a file in a folder that exists"
-    )
+    with named_file(path) as file:
+        draw_extraction(found, page, picture).save(file, "PNG")
+    return file
 
 
 def _boxes(found: Extraction, page: Page) -> Iterator[tuple[str, Found, Box]]:
@@ -102,10 +86,6 @@ def _marks(found: Extraction, page: Page) -> list[Mark]:
     ]
 
 
-def _text(value: object) -> str:
-    return html.escape(str(value), quote=True)
-
-
 def _name(found: Extraction) -> str:
     return f"{found.document.name or 'A document'}: what was found"
 
@@ -113,10 +93,10 @@ def _name(found: Extraction) -> str:
 def _head(found: Extraction) -> str:
     some = sum(one.value is not None for _, one in found.leaves())
     windows = "" if found.windows == 1 else f", read in {found.windows} windows"
-    errors = "".join(f"<li>{_text(error)}</li>" for error in found.errors)
+    errors = "".join(f"<li>{escaped(error)}</li>" for error in found.errors)
     listed = f"<div class='card' id='errors'><h2>To be looked at</h2><ul>{errors}</ul></div>" if errors else ""
     return (
-        f"<header><h1>{_text(_name(found))}</h1><p class='soft'>{some} values on {len(found.document)} pages{windows}. "
+        f"<header><h1>{escaped(_name(found))}</h1><p class='soft'>{some} values on {len(found.document)} pages{windows}. "
         f"Boxes are green from a confidence of 0.9 on, yellow from 0.5 on, else red.</p>{listed}</header>"
     )
 
@@ -133,7 +113,7 @@ class Mark:
 
 def light() -> str:
     """The script by which boxes and rows of one name light each other up."""
-    return resources.files("vertebra.documents").joinpath("light.html").read_text(encoding="utf-8").strip()
+    return beside("vertebra.documents", "light.html")
 
 
 def sheet(page: Page, picture: Any, marks: Iterable[Mark], title: str | None = None) -> str:
@@ -143,7 +123,7 @@ def sheet(page: Page, picture: Any, marks: Iterable[Mark], title: str | None = N
     if picture is not None:
         image = opened(picture)
         width, height = image.size
-        inside.append(f"<image href='data:image/jpeg;base64,{_jpeg(image)}' width='{width}' height='{height}'/>")
+        inside.append(f"<image href='{_jpeg(image)}' width='{width}' height='{height}'/>")
     elif page.extent is not None and page.size is not None:
         scale = LONGEST / max(page.size)
         width, height = round(page.size[0] * scale), round(page.size[1] * scale)
@@ -153,11 +133,11 @@ def sheet(page: Page, picture: Any, marks: Iterable[Mark], title: str | None = N
                 box = line.box.scaled(x, y)
                 inside.append(
                     f"<text x='{box.left:.1f}' y='{box.bottom:.1f}' font-size='{max(box.height * 0.8, 4):.1f}' "
-                    f"textLength='{max(box.width, 1):.1f}' lengthAdjust='spacingAndGlyphs'>{_text(line.text)}</text>"
+                    f"textLength='{max(box.width, 1):.1f}' lengthAdjust='spacingAndGlyphs'>{escaped(line.text)}</text>"
                 )
     else:
-        lines = "".join(f"<li value='{number}'>{_text(line.text)}</li>" for number, line in enumerate(page.lines))
-        head = f"<h2>{_text(title)}</h2><p class='soft'>without a size</p>"
+        lines = "".join(f"<li value='{number}'>{escaped(line.text)}</li>" for number, line in enumerate(page.lines))
+        head = f"<h2>{escaped(title)}</h2><p class='soft'>without a size</p>"
         return f"<div class='card sheet'>{head}<ol>{lines}</ol></div>"
     extent = page.extent
     for mark in marks:
@@ -165,11 +145,11 @@ def sheet(page: Page, picture: Any, marks: Iterable[Mark], title: str | None = N
             break
         box = mark.box.scaled(width / extent[0], height / extent[1])
         inside.append(
-            f"<rect data-field='{_text(mark.name)}' class='{mark.look}' x='{box.left:.1f}' y='{box.top:.1f}' "
-            f"width='{max(box.width, 1):.1f}' height='{max(box.height, 1):.1f}'><title>{_text(mark.title)}</title></rect>"
+            f"<rect data-field='{escaped(mark.name)}' class='{mark.look}' x='{box.left:.1f}' y='{box.top:.1f}' "
+            f"width='{max(box.width, 1):.1f}' height='{max(box.height, 1):.1f}'><title>{escaped(mark.title)}</title></rect>"
         )
     drawn = f"<svg viewBox='0 0 {width} {height}' role='img'>{''.join(inside)}</svg>"
-    return f"<div class='card sheet'><h2>{_text(title)}</h2>{drawn}</div>"
+    return f"<div class='card sheet'><h2>{escaped(title)}</h2>{drawn}</div>"
 
 
 def _jpeg(image: Any, most: int = LONGEST) -> str:
@@ -178,7 +158,7 @@ def _jpeg(image: Any, most: int = LONGEST) -> str:
     small.thumbnail((most, most))
     raw = io.BytesIO()
     small.save(raw, "JPEG", quality=80)
-    return base64.b64encode(raw.getvalue()).decode()
+    return data_url(raw.getvalue(), "image/jpeg")
 
 
 def _answers(found: Extraction) -> str:
@@ -190,14 +170,14 @@ def _answers(found: Extraction) -> str:
 
 
 def _row(path: str, one: Found) -> str:
-    value = "<span class='soft'>absent</span>" if one.value in (None, []) else _text(_plain(one.value))
-    note = f"<br><span class='soft'>{_text(one.note)}</span>" if one.note else ""
+    value = "<span class='soft'>absent</span>" if one.value in (None, []) else escaped(_plain(one.value))
+    note = f"<br><span class='soft'>{escaped(one.note)}</span>" if one.note else ""
     places = f" <span class='soft'>({len(one.places)} places)</span>" if one.ambiguous else ""
-    text = "" if one.text is None else _text(one.text)
+    text = "" if one.text is None else escaped(one.text)
     sure = f"<i style='width:{100 * one.confidence:.0f}%'></i>"
     bar = f"<span class='sure {level(one.confidence)}'>{sure}</span>{one.confidence:.2f}"
     return (
-        f"<tr data-field='{_text(path)}'><td>{_text(path)}</td><td>{value}{note}</td><td>{text}</td>"
+        f"<tr data-field='{escaped(path)}'><td>{escaped(path)}</td><td>{value}{note}</td><td>{text}</td>"
         f"<td>{'' if one.page is None else one.page}{places}</td><td>{bar}</td></tr>"
     )
 

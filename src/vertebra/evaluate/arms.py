@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vertebra.errors import ConfigError, UnknownNameError
+from vertebra.evaluate.listed import listed
 from vertebra.simulate.suites import TaskFacts
 
 POLICY = "policy"
@@ -57,15 +58,9 @@ def swapped_with(task: TaskFacts, others: Sequence[TaskFacts]) -> TaskFacts:
 
 def arms_of(given: str | Sequence[str], tasks: Sequence[TaskFacts]) -> tuple[Arm, ...]:
     """The arms that a list names (`swapped,blind=DIR`), the policy itself first."""
-    texts = [part.strip() for part in given.split(",")] if isinstance(given, str) else list(given)
-    made = [Arm(name=POLICY), *(_arm(text) for text in texts if text)]
-    names = [arm.name for arm in made]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ConfigError(
-            f"two arms are called {', '.join(sorted(twice))}; name each once (`{POLICY}` is the policy itself)"
-        )
+    made = listed(given, Arm(name=POLICY), _arm)
     _require_words(made, tasks)
-    return tuple(made)
+    return made
 
 
 def _arm(text: str) -> Arm:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import json
 from collections.abc import Mapping
-from importlib import resources
-from string import Template
 
 from vertebra.evaluate.films import Film
 from vertebra.evaluate.results import ArmResults, Paired, Rate, Results
+from vertebra.webpage import beside, data_url, escaped, webpage
 
 _MEANS = {
     "swapped": "The instruction of the task that shares the scene, or of the next task. A policy that listens does not do the "
@@ -24,16 +20,9 @@ _MEANS = {
 
 def evaluation_page(results: Results, films: Mapping[str, Film] | None = None) -> str:
     """The page, ready to be written to a file."""
-    template = resources.files("vertebra.evaluate").joinpath("page.html").read_text(encoding="utf-8")
     body = [_head(results), _rates(results), _arms(results), _films(films or {}), _facts(results)]
-    # a script element ends at `</`, wherever it stands
-    data = json.dumps(results.to_json(), ensure_ascii=False).replace("</", "<\\/")
-    title = _text(f"{results.policy}: an evaluation")
-    return Template(template).substitute(title=title, body="\n".join(body), data=data)
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
+    title, style = f"{results.policy}: an evaluation", beside("vertebra.evaluate", "page.css")
+    return webpage(title, "\n".join(body), style=style, data=("results", results.to_json()))
 
 
 def _percent(share: float) -> str:
@@ -57,16 +46,16 @@ def _head(results: Results) -> str:
     settings, mean = results.settings, results.arms[0].mean
     options = ", ".join(f"{name}={value}" for name, value in sorted(settings.options.items())) or "stock placement"
     return (
-        f"<h1>{_text(results.policy)}: {_percent(mean.rate)} of {mean.episodes} episodes</h1>"
+        f"<h1>{escaped(results.policy)}: {_percent(mean.rate)} of {mean.episodes} episodes</h1>"
         f"<p class='soft'>{settings.episodes} seeds of each task that no demonstration had (seed {settings.seed} of the "
-        f"whole); {_text(options)}. In brackets and as bars: Wilson's intervals of 95 %.</p>"
+        f"whole); {escaped(options)}. In brackets and as bars: Wilson's intervals of 95 %.</p>"
     )
 
 
 def _rates(results: Results) -> str:
-    head = "".join(f"<th>{_text(one.arm.name)}</th>" for one in results.arms)
+    head = "".join(f"<th>{escaped(one.arm.name)}</th>" for one in results.arms)
     rows = [
-        f"<tr><td>{_text(task)}<br><span class='soft'>{_text(results.arms[0].instructions[task])}</span></td>"
+        f"<tr><td>{escaped(task)}<br><span class='soft'>{escaped(results.arms[0].instructions[task])}</span></td>"
         + "".join(_cell(one.tasks[task]) for one in results.arms)
         + "</tr>"
         for task in results.settings.tasks
@@ -96,7 +85,7 @@ def _pair(one: ArmResults, paired: Paired) -> str:
     counts = "".join(f"<td>{n}</td>" for n in (paired.both, paired.only_policy, paired.only_arm, paired.neither))
     about = _MEANS.get(one.arm.name, f"another policy: {one.arm.model}" if one.arm.model else "")
     return (
-        f"<tr><td>{_text(one.arm.name)}<br><span class='soft'>{_text(about)}</span></td>"
+        f"<tr><td>{escaped(one.arm.name)}<br><span class='soft'>{escaped(about)}</span></td>"
         f"<td class='number'>{points}</td>{counts}<td>{p}</td></tr>"
     )
 
@@ -108,11 +97,10 @@ def _films(films: Mapping[str, Film]) -> str:
     for name, film in films.items():
         record = film.record
         verdict = "<span class='good'>done</span>" if record.success else "<span class='bad'>not done</span>"
-        data = base64.b64encode(film.mp4).decode()
         figures.append(
-            f"<figure><video autoplay loop muted playsinline controls src='data:video/mp4;base64,{data}' title='{_text(name)}'>"
-            f"</video><figcaption>{_text(record.task)}, episode {record.number}: {verdict} after {record.steps} steps"
-            "</figcaption></figure>"
+            f"<figure><video autoplay loop muted playsinline controls title='{escaped(name)}' "
+            f"src='{data_url(film.mp4, 'video/mp4')}'></video><figcaption>"
+            f"{escaped(record.task)}, episode {record.number}: {verdict} after {record.steps} steps</figcaption></figure>"
         )
     return f"<div class='card' id='films'><h2>Films</h2><div class='films'>{''.join(figures)}</div></div>"
 
@@ -124,20 +112,23 @@ def _facts(results: Results) -> str:
             "–" if one.steps is None else f"{one.steps:g}",
             "–" if one.milliseconds is None else f"{one.milliseconds:.1f} ms",
             "–" if one.slowest is None else f"{one.slowest:.1f} ms",
+            "–" if one.change is None else f"{one.change:.3f}",
             str(one.outside),
             str(one.not_a_number),
             str(one.refused),
             str(one.broken),
         )
-        rows.append(f"<tr><td>{_text(one.arm.name)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+        rows.append(f"<tr><td>{escaped(one.arm.name)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     heads = (
-        "arm", "steps of a success", "a decision", "95 % of them within", "numbers beyond the data", "numbers that were none",
-        "episodes refused", "failures of the simulator",
+        "arm", "steps of a success", "a decision", "95 % of them within", "change between actions", "numbers beyond the data",
+        "numbers that were none", "episodes refused", "failures of the simulator",
     )  # fmt: skip
     return (
         "<div class='card' id='facts'><h2>How it acted</h2><table><thead><tr>"
         + "".join(f"<th>{head}</th>" for head in heads)
-        + f"</tr></thead><tbody>{''.join(rows)}</tbody></table><p class='soft'>Numbers beyond the data: actions that went "
+        + f"</tr></thead><tbody>{''.join(rows)}</tbody></table><p class='soft'>Change between actions: how far "
+        "an action lies from the one before it, in the mean of steps and numbers; small is smooth. Numbers beyond the data: "
+        "actions that went "
         "beyond everything that the policy was trained on, passed on or cut (--outside). Episodes in which the simulator "
         "failed count for nothing; refused ones are lost.</p></div>"
     )

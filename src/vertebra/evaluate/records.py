@@ -50,6 +50,11 @@ class EpisodeRecord:
         flat = np.frombuffer(base64.b64decode(self.actions), "<f4")
         return flat.reshape(self.steps, -1) if self.steps else flat.reshape(0, 0)
 
+    def changes(self) -> np.ndarray:
+        """[steps - 1]: how far each action lies from the one before, in the mean of its numbers."""
+        done = self.carried_out()
+        return np.abs(np.diff(done, axis=0)).mean(1) if len(done) > 1 else np.zeros(0, np.float32)
+
 
 def packed(actions: Sequence[np.ndarray]) -> str:
     """Actions as a record holds them."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
+import numpy as np
+
 from vertebra.evaluate.arms import POLICY, Arm
 from vertebra.evaluate.intervals import mcnemar, paired_difference, wilson
 from vertebra.evaluate.records import EpisodeRecord
@@ -86,6 +88,8 @@ class ArmResults:
     """Of a decision, the median."""
     slowest: float | None
     """Of a decision, in 95 % of the cases."""
+    change: float | None
+    """From one action to the next, the mean of steps and numbers: small is smooth."""
     broken: int
     """Episodes that the simulator failed in; they count for nothing."""
     refused: int
@@ -137,6 +141,7 @@ def _arm_results(arm: Arm, tasks: Sequence[str], by: dict[tuple[str, str], list[
     mine = [one for task in tasks for one in by[arm.name, task]]
     rates = {task: Rate.of(by[arm.name, task]) for task in tasks}
     times = sorted(one for record in mine for one in record.milliseconds)
+    changes = np.concatenate([one.changes() for one in mine])
     steps = [one.steps for one in mine if one.success]
     apart = arm.name != POLICY
     itself = [one for task in tasks for one in by[POLICY, task]]
@@ -146,6 +151,7 @@ def _arm_results(arm: Arm, tasks: Sequence[str], by: dict[tuple[str, str], list[
         steps=median(steps) if steps else None,
         milliseconds=median(times) if times else None,
         slowest=times[min(int(0.95 * len(times)), len(times) - 1)] if times else None,
+        change=float(changes.mean()) if len(changes) else None,
         broken=sum(one.broken is not None for one in mine), refused=sum(one.refused is not None for one in mine),
         outside=sum(one.outside for one in mine), not_a_number=sum(one.not_a_number for one in mine),
         paired=Paired.of(itself, mine) if apart else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,16 +50,3 @@ class Places:
         if word is not None:
             here = here & (self.origin[:, 1] == word)
         return np.flatnonzero(here)
-
-    def of_span(self, positions: Iterable[int]) -> list[PagePlace]:
-        """The places of several positions, each once, in order."""
-        return list(dict.fromkeys(place for one in positions if (place := self.of(one)) is not None))
-
-    def words_at(self, page: int) -> Sequence[PagePlace]:
-        """Every word of a page that the row holds, in the order of the row."""
-        return [
-            PagePlace(one.page, one.number, word)
-            for one in self.lines
-            if one.page == page
-            for word in range(len(one.words))
-        ]

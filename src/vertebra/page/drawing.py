@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vertebra.errors import CheckpointError, DataError
+from vertebra.errors import DataError
+from vertebra.folders import named_file
 from vertebra.page.geometry import corners
 from vertebra.page.page import Page
 from vertebra.page.pictures import opened
@@ -49,11 +50,6 @@ def blank(page: Page) -> Any:
 
 def write_drawn(page: Page, path: str | Path, picture: Any = None) -> Path:
     """The same as a PNG file."""
-    path = Path(path)
-    try:
-        drawn(page, picture).save(path, "PNG")
-    except OSError as error:
-        raise CheckpointError(
-            f"`{path}` cannot be written: {error.strerror or error}; name a file in a folder that exists"
-        ) from error
-    return path
+    with named_file(path) as file:
+        drawn(page, picture).save(file, "PNG")
+    return file

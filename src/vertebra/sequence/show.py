@@ -6,8 +6,6 @@ It knows no tokenizers beyond asking one for the text of an id, and no rules of 
 
 from __future__ import annotations
 
-import base64
-import html as escaping
 import struct
 import zlib
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ import numpy as np
 
 from vertebra.errors import SequenceError
 from vertebra.sequence.roles import NO_TARGET, VALUE_TARGET, Role
+from vertebra.webpage import data_url, escaped, webpage
 
 # role -> (style in a terminal, color on a page)
 _COLORS: dict[Role, tuple[str, str]] = {
@@ -216,11 +215,11 @@ def _drawn(mask: np.ndarray) -> list[str]:
 
 
 _STYLE = """
-body { font: 14px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 72em; padding: 0 1em; }
+main { max-width: 72em; }
 .flow, td { font-family: ui-monospace, monospace; white-space: pre-wrap; }
 .flow span { border-radius: 3px; } .flow span:hover { background: #ffef9f; }
 .trained { text-decoration: underline; text-underline-offset: 3px; }
-table { border-collapse: collapse; margin-top: 1.5em; } td, th { padding: 1px 10px; text-align: right; }
+table { margin-top: 1.5em; } td, th { padding: 1px 10px; text-align: right; border: 0; }
 th { position: sticky; top: 0; background: Canvas; border-bottom: 1px solid #8888; } tr:hover { background: #8882; }
 .left { text-align: left; } img { image-rendering: pixelated; border: 1px solid #8888; margin-top: .5em; }
 """
@@ -234,17 +233,14 @@ def _page(sequence: Any, lines: list[_Line], mask: np.ndarray | None) -> str:
     head = "".join(f"<th{_left(name)}>{name}</th>" for name in (columns[0], "token", *columns[1:]))
     body = "\n".join(_row(line, columns) for line in lines)
     parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8"><title>Token sequence</title>',
-        f"<style>{_STYLE}{colors}</style></head><body>",
-        f"<h1>{escaping.escape(repr(sequence))}</h1>",
+        f"<h1>{escaped(repr(sequence))}</h1>",
         f'<p>{legend} · <span class="trained">trained on</span></p>',
         f'<p class="flow">{flow}</p>',
     ]
     if mask is not None:
         parts.append(f"<h2>Mask</h2><p>Query down, key across; dark is seen.</p>{_image(mask)}")
-    parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></body></html>\n")
-    return "\n".join(parts)
+    parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>")
+    return webpage("Token sequence", "\n".join(parts), style=_STYLE + colors)
 
 
 def _classes(line: _Line) -> str:
@@ -253,12 +249,12 @@ def _classes(line: _Line) -> str:
 
 def _span(line: _Line) -> str:
     title = ", ".join(f"{name} {value}" for name, value in line.cells.items() if value)
-    return f'<span class="{_classes(line)}" title="{escaping.escape(title)}">{escaping.escape(line.text)}</span>'
+    return f'<span class="{_classes(line)}" title="{escaped(title)}">{escaped(line.text)}</span>'
 
 
 def _row(line: _Line, columns: list[str]) -> str:
-    cells = [f"<td{_left(name)}>{escaping.escape(line.cells.get(name, ''))}</td>" for name in columns]
-    token = f'<td class="left {_classes(line)}">{escaping.escape(line.text)}</td>'
+    cells = [f"<td{_left(name)}>{escaped(line.cells.get(name, ''))}</td>" for name in columns]
+    token = f'<td class="left {_classes(line)}">{escaped(line.text)}</td>'
     return f"<tr>{cells[0]}{token}{''.join(cells[1:])}</tr>"
 
 
@@ -268,9 +264,9 @@ def _left(name: str) -> str:
 
 def _image(mask: np.ndarray) -> str:
     """A mask as a picture inside the page, a pixel a cell, enlarged by the browser."""
-    data = base64.b64encode(_png(np.where(mask, 40, 245).astype(np.uint8))).decode()
+    picture = data_url(_png(np.where(mask, 40, 245).astype(np.uint8)))
     side = len(mask) * max(1, 512 // max(len(mask), 1))
-    return f'<img alt="attention mask" width="{side}" height="{side}" src="data:image/png;base64,{data}">'
+    return f'<img alt="attention mask" width="{side}" height="{side}" src="{picture}">'
 
 
 def _png(gray: np.ndarray) -> bytes:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import resource
 import sys
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 
 from vertebra.serve.interface import described
 from vertebra.serve.service import Service
+from vertebra.webpage import beside, data_url, escaped, webpage
 
 _THUMB = 192
 
@@ -66,7 +65,7 @@ async def openapi(request: Request) -> Response:
 
 async def page(request: Request) -> Response:
     """The live page; what it shows comes from `/live`."""
-    text = resources.files("vertebra.serve").joinpath("page.html").read_text(encoding="utf-8")
+    text = beside("vertebra.serve", "page.html")
     return HTMLResponse(text, headers=_SAFE)
 
 
@@ -107,7 +106,7 @@ def thumbnail(image: Any) -> str | None:
         opened.save(kept, "PNG")
     except (OSError, ValueError, TypeError):
         return None
-    return "data:image/png;base64," + base64.b64encode(kept.getvalue()).decode("ascii")
+    return data_url(kept.getvalue())
 
 
 def resident() -> int:
@@ -121,22 +120,19 @@ def resident() -> int:
 
 
 def _interface_page(known: dict[str, Any], spec: dict[str, Any]) -> str:
-    from html import escape
-
-    facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in known.items())
+    facts = "".join(f"<tr><th>{escaped(name)}</th><td>{escaped(str(value))}</td></tr>" for name, value in known.items())
     rows = [
-        f"<tr><th>{method.upper()}</th><td><code>{escape(path)}</code></td><td>{escape(what['summary'])}</td>"
-        f"<td>{escape(', '.join(what['responses']))}</td></tr>"
+        f"<tr><th>{method.upper()}</th><td><code>{escaped(path)}</code></td><td>{escaped(what['summary'])}</td>"
+        f"<td>{escaped(', '.join(what['responses']))}</td></tr>"
         for path, methods in spec["paths"].items()
         for method, what in methods.items()
     ]
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Vertebra: interface</title><style>body{font:15px/1.5 "
-        "system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}th{text-align:left;padding-right:1rem;"
-        "vertical-align:top}td{padding:.2rem 1rem .2rem 0}</style><h1>" + escape(str(known["model"])) + "</h1><table>"
-        f"{facts}</table><h2>Interface</h2><table>{''.join(rows)}</table><p>{escape(spec['info']['description'])}</p>"
-        '<p><a href="openapi.json">openapi.json</a> · <a href="./">live page</a></p></html>'
+    body = (
+        f"<h1>{escaped(known['model'])}</h1><table>{facts}</table><h2>Interface</h2><table>{''.join(rows)}</table>"
+        f"<p>{escaped(spec['info']['description'])}</p>"
+        '<p><a href="openapi.json">openapi.json</a> · <a href="./">live page</a></p>'
     )
+    return webpage("Vertebra: interface", body)
 
 
 def _outdated(service: Service) -> dict[str, str]:

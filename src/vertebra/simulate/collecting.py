@@ -95,9 +95,8 @@ def collect(
     _require(names, episodes=episodes, noise=noise, every=every, workers=workers, seed=seed)
     folder, settings = Path(out), tuple(sorted(options.items()))
     require_free(folder, overwrite=False)
-    first = opened(names[0], options)
-    for task in names[1:]:  # what is wrong with a task or an option is known before hours of work
-        opened(task, options)
+    for task in reversed(names):  # what is wrong with a task or an option is known before hours of work
+        first = opened(task, options)  # in the end the first; those opened before it may be closed by now
     first.reset(0)
     sides = {IMAGES + camera: image.shape[:2] for camera, image in first.look().items()}
     view = {name: getattr(first.options, name) for name in view_options(names[0])}

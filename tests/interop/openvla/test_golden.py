@@ -43,7 +43,7 @@ def difference(found: torch.Tensor, expected: np.ndarray) -> float:
 @torch.inference_mode()
 @pytest.mark.parametrize("case", [0, 1])
 def test_openvla(case: int, model: Model):
-    told, arrays = gold("openvla-tiny")
+    reported, arrays = gold("openvla-tiny")
     items = model.prepare({"image": [arrays[f"image{case}"]]})
     towers = model.parts["image"].encoder.towers
     pixels = torch.cat([tower.normalized(torch.from_numpy(items["image"])) for tower in towers], 1)
@@ -52,12 +52,12 @@ def test_openvla(case: int, model: Model):
         difference(model.parts["image"].encoder(torch.from_numpy(items["image"]))[0], arrays[f"patches{case}"]) < 1e-5
     )
     record = ActionRecord.of(model.record)
-    prompt = told["cases"][case]["prompt"]
+    prompt = reported["cases"][case]["prompt"]
     assert prompt == record.asked(
         prompt.removeprefix("In: What action should the robot take to ").removesuffix("?\nOut:")
     )
     ids = model.tokenizer(prompt).input_ids
-    assert ids == told["cases"][case]["input_ids"]
+    assert ids == reported["cases"][case]["input_ids"]
     batch = model.collate([row(ids, [("image", 256)])], [items])
     expected = arrays[f"logits_last{case}"]
     assert difference(model(**batch, logits_to_keep=4).logits[0], expected) < 1e-5 * np.abs(expected).max()
@@ -65,7 +65,7 @@ def test_openvla(case: int, model: Model):
     for _ in range(7):
         batch = model.collate([row([*ids, *record.lead, *made], [("image", 256)])], [items])
         made.append(int(model(**batch, logits_to_keep=1).logits[0, -1].argmax()))
-    assert made == told["cases"][case]["action_ids"]
+    assert made == reported["cases"][case]["action_ids"]
     numbers = Bins.of(record.bins or {}).decode(np.asarray(made))
     assert np.abs(numbers - arrays[f"normalised_action{case}"]).max() < 1e-9
 
@@ -73,9 +73,9 @@ def test_openvla(case: int, model: Model):
 @pytest.mark.parametrize("case", [0, 1])
 def test_openvla_s_actions(case: int, model: Model):
     """By the policy: constrained, with a cache, and all pairs of prompt and image as one batch."""
-    told, arrays = gold("openvla-tiny")
+    reported, arrays = gold("openvla-tiny")
     acts = policy(model)
-    entry = told["cases"][case]
+    entry = reported["cases"][case]
     task = entry["prompt"].removeprefix("In: What action should the robot take to ").removesuffix("?\nOut:")
     found = acts.act(arrays[f"image{case}"], task, entry["unnorm_key"])
     assert np.abs(found[0] - entry["action"]).max() < 1e-6
@@ -83,7 +83,7 @@ def test_openvla_s_actions(case: int, model: Model):
     both = acts.decide_many(images, task, entry["unnorm_key"])
     for number, decision in enumerate(both):
         assert decision.ids is not None
-        assert decision.ids[0].tolist() == told["all pairs"][f"prompt{case} image{number}"]
+        assert decision.ids[0].tolist() == reported["all pairs"][f"prompt{case} image{number}"]
 
 
 def test_openvla_is_written_back(model: Model, tmp_path: Path):
@@ -132,10 +132,10 @@ def test_oft(proprio: bool):
 
 def test_oft_s_actions():
     """By the policy, in the robot's units; alone and as one of two robots."""
-    told, arrays = gold("openvla-oft-tiny")
+    reported, arrays = gold("openvla-oft-tiny")
     acts = policy(OFT, dtype="float32")
     seen = {"images": {"image": arrays["image0"], "wrist": arrays["wrist0"]}, "proprio": arrays["state0"]}
-    task = told["cases"][0]["task"]
+    task = reported["cases"][0]["task"]
     assert np.abs(acts.act(seen, task) - arrays["actions0"]).max() < 1e-5
     other = {"images": {"image": arrays["wrist0"], "wrist": arrays["image0"]}, "proprio": -arrays["state0"]}
     both = acts.act_many([other, seen], ["Open the drawer", task])

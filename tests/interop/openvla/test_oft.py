@@ -114,10 +114,10 @@ def test_other_robots(tmp_path: Path):
     bridge = made_oft(tmp_path / "x", proprio=7, data_set="bridge_orig", norm_stats={})
     record = ActionRecord.of(load(bridge).record)
     assert (record.chunk, record.cameras) == (5, ("image",))
-    told = load(bridge, chunk=3, cameras=("image", "wrist"), center_crop=True)
-    record = ActionRecord.of(told.record)
+    reported = load(bridge, chunk=3, cameras=("image", "wrist"), center_crop=True)
+    record = ActionRecord.of(reported.record)
     assert (record.chunk, record.cameras, record.normalization) == (3, ("image", "wrist"), "quantile")
-    assert told.record["openvla"]["guesses"] == []
+    assert reported.record["openvla"]["guesses"] == []
 
 
 @torch.inference_mode()

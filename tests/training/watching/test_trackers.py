@@ -101,13 +101,13 @@ def test_weights_and_biases(tool: Any, tmp_path: Path, monkeypatch: pytest.Monke
         assert tracker is not None
         tracker.log({"train/loss": 1.0}, step + 2)
         tracker.close()
-    (first, _, told, ended), (second, *_) = wandb.calls[:4], wandb.calls[4:]
+    (first, _, logged, ended), (second, *_) = wandb.calls[:4], wandb.calls[4:]
     assert first[1]["project"] == "hands"
     assert first[1]["entity"] == "lab"
     assert first[1]["config"]["optim"]["lr"] == 1e-3
     assert first[1]["resume"] == "allow"
     assert first[1]["id"] == second[1]["id"] == run_id(tmp_path)
-    assert told == ("log", {"train/loss": 1.0, "step": 2})
+    assert logged == ("log", {"train/loss": 1.0, "step": 2})
     assert ended == ("finish",)
 
 
@@ -133,7 +133,7 @@ def test_nobody_is_logged_in(tool: Any, tmp_path: Path):
         open_tracker(config(watch__report_to="wandb"), tmp_path, step=0)
 
 
-def test_tensorboard_takes_back_what_was_said_after_the_checkpoint(tool: Any, tmp_path: Path):
+def test_tensorboard_takes_back_what_was_logged_after_the_checkpoint(tool: Any, tmp_path: Path):
     board = tool("tensorboard")
     run = config(watch__report_to="tensorboard")
     for step in (0, 4):

@@ -9,10 +9,8 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vertebra.errors import DataError
+from vertebra.webpage import data_url, escaped, webpage
 
 if TYPE_CHECKING:
     from vertebra.episodes import EpisodeSet
@@ -27,11 +26,11 @@ if TYPE_CHECKING:
 SIDE, GAP, HIGH, MARGIN = 128, 4, 140, 4
 """Pixels: a frame's height, between frames, the drawing of actions, around it."""
 INKS = ("#2f6db3", "#c0562d", "#3c8a4e", "#8a4ea3", "#b38a1e", "#3a8f99", "#a33c5c", "#6b6b6b")
-STYLE = (
-    "body{font:15px system-ui,sans-serif;margin:2em auto;max-width:1200px;padding:0 1em;color:#222}"
-    "img{max-width:100%;border:1px solid #ddd}td,th{padding:.1em .8em .1em 0;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}@media(prefers-color-scheme:dark){body{background:#1c1c1c;color:#ddd}}"
-)
+STYLE = """
+main { max-width: 1200px; }
+h2 { margin-top: 32px; } img { border: 1px solid var(--line); }
+td, th { text-align: right; } td:first-child, th:first-child { text-align: left; }
+"""
 
 
 def film_strip(read: EpisodeSet, episode: int, *, action: str = "action", count: int = 8) -> Image.Image:
@@ -71,22 +70,18 @@ def page(read: EpisodeSet, episodes: Sequence[int], *, action: str = "action", c
         actions = read.columns(episode, [action])[action]
         file = io.BytesIO()
         film_strip(read, episode, action=action, count=count).save(file, "PNG")
-        picture = base64.b64encode(file.getvalue()).decode()
         lines = "".join(
-            f"<tr><td>{escape(name)}</td>" + "".join(f"<td>{number:.4g}</td>" for number in numbers) + "</tr>"
+            f"<tr><td>{escaped(name)}</td>" + "".join(f"<td>{number:.4g}</td>" for number in numbers) + "</tr>"
             for name, *numbers in ranges(actions, names_of(read, action))
         )
         bodies.append(
-            f"<h2>episode {episode}: {escape(read.sentence(episode))}</h2><p>{len(actions)} frames, "
-            f"{len(actions) / read.fps:.1f} s</p><img alt='frames and actions' src='data:image/png;base64,{picture}'>"
-            f"<table><tr><th>{escape(action)}</th><th>least</th><th>mean</th><th>most</th></tr>{lines}</table>"
+            f"<h2>episode {episode}: {escaped(read.sentence(episode))}</h2><p>{len(actions)} frames, "
+            f"{len(actions) / read.fps:.1f} s</p><img alt='frames and actions' src='{data_url(file.getvalue())}'>"
+            f"<table><tr><th>{escaped(action)}</th><th>least</th><th>mean</th><th>most</th></tr>{lines}</table>"
         )
-    title = escape(str(read.folder))
     facts = f"{read.version}, {len(read.episodes)} episodes at {read.fps} frames a second, {len(read.tasks)} tasks"
-    return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{title}</title><style>{STYLE}</style></head>"
-        f"<body><h1>{title}</h1><p>{escape(facts)}</p>{''.join(bodies)}</body></html>\n"
-    )
+    head = f"<h1>{escaped(read.folder)}</h1><p>{escaped(facts)}</p>"
+    return webpage(str(read.folder), head + "".join(bodies), style=STYLE)
 
 
 def written(path: str | Path, made: Image.Image | str) -> Path:

@@ -5,17 +5,14 @@ Without scripts every step is simply shown. It draws, and computes nothing.
 
 from __future__ import annotations
 
-import html
-import json
-from importlib import resources
 from itertools import groupby
-from string import Template
 
 from vertebra.decode.tracing.pictures import MaskPicture
 from vertebra.decode.tracing.record import PassRecord
 from vertebra.decode.tracing.sheets import Sheet
 from vertebra.decode.tracing.trace import Candidate, StepTrace, Trace
 from vertebra.decode.tracing.words import MEANS, line_place, size, span, story, time_of, what_went_in
+from vertebra.webpage import beside, escaped, webpage
 
 _KINDS = {
     "prefill": "the prompt (prefill)",
@@ -30,20 +27,19 @@ _SIDE = 220
 
 def trace_page(trace: Trace) -> str:
     """The page, ready to be written to a file."""
-    template = resources.files("vertebra.decode.tracing").joinpath("page.html").read_text(encoding="utf-8")
     pages = [_sheet(sheet, number) for number, sheet in enumerate(trace.pages, 1)]
     body = [_head(trace), _prompt(trace), *pages, _timeline(trace), *map(_step, trace.steps), _end(trace)]
-    # a script element ends at `</`, wherever it stands
-    data = json.dumps(trace.to_json(), ensure_ascii=False).replace("</", "<\\/")
-    return Template(template).substitute(title=_text(f"{trace.model}: a trace"), body="\n".join(body), data=data)
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
+    style, script = (beside("vertebra.decode.tracing", name) for name in ("page.css", "open.html"))
+    title, data = f"{trace.model}: a trace", ("trace", trace.to_json())
+    return webpage(title, "\n".join(body), style=style, data=data, script=script)
 
 
 def _list(facts: dict[str, str]) -> str:
-    return "<dl>" + "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in facts.items()) + "</dl>"
+    return (
+        "<dl>"
+        + "".join(f"<dt>{escaped(name)}</dt><dd>{escaped(value)}</dd>" for name, value in facts.items())
+        + "</dl>"
+    )
 
 
 def _head(trace: Trace) -> str:
@@ -53,7 +49,7 @@ def _head(trace: Trace) -> str:
         "time in all": f"{time_of(trace.total_seconds)}, looking on included",
     }
     return (
-        f"<h1>{_text(trace.model)}</h1><p class='soft'>How an answer is made, one token at a time, as it really ran. "
+        f"<h1>{escaped(trace.model)}</h1><p class='soft'>How an answer is made, one token at a time, as it really ran. "
         "Choose a token of the answer (or use the arrow keys) to see everything that was done for it.</p>"
         f"<div class='card'>{_list(facts)}</div>"
     )
@@ -65,11 +61,12 @@ def _prompt(trace: Trace) -> str:
         tokens = list(group)
         if segment is None:
             parts += [
-                f"<span class='token {_text(token.role)}' title='id {token.id}, {_text(token.role)}'>{_text(token.text)}</span>"
+                f"<span class='token {escaped(token.role)}' title='id {token.id}, {escaped(token.role)}'>"
+                f"{escaped(token.text)}</span>"
                 for token in tokens
             ]
         else:
-            parts.append(f"<span class='token slot'>{len(tokens)} × {_text(segment)}</span>")
+            parts.append(f"<span class='token slot'>{len(tokens)} × {escaped(segment)}</span>")
     return (
         f"<div class='card' id='prompt'><h2>The prompt: {len(trace.prompt)} positions</h2>"
         f"<div class='tokens'>{''.join(parts)}</div><p class='soft'>A box is a token, a piece of text with a number "
@@ -84,15 +81,15 @@ def _sheet(sheet: Sheet, number: int) -> str:
     for line in sheet.lines:
         place = line_place(line)
         if line.box is None:
-            bare.append(f"<li>{_text(place)}: {_text(line.text)}</li>")
+            bare.append(f"<li>{escaped(place)}: {escaped(line.text)}</li>")
             continue
         left, top, right, bottom = line.box[0] * x, line.box[1] * y, line.box[2] * x, line.box[3] * y
         kind = "line asked" if line.asked else "line"
         drawn.append(
-            f"<g class='{kind}'><title>{_text(place)}: {_text(line.text)}</title><rect x='{left:.1f}' y='{top:.1f}' "
+            f"<g class='{kind}'><title>{escaped(place)}: {escaped(line.text)}</title><rect x='{left:.1f}' y='{top:.1f}' "
             f"width='{max(right - left, 2):.1f}' height='{max(bottom - top, 2):.1f}'/>"
-            f"<text x='{left + 3:.1f}' y='{(top + bottom) / 2 + 4:.1f}'><tspan class='at'>{_text(place)}</tspan> "
-            f"{_text(line.text)}</text></g>"
+            f"<text x='{left + 3:.1f}' y='{(top + bottom) / 2 + 4:.1f}'><tspan class='at'>{escaped(place)}</tspan> "
+            f"{escaped(line.text)}</text></g>"
         )
     without = f"<p class='soft'>Without a box:</p><ul>{''.join(bare)}</ul>" if bare else ""
     return (
@@ -109,8 +106,8 @@ def _timeline(trace: Trace) -> str:
         kind = "token ended" if step.ended else "token"
         label = step.text if step.id is not None else "nothing"
         title = f"step {step.index}, {step.probability:.1%}, {time_of(step.seconds)}"
-        what = f"class='{kind}' aria-pressed='false' data-step='{step.index}' title='{_text(title)}'"
-        buttons.append(f"<button {what}>{_text(label)}</button>")
+        what = f"class='{kind}' aria-pressed='false' data-step='{step.index}' title='{escaped(title)}'"
+        buttons.append(f"<button {what}>{escaped(label)}</button>")
     return (
         f"<div class='card' id='timeline'><h2>The answer: {len(trace.steps)} steps</h2>"
         f"<div class='tokens'>{''.join(buttons)}</div>"
@@ -119,20 +116,20 @@ def _timeline(trace: Trace) -> str:
 
 
 def _step(step: StepTrace) -> str:
-    title = f"<code>{_text(step.text)}</code> (id {step.id})" if step.id is not None else "nothing could be chosen"
+    title = f"<code>{escaped(step.text)}</code> (id {step.id})" if step.id is not None else "nothing could be chosen"
     parts = [
-        f"<section class='step card' id='step-{step.index}'><h2>Step {step.index}: {title}</h2><p>{_text(story(step))}</p>",
+        f"<section class='step card' id='step-{step.index}'><h2>Step {step.index}: {title}</h2><p>{escaped(story(step))}</p>",
         "<div class='two'><div>",
         _inputs(step),
         "</div><div><h3>The likeliest tokens</h3>",
         _candidates(step),
-        f"<p class='soft'>{_text(step.how)}.</p></div></div>",
+        f"<p class='soft'>{escaped(step.how)}.</p></div></div>",
         _masks(step),
         "<h3>What was called, in this order</h3>",
         _calls(step),
     ]
     if step.ended:
-        parts.append(f"<p><strong>The row ends here: {_text(step.ended)}.</strong></p>")
+        parts.append(f"<p><strong>The row ends here: {escaped(step.ended)}.</strong></p>")
     return "".join([*parts, "</section>"])
 
 
@@ -147,7 +144,7 @@ def _inputs(step: StepTrace) -> str:
             "mask": "; ".join(f"{mask.layers}: {mask.caption}" for mask in one.masks),
             "time": time_of(one.seconds),
         }
-        parts.append(f"<h3>What goes in: {_text(_KINDS.get(one.kind, one.kind))}</h3>{_list(facts)}{_cache(one)}")
+        parts.append(f"<h3>What goes in: {escaped(_KINDS.get(one.kind, one.kind))}</h3>{_list(facts)}{_cache(one)}")
     return "".join(parts)
 
 
@@ -173,8 +170,8 @@ def _candidate(one: Candidate, step: StepTrace) -> str:
     if one.after is None or abs(one.after - one.probability) > 5e-4:
         share += f", {after}"
     return (
-        f"<span class='mono'>{_text(one.text)}</span><span class='{kind}' style='width:{max(one.probability, 0.004):.2%}' "
-        f"title='id {one.id}'></span><span class='mono soft'>{_text(share)}</span>"
+        f"<span class='mono'>{escaped(one.text)}</span><span class='{kind}' style='width:{max(one.probability, 0.004):.2%}' "
+        f"title='id {one.id}'></span><span class='mono soft'>{escaped(share)}</span>"
     )
 
 
@@ -202,14 +199,14 @@ def _mask(mask: MaskPicture) -> str:
     return (
         f"<figure><svg class='mask' width='{columns * cell}' height='{height}' viewBox='0 0 {columns} {rows}' "
         f"preserveAspectRatio='none' shape-rendering='crispEdges' fill='#2456d6' role='img'>{''.join(drawn)}</svg>"
-        f"<figcaption>{_text(mask.layers)} layers: {_text(mask.caption)}.{first}</figcaption></figure>"
+        f"<figcaption>{escaped(mask.layers)} layers: {escaped(mask.caption)}.{first}</figcaption></figure>"
     )
 
 
 def _calls(step: StepTrace) -> str:
     rows = [
-        f"<tr><td>{_text(event.name)}</td><td>{time_of(event.seconds)}</td><td>{_text(event.detail)}</td>"
-        f"<td class='soft'>{_text(MEANS.get(event.name, ''))}</td></tr>"
+        f"<tr><td>{escaped(event.name)}</td><td>{time_of(event.seconds)}</td><td>{escaped(event.detail)}</td>"
+        f"<td class='soft'>{escaped(MEANS.get(event.name, ''))}</td></tr>"
         for event in step.events
     ]
     return f"<table class='calls'>{''.join(rows)}</table>"
@@ -217,6 +214,6 @@ def _calls(step: StepTrace) -> str:
 
 def _end(trace: Trace) -> str:
     return (
-        f"<div class='card' id='end'><h2>Why it stopped: {_text(trace.stop_reason)}</h2><p>{_text(trace.stop_means)}.</p>"
-        f"<h3>The text</h3><p class='mono' style='white-space:pre-wrap'>{_text(trace.text)}</p></div>"
+        f"<div class='card' id='end'><h2>Why it stopped: {escaped(trace.stop_reason)}</h2><p>{escaped(trace.stop_means)}.</p>"
+        f"<h3>The text</h3><p class='mono' style='white-space:pre-wrap'>{escaped(trace.text)}</p></div>"
     )

@@ -14,7 +14,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from vertebra.errors import ConfigError, DataError, UnknownNameError
+from vertebra.errors import DataError, UnknownNameError
+from vertebra.evaluate.listed import listed
 from vertebra.page.ocr.engines import engine, read_picture
 from vertebra.page.page import Line, Page
 
@@ -80,14 +81,7 @@ KINDS = (*PLAIN, "ocr", "ocr=ENGINE", "NAME=MODEL")
 
 def document_arms(given: str | Sequence[str]) -> tuple[DocumentArm, ...]:
     """The arms that a list names (`no-boxes,ocr`), the model itself first."""
-    texts = [part.strip() for part in given.split(",")] if isinstance(given, str) else list(given)
-    made = [DocumentArm(name=MODEL), *(_arm(text) for text in texts if text)]
-    names = [arm.name for arm in made]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ConfigError(
-            f"two arms are called {', '.join(sorted(twice))}; name each once (`{MODEL}` is the model itself)"
-        )
-    return tuple(made)
+    return listed(given, DocumentArm(name=MODEL), _arm)
 
 
 def _arm(text: str) -> DocumentArm:

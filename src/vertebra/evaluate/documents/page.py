@@ -6,20 +6,17 @@ mean what they say, and some pages with right and wrong answers. No network, no 
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Sequence
-from importlib import resources
 from itertools import chain, zip_longest
 from pathlib import Path
-from string import Template
 
 from vertebra.documents.calibration import reliability
 from vertebra.documents.drawing import Mark, light, sheet
-from vertebra.errors import CheckpointError
 from vertebra.evaluate.documents.asked import evidence
 from vertebra.evaluate.documents.results import AnswerRecord, DocumentResults, PairedAnswers, Summary, summary
+from vertebra.folders import named_file
 from vertebra.page.page import Page
+from vertebra.webpage import beside, escaped, webpage
 
 DRAWN = 6
 """Pages that are drawn."""
@@ -34,27 +31,17 @@ _MEANS = {
 
 def documents_page(results: DocumentResults, pages: Sequence[Page], *, drawn: int = DRAWN) -> str:
     """The page, ready to be written to a file. `pages`: those that were asked about, in their order."""
-    template = resources.files("vertebra.evaluate.documents").joinpath("page.html").read_text(encoding="utf-8")
     body = [_head(results, pages), _rates(results), _measures(results), _arms(results), _calibration(results)]
     body += [_page(results, pages[number], number) for number in _chosen(results, drawn)]
-    data = json.dumps(results.to_json(), ensure_ascii=False).replace("<", "\\u003c")
-    title = _text(f"{results.model}: an evaluation on documents")
-    return Template(template).substitute(title=title, body="\n".join(body), data=data, script=light())
+    title, style = f"{results.model}: an evaluation on documents", beside("vertebra.evaluate.documents", "page.css")
+    return webpage(title, "\n".join(body), style=style, data=("results", results.to_json()), script=light())
 
 
 def write_documents_page(results: DocumentResults, pages: Sequence[Page], path: str | Path, **how: int) -> Path:
     """The same as a file."""
-    path = Path(path)
-    try:
-        path.write_text(documents_page(results, pages, **how), encoding="utf-8")
-    except OSError as error:
-        reason = error.strerror or error
-        raise CheckpointError(f"`{path}` cannot be written: {reason}; name a file in a folder that exists") from error
-    return path
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value), quote=True)
+    with named_file(path) as file:
+        file.write_text(documents_page(results, pages, **how), encoding="utf-8")
+    return file
 
 
 def _own(results: DocumentResults) -> list[AnswerRecord]:
@@ -65,7 +52,7 @@ def _head(results: DocumentResults, pages: Sequence[Page]) -> str:
     whole = summary(_own(results))
     asked = len({one.page for one in _own(results)})
     return (
-        f"<header><h1>{_text(results.model)}: {whole.exact:.1%} of {whole.count} answers exact</h1><p class='soft'>"
+        f"<header><h1>{escaped(results.model)}: {whole.exact:.1%} of {whole.count} answers exact</h1><p class='soft'>"
         f"{asked} of {len(pages)} pages asked about. Bars are Wilson's intervals of 95 %; those of ANLS are of the normal "
         "distribution.</p></header>"
     )
@@ -92,9 +79,9 @@ def _groups(results: DocumentResults, arm: str) -> dict[str, Summary]:
 
 def _rates(results: DocumentResults) -> str:
     arms = {arm: _groups(results, arm) for arm in results.arms}
-    head = "".join(f"<th>{_text(arm)}</th>" for arm in arms)
+    head = "".join(f"<th>{escaped(arm)}</th>" for arm in arms)
     rows = "".join(
-        f"<tr><td>{_text(name)}</td>{''.join(_cell(own.get(name)) for own in arms.values())}</tr>"
+        f"<tr><td>{escaped(name)}</td>{''.join(_cell(own.get(name)) for own in arms.values())}</tr>"
         for name in arms[results.arms[0]]
     )
     return (
@@ -110,7 +97,7 @@ def _measures(results: DocumentResults) -> str:
         places = ["–" if value is None else f"{value:.3f}" for value in (one.line_f1, one.box_hits)]
         anls = f"{one.anls:.3f} <span class='soft'>[{one.anls_low:.3f}–{one.anls_high:.3f}]</span>"
         cells = [str(one.count), f"{one.same:.1%}", anls, *places, f"{one.stands:.1%}"]
-        rows.append(f"<tr><td>{_text(name)}</td>{''.join(f'<td class=number>{cell}</td>' for cell in cells)}</tr>")
+        rows.append(f"<tr><td>{escaped(name)}</td>{''.join(f'<td class=number>{cell}</td>' for cell in cells)}</tr>")
     heads = ("field, or type", "answers", "equal as values", "ANLS", "F1 of lines", "boxes hit", "stands on the page")
     return (
         "<div class='card' id='measures'><h2>How near, and where</h2><table><thead><tr>"
@@ -136,7 +123,7 @@ def _pair(one: PairedAnswers) -> str:
     p = f"{one.p:.3f}" if one.p >= 0.001 else "below 0.001"
     about = _MEANS.get("ocr" if one.arm.startswith("ocr-") else one.arm, "Another model.")
     return (
-        f"<tr><td>{_text(one.arm)}<br><span class='soft'>{_text(about)}</span></td><td>{one.count}</td>"
+        f"<tr><td>{escaped(one.arm)}<br><span class='soft'>{escaped(about)}</span></td><td>{one.count}</td>"
         f"<td class='number'>{points}</td><td>{p}</td><td class='number'>{anls}</td></tr>"
     )
 
@@ -192,10 +179,10 @@ def _page(results: DocumentResults, page: Page, number: int) -> str:
         marks += _lit(page, one.lines, name, look, f"{one.field}: {one.answer} ({one.confidence:.2f})")
         if not one.same:
             marks += _lit(page, evidence(page, one.golds), name, "gold", f"{one.field}: {' or '.join(one.golds)}")
-        answer = "<span class='soft'>absent</span>" if one.answer is None else _text(one.answer)
-        expected = "" if one.same else _text(" or ".join(one.golds) or "absent")
+        answer = "<span class='soft'>absent</span>" if one.answer is None else escaped(one.answer)
+        expected = "" if one.same else escaped(" or ".join(one.golds) or "absent")
         rows.append(
-            f"<tr data-field='{_text(name)}'><td>{_text(one.field)}</td><td class='{look}'>{answer}</td><td>{expected}</td>"
+            f"<tr data-field='{escaped(name)}'><td>{escaped(one.field)}</td><td class='{look}'>{answer}</td><td>{expected}</td>"
             f"<td>{one.confidence:.2f}</td></tr>"
         )
     title = page.name or f"page {number + 1} of the data"

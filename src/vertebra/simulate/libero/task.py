@@ -55,6 +55,8 @@ class Libero:
             self._thing, self._basket = self._env.obj_of_interest
 
     def reset(self, seed: int) -> None:
+        if self._env is None:
+            raise SimulationError(f"`{self.name}` is closed; open it anew")
         official = seed < len(self._states)
         with _drawing_from(0 if official else seed % 2**32):
             self._restart()

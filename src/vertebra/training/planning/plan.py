@@ -22,6 +22,7 @@ from vertebra.compat import enable_checkpointing
 from vertebra.config import Bound
 from vertebra.data.encode.masked_model import context_of
 from vertebra.errors import ConfigError, MissingPartError, UnknownNameError, VertebraError, shortened
+from vertebra.folders import named_file
 from vertebra.training.config import RunConfig
 from vertebra.training.planning.outline import depths, outline
 from vertebra.training.planning.rehearsal import Rehearsal, deeper, rehearse
@@ -331,11 +332,6 @@ def _saved(figure: Any, path: Path) -> Path:
     known = figure.canvas.get_supported_filetypes()
     if form not in known:
         raise UnknownNameError("kind of picture", form, known, hint=f"The suffix of `{path}` says it; png will do.")
-    try:
-        with path.open("wb") as file:  # given a name without suffix, matplotlib would write another one
-            figure.savefig(file, dpi=110, format=form)
-    except OSError as error:
-        raise ConfigError(
-            f"`{shortened(str(path))}` cannot be written: {error.strerror}; name a file in a folder that exists"
-        ) from error
+    with named_file(path), path.open("wb") as file:  # given a name without suffix, matplotlib would write another one
+        figure.savefig(file, dpi=110, format=form)
     return path

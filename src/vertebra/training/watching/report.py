@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +14,17 @@ from vertebra.reading import reading
 from vertebra.training.watching.metrics import METRICS, read
 from vertebra.training.watching.plots import draw
 from vertebra.training.watching.samples import read_samples
+from vertebra.webpage import data_url, escaped, webpage
 
 REPORT = "report.html"
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "h2{margin-top:2.5rem}.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(22rem,1fr));gap:1rem;"
-    "margin-top:1.5rem}.grid img{width:100%}table{border-collapse:collapse}"
-    "td,th{padding:.3rem .8rem;text-align:left;vertical-align:top;border-bottom:1px solid #ddd}"
-    ".answer{white-space:pre-wrap;overflow-wrap:anywhere;width:38%}.answer img{width:8rem;image-rendering:pixelated}"
-    "pre{background:#f6f6f6;padding:1rem;overflow:auto}"
-    "@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}pre{background:#242424}"
-    "td,th{border-color:#444}.grid img{filter:invert(.9) hue-rotate(180deg)}}"
-)
+_STYLE = """
+h2 { margin-top: 2.5rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem; margin-top: 1.5rem; }
+.grid img { width: 100%; }
+.answer { white-space: pre-wrap; overflow-wrap: anywhere; width: 38%; } .answer img { width: 8rem; image-rendering: pixelated; }
+pre { background: var(--paper); border: 1px solid var(--line); padding: 1rem; overflow: auto; }
+@media (prefers-color-scheme: dark) { .grid img { filter: invert(.9) hue-rotate(180deg); } }
+"""
 
 
 def write_report(folder: str | Path) -> Path:
@@ -43,22 +40,17 @@ def write_report(folder: str | Path) -> Path:
 def _written(folder: Path, rows: list[dict[str, Any]]) -> Path:
     pictures = draw(rows, folder)
     run = configs.read_mapping(folder / "run.yaml") if (folder / "run.yaml").is_file() else {}
+    name = str(run.get("name", folder.name))
     body = [
-        f"<h1>{html.escape(str(run.get('name', folder.name)))}</h1>",
+        f"<h1>{escaped(name)}</h1>",
         _facts(rows, run),
         '<div class="grid">',
-        *(f'<img alt="{html.escape(title)}" src="{_inline(path)}">' for title, path in pictures.items()),
+        *(f'<img alt="{escaped(title)}" src="{data_url(path.read_bytes())}">' for title, path in pictures.items()),
         "</div>",
         _samples(read_samples(folder)),
-        f"<h2>Config</h2><pre>{html.escape(yaml.safe_dump(run, sort_keys=False, allow_unicode=True))}</pre>",
+        f"<h2>Config</h2><pre>{escaped(yaml.safe_dump(run, sort_keys=False, allow_unicode=True))}</pre>",
     ]
-    title = html.escape(str(run.get("name", folder.name)))
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-        + "\n".join(body)
-        + "</html>\n"
-    )
-    return write_file(folder / REPORT, page)
+    return write_file(folder / REPORT, webpage(name, "\n".join(body), style=_STYLE))
 
 
 def _facts(rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
@@ -86,7 +78,7 @@ def _facts(rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
         facts["stage"] = str(run["tune"]["stage"])
         data = run["data"]
         facts["data"] = str(data.get("path") or ", ".join(data.get("mix") or ()) or data["kind"])
-    cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in facts.items())
+    cells = "".join(f"<tr><th>{escaped(k)}</th><td>{escaped(v)}</td></tr>" for k, v in facts.items())
     return f"<table>{cells}</table>"
 
 
@@ -105,7 +97,7 @@ def _samples(samples: dict[str, Any]) -> str:
     if not after:
         return ""
     lines = "".join(
-        f"<tr><td>{html.escape(new['prompt'])}</td>{_answer(old)}{_answer(new)}</tr>"
+        f"<tr><td>{escaped(new['prompt'])}</td>{_answer(old)}{_answer(new)}</tr>"
         for old, new in zip(before or [{"answer": "–"}] * len(after), after, strict=False)
     )
     return f"<h2>Samples</h2><table><tr><th>prompt</th><th>before</th><th>after</th></tr>{lines}</table>"
@@ -114,8 +106,4 @@ def _samples(samples: dict[str, Any]) -> str:
 def _answer(sample: dict[str, str]) -> str:
     """One answer, and the picture of what it does where there is one."""
     picture = f'<img alt="" src="data:image/png;base64,{sample["image"]}"><br>' if "image" in sample else ""
-    return f'<td class="answer">{picture}{html.escape(sample["answer"])}</td>'
-
-
-def _inline(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    return f'<td class="answer">{picture}{escaped(sample["answer"])}</td>'
