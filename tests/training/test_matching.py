@@ -104,7 +104,7 @@ def test_llama_alone_is_enough():
     llm = LlamaForCausalLM(
         LlamaConfig(vocab_size=32, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4)
     )
-    before = llm.model.layers[0].mlp.down_proj.weight.clone()
+    before = llm.model.layers[0].mlp.down_proj.weight.detach().clone()
     match(llm, seed=0)
-    after = llm.model.layers[0].mlp.down_proj.weight
+    after = llm.model.layers[0].mlp.down_proj.weight.detach()
     assert 0 < float(after.norm()) < float(before.norm())
