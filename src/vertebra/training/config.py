@@ -271,7 +271,9 @@ def _contradictions(run: RunConfig) -> Sequence[str]:
     if run.model.start and run.model.scratch:
         found.append("`model.start` and `model.scratch` contradict each other")
     if run.model.init != "own" and not run.model.scratch:
-        found.append(f"`model.init: {run.model.init}` is how new weights begin, and none are drawn; add model.scratch=true")
+        found.append(
+            f"`model.init: {run.model.init}` is how new weights begin, and none are drawn; add model.scratch=true"
+        )
     if run.model.start and run.model.builder:
         found.append("`model.start` writes prompts as it was trained to; leave `model.builder` out")
     return found
