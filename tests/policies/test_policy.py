@@ -320,7 +320,7 @@ def narrow(key: str) -> dict:
     return made
 
 
-def test_beyond_the_data(monkeypatch):
+def test_beyond_the_data(caplog, monkeypatch):
     from vertebra.action import statistics
 
     monkeypatch.setattr(statistics, "_out_of_order", lambda found: [])
@@ -339,6 +339,11 @@ def test_beyond_the_data(monkeypatch):
 
     policy, passed = made()
     assert policy.counts["outside"] == 8, "the masked dimension has no outside"
+    ends[:, 0] = 0.0  # other dimensions now; a warning for each of their sets would be many
+    policy.act(seen(), TASK, "bridge")
+    assert policy.counts["outside"] == 12
+    assert sum("actions lie beyond" in record.message for record in caplog.records) == 1
+    ends[:, 0] = [-1.0, 1.0, 1.0, -1.0]
     clamped = made(outside="clamp")[1]
     stats = model.record["policy"]["statistics"]["bridge"]["action"]
     assert (clamped[:, :2] <= np.array(stats["max"])[:2] + 1e-12).all()

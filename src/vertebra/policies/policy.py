@@ -314,6 +314,7 @@ class Policy:
         """Actions beyond everything that the data had, by settings."""
         if not beyond.any():
             return actions
+        first = not self.counts["outside"]
         self.counts["outside"] += int(beyond.sum())
         dims = np.flatnonzero(beyond.any(0)).tolist()
         if self.settings.outside == "refuse":
@@ -324,10 +325,11 @@ class Policy:
         if self.settings.outside == "clamp":
             low, high = limits(statistics.action, self.record.normalization)
             return np.clip(actions, low, high)
-        log.warn_once(
-            f"actions lie beyond everything that `{key}` had, first in dimensions {dims}; they are passed on and counted "
-            "(policy.counts)"
-        )
+        if first:  # the dimensions differ from chunk to chunk, and would make each a message of its own
+            log.warn_once(
+                f"actions lie beyond everything that `{key}` had, first in dimensions {dims}; they are passed on and "
+                "counted (policy.counts)"
+            )
         return actions
 
     def _memory(self, robot: Hashable) -> Memory:
