@@ -264,6 +264,16 @@ def test_wrong_policies_and_settings(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_task_whose_name_has_its_suites_before_it(tmp_path):
+    results = evaluated(tmp_path / "out", Blind(), films=True, tasks=("line/right", "left"))
+    films = {path.relative_to(tmp_path / "out" / "films").as_posix() for path in (tmp_path / "out").rglob("*.mp4")}
+    assert {name.rpartition("-")[0].rpartition("-")[0] for name in films} == {"line/right", "left"}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("<video") == len(films) >= 3
+    again = evaluated(tmp_path / "out", Blind(), films=True, tasks=("line/right", "left"))
+    assert again.to_json() == results.to_json()
+
+
 def test_films_are_the_episodes_once_more(tmp_path):
     results = evaluated(tmp_path / "out", Blind(), films=True, tasks=("right",))
     files = {path.name for path in (tmp_path / "out" / "films").iterdir()}

@@ -48,11 +48,11 @@ class Line:
             raise SimulationError("it fell over")
         self.steps += 1
         self.at += float(np.clip(action[0], -1, 1))
-        goal = self.place if self.name == "right" else -self.place
+        goal = self.place if self.name.endswith("right") else -self.place
         return Outcome(success=abs(self.at - goal) < 0.25, ended=self.steps >= self.limit)
 
     def expert(self) -> np.ndarray:
-        return np.array([np.sign((self.place if self.name == "right" else -self.place) - self.at)])
+        return np.array([np.sign((self.place if self.name.endswith("right") else -self.place) - self.at)])
 
     def close(self) -> None:
         self.steps = -1
@@ -76,6 +76,8 @@ FACTS = {
         limit=12,
     ),
     "alone": TaskFacts(name="alone", suite="line", instruction="stay", limit=12),
+    # LIBERO's tasks are called `suite/task`
+    "line/right": TaskFacts(name="line/right", suite="line", instruction="go right", limit=12),
 }
 
 

@@ -54,7 +54,7 @@ def films_of(folder: Path, results: Results, settings: EvaluationSettings) -> di
 def _film(folder: Path, name: str, record: EpisodeRecord, settings: EvaluationSettings) -> Film:
     paths = folder / f"{name}.mp4", folder / f"{name}.gif"
     if not all(path.is_file() for path in paths):
-        folder.mkdir(parents=True, exist_ok=True)
+        paths[0].parent.mkdir(parents=True, exist_ok=True)  # LIBERO's names have a suite's before them: `suite/task`
         options = {key: value for key, value in settings.options.items() if key != "cameras"}
         frames = replayed(opened(record.task, options), record)
         for path, content in zip(paths, (as_mp4(frames), as_gif(frames)), strict=True):
