@@ -31,7 +31,7 @@ class PagesConfig:
     """Draw `count` documents of this kind, in place of a path."""
     head: bool = True
     """Of drawn ones: shop, street, date and goods beside the six pairs of names and values."""
-    digits: Annotated[int | None, Bound(least=2)] = None
+    digits: Annotated[int | None, Bound(least=1)] = None
     """Of drawn ones: values are whole numbers of so many digits, in place of amounts with cents."""
     printed: bool = False
     """Of drawn ones: a field is named as it is printed (`Amount due`), in place of by one word for all its prints (`total`)."""
