@@ -1,6 +1,6 @@
 """`vertebra demo`: a robot that learns five tasks and does them (`demo robot` alone); then three tiny families held against
 every check, a prompt in color, a plain training loop and a trace of what it learned, a policy that must look at its image,
-trained by two recipes, and real models where they can be fetched (`demo basics` alone). Apart stands `demo documents`: forms
+trained by two recipes, and real models where they can be fetched (`demo basics` alone). Apart stands `demo documents`: receipts
 that a small model is to read by where words stand, through real OCR as well.
 
 The loop is a plain one: nothing of ours but the backbone, the rendering, the batch and the loss.
@@ -46,7 +46,7 @@ def demo(
         Part,
         typer.Argument(
             help="robot: collect, train, evaluate in a simulator; basics: three families and more; all: both. documents, "
-            "apart: learn to read drawn forms, which does not reach its bar yet."
+            "apart: learn to read drawn receipts, which does not reach its bar yet."
         ),
     ] = Part.ALL,
     out: Annotated[Path, typer.Option(help="A folder for what the demo writes.", **PATH)] = Path("out"),
@@ -95,10 +95,10 @@ def _robot(printer: Any, out: Path) -> bool:
 
 
 def _documents(printer: Any, out: Path) -> bool:
-    """Whether a small model reads forms by where words stand, and its twin without boxes does not."""
+    """Whether a small model reads receipts by where words stand, and its twin without boxes does not."""
     from vertebra.cli.demo_documents import documents
 
-    printer.rule("documents: drawn forms, a small model from scratch, real OCR")
+    printer.rule("documents: drawn receipts, a small model from scratch, real OCR")
     found = documents(printer, out)
     scans = "no OCR is installed" if found.scans is None else f"{found.scans:.0%} through real OCR"
     printer.print(
