@@ -8,14 +8,12 @@ Six values of one distribution stand on each page and lines are shuffled, so tha
 
 from __future__ import annotations
 
-import base64
 import io
 import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from html import escape
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,11 +23,10 @@ BLIND = ("data.options.manner=text", "data.options.boxes=line")
 SORTS = ("amount", "number")
 READS, READS_SCANS, GUESSES = 0.95, 0.85, 0.25
 """The least share of right answers, and through OCR; the most without boxes, where one in six is chance."""
-STYLE = (
-    "body{font:15px system-ui,sans-serif;margin:2em auto;max-width:1100px;padding:0 1em;color:#222}img{max-width:100%;"
-    "border:1px solid #ddd}td{padding:.1em .8em .1em 0}.wrong{color:#b3261e}div{display:flex;gap:2em;margin:1em 0}"
-    "@media(prefers-color-scheme:dark){body{background:#1c1c1c;color:#ddd}}"
-)
+STYLE = """
+img { border: 1px solid var(--line); } .wrong { color: var(--bad); }
+main > div { display: flex; gap: 2em; margin: 1em 0; }
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,21 +167,21 @@ def scanned_samples(model: Any, by: Any, sizes: Sizes) -> tuple[Any, list[Any]]:
 def _page(found: dict[str, float], scans: float | None, shown: Sequence[dict[str, Any]]) -> str:
     """The pages that were read, each with its lines' boxes and what was answered."""
     from vertebra.page.drawing import drawn
+    from vertebra.webpage import data_url, escaped, webpage
 
     bodies = []
     for one in shown:
         file = io.BytesIO()
         drawn(one["page"], words=False).save(file, "PNG")
-        picture = base64.b64encode(file.getvalue()).decode()
         rows = "".join(
-            f'<tr class="{"right" if answer == gold else "wrong"}"><td>{escape(question)}</td><td>{escape(answer)}</td>'
-            f"<td>{'' if answer == gold else escape(gold)}</td></tr>"
+            f'<tr class="{"right" if answer == gold else "wrong"}"><td>{escaped(question)}</td><td>{escaped(answer)}</td>'
+            f"<td>{'' if answer == gold else escaped(gold)}</td></tr>"
             for question, answer, gold in one["rows"]
         )
-        bodies.append(f'<div><img alt="page" src="data:image/png;base64,{picture}"><table>{rows}</table></div>')
+        bodies.append(f'<div><img alt="page" src="{data_url(file.getvalue())}"><table>{rows}</table></div>')
     through = "no OCR engine is installed" if scans is None else f"{scans:.0%} through real OCR"
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Documents</title><style>{STYLE}</style></head>'
-        f"<body><h1>Documents</h1><p>Right answers on pages that were never seen: {found['boxes']:.0%} with boxes, "
-        f"{found['words']:.0%} with words alone (one in six is chance), {through}.</p>{''.join(bodies)}</body></html>\n"
+    head = (
+        f"<h1>Documents</h1><p>Right answers on pages that were never seen: {found['boxes']:.0%} with boxes, "
+        f"{found['words']:.0%} with words alone (one in six is chance), {through}.</p>"
     )
+    return webpage("Documents", head + "".join(bodies), style=STYLE)
