@@ -29,7 +29,7 @@ def test_sigterm_to_a_run_and_its_workers_saves_and_ends(runs: dict[str, Any]):
         assert found["code"] == 143, found["output"]
         assert found["good"] == found["last"] >= 1
         assert found["output"].count("SIGTERM: saving after this step") == 1
-        assert f"stopped at step {found['last']} of 100000; go on with --resume" in found["output"]
+        assert f"stopped at step {found['last']} of 100000; go on: vertebra train " in found["output"]
         assert "DataLoader worker" not in found["output"], "a worker died of it"
         assert "run.lock" not in found["left"]
 

@@ -73,3 +73,16 @@ def test_a_name_that_is_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"no recipe `chat-lor`\. Did you mean `chat-lora`.*\? Recipes: .*squares"):
         find_recipe("chat-lor")
+
+
+def test_the_folder_of_a_run_is_its_recipe_and_goes_on_there(tmp_path, monkeypatch):
+    from vertebra.training.verbs import train
+
+    monkeypatch.chdir(tmp_path)
+    short = ["watch.every=1", "save.every=1", "watch.bar=false"]
+    first = train("causal-lm", short, out="runs/mine", tiny=True)
+    monkeypatch.chdir(tmp_path / "runs")  # wherever somebody stands
+    again = train("mine", ["steps=5"], resume=True)
+    assert first.step == 4 and again.step == 5
+    assert again.folder.samefile(tmp_path / "runs" / "mine")
+    assert Path(read_recipe("mine", ["out=elsewhere"]).out) == Path("elsewhere"), "an override goes before"

@@ -36,7 +36,7 @@ def test_ctrl_c_saves_and_leaves(runs: dict[str, Any]):
     assert found["code"] == 130, "what follows `train &&` must not begin"
     assert found["good"] == found["last"] >= 5
     assert "SIGINT: saving after this step" in found["shown"]
-    assert f"stopped at step {found['last']} of 100000; go on with --resume" in found["shown"]
+    assert f"stopped at step {found['last']} of 100000; go on: vertebra train " in found["shown"]
 
 
 def test_sigterm_saves_and_leaves(runs: dict[str, Any]):

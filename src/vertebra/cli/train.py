@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of one in recipes/.")],
+    recipe: Annotated[str, typer.Argument(help="A YAML file, the name of one in recipes/, or the folder of a run.")],
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the recipe: optim.lr=1e-4. Repeatable.")
     ] = None,
@@ -51,7 +51,7 @@ def train(
     if outcome.stopped:
         if first:
             where = f"stopped at step {outcome.step} of {outcome.steps}"
-            console().print(f"{where}; go on with --resume", soft_wrap=True)
+            console().print(f"{where}; go on: vertebra train {outcome.folder} --resume", soft_wrap=True)
         raise typer.Exit(exit_code(outcome.stopped))  # so that what was to follow a whole training does not
     if first:
         console().print(_summary(outcome), soft_wrap=True)

@@ -31,29 +31,33 @@ FOLDERS = (
 
 PATHS = ("path", "eval_path", "images")
 """Settings of a reading that name files or folders."""
+RECIPE = "run.yaml"
+"""In the folder of a run: what it was trained by."""
 
 
 def read_recipe(name: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
-    """The config of a recipe, overrides applied."""
+    """The config of a recipe, overrides applied. The folder of a run is one too, and it goes on there."""
     path = find_recipe(name)
     tree = _with_whole_paths(configs.read_mapping(path), path)
+    if path == Path(name) / RECIPE:
+        tree["out"] = str(name)
     configs.resolve(RunConfig, tree, overrides, where=str(path))  # every fault of both, at once
     return configs.build(RunConfig, _started_here(configs.apply(RunConfig, tree, overrides)), where=str(path))
 
 
 def read_run(folder: str | Path) -> RunConfig:
     """The config of a run that is there, from its folder."""
-    path = Path(folder) / "run.yaml"
+    path = Path(folder) / RECIPE
     if not path.is_file():
         raise CheckpointError(f"`{folder}` holds no run (no {path.name}); name the folder that `vertebra train` wrote")
     return configs.read(RunConfig, path)
 
 
 def find_recipe(name: str | Path) -> Path:
-    """The file that a name or path means."""
+    """The file that a name or path means; of a run's folder, the recipe that it was trained by."""
     given = Path(name)
     try:
-        for path in (given, *(folder / file for folder in FOLDERS for file in (given, f"{given}.yaml"))):
+        for path in (given, given / RECIPE, *(folder / file for folder in FOLDERS for file in (given, f"{given}.yaml"))):
             if path.is_file():
                 return path
     except OSError as error:
