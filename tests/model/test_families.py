@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from transformers import DynamicCache
@@ -9,6 +10,7 @@ from transformers import DynamicCache
 from tests.model.models import PATCHES, batch_of, build, page_row, slots, text, text_row
 from vertebra.backbone.tiny import TINY
 from vertebra.sequence.batch import Batch
+from vertebra.sequence.branches import branched
 from vertebra.sequence.loss import sequence_loss
 from vertebra.sequence.masks import plan_attention
 from vertebra.sequence.probe import mask_takes_effect
@@ -80,3 +82,21 @@ def test_rendered_with_the_slots_after_bos(model):
     assert row.slot[first : first + PATCHES, 1].tolist() == list(range(PATCHES))
     assert not first or row.ids[0] == model.backbone.tokenizer.bos_token_id
     assert first == (model.backbone.anchor != "none")
+
+
+def test_branches_are_their_rows(model):
+    """Logits and loss of three rows about one page, and those of one row with three branches, beyond a window of 8."""
+    trunk, features = page_row(0, images=1, lines=4)
+    trunk = trunk.with_vectors(weight=np.zeros(len(trunk)))
+    tails = [text(count, 7 * count, weight=1.0) for count in (3, 12, 1)]
+    alone = [(TokenSequence.join([trunk, tail]), features) for tail in tails]
+    apart, one = batch_of(model, alone), batch_of(model, [(branched(trunk, tails), features)])
+    with torch.no_grad():
+        rows, row, first = logits_of(model, apart), logits_of(model, one)[0], len(trunk)
+        close(row[:first], rows[0, :first])
+        for number, tail in enumerate(tails):
+            close(row[first : first + len(tail)], rows[number, len(trunk) : len(trunk) + len(tail)])
+            first += len(tail)
+        # what nobody predicts is the first of each tail, which a row alone predicts from the page
+        apart["weights"][:, len(trunk)] = 0
+        close(model(**one).loss, model(**apart).loss)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from vertebra.sequence.branches import branched
 from vertebra.sequence.tokens import Role, TokenSequence
 
 SPEAKERS = (Role.TEXT, Role.SYSTEM, Role.USER, Role.ASSISTANT)
@@ -31,9 +32,17 @@ def samples(*, blocks: bool = True, most: int = 4) -> st.SearchStrategy[TokenSeq
     return st.lists(pieces(blocks=blocks), min_size=1, max_size=most).map(TokenSequence.join)
 
 
+@st.composite
+def branching(draw) -> TokenSequence:
+    """One document: a trunk and one to three branches."""
+    trunk = draw(samples(blocks=False, most=2))
+    return branched(trunk, draw(st.lists(samples(blocks=False, most=2), min_size=1, max_size=3)))
+
+
 def packed(*, blocks: bool = True, most: int = 3) -> st.SearchStrategy[TokenSequence]:
     """One to several documents in a row."""
-    parts = st.lists(samples(blocks=blocks, most=2), min_size=1, max_size=most)
+    one = st.one_of(samples(blocks=blocks, most=2), branching()) if blocks else samples(blocks=False, most=2)
+    parts = st.lists(one, min_size=1, max_size=most)
     return parts.map(lambda part: TokenSequence.join(part, new_documents=True))
 
 

@@ -29,6 +29,8 @@ def plain_loss(logits, sequences, side, *, shift=True, num_items=None, label_smo
                 continue
             if shift and (i == 0 or sequence.document[i] != sequence.document[i - 1]):
                 continue
+            if shift and sequence.block[i] < 0 and sequence.block[i] != sequence.block[i - 1]:
+                continue  # a branch begins
             scores = logits[row, offset + i - shift].double().tolist()
             log_sum = math.log(sum(math.exp(score) for score in scores))
             surprise = [log_sum - score for score in scores]
@@ -69,7 +71,7 @@ def test_loss_is_the_plain_one_on_all_logits_and_on_selected_ones(sequences, sid
         with pytest.raises(SequenceError, match="no supervised position"):
             at.loss(at.select(logits), **rest)
         return
-    full = sequence_loss(logits, batch.targets, batch.weights, document=batch.document, **choice)
+    full = sequence_loss(logits, batch.targets, batch.weights, document=batch.document, block=batch.block, **choice)
     assert float(full) == pytest.approx(expected, rel=1e-9, abs=1e-12)
     assert torch.equal(at.loss(at.select(logits), **rest), full)
     assert float(at.weights.sum()) == pytest.approx(float(count_items(batch, shift=choice["shift"])))

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vertebra.errors import SequenceError
+from vertebra.sequence import visibility
 from vertebra.sequence.batch import collate
 from vertebra.sequence.tokens import Role, TokenSequence
 from vertebra.sequence.visibility import allowed, looks_ahead
@@ -30,6 +31,7 @@ def plain_allowed(batch, window=None, may=lambda row, i, j: True):
                     continue
                 sees = bool(real[r][j]) and document[r][i] == document[r][j]
                 sees = sees and (j <= i or (block[r][i] == block[r][j] and block[r][i] > 0))
+                sees = sees and (block[r][j] >= 0 or block[r][j] == block[r][i])
                 if window is not None:
                     sees = sees and position[r][i] - position[r][j] < window
                 row.append(sees and may(r, i, j))
@@ -58,17 +60,12 @@ def test_allowed_is_the_plain_rule(sequences, side, window, first):
     assert bool(looks_ahead(batch, first_query=first)) is later
 
 
-def test_the_picture_of_the_docs():
-    sequence = TokenSequence.of(range(6), block=[0, 1, 1, 0, 2, 2])
-    drawn = """
-        ■ · · · · ·
-        ■ ■ ■ · · ·
-        ■ ■ ■ · · ·
-        ■ ■ ■ ■ · ·
-        ■ ■ ■ ■ ■ ■
-        ■ ■ ■ ■ ■ ■"""
-    expected = [[mark == "■" for mark in line.split()] for line in drawn.strip().splitlines()]
-    assert allowed(collate([sequence], pad_id=0))[0].tolist() == expected
+@pytest.mark.parametrize(("block", "number"), [([0, 1, 1, 0, 2, 2], 0), ([0, 0, -1, -1, -2, -2], 1)])
+def test_the_pictures_of_the_docs(block, number):
+    lines = [line.strip() for line in str(visibility.__doc__).splitlines() if "■" in line]
+    drawn = [line.split()[:6] for line in lines[6 * number : 6 * number + 6]]
+    table = allowed(collate([TokenSequence.of(range(6), block=block)], pad_id=0))[0]
+    assert table.tolist() == [[mark == "■" for mark in line] for line in drawn]
 
 
 def test_a_window_hides_the_past_alone():

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = offer(
     {
         "roles": "Role NO_TARGET VALUE_TARGET",
         "batch": "uncollate",
+        "branches": "branched tail_of",
         "masks": "AttentionFacts AttentionPlan plan_attention",
         "packing": "pack_sequences",
         "loss": "sequence_loss supervised_positions token_losses count_items value_weights",

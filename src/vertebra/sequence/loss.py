@@ -1,7 +1,8 @@
 """The loss: reads targets and weights, shifts once, and never crosses from one document into the next.
 
 Targets are aligned with ids, so what stands at index i is predicted by the logits at i - 1 (`shift=True`) or at i
-(masked language models). A document's first position has no such predecessor and is never counted, nor is padding.
+(masked language models). The first position of a document or a branch has no such predecessor and is never counted, nor
+is padding.
 `Supervised` names the positions whose logits are needed at all, so that a head can be run on those alone. Slots whose
 answers are numbers (`VALUE_TARGET`) count as tokens do, and a head of the model makes their loss. Knows no models.
 
@@ -71,13 +72,14 @@ class Supervised:
 
 def supervised_positions(batch: Batch, *, shift: bool = True) -> Supervised:
     """Which positions of a batch count. The only ones whose logits a training step needs."""
-    return _supervised(batch["targets"], batch["weights"], batch["document"], shift=shift)
+    return _supervised(batch["targets"], batch["weights"], batch["document"], batch["block"], shift=shift)
 
 
 def count_items(batch: Batch, *, shift: bool = True) -> torch.Tensor:
     """The sum of the weights that count: what `num_items` is made of, over all micro-batches and ranks."""
     return (
-        _counted(batch["targets"], batch["weights"], batch["document"], shift=shift).sum() + value_weights(batch).sum()
+        _counted(batch["targets"], batch["weights"], batch["document"], batch["block"], shift=shift).sum()
+        + value_weights(batch).sum()
     )
 
 
@@ -92,6 +94,7 @@ def sequence_loss(
     weights: torch.Tensor,
     *,
     document: torch.Tensor | None = None,
+    block: torch.Tensor | None = None,
     shift: bool = True,
     num_items: torch.Tensor | float | None = None,
     label_smoothing: float = 0.0,
@@ -101,7 +104,7 @@ def sequence_loss(
 
     Divided by `num_items` where given (the weight of a whole accumulated, all-ranks batch), else by the weights that
     count here. `document` [B, L] keeps packed samples apart and padding out: without it each row is taken for one
-    document that begins at index 0. `z_loss` adds that times the square of the log of the softmax's denominator.
+    document that begins at index 0. `block` [B, L] does the same for branches. `z_loss` adds that times the square of the log of the softmax's denominator.
 
     Nothing supervised is an error, unless `num_items` counts other micro-batches: then it is 0.
     """
@@ -110,7 +113,7 @@ def sequence_loss(
             f"logits of shape {tuple(logits.shape)}, targets {tuple(targets.shape)}, weights {tuple(weights.shape)}; "
             "expected [B, L, V], [B, L] and [B, L]"
         )
-    at = _supervised(targets, weights, document, shift=shift)
+    at = _supervised(targets, weights, document, block, shift=shift)
     # Picked out before anything is computed: a NaN where nothing is supervised reaches neither loss nor gradient.
     return at.loss(at.select(logits), num_items=num_items, label_smoothing=label_smoothing, z_loss=z_loss)
 
@@ -131,7 +134,12 @@ def token_losses(
 
 
 def _counted(
-    targets: torch.Tensor, weights: torch.Tensor, document: torch.Tensor | None, *, shift: bool
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+    document: torch.Tensor | None,
+    block: torch.Tensor | None,
+    *,
+    shift: bool,
 ) -> torch.Tensor:
     """Weights [B, L], with 0 wherever nothing can be predicted."""
     counted = torch.where(targets >= 0, weights, 0)
@@ -143,13 +151,20 @@ def _counted(
     predicted[:, :1] = False
     if document is not None:
         predicted[:, 1:] = document[:, 1:] == document[:, :-1]
+    if block is not None:  # what stands before a branch is another branch, or what all of them share
+        predicted[:, 1:] &= (block[:, 1:] >= 0) | (block[:, 1:] == block[:, :-1])
     return torch.where(predicted, counted, 0)
 
 
 def _supervised(
-    targets: torch.Tensor, weights: torch.Tensor, document: torch.Tensor | None, *, shift: bool
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+    document: torch.Tensor | None,
+    block: torch.Tensor | None,
+    *,
+    shift: bool,
 ) -> Supervised:
-    counted = _counted(targets, weights, document, shift=shift)
+    counted = _counted(targets, weights, document, block, shift=shift)
     rows, columns = (counted > 0).nonzero(as_tuple=True)
     chosen = targets[rows, columns]
     return Supervised(

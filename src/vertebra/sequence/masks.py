@@ -5,7 +5,7 @@
     full      None                    the same for an encoder whose rows are one block
     2d        [B, K] 1 = real         … and padding that must be hidden
     packed    None, positions restart several documents a row, nothing both ways, no cache, a family that isolates so
-    4d        [B, 1, Q, K] 0 / min    always: the window is put in, one mask a layer type where types are mixed
+    4d        [B, 1, Q, K] 0 / min    always: the window is put in, one mask a layer type where types are mixed; branches
 
 A native form keeps the fast kernels; a 4-D mask replaces everything the model would have done, its sliding window
 included, which is therefore put in here. `AttentionFacts` is all that is known of the model.
@@ -145,6 +145,7 @@ class _Look:
 
     free: bool  # a free rule, about which nothing is known
     ahead: bool  # some query sees a later key
+    branches: bool  # some query does not see the branches before it
     one_block: bool  # every row is one document and one block
     crosses: bool  # some query has a key of another document before it
     hides: bool  # some query has padding before it
@@ -170,6 +171,7 @@ class _Look:
         limit = batch.length if facts.max_positions is None else facts.max_positions
         flags = [
             looks_ahead(batch, first_query=first),
+            (block < 0).any(),
             ((block_low == block_high) & (block_low > 0) & (lowest[:, -1] == highest[:, -1])).all(),
             (new & (lowest != highest)).any(),
             (new & hidden).any(),
@@ -179,9 +181,9 @@ class _Look:
             ~(real & (document < highest)).any() & ~(real[:, 1:] & ~follows & step).any(),
             (position[:, 0].amax() + batch.length > limit) if facts.max_positions is not None else ~real.any(),
         ]
-        ahead, one_block, crosses, hides, inner, padding, gaps, apart, beyond = torch.stack(flags).tolist()
+        ahead, branches, one_block, crosses, hides, inner, padding, gaps, apart, beyond = torch.stack(flags).tolist()
         return cls(
-            free=attend is not None, ahead=ahead, one_block=one_block, crosses=crosses, hides=hides, inner=inner,
+            free=attend is not None, ahead=ahead, branches=branches, one_block=one_block, crosses=crosses, hides=hides, inner=inner,
             padding=padding, gaps=gaps, apart=apart, beyond=beyond and facts.max_positions is not None,
         )  # fmt: skip
 
@@ -193,6 +195,8 @@ def _choose(seen: _Look, facts: AttentionFacts, *, cached: bool) -> tuple[Form, 
         if not seen.one_block:
             return "4d", "the model sees everything both ways, and not every row is one block of one document"
         return ("2d", "every row is one block, with padding") if seen.padding else ("full", "every row is one block")
+    if seen.branches:
+        return "4d", "branches of a row do not see one another"
     if seen.ahead:
         return "4d", "a block sees itself both ways"
     if seen.crosses:

@@ -55,7 +55,8 @@ def mask_takes_effect(
     """Change inputs one at a time; raise `BackboneError` unless exactly those that may see a change notice it.
 
     `positions` are (row, index) pairs; by default the last position of every both-ways block (its earlier ones must
-    notice; under causal attention they would not) and, in each row, the last real position (none before it may).
+    notice; under causal attention they would not) and of every branch (none outside may) and, in each row, the last real
+    position (none before it may).
     `window` is that of a model whose every layer has it (None where some see everything). A change travels from layer
     to layer: with `layers` the probe knows how far, and so can tell a window that was lost.
     """
@@ -106,14 +107,14 @@ def _effect(
 
 
 def _default_positions(batch: Batch) -> list[tuple[int, int]]:
-    """The last position of every both-ways block, and the last real one of every row."""
+    """The last position of every both-ways block and of every branch, and the last real one of every row."""
     real, block, document = batch["attention_mask"].bool(), batch["block"], batch["document"]
     positions = set()
     for row in range(batch.rows):
         last: dict[tuple[int, int], int] = {}
         for index in real[row].nonzero()[:, 0].tolist():
             last[(-1, -1)] = index
-            if block[row, index] > 0:
+            if block[row, index] != 0:
                 last[int(document[row, index]), int(block[row, index])] = index
         positions |= {(row, index) for index in last.values()}
     return sorted(positions)

@@ -5,7 +5,7 @@
     role        text   image  image   user   user  asst   asst
     target      <s>    none   none    In     :     left   </s>     what this position must predict: itself, unless …
     weight       0      0      0      0      0      1      1       … and how much its loss counts
-    block        0      0      0      0      0      0      0       0: causal; k > 0: both ways among all k
+    block        0      0      0      0      0      0      0       0: causal; k > 0: both ways among all k; -k: a branch
     slot         -    (0,0)  (0,1)    -      -      -      -       (segment, index inside the segment)
 
 Targets are *aligned* with ids; the shift by one happens in the loss, once. The vectors are numpy arrays, so that
@@ -49,7 +49,8 @@ class TokenSequence:
     type: np.ndarray
     """Token type, for models that have them."""
     block: np.ndarray
-    """Attention: 0 is causal; positions with the same k > 0 also see each other both ways, inside a document."""
+    """Attention: 0 is causal; positions with the same k > 0 also see each other both ways, inside a document; those of a
+    branch -k are seen by nobody outside of it."""
     slot: np.ndarray
     """[N, 2]: (index into `segments`, index inside that segment), or (-1, -1) where the token's own embedding stays."""
     document: np.ndarray
@@ -173,13 +174,14 @@ class TokenSequence:
         segments = tuple(dict.fromkeys(name for part in parts for name in part.segments))
         seen = np.zeros(len(segments), np.int64)
         columns: dict[str, list[np.ndarray]] = {name: [] for name in VECTORS}
-        next_position = next_document = next_block = 0
+        next_position = next_document = next_block = next_branch = 0
         for part in parts:
             for name in VECTORS:
                 columns[name].append(getattr(part, name))
             columns["slot"][-1] = _renumbered(part, segments, seen)
-            columns["block"][-1] = np.where(part.block > 0, part.block + next_block, 0)
+            columns["block"][-1] = part.block + np.sign(part.block) * np.where(part.block > 0, next_block, next_branch)
             next_block += int(part.block.max(initial=0))
+            next_branch -= int(part.block.min(initial=0))
             if new_documents:
                 columns["document"][-1] = part.document + next_document
                 next_document += int(part.document.max(initial=-1)) + 1

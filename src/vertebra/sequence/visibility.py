@@ -2,6 +2,7 @@
 
     query i sees key j  when  both are real, of the same document, and
                               j <= i   or   both carry the same block > 0            (both ways inside a block)
+                        and   key j is in no branch (block < 0), or in that of query i
                         and   attend(query, key) agrees, where a free rule is given
                         and   position[j] > position[i] - window, where a layer has a window
 
@@ -12,6 +13,14 @@
             ■ ■ ■ ■ · ·
             ■ ■ ■ ■ ■ ■        Padding sees itself alone, so that no row of the table is empty.
             ■ ■ ■ ■ ■ ■
+
+    blocks  0 0 -1 -1 -2 -2    two questions about one page: branches, none of which sees another (`branches`)
+            ■ · · · · ·
+            ■ ■ · · · ·
+            ■ ■ ■ · · ·
+            ■ ■ ■ ■ · ·
+            ■ ■ · · ■ ·
+            ■ ■ · · ■ ■
 
 Legend: B rows, Q queries, K keys. Knows no models; `masks` brings the rule into the form that a model takes.
 """
@@ -91,6 +100,7 @@ def allowed(
     real_q, real_k = real[:, first_query:, None], real[:, None, :]
     same_block = (query.block == key.block) & (query.block > 0)
     table = ((key.index <= query.index) | same_block) & (query.document == key.document) & real_q & real_k
+    table &= (key.block >= 0) | (key.block == query.block)
     if attend is not None:
         table &= _free(attend, query, key, table)
     if window is not None:

@@ -162,14 +162,15 @@ class _Filler:
         return document, position
 
     def blocks(self) -> np.ndarray:
-        """Blocks of attention; those of one sample are none of the next one's."""
+        """Blocks of attention; those of one sample are none of the next one's. Branches need no other numbers: they lie
+        in documents of their own, and see nothing else there either way."""
         table = np.zeros(self.shape, np.int32)
         next_block = [0] * self.shape[0]
         for row, span, vectors in self.spans:
             if "block" in vectors:
                 own = np.asarray(vectors["block"])
-                table[row, span] = np.where(own > 0, own + next_block[row], 0)
-                next_block[row] += int(own.max())
+                table[row, span] = np.where(own > 0, own + next_block[row], own)
+                next_block[row] += max(int(own.max()), 0)
         return table
 
 

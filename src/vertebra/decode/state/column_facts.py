@@ -36,6 +36,11 @@ class ColumnFacts:
         return not self.real.all()
 
     @cached_property
+    def branched(self) -> bool:
+        """Whether a row has branches (`vertebra.sequence.branches`)."""
+        return bool((self._array("block") < 0).any())
+
+    @cached_property
     def ends_real(self) -> bool:
         """Whether the last column of every row is real: where the next token is predicted."""
         return not self.padded or bool(self.real[:, -1].all())

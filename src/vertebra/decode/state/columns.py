@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vertebra.decode.state.column_facts import ColumnFacts
-from vertebra.errors import SequenceError
+from vertebra.errors import GenerationError, SequenceError
 from vertebra.sequence.batch import Batch, collate, uncollate
 from vertebra.sequence.roles import Role
 from vertebra.sequence.tokens import TokenSequence
@@ -72,6 +72,11 @@ def as_batch(batch: Any, backbone: Any, device: torch.device) -> tuple[Batch, Co
     """A batch whose rows end in the last column, and its layout. What was padded to the right is padded to the left."""
     batch = given_batch(batch, backbone)
     layout = ColumnFacts(batch)
+    if layout.branched:
+        raise GenerationError(
+            "a row has branches (block < 0): what comes next would go on from none of them. Give each as a row of its own; "
+            "`Prefilled` computes what they share once"
+        )
     if not layout.ends_real:
         batch = _to_the_right(batch, backbone.pad_token_id)
         layout = ColumnFacts(batch)

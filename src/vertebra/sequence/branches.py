@@ -1,0 +1,44 @@
+"""Rows that begin alike, as one row: what they share stands there once, and each goes on in a branch that no other sees.
+
+    alone       <s> line line  What is the total? 9.50 </s>        <s> line line  When? 12/03 </s>
+    as one      <s> line line │ What is the total? 9.50 </s> │ When? 12/03 </s>
+    block        0   0    0     -1  …                          -2  …
+    position     0   1    2      3  …                           3  …
+
+Every position sees what it would see alone, from where it would stand alone; so losses and gradients are those of the rows
+apart, for the price of the shared part once. Training asks a page as it will be asked. It knows no pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vertebra.errors import SequenceError
+from vertebra.sequence.tokens import TokenSequence
+
+
+def tail_of(sequence: TokenSequence, head: int) -> TokenSequence:
+    """What stands behind the first `head` positions, as a part of its own: its slots are counted from 0 on."""
+    tail = sequence.cut(head)
+    before = sequence.slot[:head, 0]
+    counts = np.array([*(int((before == n).sum()) for n in range(len(sequence.segments))), 0])
+    index = np.where(tail.slot[:, 0] >= 0, tail.slot[:, 1] - counts[tail.slot[:, 0]], -1)
+    return tail.with_vectors(slot=np.stack([tail.slot[:, 0], index], 1))
+
+
+def branched(trunk: TokenSequence, tails: Sequence[TokenSequence]) -> TokenSequence:
+    """The shared part, and what goes on from it. Items of their slots are those of the trunk, then of one tail after the
+    other."""
+    if not len(trunk) or not tails or not all(map(len, tails)):
+        lengths = [len(tail) for tail in tails]
+        raise SequenceError(f"a trunk of {len(trunk)} positions and tails of {lengths}; expected each to have some")
+    for what, one in (("the trunk", trunk), *((f"tail {number}", tail) for number, tail in enumerate(tails))):
+        if bool(one.block.any()) or one.documents > 1 or int(one.document[0]):
+            raise SequenceError(f"{what} has blocks, or several documents; a row of branches is one causal document")
+    after = int(trunk.position.max()) + 1
+    positions = [tail.position - tail.position[0] + after for tail in tails]
+    numbers = np.repeat(-np.arange(1 + len(tails)), [len(trunk), *map(len, tails)])
+    joined = TokenSequence.join([trunk, *tails])
+    return joined.with_vectors(block=numbers, position=np.concatenate([trunk.position, *positions]))
