@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = offer(
         "places": "PagePlace Places",
         "renderer": "Renderer",
         "rows": "PageRow page_row box_part",
+        "apart": "Apart",
         "windows": "page_windows",
     },
 )

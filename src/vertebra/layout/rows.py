@@ -69,7 +69,7 @@ def page_row(
     page_parts, items = _pages(lines, record, images or {})
     talk: list[dict[str, Any]] = []
     for number, (question, answer) in enumerate(turns):
-        asked = _asked(question, record, items)
+        asked = asked_parts(question, record, items)
         content = [*page_parts, *asked] if number == 0 else asked
         talk.append({"role": "user", "content": content})
         if answer is not None:
@@ -129,7 +129,7 @@ def _pages(
     return parts, items
 
 
-def _asked(question: Question, record: PageRecord, items: dict[str, list[Any]]) -> list[dict[str, Any]]:
+def asked_parts(question: Question, record: PageRecord, items: dict[str, list[Any]]) -> list[dict[str, Any]]:
     """What is asked, as parts; its boxes join the items."""
     before, after = record.template.split("{question}", 1)
     parts: list[dict[str, Any]] = [{"type": "text", "text": before}] if before else []

@@ -176,9 +176,7 @@ SORTS: dict[str, Callable[[Asking], PageQuestion | None]] = {
 """The sorts of questions by name; each gives one, or None where these lines have none."""
 
 
-BROUGHT = ("fields", "questions")
-"""Sorts that a model is trained for; the others help it there."""
-KNOWN = (*BROUGHT, "value-by-box")
+KNOWN = ("fields", "questions", "value-by-box")
 """Sorts that a document brings itself."""
 
 

@@ -20,6 +20,7 @@ from vertebra.data.model_facts import ModelFacts
 from vertebra.data.read.rows import digest
 from vertebra.data.samples.samples import Samples, Vectors
 from vertebra.errors import ConfigError, DataError
+from vertebra.layout.apart import Apart
 from vertebra.layout.lines import Laid, shuffled
 from vertebra.layout.manners import BOXES, IMAGE
 from vertebra.layout.record import PageRecord
@@ -28,7 +29,7 @@ from vertebra.layout.rows import PageRow, box_array, page_row
 from vertebra.layout.windows import page_windows
 from vertebra.sequence.length import listed
 from vertebra.sequence.tokens import VECTORS
-from vertebra.tasks.page_questions import BROUGHT, Asking, PageQuestion, drawn_questions, known_questions, without
+from vertebra.tasks.page_questions import Asking, PageQuestion, drawn_questions, known_questions, without
 from vertebra.tasks.page_sets import PageDocument, PagesConfig
 
 HELD_OUT = 1 << 20
@@ -70,6 +71,7 @@ class PageSamples(Samples):
         self.options, self.model, self.seed, self.fixed = options, model, seed, fixed
         self.record: PageRecord = options.record
         self.renderer = renderer_for(model, self.record)
+        self.apart = Apart(self.record, self.renderer)
         self.base = len(page_row([], [("?", "?")], self.record, self.renderer).sequence)
         """Positions of a row without lines."""
         room = size - self.base - options.reserve
@@ -136,10 +138,27 @@ class PageSamples(Samples):
             others=[name for name in self.names if all(one.name != name for one in view.known["fields"])],
         )  # fmt: skip
         asked = drawn_questions(asking, self.options.learn, self.options.turns)
-        if self.options.foremost:
-            asked.sort(key=lambda one: one.sort not in BROUGHT)
         images = {number: number for number in self._pictured(view)}
         limit = self.base + view.cost + self.options.reserve
+        row = (self._apart if self.options.apart else self._together)(view, asked, draw, images, limit)
+        if row is not None:
+            return row
+        # nothing can be asked of these lines: what they are is still learned by reading them
+        return page_row(view.lines, [("?", self.record.absent)], self.record, self.renderer, images=images)
+
+    def _apart(
+        self, view: View, asked: Sequence[PageQuestion], draw: Any, images: Mapping[int, Any], limit: int
+    ) -> PageRow | None:
+        """As many of the questions as there is room for, none of which sees another."""
+        lines = without(view.lines, asked)
+        lines = shuffled(lines, draw) if self.options.shuffle else lines
+        turns = [(one.parts, one.answer) for one in asked]
+        return self.apart(lines, turns, images=images, most=limit) if turns else None
+
+    def _together(
+        self, view: View, asked: Sequence[PageQuestion], draw: Any, images: Mapping[int, Any], limit: int
+    ) -> PageRow | None:
+        """As many of the questions as there is room for, one after the other."""
         for count in range(len(asked), 0, -1):
             lines = without(view.lines, asked[:count])
             lines = shuffled(lines, draw) if self.options.shuffle else lines
@@ -147,12 +166,7 @@ class PageSamples(Samples):
             row = page_row(lines, turns, self.record, self.renderer, images=images)
             if len(row.sequence) <= limit:
                 return row
-        # nothing can be asked of these lines: what they are is still learned by reading them
-        return self._read(view)
-
-    def _read(self, view: View) -> PageRow:
-        images = {number: number for number in self._pictured(view)}
-        return page_row(view.lines, [("?", self.record.absent)], self.record, self.renderer, images=images)
+        return None
 
     def _pictured(self, view: View) -> list[int]:
         if not self.record.image:

@@ -33,6 +33,9 @@ class PagesConfig:
     """Of drawn ones: shop, street, date and goods beside the six pairs of names and values."""
     digits: Annotated[int | None, Bound(least=1)] = None
     """Of drawn ones: values are whole numbers of so many digits, in place of amounts with cents."""
+    alike: Annotated[float, Bound(least=0, most=1)] = 0.0
+    """Of drawn ones to train on: the share of sheets whose values begin with the same digit. Else a model learns to go on
+    from the first digit, wherever on the page it stands, which is right until another value begins with it."""
     printed: bool = False
     """Of drawn ones: a field is named as it is printed (`Amount due`), in place of by one word for all its prints (`total`)."""
     sums: bool = False
@@ -69,9 +72,10 @@ class PagesConfig:
     shuffle: bool = True
     """In training, lines come in another order each time; so do those that are held out, always in the same."""
     turns: Some = 4
-    """Questions about one page in a sample, one after the other."""
-    foremost: bool = False
-    """In a sample, fields and questions come before what only helps to learn them, so that no answer gives theirs away."""
+    """Questions about one page in a sample."""
+    apart: bool = True
+    """No question of a sample sees another or its answer, as `vertebra doc ask` asks them; else each follows the one before
+    it, as in a conversation."""
     learn: dict[str, float] = field(default_factory=lambda: {"fields": 1.0, "questions": 1.0})
     """What is asked in training, by weight: fields, questions, value-by-box, text-by-box, box-by-text, masked-text,
     masked-position, geometry, cells."""
@@ -86,10 +90,10 @@ class PagesConfig:
 
     def style(self, *, fixed: bool = False) -> Any:
         """How documents are drawn; `fixed`: those that are held out."""
-        from vertebra.page.paper.receipts import PAIRS, Style
+        from vertebra.page.paper.receipts import Style
 
-        pairs = PAIRS if fixed else self.pairs
-        return Style(head=self.head, digits=self.digits, sums=self.sums, printed=self.printed, pairs=pairs)
+        own: dict[str, Any] = {} if fixed else {"pairs": self.pairs, "alike": self.alike}
+        return Style(head=self.head, digits=self.digits, sums=self.sums, printed=self.printed, **own)
 
     @property
     def record(self) -> PageRecord:

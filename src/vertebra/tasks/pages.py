@@ -48,6 +48,8 @@ class Pages(Task):
             faults.append(
                 f"it has a path ({data.path}) and documents to draw (data.options.drawn={made.drawn}); give one"
             )
+        if made.alike and (made.digits is None or made.digits < 2):
+            faults.append(f"values that are alike (data.options.alike={made.alike}) have two digits or more (digits)")
         if made.drawn is not None and data.eval_path is not None:
             faults.append("drawn documents are held out by `held_out`, and not read from eval_path")
         if not any(weight > 0 for weight in made.learn.values()) or any(weight < 0 for weight in made.learn.values()):

@@ -96,6 +96,17 @@ def test_few_pairs_and_the_rest_as_before():
     assert sorted(found) == [2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("digits", [1, 2, 3])
+def test_values_that_begin_alike(digits):
+    """As many sheets as asked; values stay different, and of one digit there is nothing to be alike."""
+    style, alike = replace(PLAIN, digits=digits, alike=0.5), 0
+    for number in range(200):
+        values = list(pairs(drawn_page("mixed", number, 5, style=style)).values())
+        assert len(set(values)) == PAIRS and {len(value) for value in values} == {digits}
+        alike += len({value[0] for value in values}) == 1
+    assert alike == 0 if digits == 1 else 75 <= alike <= 125
+
+
 def test_a_slant_moves_boxes_as_that_of_a_picture_does():
     """Beside the size that Pillow gives a picture that is turned, and the way back to where a line was."""
     for number in range(12):

@@ -33,6 +33,9 @@ class Style:
     """The fewest pairs of a name and a value; from there up to six, drawn for every sheet."""
     printed: bool = False
     """Fields are named as they are printed, in place of by one word for all prints: `Amount due` and not `total`."""
+    alike: float = 0.0
+    """The share of sheets whose values, where they have `digits`, all begin with the same one: which value it is, only what
+    follows says."""
     sums: bool = False
     """Whether amounts add up, so that the largest is the total; else each is drawn for itself."""
 
@@ -138,7 +141,7 @@ def _face(draw: Any, style: Style) -> str:
 
 def _amounts(draw: Any, style: Style) -> list[tuple[str, str, str]]:
     names = draw.permutation(list(words.AMOUNTS))[: _count(draw, style)].tolist()
-    values = _different(draw, _amount if style.digits is None else _whole(style.digits), len(names))
+    values = _different(draw, _amount if style.digits is None else _whole(draw, style), len(names))
     if style.sums:
         values.sort(key=float)
         cash_like = [name for name in ("cash", "total") if name in names]
@@ -150,7 +153,7 @@ def _amounts(draw: Any, style: Style) -> list[tuple[str, str, str]]:
 
 def _numbers(draw: Any, style: Style) -> list[tuple[str, str, str]]:
     names = draw.permutation(list(words.NUMBERS))[: _count(draw, style)].tolist()
-    values = _different(draw, _number if style.digits is None else _whole(style.digits), len(names))
+    values = _different(draw, _number if style.digits is None else _whole(draw, style), len(names))
     return _printed(draw, style, words.NUMBERS, zip(names, values, strict=True))
 
 
@@ -183,8 +186,14 @@ def _number(draw: Any) -> str:
     return str(draw.integers(10, 10 ** int(draw.integers(3, 6))))
 
 
-def _whole(digits: int) -> Callable[[Any], str]:
-    return lambda draw: str(draw.integers(10 ** (digits - 1), 10**digits))
+def _whole(draw: Any, style: Style) -> Callable[[Any], str]:
+    """Numbers of so many digits; of a sheet whose values are alike, all with one first digit."""
+    digits = style.digits or 1
+    unit, first, last = 10 ** (digits - 1), 1, 10
+    if style.alike and digits > 1 and draw.random() < style.alike:
+        first = int(draw.integers(1, 10))
+        last = first + 1
+    return lambda draw: str(draw.integers(first * unit, last * unit))
 
 
 def _date(draw: Any) -> str:
