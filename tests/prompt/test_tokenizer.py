@@ -132,7 +132,7 @@ def test_no_fast_tokenizer():
 
 
 def test_white_space_is_vocabulary():
-    added = {"  ": 1, "\t\t": 2, "▁▁": 3, "\n\n": 4, "<ACT>": 5, "</s>": 6}
+    added = [AddedToken(token) for token in ("  ", "\t\t", "▁▁", "\n\n", "<ACT>", "</s>")]
     assert guarded_tokens(added) == ("<ACT>", "</s>")
     own = tokenizer("swallowing")
     double = own.token_to_id("  ")
@@ -188,6 +188,34 @@ def test_a_post_processor_that_changes_ids():
     adapter._backend, adapter._post_processor = lambda: None, Odd()  # type: ignore[assignment]
     with pytest.raises(PromptError, match="changes the text's own ids"):
         adapter.facts()
+
+
+WORDS = ("Amount due", "lidar", "合計", "Überweisung", "R2D2")
+"""Of a field, as a vocabulary is grown by them; marks of a format look otherwise, or are special."""
+MARKS = ("<ACT>", "tool:", "_end", "a_b", "[SEP", " x", "x ", "a  b")
+
+
+def test_words_of_a_field_are_vocabulary():
+    added = [AddedToken(token, normalized=False) for token in (*WORDS, *MARKS)]
+    special = [AddedToken(token, special=True) for token in ("stop", "Amount due")]
+    assert guarded_tokens([*added, *special]) == (*MARKS, "stop", "Amount due")
+
+
+@pytest.mark.parametrize("name", ["llama", "chat", "gpt2"])
+def test_words_of_a_field_are_read_as_the_tokenizer_reads_them(name):
+    """What users write has them as tokens, and typed marks beside them are text all the same."""
+    own = committed(name)
+    own.add_tokens([AddedToken(token, normalized=False) for token in WORDS])
+    own.add_tokens(["<ACT>"])
+    typed = "the Amount due 合計 9.50 of R2D2"
+    for text in (typed, f"{typed} <ACT>"):
+        ids = render([{"role": "user", "content": text}], "pure", own).ids.tolist()
+        assert [own.token_to_id(word) in ids for word in WORDS] == [True, False, True, False, True]
+        assert own.token_to_id("<ACT>") not in ids
+    first, last = own.token_to_id("Amount due"), own.token_to_id("R2D2")
+    plain = own.encode(typed, add_special_tokens=False).ids
+    ids = render([{"role": "user", "content": typed}], "pure", own).ids.tolist()
+    assert ids[ids.index(first) : ids.index(last) + 1] == plain[plain.index(first) : plain.index(last) + 1]
 
 
 def test_a_tokenizer_that_saving_changes():

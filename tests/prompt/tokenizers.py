@@ -49,7 +49,7 @@ def llama_merging() -> Tokenizer:
 
 
 def chat_ignoring_merges() -> Tokenizer:
-    """LLaMA-3's habit: a word in the vocabulary is taken whole. `gripper` is such a word here, and an added token."""
+    """LLaMA-3's habit: a word in the vocabulary is taken whole. `gripper` is such a word here, and a special token."""
     state = json.loads(committed("chat").to_str())
     state["model"]["ignore_merges"] = True
     vocab = state["model"]["vocab"]
@@ -58,7 +58,8 @@ def chat_ignoring_merges() -> Tokenizer:
     for token in state["added_tokens"]:
         token["id"] += 1
     tokenizer = Tokenizer.from_str(json.dumps(state))
-    tokenizer.add_tokens(["gripper", "<image>"])
+    tokenizer.add_special_tokens(["gripper"])
+    tokenizer.add_tokens(["<image>"])
     return tokenizer
 
 

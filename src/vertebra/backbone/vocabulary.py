@@ -68,12 +68,14 @@ def grow_vocabulary(
     return growth
 
 
-def grow_to(backbone: Any, tokens: Iterable[str], *, seed: int = 0) -> None:
-    """Add those of these tokens that the vocabulary does not have."""
+def grow_to(
+    backbone: Any, tokens: Iterable[str], init: Init = "mean+noise", *, special: bool = True, seed: int = 0
+) -> None:
+    """Add those of these tokens that the vocabulary does not have; those that are not special are found in any text."""
     known = backbone.tokenizer.get_vocab()
     new = [token for token in dict.fromkeys(tokens) if token not in known]
     if new:
-        grow_vocabulary(backbone, new, seed=seed)
+        grow_vocabulary(backbone, new, init, special=special, seed=seed)
 
 
 def _padded(rows: int, multiple_of: int) -> int:

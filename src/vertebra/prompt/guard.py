@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from vertebra.errors import PromptError
@@ -22,9 +23,18 @@ from vertebra.errors import PromptError
 _PRIVATE = range(0x100000, 0x10FFFE)
 
 
-def guarded_tokens(added: Mapping[str, int]) -> tuple[str, ...]:
-    """The added tokens that can be abused: all but runs of white space, which are vocabulary (Gemma, Pythia, Phi)."""
-    return tuple(token for token in added if token.replace("▁", " ").strip())
+_WORDS = re.compile(r"[^\W_]+( [^\W_]+)*")
+"""Letters and digits, with a blank between: what people write."""
+
+
+def guarded_tokens(added: Iterable[AddedToken]) -> tuple[str, ...]:
+    """The added tokens that can be abused: all but vocabulary, which is words that are not special (as a vocabulary is grown by
+    those of a field) and runs of white space (Gemma, Pythia, Phi)."""
+    return tuple(token.content for token in added if not _is_vocabulary(token))
+
+
+def _is_vocabulary(token: AddedToken) -> bool:
+    return not token.content.replace("▁", " ").strip() or (not token.special and bool(_WORDS.fullmatch(token.content)))
 
 
 class Guard:

@@ -84,7 +84,8 @@ class FastTokenizer:
         self._names = (bos, eos, pad) if tokenizer is backend else _names_of(tokenizer)
         self._post_processor = backend.post_processor
         self._own = plain_view(backend)
-        added = {token.content: number for number, token in backend.get_added_tokens_decoder().items()}
+        decoder = backend.get_added_tokens_decoder()
+        added = {token.content: number for number, token in decoder.items()}
         self._added = frozenset(added)
         self._token = {number: token for token, number in added.items()}
         kept = {token.content: number for number, token in self._own.get_added_tokens_decoder().items()}
@@ -93,7 +94,7 @@ class FastTokenizer:
             raise PromptError(
                 f"this tokenizer does not survive saving: {lost[:8]} get other ids; number them without gaps"
             )
-        self._to_guard = guarded_tokens(added)
+        self._to_guard = guarded_tokens(decoder.values())
         self._is_guarded = np.zeros(max(backend.get_vocab_size(), *added.values(), 0) + 1, bool)
         self._is_guarded[[added[token] for token in self._to_guard]] = True
         self._guard: Guard | None = None

@@ -35,7 +35,7 @@ def branched(trunk: TokenSequence, tails: Sequence[TokenSequence]) -> TokenSeque
         lengths = [len(tail) for tail in tails]
         raise SequenceError(f"a trunk of {len(trunk)} positions and tails of {lengths}; expected each to have some")
     for what, one in (("the trunk", trunk), *((f"tail {number}", tail) for number, tail in enumerate(tails))):
-        if bool(one.block.any()) or one.documents > 1 or int(one.document[0]):
+        if one.block.any() or one.document.any():
             raise SequenceError(f"{what} has blocks, or several documents; a row of branches is one causal document")
     after = int(trunk.position.max()) + 1
     positions = [tail.position - tail.position[0] + after for tail in tails]

@@ -234,6 +234,8 @@ def _positions(document: np.ndarray) -> np.ndarray:
 
 def _renumbered(part: TokenSequence, segments: tuple[str, ...], seen: np.ndarray) -> np.ndarray:
     """The part's slots in the joined numbering; `seen` counts each segment's slots so far and is advanced."""
+    if not (part.slot[:, 0] >= 0).any():
+        return part.slot
     slot = part.slot.copy()
     for old, name in enumerate(part.segments):
         here = part.slot[:, 0] == old

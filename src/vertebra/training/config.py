@@ -67,7 +67,9 @@ class ModelConfig:
     """Settings of the model's own config, as in `num_hidden_layers: 4`."""
     max_length: Some = 2048
     tokens: tuple[str, ...] = ()
-    """Tokens to add to the vocabulary."""
+    """Tokens to add to the vocabulary; nobody's text becomes one unless it is trusted."""
+    words: tuple[str, ...] = ()
+    """Words to add to the vocabulary: each is one token from then on, in any text."""
     builder: str | None = None
     """A prompt builder by name, in place of the backbone's own; `bare` for a model from scratch."""
     image: ImageConfig | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from vertebra.backbone.registry import load_backbone
-from vertebra.backbone.vocabulary import grow_to
 from vertebra.backbone.weights import parameters_on_meta
 from vertebra.data.model_facts import ModelFacts
 from vertebra.data.samples.samples import Samples
@@ -22,6 +21,7 @@ def job_of(config: RunConfig, model: Any) -> Job:
 
 def outlined_job(config: RunConfig) -> Job:
     """The same before there is a model: no weights are loaded."""
+    from vertebra.training.model import grow
     from vertebra.training.planning.outline import described_tower, outlined_parts
 
     model = config.model
@@ -35,7 +35,7 @@ def outlined_job(config: RunConfig) -> Job:
             builder=None if model.start else model.builder,
         )
         if model.start is None:
-            grow_to(backbone, (*model.tokens, *config.task.tokens(config.data)))
+            grow(backbone, config)
         with parameters_on_meta():
             parts = outlined_parts(config, backbone.embedding_width, described_tower)
         facts = ModelFacts.of_backbone(model.start or model.backbone, backbone, parts)

@@ -17,7 +17,7 @@ from vertebra.backbone.kernels import as_dtype
 from vertebra.backbone.matrices import matrices
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.saving import load_weights
-from vertebra.backbone.vocabulary import grow_to
+from vertebra.backbone.vocabulary import Init, grow_to
 from vertebra.errors import ConfigError
 from vertebra.model.encoders.part import ItemEncoder
 from vertebra.model.encoders.patches import PatchEncoder
@@ -71,7 +71,7 @@ def _built(config: RunConfig, *, late: bool) -> tuple[nn.Module, Late | None]:
         _cast_under_adapters(backbone, waiting, config)
     else:
         backbone = load_backbone(model.backbone, quantization=model.quantization, **options)
-    grow_to(backbone, (*model.tokens, *task.tokens(config.data)), seed=config.seed)
+    grow(backbone, config)
     parts: dict[str, Any] = {}
     if model.image is not None:
         for name in image_parts(config):
@@ -82,6 +82,13 @@ def _built(config: RunConfig, *, late: bool) -> tuple[nn.Module, Late | None]:
     return Model(
         backbone, parts, heads=task.heads(config.data, backbone), record=task.record(config.data, backbone)
     ), waiting
+
+
+def grow(backbone: Any, config: RunConfig) -> None:
+    """Add the words and tokens that the recipe and its data need. Words of a model from scratch begin as all its words do."""
+    init: Init = "normal" if config.model.scratch else "mean+noise"
+    grow_to(backbone, config.model.words, init, special=False, seed=config.seed)
+    grow_to(backbone, (*config.model.tokens, *config.task.tokens(config.data)), seed=config.seed)
 
 
 def _started(config: RunConfig, *, late: bool) -> tuple[Model, Late | None]:
