@@ -364,3 +364,22 @@ def test_lines_that_can_be_asked_about_are_those_of_a_plain_look():
                 given.draw = np.random.default_rng(seed)
                 expected = fit[int(np.random.default_rng(seed).integers(len(fit)))]
                 assert given.line(text=text, box=box) == expected
+
+
+def test_what_a_report_shows_draws_nothing_to_train_on(monkeypatch):
+    """A recipe of 4,000 pages drew them three times: to train, and before and after for eight answers."""
+    from vertebra.page.paper import made as paper
+
+    drawn: list[int] = []
+    make = paper.drawn_page
+
+    def counted(kind, number, seed, **more):
+        drawn.append(seed)
+        return make(kind, number, seed, **more)
+
+    monkeypatch.setattr(paper, "drawn_page", counted)
+    recipe = read_recipe("receipts-drawn", ["data.count=40", "data.held_out=0.1"])
+    model = build_model(recipe).eval()
+    shown = recipe.task.shown(model, Job(data=recipe.data, model=ModelFacts.of(model), seed=0), [], 4)
+    assert len(shown) == 8
+    assert drawn == [1] * 4, "the held-out pages, once"

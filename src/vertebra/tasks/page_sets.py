@@ -131,8 +131,7 @@ class PageDocument:
 def documents(data: DataConfig, options: PagesConfig, seed: int) -> tuple[list[PageDocument], list[PageDocument]]:
     """(to train on, held out)"""
     if options.drawn is not None:
-        apart = max(1, round(data.count * data.held_out)) if data.held_out else 0
-        return list(_drawn(options, data.count, seed)), list(_drawn(options, apart, seed + 1, fixed=True))
+        return list(_drawn(options, data.count, seed)), held_out_documents(data, options, seed)
     if data.path is None:
         raise ConfigError(
             "kind `pages` has nothing to read yet: name your documents (--set data.path=receipts.jsonl, a folder, a "
@@ -144,6 +143,14 @@ def documents(data: DataConfig, options: PagesConfig, seed: int) -> tuple[list[P
     count = min(max(1, round(data.held_out * len(found))), len(found) - 1) if data.held_out else 0
     order = np.random.default_rng(0).permutation(len(found)).tolist()
     return [found[n] for n in sorted(order[count:])], [found[n] for n in sorted(order[:count])]
+
+
+def held_out_documents(data: DataConfig, options: PagesConfig, seed: int) -> list[PageDocument]:
+    """Those alone: where documents are drawn, none are drawn to train on."""
+    if options.drawn is None:
+        return documents(data, options, seed)[1]
+    apart = max(1, round(data.count * data.held_out)) if data.held_out else 0
+    return list(_drawn(options, apart, seed + 1, fixed=True))
 
 
 def _drawn(options: PagesConfig, count: int, seed: int, *, fixed: bool = False) -> Iterator[PageDocument]:

@@ -24,7 +24,7 @@ from vertebra.sequence.tokens import TokenSequence
 from vertebra.tasks.config import DataConfig
 from vertebra.tasks.page_questions import PageQuestion, require_sorts
 from vertebra.tasks.page_samples import PageItems, PageSamples, renderer_for
-from vertebra.tasks.page_sets import PagesConfig, documents
+from vertebra.tasks.page_sets import PageDocument, PagesConfig, documents, held_out_documents
 from vertebra.tasks.task import Features, HeldOut, Job, NewEncoder, Task
 
 SHOWN = 8
@@ -86,8 +86,8 @@ class Pages(Task):
         options = self.options(job.data)
         renderer_for(job.model, options.record)  # a model that cannot read them shows before any is drawn
         train, apart = documents(job.data, options, job.seed)
-        make = partial(PageSamples, model=job.model, options=options, size=job.size, seed=job.seed)
-        return make(train), make(apart, fixed=True) if apart else None
+        made = PageSamples(train, job.model, options, size=job.size, seed=job.seed)
+        return made, _held_out(job, options, apart)
 
     def checked(self, job: Job) -> Any:
         from vertebra.tasks.page_report import report_of
@@ -115,8 +115,9 @@ class Pages(Task):
 
     def shown(self, model: Any, job: Job, prompts: Sequence[str], length: int) -> list[dict[str, str]]:
         """Answers to questions about held-out documents, each with its page."""
-        _, apart = self.drawn(job)
-        if not isinstance(apart, PageSamples):
+        options = self.options(job.data)
+        apart = _held_out(job, options, held_out_documents(job.data, options, job.seed))
+        if apart is None:
             return []
         asked = [one for _, one in zip(range(SHOWN), apart.alone(), strict=False)]
         found = []
@@ -130,6 +131,10 @@ class Pages(Task):
 
     def prompt(self, text: str, job: Job) -> TokenSequence:
         raise DataError("a question about documents is asked of a page; `vertebra doc ask` does it")
+
+
+def _held_out(job: Job, options: PagesConfig, apart: Sequence[PageDocument]) -> PageSamples | None:
+    return PageSamples(apart, job.model, options, size=job.size, seed=job.seed, fixed=True) if apart else None
 
 
 def _box_encoder(name: str, size: int, frequencies: int) -> Any:
