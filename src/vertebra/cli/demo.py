@@ -1,7 +1,7 @@
-"""`vertebra demo`: a robot that learns five tasks and does them (`demo robot` alone); then three tiny families held against
-every check, a prompt in color, a plain training loop and a trace of what it learned, a policy that must look at its image,
-trained by two recipes, and real models where they can be fetched (`demo basics` alone). Apart stands `demo documents`: receipts
-that a small model is to read by where words stand, through real OCR as well.
+"""`vertebra demo`: a robot that learns five tasks and does them (`demo robot` alone); a small model that reads receipts and forms
+by where words stand, through real OCR as well (`demo documents`); then three tiny families held against every check, a prompt in
+color, a plain training loop and a trace of what it learned, a policy that must look at its image, trained by two recipes, and
+real models where they can be fetched (`demo basics`).
 
 The loop is a plain one: nothing of ours but the backbone, the rendering, the batch and the loss.
 """
@@ -45,8 +45,8 @@ def demo(
     part: Annotated[
         Part,
         typer.Argument(
-            help="robot: collect, train, evaluate in a simulator; basics: three families and more; all: both. documents, "
-            "apart: learn to read drawn receipts, which does not reach its bar yet."
+            help="robot: collect, train, evaluate in a simulator; documents: learn to read drawn receipts and forms; basics: "
+            "three families and more; all: one after the other."
         ),
     ] = Part.ALL,
     out: Annotated[Path, typer.Option(help="A folder for what the demo writes.", **PATH)] = Path("out"),
@@ -55,8 +55,8 @@ def demo(
         typer.Option("--real/--no-real", help="Fetch real models where they can be fetched, and teach them to see."),
     ] = True,
 ) -> None:
-    """A robot learns five tasks from demonstrations and does them; then check three models, show a prompt, train one and trace
-    it, train a policy on images, and teach a real model to see."""
+    """A robot learns five tasks from demonstrations and does them, and a small model to read documents; then check three models,
+    show a prompt, train one and trace it, train a policy on images, and teach a real model to see."""
     from vertebra.cli.output import console
 
     _make(out)
@@ -64,7 +64,7 @@ def demo(
     good = True
     if part in (Part.ALL, Part.ROBOT):
         good = _robot(printer, out)
-    if part == Part.DOCUMENTS:
+    if part in (Part.ALL, Part.DOCUMENTS):
         good = _documents(printer, out) and good
     if part in (Part.ALL, Part.BASICS):
         good = _basics(printer, out, real=real) and good
@@ -98,7 +98,7 @@ def _documents(printer: Any, out: Path) -> bool:
     """Whether a small model reads receipts by where words stand, and its twin without boxes does not."""
     from vertebra.cli.demo_documents import documents
 
-    printer.rule("documents: drawn receipts, a small model from scratch, real OCR")
+    printer.rule("documents: drawn receipts and forms, a small model from scratch, real OCR")
     found = documents(printer, out)
     scans = "no OCR is installed" if found.scans is None else f"{found.scans:.0%} through real OCR"
     printer.print(

@@ -12,11 +12,11 @@ import io
 import shutil
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+from vertebra.cli.demo_training import Training, train_at_once
 
 RECIPE = "receipts-drawn"
 BLIND = ("data.options.manner=text", "data.options.boxes=line")
@@ -75,28 +75,16 @@ def documents(printer: Any, out: Path, sizes: Sizes | None = None) -> Read:
 
 def _trained(printer: Any, folder: Path, sizes: Sizes) -> dict[str, float]:
     """The share of right answers of the model and of its twin, trained at once: neither uses more than one thread."""
-    shared = [f"seed={sizes.seed}", "watch.bar=false", *sizes.settings]
-    twins = {"boxes": shared, "words": [*shared, *BLIND]}
-    jobs = [[*settings, f"name={name}", f"out={folder / name}"] for name, settings in twins.items()]
-    if sizes.workers == 1:
-        rates = [_train(settings) for settings in jobs]
-    else:
-        with ProcessPoolExecutor(len(jobs), mp_context=get_context("spawn")) as pool:
-            rates = list(pool.map(_train, jobs))
-    for name, rate in zip(twins, rates, strict=True):
+    shared = [f"seed={sizes.seed}", *sizes.settings]
+    twins = [
+        Training(recipe=RECIPE, out=folder / "boxes", settings=shared),
+        Training(recipe=RECIPE, out=folder / "words", settings=[*shared, *BLIND]),
+    ]
+    found = train_at_once(printer, twins, workers=sizes.workers)
+    rates = {name: share_of(measured) for name, measured in found.items()}
+    for name, rate in rates.items():
         printer.print(f"{name:6} {rate:.0%} of held-out fields right")
-    return dict(zip(twins, rates, strict=True))
-
-
-def _train(settings: Sequence[str]) -> float:
-    """What a process does."""
-    import torch
-
-    from vertebra.training.recipes import read_recipe
-    from vertebra.training.run import train
-
-    torch.set_num_threads(1)
-    return share_of(train(read_recipe(RECIPE, settings)).found)
+    return rates
 
 
 def share_of(found: dict[str, float]) -> float:

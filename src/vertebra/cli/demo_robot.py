@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+from vertebra.cli.demo_training import Training, train_at_once
 
 RECIPE = "metaworld-five"
 SHARED = ("faucet-open", "faucet-close")
@@ -88,29 +87,14 @@ def _collected(printer: Any, folder: Path, sizes: Sizes) -> None:
 def _trained(printer: Any, folder: Path, sizes: Sizes) -> tuple[str, str]:
     """The run of the policy, and that of its blind twin, at once. The twin has no images to work on and is done early; from
     then on the policy's threads have all processors."""
-    shared = [f"data.path={folder / 'demonstrations'}", f"steps={sizes.steps}", "watch.bar=false"]
-    runs = {"policy": shared, "blind": [*shared, *BLIND]}
-    jobs = [[*settings, f"name={name}", f"out={folder / name}"] for name, settings in runs.items()]
-    threads = [sizes.workers, 1]
-    if sizes.workers == 1:
-        losses = [_train(settings, 1) for settings in jobs]
-    else:
-        with ProcessPoolExecutor(len(jobs), mp_context=get_context("spawn")) as pool:
-            losses = list(pool.map(_train, jobs, threads))
-    for name, loss in zip(runs, losses, strict=True):
-        printer.print(f"{name}: {sizes.steps} steps; error on held-out episodes {loss:.3f} of an action's range of 2")
+    shared = [f"data.path={folder / 'demonstrations'}", f"steps={sizes.steps}"]
+    runs = [
+        Training(recipe=RECIPE, out=folder / "policy", settings=shared, threads=sizes.workers),
+        Training(recipe=RECIPE, out=folder / "blind", settings=[*shared, *BLIND]),
+    ]
+    for name, found in train_at_once(printer, runs, workers=sizes.workers).items():
+        printer.print(f"{name}: {sizes.steps} steps; error on held-out episodes {found['loss']:.3f} of an action's range of 2")
     return str(folder / "policy"), str(folder / "blind")
-
-
-def _train(settings: Sequence[str], threads: int) -> float:
-    """What a process does."""
-    import torch
-
-    from vertebra.training.recipes import read_recipe
-    from vertebra.training.run import train
-
-    torch.set_num_threads(threads)
-    return float(train(read_recipe(RECIPE, settings)).found["loss"])
 
 
 def _evaluated(printer: Any, folder: Path, policy: str, blind: str, sizes: Sizes) -> dict[str, Any]:

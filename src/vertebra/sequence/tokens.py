@@ -239,7 +239,8 @@ def _renumbered(part: TokenSequence, segments: tuple[str, ...], seen: np.ndarray
     slot = part.slot.copy()
     for old, name in enumerate(part.segments):
         here = part.slot[:, 0] == old
-        new = segments.index(name)
-        slot[here] = np.stack([np.full(int(here.sum()), new), part.slot[here, 1] + seen[new]], axis=1)
-        seen[new] += int(here.sum())
+        if count := np.count_nonzero(here):
+            new = segments.index(name)
+            slot[here] = part.slot[here] + (new - old, seen[new])
+            seen[new] += count
     return slot

@@ -1,0 +1,49 @@
+"""Trainings at once: each ends in its folder, both are watched, and the failure of one is that of all."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from vertebra.cli.demo_training import Training, newest, train_at_once
+from vertebra.errors import ConfigError
+
+SHORT = ("steps=3", "watch.every=1", "data.count=24", "data.options.asked=4", "optim.batch=2")
+
+
+def trainings(folder: Path, *settings: str) -> list[Training]:
+    return [
+        Training(recipe="receipts-drawn", out=folder / "one", settings=SHORT),
+        Training(recipe="receipts-drawn", out=folder / "two", settings=[*SHORT, "seed=1", *settings]),
+    ]
+
+
+def test_at_once_is_one_after_the_other(tmp_path: Path):
+    shown = io.StringIO()
+    at_once = train_at_once(Console(file=shown, width=100), trainings(tmp_path / "a"), workers=2)
+    in_turn = train_at_once(Console(file=io.StringIO()), trainings(tmp_path / "b"), workers=1)
+    assert at_once == in_turn and list(at_once) == ["one", "two"]
+    assert at_once["one"] != at_once["two"]
+    assert "training at once: one 3 steps, two 3 steps" in shown.getvalue()
+    step, loss = newest(tmp_path / "a" / "one")
+    assert step == 3 and loss is not None and loss > 0
+
+
+def test_on_a_terminal_a_line_moves_for_each(tmp_path: Path):
+    shown = io.StringIO()
+    train_at_once(Console(file=shown, force_terminal=True, width=100), trainings(tmp_path), workers=2)
+    assert "one" in shown.getvalue() and "two" in shown.getvalue() and "/3" in shown.getvalue()
+
+
+def test_what_cannot_be_trained(tmp_path: Path):
+    with pytest.raises(ConfigError, match="unknown setting `step`"):
+        train_at_once(Console(file=io.StringIO()), trainings(tmp_path, "step=4"), workers=2)
+
+
+def test_metrics_that_are_being_written(tmp_path: Path):
+    assert newest(tmp_path) == (0, None)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n{"step": 1, "eval": {"loss": 9}}\n{"step": 2, "lo')
+    assert newest(tmp_path) == (1, 2.5)
