@@ -86,7 +86,7 @@ ROOMS: dict[str, list[set[str]]] = {
         {"chain"},
         {"inspection"},
     ],
-    "layout": [{"manners"}, {"record"}, {"lines"}, {"places", "renderer"}, {"rows", "windows"}, {"drawing"}],
+    "layout": [{"manners"}, {"record"}, {"lines"}, {"places", "renderer"}, {"rows", "windows"}, {"apart", "drawing"}],
     "page": [
         {"geometry", "units"},
         {"checking", "order", "pictures"},

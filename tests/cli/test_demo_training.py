@@ -25,17 +25,19 @@ def test_at_once_is_one_after_the_other(tmp_path: Path):
     shown = io.StringIO()
     at_once = train_at_once(Console(file=shown, width=100), trainings(tmp_path / "a"), workers=2)
     in_turn = train_at_once(Console(file=io.StringIO()), trainings(tmp_path / "b"), workers=1)
-    assert at_once == in_turn and list(at_once) == ["one", "two"]
+    assert list(at_once) == ["one", "two"]
+    assert at_once == in_turn
     assert at_once["one"] != at_once["two"]
     assert "training at once: one 3 steps, two 3 steps" in shown.getvalue()
     step, loss = newest(tmp_path / "a" / "one")
-    assert step == 3 and loss is not None and loss > 0
+    assert step == 3
+    assert loss
 
 
 def test_on_a_terminal_a_line_moves_for_each(tmp_path: Path):
     shown = io.StringIO()
     train_at_once(Console(file=shown, force_terminal=True, width=100), trainings(tmp_path), workers=2)
-    assert "one" in shown.getvalue() and "two" in shown.getvalue() and "/3" in shown.getvalue()
+    assert all(part in shown.getvalue() for part in ("one", "two", "/3"))
 
 
 def test_what_cannot_be_trained(tmp_path: Path):
@@ -45,5 +47,7 @@ def test_what_cannot_be_trained(tmp_path: Path):
 
 def test_metrics_that_are_being_written(tmp_path: Path):
     assert newest(tmp_path) == (0, None)
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n{"step": 1, "eval": {"loss": 9}}\n{"step": 2, "lo')
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "loss": 2.5}\n{"step": 1, "eval": {"loss": 9}}\n{"step": 2, "lo'
+    )
     assert newest(tmp_path) == (1, 2.5)

@@ -69,7 +69,7 @@ def test_as_many_as_there_is_room_for():
     ends.append(len(whole.sequence))
     assert len(ends) == 1 + len(TURNS)
     for count in range(1, len(TURNS) + 1):
-        for most in (ends[count], ends[count] + 1, (ends + [ends[-1] + 9])[count + 1] - 1):
+        for most in (ends[count], ends[count] + 1, [*ends, ends[-1] + 9][count + 1] - 1):
             row = apart(lines, TURNS, images=images, most=most)
             assert row.sequence == whole.sequence.cut(0, ends[count])
             own = row.sequence.slot_count("boxes")
@@ -88,6 +88,16 @@ def test_what_is_kept_has_an_end():
     assert np.array_equal(again.sequence.ids, plain.sequence.ids)
 
 
+def test_a_page_without_lines_is_none_with_them():
+    one = model("tiny-llama2", "doclaylm")
+    lines, record, renderer, _ = page_of(one, 0)
+    apart = Apart(record, renderer)
+    for shown in ([], lines, []):
+        row, plain = apart(shown, TURNS[:1]), page_row(shown, TURNS[:1], record, renderer)
+        assert np.array_equal(row.sequence.ids, plain.sequence.ids)
+        assert row.items == plain.items
+
+
 def test_a_question_that_joins_the_page():
     """A question that begins with a newline, which this tokenizer takes together with that of the last line."""
     one = model("tiny-qwen2.5", "text")
@@ -95,5 +105,7 @@ def test_a_question_that_joins_the_page():
     joined = page_row(lines, [("\n\nWhat?", "x")], record, renderer)
     plain = page_row(lines, [("What?", "x")], record, renderer)
     assert joined.sequence.ids[joined.head - 1] != plain.sequence.ids[plain.head - 1], "else this shows nothing"
-    with pytest.raises(DataError, match=r"joins the end of a page with a question \('\\n\\nWhat\?'\).*data.options.apart"):
+    with pytest.raises(
+        DataError, match=r"joins the end of a page with a question \('\\n\\nWhat\?'\).*data.options.apart"
+    ):
         Apart(record, renderer)(lines, [("What?", "x"), ("\n\nWhat?", "x")])

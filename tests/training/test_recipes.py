@@ -83,6 +83,6 @@ def test_the_folder_of_a_run_is_its_recipe_and_goes_on_there(tmp_path, monkeypat
     first = train("causal-lm", short, out="runs/mine", tiny=True)
     monkeypatch.chdir(tmp_path / "runs")  # wherever somebody stands
     again = train("mine", ["steps=5"], resume=True)
-    assert first.step == 4 and again.step == 5
+    assert (first.step, again.step) == (4, 5)
     assert again.folder.samefile(tmp_path / "runs" / "mine")
     assert Path(read_recipe("mine", ["out=elsewhere"]).out) == Path("elsewhere"), "an override goes before"

@@ -1,7 +1,7 @@
-"""`vertebra demo`: a robot that learns five tasks and does them (`demo robot` alone); a small model that reads receipts and forms
-by where words stand, through real OCR as well (`demo documents`); then three tiny families held against every check, a prompt in
-color, a plain training loop and a trace of what it learned, a policy that must look at its image, trained by two recipes, and
-real models where they can be fetched (`demo basics`).
+"""`vertebra demo`: a robot that learns five tasks and does them (`demo robot` alone); a small model that reads receipts and
+forms by where words stand, through real OCR as well (`demo documents`); then three tiny families held against every check, a
+prompt in color, a plain training loop and a trace of what it learned, a policy that must look at its image, trained by two
+recipes, and real models where they can be fetched (`demo basics`).
 
 The loop is a plain one: nothing of ours but the backbone, the rendering, the batch and the loss.
 """
@@ -45,8 +45,8 @@ def demo(
     part: Annotated[
         Part,
         typer.Argument(
-            help="robot: collect, train, evaluate in a simulator; documents: learn to read drawn receipts and forms; basics: "
-            "three families and more; all: one after the other."
+            help="robot: collect, train, evaluate in a simulator; documents: learn to read drawn receipts and forms; "
+            "basics: three families and more; all: one after the other."
         ),
     ] = Part.ALL,
     out: Annotated[Path, typer.Option(help="A folder for what the demo writes.", **PATH)] = Path("out"),

@@ -93,7 +93,9 @@ def _trained(printer: Any, folder: Path, sizes: Sizes) -> tuple[str, str]:
         Training(recipe=RECIPE, out=folder / "blind", settings=[*shared, *BLIND]),
     ]
     for name, found in train_at_once(printer, runs, workers=sizes.workers).items():
-        printer.print(f"{name}: {sizes.steps} steps; error on held-out episodes {found['loss']:.3f} of an action's range of 2")
+        printer.print(
+            f"{name}: {sizes.steps} steps; error on held-out episodes {found['loss']:.3f} of an action's range of 2"
+        )
     return str(folder / "policy"), str(folder / "blind")
 
 

@@ -1,7 +1,7 @@
 """Several trainings of a demo at once, a process each, and a line that moves for each where somebody watches.
 
-    policy  ━━━━━━━━━━━━━━━━━━━━╸━━━━━━━━  640/1000  loss 0.141
-    blind   ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 1000/1000  loss 0.224
+policy  ━━━━━━━━━━━━━━━━━━━━╸━━━━━━━━  640/1000  loss 0.141
+blind   ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 1000/1000  loss 0.224
 """
 
 from __future__ import annotations

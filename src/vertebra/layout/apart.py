@@ -46,7 +46,7 @@ class Apart:
         for number, (question, answer) in enumerate(turns):
             own: dict[str, list[Any]] = {}
             parts = asked_parts(question, self.record, own)
-            tail, end = self._tail(lines, question, answer, tuple(tuple(part.items()) for part in parts))
+            tail, end = self._tail(lines[-1:], question, answer, tuple(tuple(part.items()) for part in parts))
             if end != int(trunk.ids[-1]):
                 raise DataError(
                     f"the tokenizer joins the end of a page with a question ({_text(parts)!r}), so that questions do not go "
@@ -69,10 +69,11 @@ class Apart:
     def _tail(
         self, lines: Sequence[Laid], question: Question, answer: str | None, parts: tuple[Any, ...]
     ) -> tuple[TokenSequence, int]:
-        """(what stands behind the last line, the last token of that line). Where a box is asked about, any box has it."""
-        key = parts, answer
+        """(what stands behind the last line, the last token of that line). Whose box is asked about makes no difference: boxes
+        are items, and their slots are alike. A page without lines has more behind its beginning."""
+        key = parts, answer, bool(lines)
         if key not in self._tails:
-            row = page_row(lines[-1:], [(question, answer)], self.record, self.renderer)
+            row = page_row(lines, [(question, answer)], self.record, self.renderer)
             self._tails[key] = tail_of(row.sequence, row.head), int(row.sequence.ids[row.head - 1])
             while len(self._tails) > KEPT:
                 self._tails.popitem(last=False)

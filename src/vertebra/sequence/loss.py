@@ -104,7 +104,8 @@ def sequence_loss(
 
     Divided by `num_items` where given (the weight of a whole accumulated, all-ranks batch), else by the weights that
     count here. `document` [B, L] keeps packed samples apart and padding out: without it each row is taken for one
-    document that begins at index 0. `block` [B, L] does the same for branches. `z_loss` adds that times the square of the log of the softmax's denominator.
+    document that begins at index 0. `block` [B, L] does the same for branches. `z_loss` adds that times the
+    square of the log of the softmax's denominator.
 
     Nothing supervised is an error, unless `num_items` counts other micro-batches: then it is 0.
     """

@@ -183,8 +183,8 @@ class _Look:
         ]
         ahead, branches, one_block, crosses, hides, inner, padding, gaps, apart, beyond = torch.stack(flags).tolist()
         return cls(
-            free=attend is not None, ahead=ahead, branches=branches, one_block=one_block, crosses=crosses, hides=hides, inner=inner,
-            padding=padding, gaps=gaps, apart=apart, beyond=beyond and facts.max_positions is not None,
+            free=attend is not None, ahead=ahead, branches=branches, one_block=one_block, crosses=crosses, hides=hides,
+            inner=inner, padding=padding, gaps=gaps, apart=apart, beyond=beyond and facts.max_positions is not None,
         )  # fmt: skip
 
 

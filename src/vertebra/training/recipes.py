@@ -57,7 +57,11 @@ def find_recipe(name: str | Path) -> Path:
     """The file that a name or path means; of a run's folder, the recipe that it was trained by."""
     given = Path(name)
     try:
-        for path in (given, given / RECIPE, *(folder / file for folder in FOLDERS for file in (given, f"{given}.yaml"))):
+        for path in (
+            given,
+            given / RECIPE,
+            *(folder / file for folder in FOLDERS for file in (given, f"{given}.yaml")),
+        ):
             if path.is_file():
                 return path
     except OSError as error:
