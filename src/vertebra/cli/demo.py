@@ -55,8 +55,8 @@ def demo(
         typer.Option("--real/--no-real", help="Fetch real models where they can be fetched, and teach them to see."),
     ] = True,
 ) -> None:
-    """A robot learns five tasks from demonstrations and does them, and a small model to read documents; then check three models,
-    show a prompt, train one and trace it, train a policy on images, and teach a real model to see."""
+    """A robot learns five tasks from demonstrations and does them, and a small model to read documents; then check three
+    models, show a prompt, train one and trace it, train a policy on images, and teach a real model to see."""
     from vertebra.cli.output import console
 
     _make(out)
