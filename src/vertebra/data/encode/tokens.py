@@ -72,7 +72,7 @@ class TextTokenizer:
     @cached_property
     def _added(self) -> tuple[str, ...]:
         decoder = self.tokenizer.backend_tokenizer.get_added_tokens_decoder()
-        return guarded_tokens({token.content: number for number, token in decoder.items()})
+        return guarded_tokens(decoder.values())
 
     @cached_property
     def _is_added(self) -> np.ndarray:

@@ -140,7 +140,7 @@ def histogram(lengths: np.ndarray) -> tuple[tuple[int, int, int], ...]:
 
 def _scanned(setup: Setup) -> _Rows:
     """One walk over the rows: faults (those of reading and those of encoding), doubles, empty answers, images."""
-    found = _Rows(spelled=Spelled(guarded_tokens(setup.model.tokenizer.get_added_vocab())))
+    found = _Rows(spelled=Spelled(guarded_tokens(setup.model.tokenizer.added_tokens_decoder.values())))
     unusable = {fault.where: fault for fault in setup.table.faults}
     for source, reader in setup.sources:
         with progress(f"checking {source.name}", source.units()) as advance:
