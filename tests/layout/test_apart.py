@@ -12,6 +12,7 @@ from vertebra.errors import DataError
 from vertebra.layout import Apart, PageRecord, Renderer, box_part, lines_of, page_row, shuffled
 from vertebra.layout.apart import KEPT
 from vertebra.layout.manners import MANNERS
+from vertebra.page import Line, Page
 
 TURNS = [
     ("What is the total?", "9.50"),
@@ -86,6 +87,24 @@ def test_what_is_kept_has_an_end():
     assert len(apart._tails) == KEPT
     again, plain = apart(lines, [("0", "x")]), page_row(lines, [("0", "x")], record, renderer)
     assert np.array_equal(again.sequence.ids, plain.sequence.ids)
+
+
+@pytest.mark.parametrize("family", ["tiny-llama3", "tiny-qwen2.5", "tiny-llama2"])
+def test_lines_that_end_in_a_token_of_their_own(family):
+    """`no.` and its newline are one token of LLaMA-3: what is kept from a page that ends otherwise holds all the same."""
+    one = model(family, "added")
+    record, renderer = PageRecord.of(one.record), Renderer.of(one)
+    pages = [
+        Page.of([Line("9.50", (0, 0, 9, 9)), Line(end, (0, 20, 9, 29))], size=(40, 40))
+        for end in ("Total", "no.", "(a)", "9 ")
+    ]
+    apart = Apart(record, renderer)
+    for page in (*pages, *reversed(pages)):
+        lines = lines_of(page, record)
+        row = apart(lines, TURNS)
+        alone = [page_row(lines, [turn], record, renderer) for turn in TURNS]
+        ids = np.concatenate([alone[0].sequence.ids[: row.head], *(one.sequence.ids[one.head :] for one in alone)])
+        assert np.array_equal(row.sequence.ids, ids)
 
 
 def test_a_page_without_lines_is_none_with_them():

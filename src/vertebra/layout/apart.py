@@ -25,6 +25,8 @@ from vertebra.sequence.tokens import TokenSequence
 
 KEPT = 4096
 """Questions with their answers that are kept rendered."""
+PLAIN = "What?"
+"""A question that no tokenizer joins with the line before it."""
 
 
 class Apart:
@@ -32,7 +34,7 @@ class Apart:
 
     def __init__(self, record: PageRecord, renderer: Renderer) -> None:
         self.record, self.renderer = record, renderer
-        self._tails: OrderedDict[Any, tuple[TokenSequence, int]] = OrderedDict()
+        self._tails: OrderedDict[Any, TokenSequence] = OrderedDict()
 
     def __call__(
         self, lines: Sequence[Laid], turns: Turns, *, images: Mapping[int, Any] | None = None, most: int | None = None
@@ -46,12 +48,7 @@ class Apart:
         for number, (question, answer) in enumerate(turns):
             own: dict[str, list[Any]] = {}
             parts = asked_parts(question, self.record, own)
-            tail, end = self._tail(lines[-1:], question, answer, tuple(tuple(part.items()) for part in parts))
-            if end != int(trunk.ids[-1]):
-                raise DataError(
-                    f"the tokenizer joins the end of a page with a question ({_text(parts)!r}), so that questions do not go "
-                    "on from one and the same page; let each follow the one before it (data.options.apart=false)"
-                )
+            tail = self._tail(lines[-1:], question, answer, parts)
             used += len(tail)
             if most is not None and used > most:
                 break
@@ -67,19 +64,22 @@ class Apart:
         return PageRow(sequence=sequence, items=items, places=Places(tuple(lines), origin))
 
     def _tail(
-        self, lines: Sequence[Laid], question: Question, answer: str | None, parts: tuple[Any, ...]
-    ) -> tuple[TokenSequence, int]:
-        """(what stands behind the last line, the last token of that line). Whose box is asked about makes no difference: boxes
-        are items, and their slots are alike. A page without lines has more behind its beginning."""
-        key = parts, answer, bool(lines)
+        self, lines: Sequence[Laid], question: Question, answer: str | None, parts: Sequence[Mapping[str, Any]]
+    ) -> TokenSequence:
+        """What stands behind the last line, whichever that is. Whose box is asked about makes no difference: boxes are items,
+        and their slots are alike. A page without lines has more behind its beginning."""
+        key = tuple(tuple(part.items()) for part in parts), answer, bool(lines)
         if key not in self._tails:
             row = page_row(lines, [(question, answer)], self.record, self.renderer)
-            self._tails[key] = tail_of(row.sequence, row.head), int(row.sequence.ids[row.head - 1])
+            plain = page_row(lines, [(PLAIN, answer)], self.record, self.renderer)
+            if not np.array_equal(row.sequence.ids[: row.head], plain.sequence.ids[: plain.head]):
+                asked = "".join(part.get("text", "▢") for part in parts)
+                raise DataError(
+                    f"the tokenizer joins the end of a page with a question ({asked!r}), so that questions do not go on from "
+                    "one and the same page; let each follow the one before it (data.options.apart=false)"
+                )
+            self._tails[key] = tail_of(row.sequence, row.head)
             while len(self._tails) > KEPT:
                 self._tails.popitem(last=False)
         self._tails.move_to_end(key)
         return self._tails[key]
-
-
-def _text(parts: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(part.get("text", "▢") for part in parts)
