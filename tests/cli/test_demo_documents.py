@@ -27,7 +27,7 @@ class Truth:
         self.number = 0
 
     def read(self, image):
-        page = drawn_page("receipt", self.number, 2, style=Style(head=False, digits=2, printed=True), picture=True)
+        page = drawn_page("mixed", self.number, 2, style=Style(head=False, digits=2, printed=True), picture=True)
         assert image.size == page.image.size
         self.number += 1
         return page

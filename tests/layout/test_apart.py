@@ -8,7 +8,8 @@ import torch
 
 from tests.layout.made import document, model, picture
 from tests.layout.test_cache import FAMILIES
-from vertebra.errors import DataError
+from vertebra.decode.call import generate
+from vertebra.errors import DataError, GenerationError
 from vertebra.layout import Apart, PageRecord, Renderer, box_part, lines_of, page_row, shuffled
 from vertebra.layout.apart import KEPT
 from vertebra.layout.manners import MANNERS
@@ -53,9 +54,9 @@ def test_one_row_is_all_the_rows(number, family, manner, pages):
         assert all(np.array_equal(row.places.origin[: row.head], one.places.origin[: row.head]) for one in rows)
         parameters = list(one.parameters())
         with torch.enable_grad():
-            wanted = torch.autograd.grad(losses(one, rows), parameters, allow_unused=True)
+            alone_gradients = torch.autograd.grad(losses(one, rows), parameters, allow_unused=True)
             made = torch.autograd.grad(losses(one, [row]), parameters, allow_unused=True)
-        for a, b in zip(made, wanted, strict=True):
+        for a, b in zip(made, alone_gradients, strict=True):
             assert (a is None) == (b is None)
             if a is not None:
                 assert float((a - b).abs().max()) <= 2e-4 * max(1.0, float(b.abs().max()))
@@ -128,3 +129,11 @@ def test_a_question_that_joins_the_page():
         DataError, match=r"joins the end of a page with a question \('\\n\\nWhat\?'\).*data.options.apart"
     ):
         Apart(record, renderer)(lines, [("What?", "x"), ("\n\nWhat?", "x")])
+
+
+def test_a_row_of_branches_is_not_continued():
+    one = model("tiny-llama2", "text")
+    lines, record, renderer, _ = page_of(one, 0)
+    row = Apart(record, renderer)(lines, TURNS[:2])
+    with pytest.raises(GenerationError, match=r"a row has branches .* `Prefilled` computes what they share once"):
+        generate(one, row.sequence, max_new_tokens=2)

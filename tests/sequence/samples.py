@@ -39,9 +39,11 @@ def branching(draw) -> TokenSequence:
     return branched(trunk, draw(st.lists(samples(blocks=False, most=2), min_size=1, max_size=3)))
 
 
-def packed(*, blocks: bool = True, most: int = 3) -> st.SearchStrategy[TokenSequence]:
+def packed(*, blocks: bool = True, branches: bool = True, most: int = 3) -> st.SearchStrategy[TokenSequence]:
     """One to several documents in a row."""
-    one = st.one_of(samples(blocks=blocks, most=2), branching()) if blocks else samples(blocks=False, most=2)
+    one = samples(blocks=blocks, most=2)
+    if blocks and branches:
+        one = st.one_of(one, branching())
     parts = st.lists(one, min_size=1, max_size=most)
     return parts.map(lambda part: TokenSequence.join(part, new_documents=True))
 
