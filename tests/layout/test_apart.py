@@ -43,7 +43,7 @@ def losses(one, rows) -> torch.Tensor:
 @pytest.mark.parametrize("pages", [1, 2])
 def test_one_row_is_all_the_rows(number, family, manner, pages):
     """The loss and the gradients of a page with six questions are the sums of those of six rows."""
-    one = model(family, manner, patches=number % 2 == 0, boxes="token" if manner == "added" else "line")
+    one = model(family, manner, patches=(number + pages) % 2 == 0, boxes="token" if manner == "added" else "line")
     lines, record, renderer, images = page_of(one, number, pages)
     apart = Apart(record, renderer)
     rows = [page_row(lines, [turn], record, renderer, images=images) for turn in TURNS]

@@ -59,6 +59,17 @@ def test_joined_rows_of_branches_stay_apart():
     assert among.block.tolist() == [2, 2, 0, 0, -1, -2, -2]
 
 
+def test_a_picture_in_the_trunk_sees_itself_both_ways():
+    trunk = TokenSequence.of([1, 2, 3], block=[0, 1, 1])
+    row = branched(trunk, [TokenSequence.of([4]), TokenSequence.of([5, 6])])
+    assert row.block.tolist() == [0, 1, 1, -1, -2, -2]
+    seen = allowed(collate([row], pad_id=0))[0].int().tolist()
+    assert seen[1] == [1, 1, 1, 0, 0, 0]
+    assert seen[3:] == [[1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 1, 0], [1, 1, 1, 0, 1, 1]]
+    with pytest.raises(SequenceError, match="tail 0 has branches, blocks"):
+        branched(TokenSequence.of([1]), [trunk])
+
+
 @pytest.mark.parametrize(
     ("trunk", "tails", "fault"),
     [
@@ -74,8 +85,8 @@ def test_something_has_to_branch(trunk, tails, fault):
 
 def test_branches_do_not_branch():
     one = branched(TokenSequence.of([1]), [TokenSequence.of([2])])
-    with pytest.raises(SequenceError, match="the trunk has blocks"):
+    with pytest.raises(SequenceError, match="the trunk has branches"):
         branched(one, [TokenSequence.of([2])])
     packed = TokenSequence.join([TokenSequence.of([1])] * 2, new_documents=True)
-    with pytest.raises(SequenceError, match="tail 1 has blocks, or several documents"):
+    with pytest.raises(SequenceError, match="tail 1 has branches, blocks or several documents"):
         branched(TokenSequence.of([1]), [TokenSequence.of([2]), packed])

@@ -95,7 +95,7 @@ def _robot(printer: Any, out: Path) -> bool:
 
 
 def _documents(printer: Any, out: Path) -> bool:
-    """Whether a small model reads receipts by where words stand, and its twin without boxes does not."""
+    """Whether a small model reads documents by where words stand, and its twin without boxes does not."""
     from vertebra.cli.demo_documents import documents
 
     printer.rule("documents: drawn receipts and forms, a small model from scratch, real OCR")

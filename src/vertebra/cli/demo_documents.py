@@ -1,4 +1,4 @@
-"""The demo's documents: receipts are drawn, a small model from scratch learns to read fields off them, and its twin
+"""The demo's documents: receipts and forms are drawn, a small model from scratch learns to read fields off them, and its twin
 without boxes shows what words alone reach; then pages go through real OCR.
 
     drawn pages ──train──► with boxes │ without ──► held-out pages ──► rapidocr ──► the same questions ──► one page

@@ -29,16 +29,21 @@ def tail_of(sequence: TokenSequence, head: int) -> TokenSequence:
 
 
 def branched(trunk: TokenSequence, tails: Sequence[TokenSequence]) -> TokenSequence:
-    """The shared part, and what goes on from it. Items of their slots are those of the trunk, then of one tail after the
-    other."""
+    """The shared part, in which pictures may see themselves both ways, and what goes on from it. Items of their slots are those
+    of the trunk, then of one tail after the other."""
     if not len(trunk) or not tails or not all(map(len, tails)):
         lengths = [len(tail) for tail in tails]
         raise SequenceError(f"a trunk of {len(trunk)} positions and tails of {lengths}; expected each to have some")
     for what, one in (("the trunk", trunk), *((f"tail {number}", tail) for number, tail in enumerate(tails))):
-        if one.block.any() or one.document.any():
-            raise SequenceError(f"{what} has blocks, or several documents; a row of branches is one causal document")
+        if one.document.any() or (one.block < 0).any() or (one is not trunk and one.block.any()):
+            raise SequenceError(
+                f"{what} has branches, blocks or several documents; a row of branches is one document, and causal behind "
+                "its trunk"
+            )
     after = int(trunk.position.max()) + 1
     positions = [tail.position - tail.position[0] + after for tail in tails]
-    numbers = np.repeat(-np.arange(1 + len(tails)), [len(trunk), *map(len, tails)])
+    numbers = np.repeat(-np.arange(1, 1 + len(tails)), [len(tail) for tail in tails])
     joined = TokenSequence.join([trunk, *tails])
-    return joined.with_vectors(block=numbers, position=np.concatenate([trunk.position, *positions]))
+    return joined.with_vectors(
+        block=np.concatenate([trunk.block, numbers]), position=np.concatenate([trunk.position, *positions])
+    )
