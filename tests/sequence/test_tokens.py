@@ -25,7 +25,7 @@ def sequences(draw) -> TokenSequence:
         slot.append((-1, -1) if name is None else (segments.index(name), seen[name]))
         if name is not None:
             seen[name] += 1
-    block = draw(st.lists(st.integers(0, 2), min_size=length, max_size=length))
+    block = draw(st.lists(st.integers(-2, 2), min_size=length, max_size=length))
     document = sorted(draw(st.lists(st.integers(0, 2), min_size=length, max_size=length)))
     document = [sorted(set(document)).index(number) for number in document]
     return TokenSequence.of(range(length), slot=slot, segments=segments, block=block, document=document)
@@ -35,12 +35,13 @@ def sequences(draw) -> TokenSequence:
 def test_joining_is_one_position_after_the_other(parts, new_documents):
     joined = TokenSequence.join(parts, new_documents=new_documents)
     counts: dict[str, int] = {}
-    at = next_position = next_document = next_block = 0
+    at = next_position = next_document = next_block = next_branch = 0
     for part in parts:
         inside = dict(counts)
         for i in range(len(part)):
             assert joined.ids[at] == part.ids[i]
-            assert joined.block[at] == (part.block[i] + next_block if part.block[i] else 0)
+            block = part.block[i]
+            assert joined.block[at] == block + (next_block if block > 0 else next_branch if block < 0 else 0)
             assert joined.document[at] == part.document[i] + (next_document if new_documents else 0)
             assert joined.position[at] == part.position[i] + (0 if new_documents else next_position)
             segment, index = part.slot[i]
@@ -52,7 +53,8 @@ def test_joining_is_one_position_after_the_other(parts, new_documents):
                 assert joined.slot[at, 1] == index + inside.get(name, 0)
                 counts[name] = counts.get(name, 0) + 1
             at += 1
-        next_block += max(part.block.tolist(), default=0)
+        next_block += max([0, *part.block.tolist()])
+        next_branch += min([0, *part.block.tolist()])
         next_document += max(part.document.tolist(), default=-1) + 1
         next_position += max(part.position.tolist(), default=-1) + 1
     assert at == len(joined)

@@ -11,7 +11,7 @@ apart, for the price of the shared part once. Training asks a page as it will be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -34,16 +34,25 @@ def branched(trunk: TokenSequence, tails: Sequence[TokenSequence]) -> TokenSeque
     if not len(trunk) or not tails or not all(map(len, tails)):
         lengths = [len(tail) for tail in tails]
         raise SequenceError(f"a trunk of {len(trunk)} positions and tails of {lengths}; expected each to have some")
-    for what, one in (("the trunk", trunk), *((f"tail {number}", tail) for number, tail in enumerate(tails))):
-        if one.document.any() or (one.block < 0).any() or (one is not trunk and one.block.any()):
-            raise SequenceError(
-                f"{what} has branches, blocks or several documents; a row of branches is one document, and causal behind "
-                "its trunk"
-            )
-    after = int(trunk.position.max()) + 1
-    positions = [tail.position - tail.position[0] + after for tail in tails]
-    numbers = np.repeat(-np.arange(1, 1 + len(tails)), [len(tail) for tail in tails])
     joined = TokenSequence.join([trunk, *tails])
-    return joined.with_vectors(
-        block=np.concatenate([trunk.block, numbers]), position=np.concatenate([trunk.position, *positions])
-    )
+    lengths = [len(tail) for tail in tails]
+    block, document = joined.block, joined.document
+    if document.any() or block[len(trunk) :].any() or int(block.min()) < 0:
+        what = next(what for what, one in _parts(trunk, tails) if one.document.any() or one.block.any())
+        raise SequenceError(
+            f"{what} has branches, blocks or several documents; a row of branches is one document, and causal behind "
+            "its trunk"
+        )
+    # arrays of a sequence that was just joined: nobody else has them
+    starts = np.cumsum([len(trunk), *lengths])[:-1]
+    block[len(trunk) :] = np.repeat(-np.arange(1, 1 + len(tails)), lengths)
+    after = int(trunk.position.max()) + 1
+    joined.position[len(trunk) :] += after - np.repeat(joined.position[starts], lengths)
+    return joined
+
+
+def _parts(trunk: TokenSequence, tails: Sequence[TokenSequence]) -> Iterator[tuple[str, TokenSequence]]:
+    """The parts by their names in messages. Only the trunk may have blocks."""
+    for number, tail in enumerate(tails):
+        yield f"tail {number}", tail
+    yield "the trunk", trunk

@@ -169,26 +169,28 @@ class TokenSequence:
         Inside one document positions go on and slots of one segment name are counted on; with `new_documents` each
         part is a document (or several) of its own: positions restart, and attention never crosses.
         """
-        if not parts:
-            return TokenSequence.of([])
         segments = tuple(dict.fromkeys(name for part in parts for name in part.segments))
-        seen = np.zeros(len(segments), np.int64)
-        columns: dict[str, list[np.ndarray]] = {name: [] for name in VECTORS}
-        next_position = next_document = next_block = next_branch = 0
-        for part in parts:
-            for name in VECTORS:
-                columns[name].append(getattr(part, name))
-            columns["slot"][-1] = _renumbered(part, segments, seen)
-            columns["block"][-1] = part.block + np.sign(part.block) * np.where(part.block > 0, next_block, next_branch)
-            next_block += int(part.block.max(initial=0))
-            next_branch -= int(part.block.min(initial=0))
-            if new_documents:
-                columns["document"][-1] = part.document + next_document
-                next_document += int(part.document.max(initial=-1)) + 1
-            else:
-                columns["position"][-1] = part.position + next_position
-                next_position = int(columns["position"][-1].max(initial=next_position - 1)) + 1
-        return TokenSequence(segments=segments, **{name: np.concatenate(columns[name]) for name in VECTORS})
+        parts = [part for part in parts if len(part)]
+        if not parts:
+            return replace(TokenSequence.of([]), segments=segments)
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in VECTORS}
+        lengths = [len(part) for part in parts]
+        starts = np.cumsum([0, *lengths[:-1]])
+
+        def counted_on(values: np.ndarray, most: np.ndarray) -> np.ndarray:
+            """Each part's numbers behind those of the parts before it, each of which counts up to its `most`."""
+            return values + np.repeat(np.cumsum(most) - most, lengths)
+
+        columns["slot"] = _renumbered(columns["slot"], parts, segments)
+        block = columns["block"]
+        if block.any():
+            both = np.maximum.reduceat(np.maximum(block, 0), starts)
+            branches = np.maximum.reduceat(np.maximum(-block, 0), starts)
+            together, apart = counted_on(block, both), -counted_on(-block, branches)
+            columns["block"] = np.where(block > 0, together, np.where(block < 0, apart, 0))
+        name = "document" if new_documents else "position"
+        columns[name] = counted_on(columns[name], np.maximum.reduceat(columns[name], starts) + 1)
+        return TokenSequence(segments=segments, **columns)
 
 
 VECTORS = tuple(field.name for field in fields(TokenSequence) if field.name != "segments")
@@ -232,15 +234,21 @@ def _positions(document: np.ndarray) -> np.ndarray:
     return index - np.maximum.accumulate(np.where(starts, index, 0))
 
 
-def _renumbered(part: TokenSequence, segments: tuple[str, ...], seen: np.ndarray) -> np.ndarray:
-    """The part's slots in the joined numbering; `seen` counts each segment's slots so far and is advanced."""
-    if not (part.slot[:, 0] >= 0).any():
-        return part.slot
-    slot = part.slot.copy()
-    for old, name in enumerate(part.segments):
-        here = part.slot[:, 0] == old
-        if count := np.count_nonzero(here):
-            new = segments.index(name)
-            slot[here] = part.slot[here] + (new - old, seen[new])
-            seen[new] += count
+def _renumbered(slot: np.ndarray, parts: Sequence[TokenSequence], segments: tuple[str, ...]) -> np.ndarray:
+    """The slots of all parts in the joined numbering: those of one segment are counted on from part to part."""
+    at = np.flatnonzero(slot[:, 0] >= 0)
+    if not len(at):
+        return slot
+    slot = slot.copy()
+    part = np.repeat(np.arange(len(parts)), [len(one) for one in parts])[at]
+    numbers = np.zeros((len(parts), len(segments)), np.int64)
+    """Of each part: the number in the joined sequence of each of its own segments."""
+    for row, one in zip(numbers, parts, strict=True):
+        row[: len(one.segments)] = [segments.index(name) for name in one.segments]
+    new = numbers[part, slot[at, 0]]
+    counts = np.zeros((len(parts), len(segments)), np.int64)
+    np.add.at(counts, (part, new), 1)
+    before = np.cumsum(counts, 0) - counts
+    slot[at, 0] = new
+    slot[at, 1] += before[part, new]
     return slot
