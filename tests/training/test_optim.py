@@ -22,7 +22,7 @@ from vertebra.tune.stages import TuneConfig, choose
 def test_norms_and_biases_never_decay(name: str):
     model = tiny(name)
     names = {id(p): n for n, p in model.named_parameters()}
-    made = groups(Learner(model), 0.1)
+    made = groups(Learner(model), OptimConfig(weight_decay=0.1))
     decays = {names[id(p)] for group in made for p in group["params"] if group["weight_decay"]}
     stays = {names[id(p)] for group in made for p in group["params"] if not group["weight_decay"]}
     assert decays | stays == set(names.values())
@@ -36,7 +36,7 @@ def test_what_does_not_train_is_in_no_group_and_new_rows_do_not_decay():
     grow_vocabulary(model.backbone, ["<ACT>"])
     choose(model, TuneConfig(stage="lora"))
     names = {id(p): n for n, p in model.named_parameters()}
-    decays, stays = ({names[id(p)] for p in group["params"]} for group in groups(model, 0.1))
+    decays, stays = ({names[id(p)] for p in group["params"]} for group in groups(model, OptimConfig(weight_decay=0.1)))
     assert all("lora_" in name for name in decays)
     assert stays
     assert all("trainable_tokens_delta" in name for name in stays)

@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from vertebra.backbone.vocabulary import restricted_parameters
 from vertebra.training.config import OptimConfig
+from vertebra.training.muon import Muon
 
 
-def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices decay; norms, biases and single vectors never do."""
+def parted(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Trainable parameters: (matrices, which decay; norms, biases and single vectors, which never do)."""
     norms = {
         id(parameter)
         for module in model.modules()
@@ -30,15 +32,39 @@ def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         single = parameter.ndim < 2 or id(parameter) in norms or id(parameter) in rows
         single = single or name.endswith(".bias") or "trainable_tokens" in name  # rows of tokens are vectors
         (stays if single else decays).append(parameter)
-    found = [{"params": decays, "weight_decay": weight_decay}, {"params": stays, "weight_decay": 0.0}]
+    return decays, stays
+
+
+def groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """The optimizer's groups, each with its settings."""
+    decays, stays = parted(model)
+    hidden: list[nn.Parameter] = []
+    if config.kind == "muon":
+        rows = _rows_of_tokens(model)
+        hidden = [parameter for parameter in decays if parameter.ndim == 2 and id(parameter) not in rows]
+        taken = {id(parameter) for parameter in hidden}
+        decays = [parameter for parameter in decays if id(parameter) not in taken]
+    found: list[dict[str, Any]] = [
+        {"params": hidden, "weight_decay": config.weight_decay, "orthogonal": True},
+        {"params": decays, "weight_decay": config.weight_decay},
+        {"params": stays, "weight_decay": 0.0},
+    ]
     return [group for group in found if group["params"]]
 
 
+def _rows_of_tokens(model: nn.Module) -> set[int]:
+    """Ids of the weights of embeddings and heads: a row of one is a token's, and says nothing of the others."""
+    tables: list[Any] = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    tables += [module.get_output_embeddings() for module in model.modules() if isinstance(module, PreTrainedModel)]
+    return {id(table.weight) for table in tables if table is not None}
+
+
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW in its fused form, which is the fastest on CPUs and GPUs and makes no temporaries."""
-    made = groups(model, config.weight_decay)
+    """AdamW in its fused form, which is the fastest on CPUs and GPUs and makes no temporaries; or Muon, which has it inside."""
+    made = groups(model, config)
     known = all(p.device.type in ("cpu", "cuda") for group in made for p in group["params"])
-    return torch.optim.AdamW(made, lr=config.lr, betas=config.betas, eps=config.eps, fused=known)
+    kind = {"adamw": torch.optim.AdamW, "muon": Muon}[config.kind]
+    return kind(made, lr=config.lr, betas=config.betas, eps=config.eps, fused=known)
 
 
 def warmup_steps(warmup: float, steps: int) -> int:
