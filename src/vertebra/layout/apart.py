@@ -35,6 +35,7 @@ class Apart:
     def __init__(self, record: PageRecord, renderer: Renderer) -> None:
         self.record, self.renderer = record, renderer
         self._tails: OrderedDict[Any, TokenSequence] = OrderedDict()
+        self._ends: OrderedDict[str | None, list[int]] = OrderedDict()
 
     def __call__(
         self, lines: Sequence[Laid], turns: Turns, *, images: Mapping[int, Any] | None = None, most: int | None = None
@@ -71,8 +72,7 @@ class Apart:
         key = tuple(tuple(part.items()) for part in parts), answer, bool(lines)
         if key not in self._tails:
             row = page_row(lines, [(question, answer)], self.record, self.renderer)
-            plain = page_row(lines, [(PLAIN, answer)], self.record, self.renderer)
-            if not np.array_equal(row.sequence.ids[: row.head], plain.sequence.ids[: plain.head]):
+            if row.sequence.ids[: row.head].tolist() != self._end(lines):
                 asked = "".join(part.get("text", "▢") for part in parts)
                 raise DataError(
                     f"the tokenizer joins the end of a page with a question ({asked!r}), so that questions do not go on from "
@@ -83,3 +83,13 @@ class Apart:
                 self._tails.popitem(last=False)
         self._tails.move_to_end(key)
         return self._tails[key]
+
+    def _end(self, lines: Sequence[Laid]) -> list[int]:
+        """The ids of a page that ends in this line, whatever is asked about it."""
+        key = lines[0].text if lines else None
+        if key not in self._ends:
+            row = page_row(lines, [(PLAIN, None)], self.record, self.renderer)
+            self._ends[key] = row.sequence.ids[: row.head].tolist()
+            while len(self._ends) > KEPT:
+                self._ends.popitem(last=False)
+        return self._ends[key]

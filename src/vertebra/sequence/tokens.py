@@ -103,14 +103,17 @@ class TokenSequence:
         slots = slots.reshape(length, 2)
         filled: dict[str, np.ndarray] = {}
         for name, (dtype, default) in _FILL.items():
-            value = _vector(name, vectors.get(name, default), dtype)
+            if name not in vectors:
+                filled[name] = np.full(length, default, dtype) if default else np.zeros(length, dtype)
+                continue
+            value = _vector(name, vectors[name], dtype)
             filled[name] = np.full(length, value, dtype) if value.ndim == 0 else value
         if target is None:
             targets = np.where(slots[:, 0] >= 0, NO_TARGET, ids)
         else:
             targets = _whole_numbers("target", target)
         if position is None:
-            positions = _positions(filled["document"])
+            positions = _positions(filled["document"]) if "document" in vectors else np.arange(length)
         else:
             positions = _whole_numbers("position", position)
         return cls(ids=ids, target=targets, slot=slots, position=positions, segments=tuple(segments), **filled)
@@ -152,7 +155,7 @@ class TokenSequence:
 
     def cut(self, start: int = 0, stop: int | None = None) -> TokenSequence:
         """Positions `start:stop` as a sequence of its own. Positions and slot indices stay what they were."""
-        return replace(self, **{name: getattr(self, name)[start:stop] for name in VECTORS})
+        return _checked_already(self.segments, {name: getattr(self, name)[start:stop] for name in VECTORS})
 
     def show(
         self, tokenizer: Any = None, *, html: bool = False, mask: Any = None, fold: bool = True, console: Any = None
@@ -190,11 +193,18 @@ class TokenSequence:
             columns["block"] = np.where(block > 0, together, np.where(block < 0, apart, 0))
         name = "document" if new_documents else "position"
         columns[name] = counted_on(columns[name], np.maximum.reduceat(columns[name], starts) + 1)
-        return TokenSequence(segments=segments, **columns)
+        return _checked_already(segments, columns)
 
 
 VECTORS = tuple(field.name for field in fields(TokenSequence) if field.name != "segments")
 """The names of the vectors, in the order in which the class declares them."""
+
+
+def _checked_already(segments: tuple[str, ...], columns: dict[str, np.ndarray]) -> TokenSequence:
+    """A sequence whose vectors come from sequences: what holds for these holds for it."""
+    made = object.__new__(TokenSequence)
+    made.__dict__.update(columns, segments=segments)
+    return made
 
 
 def _check_names(given: Iterable[str], known: Iterable[str]) -> None:
