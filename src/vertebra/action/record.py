@@ -129,12 +129,8 @@ class ActionRecord:
     @classmethod
     def of(cls, record: Mapping[str, Any], *, where: str = "this model") -> ActionRecord:
         """The record in a model's `record`; one that is missing or damaged is an error."""
-        if not isinstance(record.get(POLICY), Mapping):
-            raise ConfigError(
-                f"{where} has no record of actions (`Model.record[{POLICY!r}]`), so it is no policy; train a task that "
-                "acts, or import a folder of OpenVLA's"
-            )
-        return config.build(cls, record[POLICY], where=f"the action record of {where}")
+        advice = "so it is no policy; train a task that acts, or import a folder of OpenVLA's"
+        return config.recorded(cls, record, POLICY, where=where, of="actions", advice=advice)
 
     def asked(self, instruction: str) -> str:
         """The text that is asked of the model."""

@@ -296,20 +296,19 @@ def _called(batch: Any, number: int, sequence: Any) -> str:
 
 
 def _page(asked: Asked, batch: Any, facts: str, pictures: Sequence[str]) -> str:
-    """The rows' pages as one: the head of the first, the bodies of all, each under the name of its row."""
-    from html import escape
-
+    """The rows as one page, each under its name."""
     from vertebra.sequence.batch import uncollate
+    from vertebra.sequence.show import STYLE, body_of
+    from vertebra.webpage import escaped, webpage
 
-    title = escape(asked.title)
-    head, bodies = "", []
-    for number, sequence in enumerate(uncollate(batch)):
-        page = str(sequence.show(asked.job.model.tokenizer, html=True))
-        head, _, body = page.partition("<main>")
-        _, _, body = body.rpartition("</main>")[0].partition("</h1>")
-        bodies.append(f"<h2>{escape(_called(batch, number, sequence))}</h2>{pictures[number]}{body}")
-    head = head.replace("<title>Token sequence</title>", f"<title>{title}</title>")
-    return f"{head}<main><h1>{title}</h1><p>{escape(facts)}</p>{'<hr>'.join(bodies)}</main></body></html>\n"
+    title = escaped(asked.title)
+    bodies = [
+        f"<h2>{escaped(_called(batch, number, sequence))}</h2>{pictures[number]}\n"
+        + body_of(sequence, asked.job.model.tokenizer)
+        for number, sequence in enumerate(uncollate(batch))
+    ]
+    body = f"<h1>{title}</h1><p>{escaped(facts)}</p>{'<hr>'.join(bodies)}"
+    return webpage(asked.title, body, style=STYLE)
 
 
 def _facts(asked: Asked, made: Any, batch: Any) -> str:

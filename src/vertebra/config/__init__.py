@@ -34,6 +34,7 @@ __all__ = [
     "plain",
     "read",
     "read_mapping",
+    "recorded",
     "require_bounds",
     "resolve",
     "write",
@@ -50,6 +51,13 @@ def read(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
 def build(cls: type[T], tree: Mapping[str, Any], *, where: str = "the config") -> T:
     """A config from plain values. All faults come at once, each with its dotted name."""
     return resolve(cls, tree, where=where)
+
+
+def recorded(cls: type[T], record: Mapping[str, Any], name: str, *, where: str, of: str, advice: str) -> T:
+    """What a model's `record` keeps under a name; one that is missing or damaged is an error."""
+    if not isinstance(record.get(name), Mapping):
+        raise ConfigError(f"{where} has no record of {of} (`Model.record[{name!r}]`), {advice}")
+    return build(cls, record[name], where=f"the record of {of} of {where}")
 
 
 def resolve(cls: type[T], tree: Mapping[str, Any], overrides: Iterable[str] = (), *, where: str = "the config") -> T:

@@ -97,12 +97,8 @@ class PageRecord:
     @classmethod
     def of(cls, record: Mapping[str, Any], *, where: str = "this model") -> PageRecord:
         """The record in a model's `record`; one that is missing or damaged is an error."""
-        if not isinstance(record.get(PAGE), Mapping):
-            raise ConfigError(
-                f"{where} has no record of pages (`Model.record[{PAGE!r}]`), so it cannot be asked about documents; train "
-                "kind `pages`, or give a PageRecord of your own"
-            )
-        return config.build(cls, record[PAGE], where=f"the record of pages of {where}")
+        advice = "so it cannot be asked about documents; train kind `pages`, or give a PageRecord of your own"
+        return config.recorded(cls, record, PAGE, where=where, of="pages", advice=advice)
 
 
 def drawn(record: PageRecord) -> str:

@@ -64,9 +64,14 @@ def show(
     table = _checked(mask, len(sequence))
     lines = list(_lines(sequence, tokenizer, fold))
     if html:
-        return _page(sequence, lines, table)
+        return webpage("Token sequence", f"<h1>{escaped(repr(sequence))}</h1>\n{_body(lines, table)}", style=STYLE)
     _print(sequence, lines, table, console)
     return None
+
+
+def body_of(sequence: Any, tokenizer: Any = None) -> str:
+    """The sequence as a part of a page of somebody else's, which needs the rules of `STYLE`."""
+    return _body(list(_lines(sequence, tokenizer, True)), None)
 
 
 def _lines(sequence: Any, tokenizer: Any, fold: bool) -> Iterator[_Line]:
@@ -214,7 +219,7 @@ def _drawn(mask: np.ndarray) -> list[str]:
     return ["".join(_SHADES[int(np.ceil(share * (len(_SHADES) - 1)))] * 2 for share in row) for row in shares]
 
 
-_STYLE = """
+STYLE = """
 main { max-width: 72em; }
 .flow, td { font-family: ui-monospace, monospace; white-space: pre-wrap; }
 .flow span { border-radius: 3px; } .flow span:hover { background: #ffef9f; }
@@ -222,25 +227,24 @@ main { max-width: 72em; }
 table { margin-top: 1.5em; } td, th { padding: 1px 10px; text-align: right; border: 0; }
 th { position: sticky; top: 0; background: Canvas; border-bottom: 1px solid #8888; } tr:hover { background: #8882; }
 .left { text-align: left; } img { image-rendering: pixelated; border: 1px solid #8888; margin-top: .5em; }
-"""
+""" + "".join(f".{role.name} {{ color: {color}; }}\n" for role, (_, color) in _COLORS.items())
+"""Beside the rules that all pages share."""
 
 
-def _page(sequence: Any, lines: list[_Line], mask: np.ndarray | None) -> str:
+def _body(lines: list[_Line], mask: np.ndarray | None) -> str:
     columns = _columns(lines)
     legend = " · ".join(f'<span class="{role.name}">{role.name.lower()}</span>' for role in _present(lines))
-    colors = "".join(f".{role.name} {{ color: {color}; }}\n" for role, (_, color) in _COLORS.items())
     flow = "".join(_span(line) for line in lines)
     head = "".join(f"<th{_left(name)}>{name}</th>" for name in (columns[0], "token", *columns[1:]))
     body = "\n".join(_row(line, columns) for line in lines)
     parts = [
-        f"<h1>{escaped(repr(sequence))}</h1>",
         f'<p>{legend} · <span class="trained">trained on</span></p>',
         f'<p class="flow">{flow}</p>',
     ]
     if mask is not None:
         parts.append(f"<h2>Mask</h2><p>Query down, key across; dark is seen.</p>{_image(mask)}")
     parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>")
-    return webpage("Token sequence", "\n".join(parts), style=_STYLE + colors)
+    return "\n".join(parts)
 
 
 def _classes(line: _Line) -> str:
