@@ -117,28 +117,37 @@ def questions(model: Model, count: int, rounds: int) -> None:
 
 def collator(name: str, model: Model, rounds: int, batch: int) -> None:
     """Making a batch as recipe `receipts-drawn` does (drawn, shuffled, asked, rendered, collated) beside a step on it."""
+    made, step, length = timed(model, rounds, batch, workers=0)
+    waited, beside, _ = timed(model, rounds, batch, workers=1)
+    print(
+        f"  {name}: {batch} rows of {length} positions: {1000 * made / batch:.2f} ms a row, "
+        f"{1000 * step / batch:.1f} ms of a step: {made / (made + step):.1%} of a training step\n"
+        f"    made by a worker beside it (data.workers: 1), a step waits {waited / (waited + beside):.1%} of its time",
+        flush=True,
+    )
+
+
+def timed(model: Model, rounds: int, batch: int, *, workers: int) -> tuple[float, float, int]:
+    """(seconds of making a batch, or of waiting for one; of a step; positions), by this process's time or by the clock; from
+    the second pass over the pages on, for the first sees each question for the first time."""
+    clock = time.perf_counter if workers else time.process_time
     settings = recipe("receipts-drawn")
     settings["options"]["manner"] = model.record["page"]["manner"]
-    taken = iter(
-        batches(model, DataConfig(**{**settings, "count": batch * (rounds + 2), "held_out": 0.0}), batch=batch)
-    )
-    next(taken)
+    settings |= {"count": 40 * batch, "held_out": 0.0, "workers": workers}
+    taken = iter(batches(model, DataConfig(**settings), batch=batch))
+    for _ in range(40):
+        ready = next(taken)
     model.train()
     making, steps = [], []
     for _ in range(rounds):
-        begun = time.process_time()
+        begun = clock()
         ready = next(taken)
-        making.append(time.process_time() - begun)
-        begun = time.process_time()
+        making.append(clock() - begun)
+        begun = clock()
         model(**ready).loss.backward()
         model.zero_grad(set_to_none=True)
-        steps.append(time.process_time() - begun)
-    made, step = median(making), median(steps)
-    print(
-        f"  {name}: {batch} rows of {ready.length} positions: {1000 * made / batch:.2f} ms a row, "
-        f"{1000 * step / batch:.1f} ms of a step: {made / (made + step):.1%} of a training step",
-        flush=True,
-    )
+        steps.append(clock() - begun)
+    return median(making), median(steps), ready.length
 
 
 def recipe(name: str) -> dict[str, Any]:
