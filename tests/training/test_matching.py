@@ -32,7 +32,7 @@ def found(model, repeats: int = 40) -> float:
     draw = torch.Generator().manual_seed(1)
     right = 0
     for _ in range(repeats):
-        ids = (torch.randperm(800, generator=draw)[:40] + 20).tolist()
+        ids = (torch.randperm(700, generator=draw)[:40] + 20).tolist()
         at = int(torch.randint(40, (1,), generator=draw))
         seen = looks(model, [*ids, ids[at]]).mean(0)[-1, :-1]  # itself left out
         right += int(seen.argmax()) == at
@@ -47,7 +47,7 @@ def test_equal_tokens_find_each_other_before_anything_is_learned():
 def test_it_does_not_see_itself_first():
     """Of two equal tokens far apart, the later one looks at the other no less than at itself."""
     model = built(init="matching")
-    ids = torch.randperm(800, generator=torch.Generator().manual_seed(2))[:60].tolist()
+    ids = torch.randperm(700, generator=torch.Generator().manual_seed(2))[:60].tolist()
     seen = looks(model, [300, *ids, 300])[:, -1]
     assert float(seen[:, 0].sum()) > float(seen[:, -1].sum())
 
