@@ -44,6 +44,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dropout and workers": {"model__backbone": "tiny-gpt2", "data__workers": 1, "optim__accumulate": 2},
     "lora": {"tune__stage": "lora", "tune__lora": {"r": 2, "dropout": 0.1}},
     "bf16": {"optim__precision": "bf16"},
+    "muon": {"optim__kind": "muon", "optim__accumulate": 2},
+    "muon, lora": {"optim__kind": "muon", "tune__stage": "lora", "tune__lora": {"r": 2}},
     "asynchronous": {"save__asynchronous": True},
 }
 
@@ -180,6 +182,14 @@ def test_checkpoints_of_something_else(tmp_path: Path):
         resumed(tmp_path, longer, samples=Words(seed=1))
     with pytest.raises(ConfigError, match="rows a step"):
         resumed(tmp_path, config(steps=4, optim__batch=3))
+
+
+@pytest.mark.parametrize("stage", ["lora", "vla-full-train"])
+@pytest.mark.parametrize("kinds", [("adamw", "muon"), ("muon", "adamw")])
+def test_a_checkpoint_of_another_optimizer(kinds: tuple[str, str], stage: str, tmp_path: Path):
+    trainer(tmp_path, config(steps=2, tune__stage=stage, optim__kind=kinds[0])).train()
+    with pytest.raises(CheckpointError, match=r"written by another optimizer: resume with the `optim.kind` that it had"):
+        resumed(tmp_path, config(steps=4, tune__stage=stage, optim__kind=kinds[1]))
 
 
 def test_nothing_supervised(tmp_path: Path):

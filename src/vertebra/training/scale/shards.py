@@ -130,6 +130,11 @@ class Shards:
             set_optimizer_state_dict(learner, optimizer, state["optimizer"])
             return payload
         saved = payload.pop("optimizer")
+        if _kinds(saved) != _kinds(optimizer.state_dict()):
+            raise CheckpointError(
+                f"`{folder}` was written by another optimizer: resume with the `optim.kind` that it had, or begin a run of its "
+                "own from its weights (model.start)"
+            )
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for number, state in saved["state"].items():
             of = parameters[int(number)]
@@ -225,6 +230,11 @@ def consolidate(place: str | Path, folder: str | Path, *, limit: float = 5e9) ->
         where |= dict.fromkeys(group, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}, indent=1))
     return folder
+
+
+def _kinds(optimizer: Mapping[str, Any]) -> list[tuple[int, bool]]:
+    """Of each group of an optimizer's state: how many parameters, and whether their steps are orthogonal."""
+    return [(len(group["params"]), bool(group.get("orthogonal"))) for group in optimizer["param_groups"]]
 
 
 def plain_optimizer(trainer: Any) -> Any:
