@@ -211,6 +211,21 @@ def test_a_model_that_was_trained_on_pages_answers_bare():
         assert "left out" in left_out.errors[0]
 
 
+def test_free_answers_of_a_model_that_was_trained_on_pages():
+    """As it writes them by itself: no quotes, nothing copied, no place."""
+    trained = load("tiny-llama2", weights=True, inference_mode=True)
+    trained.record[PAGE] = UNTRAINED.to_json()
+    (field,) = fields_of({"total": "text"})
+    for seed in range(3):
+        page = page_of(seed)
+        result = extract(trained, page, {"total": "text"}, free=("total",), max_new_tokens=6)
+        reader = Reader(model=trained, settings=ExtractSettings())
+        (lines,) = reader.windows(Document((page,)), [reader.question(field)], 6, {})
+        alone = generate(trained, reader.row(lines, reader.question(field)).sequence, max_new_tokens=6)
+        assert result["total"].text == alone.text[0].strip()
+        assert not result["total"].places
+
+
 def test_a_pydantic_class():
     pydantic = pytest.importorskip("pydantic")
 

@@ -188,7 +188,9 @@ def test_checkpoints_of_something_else(tmp_path: Path):
 @pytest.mark.parametrize("kinds", [("adamw", "muon"), ("muon", "adamw")])
 def test_a_checkpoint_of_another_optimizer(kinds: tuple[str, str], stage: str, tmp_path: Path):
     trainer(tmp_path, config(steps=2, tune__stage=stage, optim__kind=kinds[0])).train()
-    with pytest.raises(CheckpointError, match=r"written by another optimizer: resume with the `optim.kind` that it had"):
+    with pytest.raises(
+        CheckpointError, match=r"written by another optimizer: resume with the `optim.kind` that it had"
+    ):
         resumed(tmp_path, config(steps=4, tune__stage=stage, optim__kind=kinds[1]))
 
 

@@ -19,7 +19,7 @@ def evaluate(
     arms: Annotated[
         str,
         typer.Option(
-            help="The same pages with one thing changed: no-boxes, no-pixels, boxes-shuffled, lines-shuffled, ocr, "
+            help="The same pages with one thing changed: no-boxes, no-pixels, boxes-shuffled, lines-shuffled, written, ocr, "
             "ocr=tesseract, or NAME=MODEL; separated by commas."
         ),
     ] = "",
@@ -54,7 +54,7 @@ def evaluate(
     drawn: Annotated[int, typer.Option(min=0, help="Of --html: how many pages of the data are drawn.")] = 6,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Hold a model's copied answers against known ones: by field and type, with evidence, confidences and arms."""
+    """Hold a model's answers against known ones: by field and type, with evidence, confidences and arms."""
     from vertebra.backbone.registry import require_name
 
     require_name(model)  # before torch is imported for it

@@ -19,6 +19,8 @@ from vertebra.errors import ConfigError
 
 FREE = 'FREE: /"([^"\\\\\\n]|\\\\["\\\\\\/n]){0,600}"/'
 """Free text of at most 600 characters."""
+BARE = "start: /[^\\n]{1,600}/"
+"""The same without quotes: the rest of a line."""
 LIKE = {
     **dict.fromkeys(("number", "integer"), r"[^\d\n]*\d([\d.,'’ ]*\d)?[^\d\n]*"),
     **dict.fromkeys(("date", "datetime", "time"), r"[^\n]*\d[^\n]*"),
@@ -29,8 +31,10 @@ LIKE = {
 def grammar_of(
     field: Field, lines: Sequence[str], *, quoted: bool = True, space: bool = True, absent: str = ABSENT
 ) -> Grammar:
-    """What may answer for a field. `quoted`: JSON; else a copied text alone stands bare, as models of questions answer, and
+    """What may answer for a field. `quoted`: JSON; else a text alone stands bare, as models of questions answer, and
     `absent` is what they answer where there is none."""
+    if not quoted and bare(field) and field.free:
+        return Grammar(f"{UNFORCED}\n{BARE}", f"the grammar of the field `{field.name}`")
     if not quoted and bare(field):
         return copied(lines, across=field.across, space=space, absent=absent, like=LIKE.get(field.kind, ""))
     rules = _Rules(lines)
@@ -39,8 +43,8 @@ def grammar_of(
 
 
 def bare(field: Field) -> bool:
-    """Whether the field is one copied text, which may stand without quotes."""
-    return not field.nested and not field.free and field.kind != "choice"
+    """Whether the field is one text, copied or free, which may stand without quotes."""
+    return not field.nested and field.kind != "choice"
 
 
 class _Rules:

@@ -4,6 +4,7 @@ no-boxes         no line has a place: what layout is worth
 no-pixels        no picture of the page
 boxes-shuffled   every line has the place of another one: whether places are read at all
 lines-shuffled   lines in random order, places kept: whether the order is all that was read
+written          answers are the model's own writing, not copied: what copying is worth
 ocr[=ENGINE]     the page as OCR reads its picture, in place of its own lines
 NAME=MODEL       another model, or the same one trained otherwise
 """
@@ -37,6 +38,8 @@ class DocumentArm:
     """Its lines are not those of the data."""
     as_given: bool = False
     """Lines stay in the order in which they are given, whatever the model's own order is."""
+    written: bool = False
+    """The model writes answers as it likes: they may stand nowhere, and point at nothing."""
 
 
 def _without_boxes(page: Page, _: random.Random) -> Page:
@@ -75,6 +78,7 @@ PLAIN = {
     "no-pixels": DocumentArm(name="no-pixels", pixels=False),
     "boxes-shuffled": DocumentArm(name="boxes-shuffled", change=_boxes_shuffled, as_given=True),
     "lines-shuffled": DocumentArm(name="lines-shuffled", change=_lines_shuffled, as_given=True),
+    "written": DocumentArm(name="written", written=True),
 }
 KINDS = (*PLAIN, "ocr", "ocr=ENGINE", "NAME=MODEL")
 

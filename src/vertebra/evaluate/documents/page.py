@@ -25,6 +25,7 @@ _MEANS = {
     "no-pixels": "No picture of the page.",
     "boxes-shuffled": "Every line has the place of another one: without a fall, places are not read.",
     "lines-shuffled": "Lines in random order, places kept: a fall shows that the order was read.",
+    "written": "The model writes its answers, and copies nothing: the difference is what copying is worth.",
     "ocr": "The page as OCR reads its picture.",
 }
 

@@ -36,7 +36,7 @@ class AnswerRecord:
     """Of the evidence; None: no line of the page holds the answer."""
     box_hits: float | None
     stands: bool
-    """A copied answer stands on the page (an absent one does too)."""
+    """The answer stands on the page (an absent one does too); of one that was not copied, each of its words."""
     lines: tuple[int, ...] = ()
     """Where it points: lines of the page as it was read."""
 

@@ -83,7 +83,8 @@ def _page(
     images = {page.number: page.image} if arm.pixels and page.image is not None else {}
     if not arm.pixels:
         document = Document((replace(read, image=None),), page.name)
-    found = extract_fields(model, document, tuple(one.field for one in asked), how, images)
+    fields = tuple(replace(one.field, free=True) if arm.written else one.field for one in asked)
+    found = extract_fields(model, document, fields, how, images)
     return [_record(arm, number, seed, one, page, read, found[one.field.name]) for one in asked]
 
 
@@ -92,16 +93,23 @@ def _record(arm: DocumentArm, number: int, seed: int, one: Asked, page: Page, re
     gold_lines = evidence(read, one.golds)
     gold_boxes = relative_boxes(page, evidence(page, one.golds)) if arm.read_anew else relative_boxes(read, gold_lines)
     there = bool(one.golds)
+    points = there and not arm.written
     return AnswerRecord(
         arm=arm.name, page=number, seed=seed, field=one.field.name, kind=one.kind, golds=one.golds, answer=found.text,
         confidence=min(max(found.confidence, 0.0), 1.0),
         exact=bool(exact(answer, one.golds)) if there else found.text is None,
         same=_same(answer, one) if there else found.text is None,
         anls=anls(answer, one.golds) if there else float(found.text is None),
-        line_f1=line_f1(gold_lines, found.lines) if there and gold_lines else None,
-        box_hits=box_hits(gold_boxes, relative_boxes(read, found.lines)) if there and gold_boxes else None,
-        stands=found.text is None or bool(found.places), lines=tuple(found.lines),
+        line_f1=line_f1(gold_lines, found.lines) if points and gold_lines else None,
+        box_hits=box_hits(gold_boxes, relative_boxes(read, found.lines)) if points and gold_boxes else None,
+        stands=found.text is None or bool(found.places) or (arm.written and _all_there(answer, read)),
+        lines=tuple(found.lines),
     )  # fmt: skip
+
+
+def _all_there(answer: str, page: Page) -> bool:
+    """Whether every word of an answer stands somewhere on the page."""
+    return set(plain(answer).split()) <= {word for line in page.lines for word in plain(line.text).split()}
 
 
 def _same(answer: str, one: Asked) -> bool:
