@@ -126,6 +126,19 @@ def test_a_state_that_was_kept_goes_on_bit_for_bit():
         assert torch.equal(one, two)
 
 
+def test_a_scaler_passes_over_gradients_that_are_not_finite():
+    layer = torch.nn.Linear(3, 3)
+    optimizer, scaler = make_optimizer(layer, OptimConfig(kind="muon", lr=0.1)), torch.amp.GradScaler("cpu")
+    before = [parameter.detach().clone() for parameter in layer.parameters()]
+    for huge in (float("inf"), 1.0):
+        optimizer.zero_grad()
+        scaler.scale((layer(torch.ones(1, 3)) * huge).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        same = [torch.equal(one, old) for one, old in zip(layer.parameters(), before, strict=True)]
+        assert same == [huge > 1] * 2
+
+
 def test_shards_are_refused():
     with pytest.raises(ConfigError, match=r"optim.kind=muon makes the step of a matrix from the whole of it"):
         build(

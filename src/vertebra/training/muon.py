@@ -25,6 +25,11 @@ STEPS = 5
 class Muon(torch.optim.AdamW):
     """Groups with `orthogonal: True` take orthogonal steps; the others are AdamW's own."""
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        # a gradient scaler of fp16 leaves it to fused kernels to pass over what is not finite; here it has to do so itself
+        self._step_supports_amp_scaling = False
+
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         groups = self.param_groups
         self.param_groups = [group for group in groups if not group.get("orthogonal")]
