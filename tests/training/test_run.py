@@ -162,6 +162,16 @@ def test_typos_offer_the_nearest_name(capsys: pytest.CaptureFixture[str]):
     assert "no recipe `chat-lroa`. Did you mean `chat-lora`" in capsys.readouterr().err
 
 
+def test_data_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    own = tmp_path / "own.jsonl"
+    call("train", CHAT, "--tiny", "--data", own, "--out", tmp_path / "run", code=1)
+    assert "own.jsonl" in capsys.readouterr().err
+    turn = '{"messages": [{"role": "user", "content": "Seven?"}, {"role": "assistant", "content": "7"}]}'
+    own.write_text(f"{turn}\n" * 40)
+    call("train", CHAT, "--tiny", "--data", own, "--out", tmp_path / "run")
+    assert read_recipe(tmp_path / "run" / "run.yaml").data.path == str(own)
+
+
 def test_a_tracker_that_is_not_there(tmp_path: Path):
     with pytest.raises(MissingPartError, match=r"watch\.report_to=trackio"):
         train(tiny_with(tmp_path, watch={"report_to": "trackio"}))

@@ -20,6 +20,9 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the recipe: optim.lr=1e-4. Repeatable.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A file or folder to train on, in place of the recipe's: data.path.", **PATH)
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where everything goes; runs/NAME by default.", **PATH)] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the newest good checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Start anew in a folder that holds a run.")] = False,
@@ -35,7 +38,8 @@ def train(
     from vertebra.errors import ConfigError
     from vertebra.training.recipes import read_recipe
 
-    config = read_recipe(recipe, set_ or [])  # typos show before anything starts
+    settings = [*(set_ or []), *([] if data is None else [f"data.path={data}"])]
+    config = read_recipe(recipe, settings)  # typos show before anything starts
     if nproc < 1:
         raise ConfigError(f"--nproc is {nproc}; expected 1 or more")
     if nproc > 1 and "WORLD_SIZE" not in os.environ:
