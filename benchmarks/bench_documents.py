@@ -17,6 +17,7 @@ import argparse
 import os
 import tempfile
 import time
+from itertools import chain, repeat
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -134,7 +135,8 @@ def timed(model: Model, rounds: int, batch: int, *, workers: int) -> tuple[float
     settings = recipe("receipts-drawn")
     settings["options"]["manner"] = model.record["page"]["manner"]
     settings |= {"count": 40 * batch, "held_out": 0.0, "workers": workers}
-    taken = iter(batches(model, DataConfig(**settings), batch=batch))
+    loader = batches(model, DataConfig(**settings), batch=batch)
+    taken = chain.from_iterable(repeat(loader))  # pass after pass
     for _ in range(40):
         ready = next(taken)
     model.train()
