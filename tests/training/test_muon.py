@@ -13,6 +13,7 @@ from tests.training.models import random_batch, tiny
 from vertebra.backbone.tiny import TINY
 from vertebra.config import build
 from vertebra.errors import ConfigError
+from vertebra.training import muon
 from vertebra.training.config import OptimConfig, RunConfig
 from vertebra.training.learner import Learner
 from vertebra.training.muon import MOMENTUM, POLYNOMIAL, STEPS, orthogonal
@@ -56,6 +57,25 @@ def test_steps_are_those_of_the_formula():
             layer.weight.data = layer.weight.data * (1 - 0.1 * 0.2) - size * orthogonal(mixed[None])[0]
     for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("together", [1, 36, 72, 80])
+def test_many_matrices_are_taken_some_at_a_time(together: int, monkeypatch: pytest.MonkeyPatch):
+    """One by one, and across the border of a batch: the steps of all at once."""
+
+    def steps() -> list[torch.Tensor]:
+        model = torch.nn.Sequential(*_layers(), *_layers())
+        optimizer = make_optimizer(model, OptimConfig(kind="muon", lr=0.1))
+        for seed in range(2):
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
+            optimizer.step()
+        return [parameter.detach() for parameter in model.parameters()]
+
+    whole = steps()
+    monkeypatch.setattr(muon, "TOGETHER", together)
+    for one, other in zip(steps(), whole, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_it_is_torchs_muon_but_for_its_sixteen_bits():

@@ -11,7 +11,7 @@ times slower; here a CPU computes it in float32.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ MOMENTUM = 0.95
 POLYNOMIAL = (3.4445, -4.7750, 2.0315)
 """Of Newton and Schulz's step, as Muon's authors tuned it: singular values end between 0.7 and 1.2."""
 STEPS = 5
+TOGETHER = 1 << 26
+"""Numbers of matrices that are made orthogonal at once: more would be no faster, and cost memory."""
 
 
 class Muon(torch.optim.AdamW):
@@ -50,11 +52,13 @@ class Muon(torch.optim.AdamW):
             if parameter.grad is not None:
                 alike[parameter.shape, parameter.dtype, parameter.device].append(parameter)
         for (shape, _, _), parameters in alike.items():
-            moved = orthogonal(torch.stack([self._momentum(parameter) for parameter in parameters]))
-            size = group["lr"] * 0.2 * max(shape) ** 0.5
-            for parameter, direction in zip(parameters, moved, strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(direction.to(parameter.dtype), alpha=-size)
+            many = max(1, TOGETHER // shape.numel())
+            for some in batched(parameters, many):
+                moved = orthogonal(torch.stack([self._momentum(parameter) for parameter in some]))
+                size = group["lr"] * 0.2 * max(shape) ** 0.5
+                for parameter, direction in zip(some, moved, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(direction.to(parameter.dtype), alpha=-size)
 
     def _momentum(self, parameter: torch.Tensor) -> torch.Tensor:
         """The gradient mixed with those before it (Nesterov's manner)."""
@@ -66,6 +70,12 @@ class Muon(torch.optim.AdamW):
         state["step"] += 1
         momentum: torch.Tensor = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
         return parameter.grad.lerp(momentum, MOMENTUM)
+
+
+def batched(parameters: Sequence[torch.Tensor], many: int) -> Iterator[Sequence[torch.Tensor]]:
+    """`many` at a time, in their order; what is left over comes last."""
+    for start in range(0, len(parameters), many):
+        yield parameters[start : start + many]
 
 
 def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
