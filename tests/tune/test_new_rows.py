@@ -18,6 +18,7 @@ from vertebra.model.model import Model
 from vertebra.training import checkpoint
 from vertebra.training.config import RunConfig
 from vertebra.training.learner import Learner
+from vertebra.training.config import OptimConfig
 from vertebra.training.optim import groups
 from vertebra.training.recipes import read_recipe
 from vertebra.training.run import train
@@ -32,7 +33,7 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "chat-full.yaml"
 def moved(model: Any) -> list[set[int]]:
     """Which rows of each table one step with weight decay moves."""
     before = [m.parameter.detach().clone() for m in matrices(model.llm)]
-    optimizer = torch.optim.AdamW(groups(model, 0.1), lr=0.1)
+    optimizer = torch.optim.AdamW(groups(model, OptimConfig(weight_decay=0.1)), lr=0.1)
     ids = some_ids(model, "Pick up <ACT> the red block")
     model.train()(input_ids=ids, labels=ids).loss.backward()
     optimizer.step()
