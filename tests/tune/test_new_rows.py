@@ -16,9 +16,8 @@ from vertebra.backbone.vocabulary import grow_vocabulary, new_row_ids, restricte
 from vertebra.errors import ConfigError
 from vertebra.model.model import Model
 from vertebra.training import checkpoint
-from vertebra.training.config import RunConfig
+from vertebra.training.config import OptimConfig, RunConfig
 from vertebra.training.learner import Learner
-from vertebra.training.config import OptimConfig
 from vertebra.training.optim import groups
 from vertebra.training.recipes import read_recipe
 from vertebra.training.run import train
