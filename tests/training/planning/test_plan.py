@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from tests.tasks.robots import small_set
 from tests.training.planning import measured
 from tests.training.test_run import RECIPES, call
 from vertebra.errors import ConfigError
@@ -142,20 +141,6 @@ def test_encoders_and_projectors_are_in_it():
         of("align", images=5)
     with pytest.raises(ConfigError, match="trains the projector, and this model has no"):
         plan(recipe("chat-full", tune__stage="align"))
-
-
-def test_every_recipe_has_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    demonstrations = small_set(tmp_path / "demonstrations")
-    for path in RECIPES:
-        run = read_recipe(path, [f"data.path={demonstrations}"] if "kind: episodes" in path.read_text() else [])
-        if run.model.start is not None:
-            with pytest.raises(ConfigError, match=r"there is no folder .* yet"):
-                plan(run)
-            run = replace(run, model=replace(run.model, start=None, image=ImageConfig()))
-        made = plan(run, memory=8)
-        assert made.chosen is not None
-        assert bool(made.outside) == (run.data.kind in ("squares", "look", "episodes", "pages"))
 
 
 def test_more_gpus_take_less_of_each_and_less_time():
