@@ -31,11 +31,10 @@ def tail_of(sequence: TokenSequence, head: int) -> TokenSequence:
 def branched(trunk: TokenSequence, tails: Sequence[TokenSequence]) -> TokenSequence:
     """The shared part, in which pictures may see themselves both ways, and what goes on from it. Items of their slots are those
     of the trunk, then of one tail after the other."""
-    if not len(trunk) or not tails or not all(map(len, tails)):
-        lengths = [len(tail) for tail in tails]
+    lengths = [len(tail) for tail in tails]
+    if not len(trunk) or not lengths or not all(lengths):
         raise SequenceError(f"a trunk of {len(trunk)} positions and tails of {lengths}; expected each to have some")
     joined = TokenSequence.join([trunk, *tails])
-    lengths = [len(tail) for tail in tails]
     block, document = joined.block, joined.document
     if document.any() or block[len(trunk) :].any() or int(block.min()) < 0:
         what = next(what for what, one in _parts(trunk, tails) if one.document.any() or one.block.any())
