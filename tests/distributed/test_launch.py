@@ -193,3 +193,28 @@ def test_signals_reach_every_process(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     threading.Thread(target=interrupt).start()
     assert launching.launch(2, []) == 0
     assert sorted(p.name for p in tmp_path.glob("saved-*")) == ["saved-0", "saved-1"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("when", ["before 0", "after 0", "before 1", "after 1"])
+def test_a_signal_while_processes_start_ends_all_of_them(
+    number: signal.Signals, when: str, monkeypatch: pytest.MonkeyPatch
+):
+    """There is no moment of a launch at which one that is asked to end breaks off and leaves a process behind."""
+    pretend(monkeypatch, "time.sleep(60)")
+    start, started = launching._start, []
+
+    def starting(rank: int, *rest: Any) -> Any:
+        if when == f"before {rank}":
+            os.kill(os.getpid(), number)
+        started.append(start(rank, *rest))
+        if when == f"after {rank}":
+            os.kill(os.getpid(), number)
+        return started[-1]
+
+    monkeypatch.setattr(launching, "_start", starting)
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    assert launching.launch(2, []) == 128 + number
+    assert len(started) == (1 if when.endswith("0") else 2)
+    assert all(one.code == -number for one in started)
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ ERRORS = "VERTEBRA_ERRORS"
 _CHILD = "from vertebra.cli.launch import child; child()"
 _PATIENCE = 10.0
 """Seconds that processes get to end by themselves once they are asked to."""
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+"""The signals that ask a command to end."""
 
 
 def launch(count: int, arguments: Sequence[str]) -> int:
@@ -35,10 +38,30 @@ def launch(count: int, arguments: Sequence[str]) -> int:
         port = _free_port()
         theirs, ours = os.pipe()  # nothing is written: our end closes with this process, and theirs tells
         try:
-            return _watched([_start(rank, count, arguments, errors, port, theirs) for rank in range(count)], errors)
+            with _recorded_signals() as asked:
+                processes: list[_Process] = []
+                for rank in range(count):
+                    if not asked:  # one that is asked to end before all have started starts no more of them
+                        processes.append(_start(rank, count, arguments, errors, port, theirs))
+                return _watched(processes, errors, asked)
         finally:
             os.close(theirs)
             os.close(ours)
+
+
+@contextmanager
+def _recorded_signals() -> Iterator[list[int]]:
+    """The signals that ask this process to end, recorded in place of ending it: whoever waits hands each of them on once.
+
+    A handler that sent them itself would miss the process that is being started just then.
+    """
+    asked: list[int] = []
+    before = {number: signal.signal(number, lambda it, frame: asked.append(it)) for number in _ENDING}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Process:
@@ -86,22 +109,17 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def _watched(processes: list[_Process], errors: Path) -> int:
-    """Wait for all; hand on signals; on the first failure end the others and say why.
+def _watched(processes: list[_Process], errors: Path, asked: list[int]) -> int:
+    """Wait for all; hand on what `asked` collects; on the first failure end the others and say why.
 
     A process that ends as it was asked to has not failed: the others end as well.
     """
-    asked: list[int] = []
-
-    def forward(number: int, frame: Any) -> None:
-        asked.append(number)
-        for one in processes:
-            if one.code is None:
-                one.process.send_signal(number)
-
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    handed_on = 0
     try:
         while any(one.code is None for one in processes):
+            for number in asked[handed_on:]:
+                handed_on += 1
+                _send(processes, number)
             failed = _first_failure(processes, errors, asked)
             if failed is not None:
                 _end(processes)
@@ -110,14 +128,18 @@ def _watched(processes: list[_Process], errors: Path) -> int:
         failed = _first_failure(processes, errors, asked)
         if failed is not None:
             return _report(failed, processes, errors)
-        return max(_shells(one.code or 0) for one in processes)
+        return max((_shells(one.code or 0) for one in processes), default=_shells(-asked[0]) if asked else 0)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         _end(processes, patience=0)
         for one in processes:
             if one.output is not None:
                 one.output.close()
+
+
+def _send(processes: Sequence[_Process], number: int) -> None:
+    for one in processes:
+        if one.code is None:
+            one.process.send_signal(number)
 
 
 def _first_failure(processes: list[_Process], errors: Path, asked: Sequence[int]) -> int | None:
@@ -161,8 +183,7 @@ def _end(processes: list[_Process], patience: float = _PATIENCE) -> None:
         running = [one for one in processes if one.code is None]
         if number == signal.SIGTERM and not patience:
             continue
-        for one in running:
-            one.process.send_signal(number)
+        _send(running, number)
         limit = time.monotonic() + seconds
         while time.monotonic() < limit and any(one.code is None for one in running):
             time.sleep(0.02)
