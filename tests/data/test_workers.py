@@ -1,16 +1,25 @@
-"""Signals that reach a loader's workers: a group's are ignored from the first moment on, the parent's ends them."""
+"""A loader's workers: how they start; signals of a group are ignored from the first moment on, the parent's ends them."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+from tests.data import streams
+from tests.data.tables import table_of
+from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.loader import Loader
+from vertebra.data.loaders.samplers import InOrder
 from vertebra.data.loaders.workers import begin, only_parent_ends
 
 
@@ -59,3 +68,24 @@ def test_what_the_parent_does_with_signals_stays_as_it_was():
     assert [int(index) for index in begin(loader())] == [index * index for index in range(24)]
     assert [int(index) for index in begin(DataLoader(Slow(), batch_size=None))][-1] == 23 * 23
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def made_in_a_spawned_process(path: str, workers: int) -> list[Any]:
+    """Batches of both loaders, whose samples hold what no process can be sent (a model with hooks is such a thing)."""
+    table = table_of([[i] * (1 + i % 3) for i in range(7)])
+    table.unsendable = lambda: None  # type: ignore[attr-defined]
+    loaded = Loader(table, InOrder(2), Collator(0), workers=workers, shift=False)
+    stream = streams.loader(path, InOrder(2), workers=workers)
+    stream.reader.unsendable = lambda: None  # type: ignore[attr-defined]
+    return [streams.ids(loaded), streams.ids(stream)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems spawn workers always")
+def test_workers_in_a_process_that_was_spawned_itself(tmp_path: Path):
+    """A spawned process spawns by itself; workers are forked there too. The plain twin makes its batches by itself."""
+    path = tmp_path / "rows.txt"
+    path.write_text("\n".join(streams.rows(9)))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        found = [pool.submit(made_in_a_spawned_process, str(path), workers).result() for workers in (0, 2)]
+    assert found[0] == found[1]
+    assert sum(map(len, found[0][0])) == 7

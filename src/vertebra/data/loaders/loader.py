@@ -21,7 +21,7 @@ from torch.utils.data import Sampler as TorchSampler
 from vertebra.data.loaders.collate import Collator
 from vertebra.data.loaders.ranks import place_among_ranks, weightless
 from vertebra.data.loaders.samplers import Plan, Sampler, Share
-from vertebra.data.loaders.workers import begin, only_parent_ends
+from vertebra.data.loaders.workers import begin, only_parent_ends, starting
 from vertebra.data.read.rows import digest
 from vertebra.data.samples.samples import Samples, Vectors, is_supervised
 from vertebra.errors import ConfigError, DataError
@@ -60,6 +60,7 @@ class Loader:
             sampler=self._at,
             batch_size=None,
             num_workers=workers,
+            multiprocessing_context=starting(workers),
             prefetch_factor=prefetch if workers else None,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,

@@ -29,7 +29,7 @@ from vertebra.data.loaders.collate import Collator
 from vertebra.data.loaders.loader import Maker, whole_again
 from vertebra.data.loaders.ranks import Exchange, exchange_among, filler, place_among_ranks
 from vertebra.data.loaders.samplers import Plan, Sampler
-from vertebra.data.loaders.workers import begin, only_parent_ends
+from vertebra.data.loaders.workers import begin, only_parent_ends, starting
 from vertebra.data.read.formats import Reader
 from vertebra.data.read.open import open_source
 from vertebra.data.read.rows import Fault, Faults, OnBad, Raw, Row, Source, digest
@@ -115,6 +115,7 @@ class StreamLoader:
         )
         self._options: dict[str, Any] = {
             "num_workers": workers,
+            "multiprocessing_context": starting(workers),
             "prefetch_factor": prefetch if workers else None,
             "pin_memory": torch.cuda.is_available() if pin_memory is None else pin_memory,
             "worker_init_fn": only_parent_ends,

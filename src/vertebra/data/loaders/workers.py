@@ -6,13 +6,26 @@ process that started a worker may end it.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 _HELD = (signal.SIGTERM, signal.SIGINT)
+
+
+def starting(workers: int) -> str | None:
+    """How workers start: forked wherever a system forks safely; else its own way.
+
+    They share the samples with their parent. A process that was itself spawned (a twin of a demo, a sweep's trial)
+    would spawn them, and so does Python from 3.14 on: every one would be sent a copy of the samples, and of a model
+    that they know.
+    """
+    forks = sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()
+    return "fork" if workers and forks else None
 
 
 def begin(loader: Any) -> Iterator[Any]:
