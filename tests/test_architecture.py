@@ -66,7 +66,7 @@ ROOMS: dict[str, list[set[str]]] = {
         {"tracing"},
     ],
     "tasks": [
-        {"config", "drawn_episodes"},
+        {"config", "drawn_episodes", "wordings"},
         {"task", "classes", "acting"},
         {
             "text",

@@ -30,6 +30,7 @@ from vertebra.data.samples.samples import Samples, Vectors
 from vertebra.prompt.rendering import render
 from vertebra.sequence.tokens import VECTORS, TokenSequence
 from vertebra.tasks.acting import SEGMENT, Acting
+from vertebra.tasks.wordings import Wordings
 
 IMAGES = "images"
 """What a sample's extra calls its prepared pixels, by segment."""
@@ -71,11 +72,13 @@ class Demonstrations(Samples):
         every: int = 1,
         seed: int = 0,
         augmentation: Augmentation | None = None,
+        wordings: Wordings | None = None,
         named: str = "",
     ) -> None:
         self.shown, self.record, self.way, self.bins = list(shown), record, way, bins
         self.frames, self.every, self.seed, self.named = dict(frames), every, seed, named
         self.augmentation = augmentation or Augmentation()
+        self.wordings = dict(wordings or {})
         self.statistics = DatasetStatistics.of(record.statistics[key], key)
         self._render = _Rendered(model, record, way, bins)
         self._at = np.array(
@@ -85,12 +88,14 @@ class Demonstrations(Samples):
         self._chunks = [self._normalized(made) for made, _ in chunks]
         self._pads = [pad for _, pad in chunks]
         self._proprio = [self._own(one.state) for one in self.shown]
-        lengths = np.array([len(self._render.opened(one.sentence)) for one in self.shown], np.int64)
-        self.lengths = lengths[self._at[:, 0]]
+        sentences = dict.fromkeys(one.sentence for one in self.shown)
+        longest = {one: max(len(self._render.opened(words)) for words in self._words(one)) for one in sentences}
+        self.lengths = np.array([longest[self.shown[number].sentence] for number, _ in self._at], np.int64)
+        """Of a sentence with other words for it, that of the longest."""
 
     def vectors(self, index: int, epoch: int = 0) -> Vectors:
         number, frame = self._at[index]
-        sequence = self._render(self.shown[number].sentence, self._chunks[number][frame], self._pads[number][frame])
+        sequence = self._render(self._asked(index, epoch), self._chunks[number][frame], self._pads[number][frame])
         made = {name: getattr(sequence, name) for name in VECTORS if name != "ids"}
         return made | {"ids": sequence.ids, "segments": sequence.segments}
 
@@ -105,6 +110,16 @@ class Demonstrations(Samples):
             images = self.augmentation(images, np.random.default_rng([self.seed, epoch, index]))
         return {**found, IMAGES: images}
 
+    def _words(self, sentence: str) -> tuple[str, ...]:
+        return sentence, *self.wordings.get(sentence, ())
+
+    def _asked(self, index: int, epoch: int) -> str:
+        """What a sample is asked in: its own words or any of the others, each as often, drawn anew in every epoch."""
+        words = self._words(self.shown[self._at[index][0]].sentence)
+        if len(words) == 1:
+            return words[0]
+        return words[np.random.default_rng([self.seed, epoch, index, 1]).integers(len(words))]
+
     def images(self, number: int, frame: int) -> dict[str, np.ndarray]:
         """The prepared pixels [moments, 3, S, S] of each camera, by segment."""
         moments = seen_at(frame, self.record)
@@ -118,7 +133,8 @@ class Demonstrations(Samples):
     def fingerprint(self) -> str:
         shown = [(one.episode, one.sentence, len(one)) for one in self.shown]
         numbers = [digest(one.actions.tobytes().hex(), one.state.tobytes().hex()) for one in self.shown]
-        settings = (self.every, self.seed, repr(self.augmentation), self.way.name, sorted(self.frames))
+        settings: tuple[Any, ...] = (self.every, self.seed, repr(self.augmentation), self.way.name, sorted(self.frames))
+        settings += (sorted(self.wordings.items()),) if self.wordings else ()
         return digest("demonstrations", shown, numbers, settings, self.record.to_json())
 
     def _normalized(self, chunks: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ from vertebra.tasks.demonstrations import Demonstrations, Prepared, Shown
 from vertebra.tasks.drawn_episodes import drawn_episodes
 from vertebra.tasks.read_sets import EpisodesConfig, ReadSet, first_set, read_sets
 from vertebra.tasks.task import Features, Job, Task
+from vertebra.tasks.wordings import Wordings, read_wordings
 
 ACT = "<ACT>"
 
@@ -90,9 +91,11 @@ class Episodes(Task):
         make = partial(self._samples, job=job, options=options, record=record)
         train: dict[str, Samples] = {}
         apart: dict[str, Samples] = {}
-        for key, read in read_sets(data, options).items():
+        sets = read_sets(data, options)
+        wordings = _wordings(sets, options)
+        for key, read in sets.items():
             one, two = read.divided(data.held_out)
-            train[key] = make(key, read, one, augmentation=options.augmentation)
+            train[key] = make(key, read, one, augmentation=options.augmentation, wordings=wordings)
             if two:
                 apart[key] = make(key, read, two)
         if len(train) == 1:
@@ -102,13 +105,14 @@ class Episodes(Task):
 
     def _samples(
         self, key: str, read: ReadSet, shown: list[Shown], *, job: Job, options: EpisodesConfig, record: ActionRecord,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | None = None, wordings: Wordings | None = None,
     ) -> Samples:  # fmt: skip
         how: Any = job.model.preparation
         frames = {name: read.frames(name, how, record, job.data.cache) for name in record.cameras}
         return Demonstrations(
             shown, job.model, record, _way(self, job.data), key, frames, bins=None if record.bins is None else
-            Bins.of(record.bins), every=options.every, seed=job.seed, augmentation=augmentation, named=key,
+            Bins.of(record.bins), every=options.every, seed=job.seed, augmentation=augmentation,
+            wordings=wordings, named=key,
         )  # fmt: skip
 
     def _record(self, data: DataConfig, tokenizer: Any) -> ActionRecord:
@@ -138,6 +142,11 @@ class Episodes(Task):
         )
         statistics = {key: one.statistics(made).to_json() for key, one in read.items()}
         return ActionRecord(**{**vars(made), "statistics": statistics})
+
+
+def _wordings(read: Mapping[str, ReadSet], options: EpisodesConfig) -> Wordings | None:
+    sentences = dict.fromkeys(shown.sentence for one in read.values() for shown in one.shown)
+    return None if options.wordings is None else read_wordings(options.wordings, sentences)
 
 
 def _view(read: Mapping[str, ReadSet]) -> dict[str, Any]:

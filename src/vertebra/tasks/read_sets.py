@@ -59,6 +59,8 @@ class EpisodesConfig(ActingConfig):
     gripper: Gripper = "as-is"
     template: str = "{instruction}"
     lower: bool = False
+    wordings: str | None = None
+    """In training: a file of other words for the sentences of the set, `sentence: [others]`; each sample is asked in one."""
     bins: Annotated[int, Bound(least=2)] = 64
     """For `tokens`, `parallel`: values that a number can take."""
     shift: Count = 0

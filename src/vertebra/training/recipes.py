@@ -31,6 +31,8 @@ FOLDERS = (
 
 PATHS = ("path", "eval_path", "images")
 """Settings of a reading that name files or folders."""
+OPTION_PATHS = ("wordings",)
+"""Such settings of a kind of task, in `options`."""
 RECIPE = "run.yaml"
 """In the folder of a run: what it was trained by."""
 
@@ -99,6 +101,11 @@ def _each_path(tree: dict[str, Any], made: Callable[[str, str], str]) -> dict[st
 
     def reading(given: dict[str, Any], within: str = "") -> dict[str, Any]:
         found = {key: whole(within + key, value) if key in PATHS else value for key, value in given.items()}
+        if isinstance(found.get("options"), dict):
+            options = found["options"].items()
+            found["options"] = {
+                key: whole(f"{within}options.{key}", value) if key in OPTION_PATHS else value for key, value in options
+            }
         if isinstance(found.get("mix"), dict):
             parts = found["mix"].items()
             found["mix"] = {name: reading(p, f"mix.{name}.") if isinstance(p, dict) else p for name, p in parts}
