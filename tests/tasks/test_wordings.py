@@ -104,7 +104,8 @@ def test_a_file_is_relative_to_who_names_it(tmp_path: Path, monkeypatch: pytest.
     recipe = tmp_path / "there" / "mine.yaml"
     recipe.parent.mkdir()
     recipe.write_text(
-        "name: mine\nmodel: {backbone: tiny-llama2, scratch: true}\ndata: {kind: episodes, options: {wordings: words.yaml}}\nsteps: 1\n"
+        "name: mine\nmodel: {backbone: tiny-llama2, scratch: true}\nsteps: 1\n"
+        "data: {kind: episodes, options: {wordings: words.yaml}}\n"
     )
     beside, here = (Path(write(one / "words.yaml", WORDS)) for one in (recipe.parent, tmp_path))
     monkeypatch.chdir(tmp_path)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vertebra.backbone.families.table import FAMILIES, MODELS, Family, ModelRow, builder_name, row_named
+from vertebra.backbone.garbage import without_search
 from vertebra.backbone.real import fetched
 from vertebra.backbone.source import RECORD, find, left_by_run, looks_like_a_path
 from vertebra.backbone.tiny import TINY, tiny_checkpoint
@@ -100,6 +101,7 @@ def _may_be_adapter(folder: Path) -> bool:
     return not (folder / "config.json").is_file() and any((folder / name).is_file() for name in records)
 
 
+@without_search()
 def load_backbone(
     name: str | Path,
     *,
