@@ -3,7 +3,8 @@
     python benchmarks/bench_episodes.py          half a minute; needs the extra `robots`
 
 One thread, process time, medians. A loader that draws frames at random waits for nothing where a random frame costs little
-more than a decoded one; `wait` is what a batch of 64 frames costs, which a training step must last.
+more than a decoded one; `wait` is what a batch of 64 frames costs, which a training step must last. Then a training itself
+(recipe metaworld-five, one camera): how long a step waits for its batch, by the clock.
 """
 
 from __future__ import annotations
@@ -11,14 +12,20 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import chain, repeat
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import av
 import numpy as np
+import torch
 
 from timing import Work, in_turn, line
 from vertebra.episodes import EpisodeSet, EpisodeWriter, open_episodes
+from vertebra.training.data import build_data
+from vertebra.training.model import build_model
+from vertebra.training.recipes import read_recipe
 
 EPISODES, LENGTH, SIDE, BATCH, ROUNDS = 24, 100, 128, 64, 5
 CAMERA = "observation.images.top"
@@ -97,7 +104,44 @@ def works(episodes: EpisodeSet, path: Path) -> dict[str, Work]:
     }
 
 
+def waits(folder: Path, *settings: str) -> tuple[float, float]:
+    """(seconds that a step waits for its batch, seconds of the step), medians of a training once it has gone over its data."""
+    config = read_recipe(
+        "metaworld-five", [f"data.path={folder}", "data.options.state=[]", "data.held_out=0", *settings]
+    )
+    model = build_model(config)
+    loader = build_data(config, model).loader(BATCH)
+    batches = chain.from_iterable(repeat(loader))
+    for _ in range(EPISODES * LENGTH // BATCH):  # each frame is met once, and kept where it is kept
+        next(batches)
+    model.train()
+    waited, steps = [], []
+    for _ in range(3 * ROUNDS):
+        begun = time.perf_counter()
+        batch = next(batches)
+        waited.append(time.perf_counter() - begun)
+        begun = time.perf_counter()
+        model(**batch).loss.backward()
+        model.zero_grad(set_to_none=True)
+        steps.append(time.perf_counter() - begun)
+    return median(waited), median(steps)
+
+
+def loaders(folder: Path, codec: str) -> None:
+    ways = {
+        "prepared frames kept (as recipes do)": (),
+        "the same, and a worker": ("data.workers=1",),
+        "decoded in every epoch": ("data.cache=false",),
+        "decoded by a worker": ("data.cache=false", "data.workers=1"),
+    }
+    for name, settings in ways.items():
+        waited, step = waits(folder, *settings)
+        beside = f"{waited / (waited + step):.1%} of a step and its batch, {1000 * (waited + step):.0f} ms"
+        line(f"{codec}: {name}", waited * 1000, unit="ms waited", beside=beside)
+
+
 def main() -> None:
+    torch.set_num_threads(1)
     total = EPISODES * LENGTH
     with tempfile.TemporaryDirectory() as place:
         for codec in ("h264", "av1"):
@@ -115,6 +159,7 @@ def main() -> None:
                 beside = f"{seconds / count / plain:.2f} × a frame of PyAV in order"
                 line(name, count / seconds, unit="frames / CPU s", beside=beside)
             line(f"wait: a batch of {BATCH} random frames", taken["ours: random frames"] * 1000, unit="ms")
+            loaders(Path(place) / codec, codec)
 
 
 if __name__ == "__main__":

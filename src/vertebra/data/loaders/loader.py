@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import Sampler as TorchSampler
 
 from vertebra.data.loaders.collate import Collator
+from vertebra.data.loaders.parcel import received, sent
 from vertebra.data.loaders.ranks import place_among_ranks, weightless
 from vertebra.data.loaders.samplers import Plan, Sampler, Share
 from vertebra.data.loaders.workers import begin, only_parent_ends, starting
@@ -59,6 +60,7 @@ class Loader:
             Maker(samples, collator, shift),
             sampler=self._at,
             batch_size=None,
+            collate_fn=sent,
             num_workers=workers,
             multiprocessing_context=starting(workers),
             prefetch_factor=prefetch if workers else None,
@@ -89,7 +91,7 @@ class Loader:
         epoch = self.epoch
         for batch in begin(self._torch):
             self._at.batches += 1
-            yield whole_again(batch)
+            yield received(batch)
             if self.epoch != epoch:
                 return  # somebody moved on to another epoch
         self.set_epoch(epoch + 1)
@@ -196,9 +198,3 @@ class Maker(Dataset[Batch]):
                 "Give it an answer, or leave it out."
             )
         return vectors
-
-
-def whole_again(batch: Batch) -> Batch:
-    """A batch as the collator made it: pinning memory, torch rebuilds every tuple as a list."""
-    batch["segments"] = tuple(batch["segments"])
-    return batch

@@ -26,7 +26,8 @@ from vertebra import log
 from vertebra.data.encode.encoders import Encoder, Placed
 from vertebra.data.encode.tokens import one_thread_in_this_process
 from vertebra.data.loaders.collate import Collator
-from vertebra.data.loaders.loader import Maker, whole_again
+from vertebra.data.loaders.loader import Maker
+from vertebra.data.loaders.parcel import received, sent
 from vertebra.data.loaders.ranks import Exchange, exchange_among, filler, place_among_ranks
 from vertebra.data.loaders.samplers import Plan, Sampler
 from vertebra.data.loaders.workers import begin, only_parent_ends, starting
@@ -114,6 +115,7 @@ class StreamLoader:
             shift,
         )
         self._options: dict[str, Any] = {
+            "collate_fn": sent,
             "num_workers": workers,
             "multiprocessing_context": starting(workers),
             "prefetch_factor": prefetch if workers else None,
@@ -147,7 +149,7 @@ class StreamLoader:
                 if number == first and inside < skipped:
                     continue
                 self._batches, self._start = made, (number, inside + 1)
-                yield whole_again(batch)
+                yield batch
                 if self.epoch != epoch:
                     return
         if made < self._batches or (first and not met):
@@ -170,7 +172,7 @@ class StreamLoader:
         while True:
             block = stopped = None
             try:
-                block = next(blocks, None)
+                block = received(next(blocks, None))
                 if block is not None:
                     self._note_faults(block)
             except VertebraError as error:
