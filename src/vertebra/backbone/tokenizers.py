@@ -35,8 +35,8 @@ _WORDS = ("a", "the", "Go left.", "0")  # at least two of them differ in any voc
 _INPUTS = ("input_ids", "attention_mask")
 MOST_IDS = 2**26
 """The library keeps a place for every id up to the highest, used or not: one of four thousand million ends the process."""
-_SUSPICIOUS = re.compile(rb':\s*\d{8,}|"continuing_subword_prefix":\s*"[^"]')
-"""A long number, or a prefix that merges may lack: what is worth parsing the file for."""
+_SUSPICIOUS = (re.compile(rb":\s*\d{8,}"), re.compile(rb'"continuing_subword_prefix":\s*"[^"]'))
+"""A long number, a prefix that merges may lack: what is worth parsing the file for. One pattern for both is ten times slower."""
 
 
 def load_tokenizer(source: Source, config: Any, most: int, *, side: str, token: str | None) -> Any:
@@ -87,7 +87,7 @@ def _require_readable(source: Source, token: str | None) -> None:
             content.decode()
         except UnicodeDecodeError as error:
             raise CheckpointError(f"`{file}` is damaged: {why_no_json(error)}. Copy or save it again") from None
-        if not _SUSPICIOUS.search(content):
+        if not any(pattern.search(content) for pattern in _SUSPICIOUS):
             continue
         tree = read_json(file)
         model = tree.get("model") if name == FILE else {"vocab": tree}
