@@ -36,7 +36,7 @@ _INPUTS = ("input_ids", "attention_mask")
 MOST_IDS = 2**26
 """The library keeps a place for every id up to the highest, used or not: one of four thousand million ends the process."""
 _SUSPICIOUS = (re.compile(rb":\s*\d{8,}"), re.compile(rb'"continuing_subword_prefix":\s*"[^"]'))
-"""A long number, a prefix that merges may lack: what is worth parsing the file for. One pattern for both is ten times slower."""
+"""A long number, a prefix that merges may lack: worth parsing the file for. One pattern for both takes ten times as long."""
 
 
 def load_tokenizer(source: Source, config: Any, most: int, *, side: str, token: str | None) -> Any:
