@@ -20,7 +20,7 @@ import torch
 
 from vertebra.page.order import SAME_ROW
 from vertebra.page.page import Line, Page
-from vertebra.tasks.page_questions import fields_of
+from vertebra.page.values import known_values
 from vertebra.tasks.page_sets import read_documents
 
 AMOUNT = re.compile(r"\d[\d,]*\.\d\d(?!\d)")
@@ -50,7 +50,7 @@ def number(text: str) -> float | None:
 
 def asked(page: Page) -> Asked | None:
     """None where the total stands on no line: nothing can pick it."""
-    total = number(fields_of(page).get("total", ""))
+    total = number(known_values(page).get("total", ""))
     lines = [line for line in page.to("relative").lines if line.box is not None]
     picked = [(line, amount) for line in lines if (amount := number(line.text)) is not None]
     if total is None or all(amount != total for _, amount in picked):

@@ -88,10 +88,10 @@ ROOMS: dict[str, list[set[str]]] = {
     ],
     "layout": [{"manners"}, {"record"}, {"lines"}, {"places", "renderer"}, {"rows", "windows"}, {"apart", "drawing"}],
     "page": [
-        {"geometry", "units"},
+        {"geometry", "units", "files"},
         {"checking", "order", "pictures"},
         {"page"},
-        {"windows", "pieces", "formats", "metrics", "pdf", "paper"},
+        {"windows", "pieces", "values", "formats", "metrics", "pdf", "paper"},
         {"ocr"},
         {"reading", "drawing"},
     ],

@@ -55,6 +55,11 @@ def test_drawn(invoice: Path, tmp_path: Path):
         (("--order", "up"), "expected one of given, top, columns"),
         (("--size", "12"), "WIDTHxHEIGHT"),
         (("--pages", "x"), "as in 1,3-5"),
+        (("--pages", "3-1"), "as in 1,3-5"),
+        (("--pages", "0"), "numbers from 1"),
+        (("--pages", "1-9999999999"), "numbers from 1 to 100,000"),
+        (("--always", "--ocr", "none"), "give one of the two"),
+        (("--draw", "."), "is a folder"),
     ],
 )
 def test_options_that_make_no_sense(options, message, invoice: Path):
@@ -72,3 +77,18 @@ def test_mistakes(invoice: Path, tmp_path: Path):
     with pytest.raises(VertebraError, match="leaves the page"):
         run(tmp_path / "y.json", "--size", "10x10", "--strict")
     assert "mended" in run(tmp_path / "y.json", "--size", "10x10")
+
+
+@pytest.mark.parametrize("option", ["--out", "--draw"])
+def test_what_cannot_be_written_comes_before_the_reading(option: str, invoice: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("vertebra.page.reading.read_document", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(VertebraError, match="cannot be written to"):
+        run(invoice, option, "/proc/nowhere/a.png")
+
+
+def test_a_pdf_is_one_whatever_it_is_called(invoice: Path, tmp_path: Path):
+    """It is drawn upon its own picture, and not on white."""
+    bare = invoice.rename(tmp_path / "invoice")
+    run(bare, "--pages", "1", "--draw", tmp_path / "new" / "out.png")
+    with Image.open(tmp_path / "new" / "out.png") as made:
+        assert made.size == (1700, 2200)

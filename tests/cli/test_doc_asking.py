@@ -15,7 +15,7 @@ from tests.page.pdf.made import Text, pdf
 from vertebra.cli.doc import app
 from vertebra.cli.doc_asking import Asked, ask, extract
 from vertebra.documents.calibration import calibration_of
-from vertebra.errors import ConfigError, DataError, UnknownNameError
+from vertebra.errors import ConfigError, DataError, UnknownNameError, VertebraError
 from vertebra.page import Document, write_pages
 
 NAME = "tiny-smollm2"
@@ -91,6 +91,20 @@ def test_eval(tmp_path: Path):
     assert "expected temperature" in run("eval", NAME, data, "--calibration", "platt").replace("│", "")
 
 
+def test_a_folder_of_files_is_a_data_set(tmp_path: Path):
+    """As data that one trains on is: a folder, a pattern, or a file."""
+    (tmp_path / "data").mkdir()
+    for number in (1, 2, 3):
+        write_pages(Document((page(number),)), tmp_path / "data" / f"{number}.json")
+    options = ("--field", "total", "--json", "--max-new-tokens", 4)
+    whole = last_json(run("eval", NAME, tmp_path / "data", *options))
+    assert [one["page"] for one in whole["records"]] == [0, 1, 2]
+    some = last_json(run("eval", NAME, tmp_path / "data" / "[13].json", *options))
+    assert [one["page"] for one in some["records"]] == [0, 1]
+    with pytest.raises(DataError, match="no file or folder"):
+        run("eval", NAME, tmp_path / "nowhere")
+
+
 def test_mistakes_before_a_model_loads(invoice: Path, schema: Path, tmp_path: Path, monkeypatch):
     import vertebra.cli.asking
 
@@ -100,6 +114,12 @@ def test_mistakes_before_a_model_loads(invoice: Path, schema: Path, tmp_path: Pa
         run("extract", NAME, invoice, "--schema", tmp_path / "bad.json")
     with pytest.raises(DataError, match="no page 7"):
         run("ask", NAME, invoice, "What?", "--pages", "7")
+    for option in ("--out", "--html", "--calibrate"):
+        with pytest.raises(VertebraError, match="cannot be written to"):
+            run("eval", NAME, invoice, option, "/proc/nowhere/a.html")
+    for option in ("--html", "--draw"):
+        with pytest.raises(VertebraError, match="cannot be written to"):
+            run("ask", NAME, invoice, "What?", option, "/proc/nowhere/a.html")
     with pytest.raises(UnknownNameError, match="tiny-smollm2"):
         run("extract", "tiny-smollm", invoice, "--schema", schema)
 

@@ -13,11 +13,12 @@ from vertebra.documents.settings import ExtractSettings
 from vertebra.errors import ConfigError, DataError, UnknownNameError
 from vertebra.evaluate import AnswerRecord, DocumentResults, evaluate_documents, mcnemar, paired_difference, wilson
 from vertebra.evaluate.documents.arms import MODEL, PLAIN, document_arms
-from vertebra.evaluate.documents.asked import asked_of, evidence, relative_boxes, type_of
+from vertebra.evaluate.documents.asked import asked_of, evidence, relative_boxes, require_asked, type_of
 from vertebra.evaluate.documents.results import mean_interval, summary
 from vertebra.interop.load import load
 from vertebra.layout.record import PAGE
 from vertebra.page import Box, Line, Page, Word
+from vertebra.page.values import known_values
 
 TEXTS = ["ACE SHOP", "NO. 5, JALAN ABU", "81100 JOHOR", "DATE: 25/12/2018", "TOTAL RM 9.50", "CASH RM 9.50"]
 
@@ -53,6 +54,35 @@ def test_what_is_asked_and_where_it_stands():
     assert [type_of(one) for one in ("RM 9.50", "25 Dec 2018", "Jalan 25/12/2018 Abu Bakar", "B-12 Street")] == [
         "amount", "date", "text", "text"
     ]  # fmt: skip
+
+
+def test_fields_are_asked_for_by_the_names_that_training_uses():
+    """CORD's are in groups, FUNSD's are links; both name a field by blanks, and take underscores."""
+    cord = replace(
+        page(), facts={"fields": {"total": {"total_price": "9.50", "cash_price": None}, "menu": [{"nm": "a"}]}}
+    )
+    assert {one.field.name: one.golds for one in asked_of(cord)} == {
+        "total total price": ("9.50",), "total cash price": ()
+    }  # fmt: skip
+    for name in ("total_total_price", "total total price"):
+        assert [one.golds for one in asked_of(cord, [name])] == [("9.50",)]
+        require_asked([cord], [name])
+    funsd = replace(page(), facts={"links": [[4, 5], [3, 0], [3, 1]]})
+    assert {one.field.name: one.golds for one in asked_of(funsd)} == {
+        "TOTAL RM 9.50": ("CASH RM 9.50",), "DATE: 25/12/2018": ("ACE SHOP NO. 5, JALAN ABU",)
+    }  # fmt: skip
+    for made in (cord, funsd):
+        assert known_values(made) == {one.field.name: one.golds[0] for one in asked_of(made) if one.golds}
+    with pytest.raises(UnknownNameError, match="total cash price"):
+        require_asked([cord], ["total_cash"])
+
+
+def test_pages_without_a_word_are_refused():
+    """DocVQA's own file has questions and no text: an evaluation of it would be of nothing, and 0 %."""
+    bare = replace(page(), lines=())
+    with pytest.raises(DataError, match="questions and not one line of text"):
+        require_asked([bare, bare], None)
+    require_asked([bare, page()], None)
 
 
 def test_arms_change_one_thing():

@@ -10,7 +10,7 @@ import typer
 
 from vertebra.cli.doc_asking import ask, extract
 from vertebra.cli.doc_evaluation import evaluate
-from vertebra.cli.doc_files import numbers_of, picture_of, size_of
+from vertebra.cli.doc_files import numbers_of, picture_of, require_targets, size_of
 
 _DOES = "Read documents (PDF files, scans, files of pages), ask about them, extract from them."
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=_DOES)
@@ -59,6 +59,9 @@ def read(
     from vertebra.page.reading import read_document
 
     _known("--order", order, ORDERS)
+    if always and ocr == "none":
+        raise typer.BadParameter("--always reads by OCR, and --ocr none allows none; give one of the two")
+    require_targets(out, draw)
     settings: dict[str, Any] = {
         "format": format, "size": size_of(size), "image": image, "password": password, "seconds": seconds,
         "on_bad": "refuse" if strict else "repair",

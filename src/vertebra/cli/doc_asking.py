@@ -55,8 +55,10 @@ class Asked:
     def loaded(self) -> tuple[Any, dict[str, Any]]:
         """The model, and what answering is given; the document is read before torch is imported for the model."""
         from vertebra.backbone.registry import require_name
+        from vertebra.cli.doc_files import require_targets
 
         require_name(self.model)
+        require_targets(self.html, self.draw)
         assert self.document is not None
         from vertebra.cli.asking import load
 

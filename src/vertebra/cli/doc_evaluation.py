@@ -13,8 +13,11 @@ from vertebra.cli.asking import Device, Dtype, Name, Token
 def evaluate(
     model: Name,
     data: Annotated[
-        Path,
-        typer.Argument(help="Pages with their answers: SROIE, CORD, DocVQA, LayTextLLM, or rows of {lines, fields}."),
+        str,
+        typer.Argument(
+            help="Pages with their answers: SROIE, CORD, FUNSD, LayTextLLM, or rows of {lines, fields}; a file, a folder, or "
+            "a pattern in quotes."
+        ),
     ],
     arms: Annotated[
         str,
@@ -58,15 +61,15 @@ def evaluate(
     from vertebra.backbone.registry import require_name
 
     require_name(model)  # before torch is imported for it
-    from vertebra.cli.doc_files import size_of
+    from vertebra.cli.doc_files import require_targets, size_of
     from vertebra.evaluate.documents.arms import document_arms
-    from vertebra.page.formats.table import read_pages
 
     if calibration not in ("temperature", "isotonic"):
         raise typer.BadParameter(f"--calibration {calibration!r:.40}: expected temperature or isotonic")
     document_arms(arms)  # a wrong name before everything that takes time
-    found = read_pages(data, format, size=size_of(size), on_bad="repair")
-    pages = _with_pictures(list(found)[first : None if most is None else first + most], images)
+    require_targets(calibrate, out, html)
+    found = _pages_of(data, format, size_of(size))
+    pages = _with_pictures(found[first : None if most is None else first + most], images)
     from vertebra.cli.asking import load
     from vertebra.documents.settings import ExtractSettings
     from vertebra.evaluate.documents.running import evaluate_documents
@@ -83,6 +86,18 @@ def evaluate(
 
         write_documents_page(results, pages, html, drawn=drawn)
     _report(results, calibrate=calibrate, calibration=calibration, out=out, html=html, json=json)
+
+
+def _pages_of(data: str, format: str | None, size: Any) -> list[Any]:
+    """All pages of a file, a folder or a pattern, one after the other."""
+    from dataclasses import replace
+
+    from vertebra.page.files import document_files
+    from vertebra.page.formats.table import read_pages
+
+    files = document_files(data)
+    pages = [page for file in files for page in read_pages(file, format, size=size, on_bad="repair")]
+    return pages if len(files) == 1 else [replace(page, number=number) for number, page in enumerate(pages, 1)]
 
 
 def _with_pictures(pages: list[Any], folder: Path | None) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,21 @@ from vertebra.reading import reading
 
 MOST_PIXELS = 80_000_000
 """An A4 page of 600 dpi has 35 million."""
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+_BEGINNINGS = re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|(?:II[*+]\0|MM\0[*+])|RIFF....WEBP", re.DOTALL)
+"""How files of pictures begin, whatever they are called."""
 
 
-def opened(image: Any, most: int = MOST_PIXELS) -> Any:
-    """An image, or a file of one, as RGB or grey, the right way up by its EXIF; refused unread where it is too large."""
+def is_picture(path: str | Path, head: bytes) -> bool:
+    """Whether a file that begins so is a picture, by its first bytes or by its name."""
+    return _BEGINNINGS.match(head) is not None or Path(path).suffix.lower() in SUFFIXES
+
+
+def opened(image: Any, most: int = MOST_PIXELS, *, number: int = 1) -> Any:
+    """An image, or a file of one, as RGB or grey, the right way up by its EXIF; refused unread where it is too large.
+
+    `number`: which page of a file that has several.
+    """
     from PIL import Image, ImageOps
 
     if isinstance(image, Image.Image):
@@ -24,11 +35,35 @@ def opened(image: Any, most: int = MOST_PIXELS) -> Any:
         require_pixels(found.size, "the image", most)
     else:
         found = _file(image, most)
-    with reading(f"{_named(image)} cannot be decoded", "save it again as PNG", error=DataError):
-        made = ImageOps.exif_transpose(found).convert("RGB" if found.mode not in ("L", "1") else "L")
-    if found is not image:
-        found.close()
-    return made
+    try:
+        with reading(f"{_named(image)} cannot be decoded", "save it again as PNG", error=DataError):
+            if number > 1:
+                found.seek(number - 1)
+                require_pixels(found.size, f"page {number} of {_named(image)}", most)
+            upright = _on_white(ImageOps.exif_transpose(found))
+            return upright.convert("RGB" if found.mode not in ("L", "1") else "L")
+    finally:
+        if found is not image:
+            found.close()
+
+
+def pages_in(path: str | Path) -> int:
+    """How many pages a file of pictures has: as many as a TIFF has images. Those of other formats are moments of a film, or
+    smaller copies of the first."""
+    with _file(path, None) as found, reading(f"`{path}` cannot be decoded", "save it again", error=DataError):
+        return int(getattr(found, "n_frames", 1)) if found.format == "TIFF" else 1
+
+
+def _on_white(image: Any) -> Any:
+    """What can be seen through lies on paper: converted as it is, it would be black, as its text most often is."""
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image
+    drawn = image.convert("RGBA")
+    paper = Image.new("RGBA", drawn.size, "white")
+    paper.alpha_composite(drawn)
+    return paper.convert("RGB")
 
 
 def size_of(path: Any) -> Size:

@@ -17,10 +17,11 @@ from vertebra.page.checking import OnBad
 from vertebra.page.formats.table import read_pages
 from vertebra.page.ocr.engines import SECONDS, OcrEngine, engine, installed, read_picture
 from vertebra.page.page import Document, Page
-from vertebra.page.pdf.opening import opened_pdf, pages_of, rendered
+from vertebra.page.pdf.forms import with_fields
+from vertebra.page.pdf.opening import is_pdf, numbers_within, opened_pdf, pages_of, rendered
 from vertebra.page.pdf.quality import why_garbage, why_scan
 from vertebra.page.pdf.reading import text_page
-from vertebra.page.pictures import SUFFIXES
+from vertebra.page.pictures import is_picture, opened, pages_in
 from vertebra.page.units import Size
 
 DPI = 200.0
@@ -60,15 +61,22 @@ def stream_pages(path: str | Path, pages: Iterable[int] | None = None, **how: An
     numbers = None if pages is None else list(pages)
     if not path.is_file():
         raise DataError(f"`{path}` is no file; expected a PDF, a picture, or a file of pages")
-    with open(path, "rb") as file:
-        head = file.read(1024)
-    if b"%PDF-" in head or path.suffix.lower() == ".pdf":
+    head = head_of(path)
+    if is_pdf(path, head):
+        _require_no_format(asked, path, "a PDF")
         yield from _pdf(path, numbers, asked)
-    elif path.suffix.lower() in SUFFIXES:
-        yield from _numbered([_picture(path, asked)], numbers, path)
+    elif is_picture(path, head):
+        _require_no_format(asked, path, "a picture")
+        yield from _pictures(path, numbers, asked)
     else:
         found = read_pages(path, asked.format, size=asked.size, image=asked.image, on_bad=asked.on_bad)
         yield from _numbered(found, numbers, path)
+
+
+def head_of(path: Path) -> bytes:
+    """How a file begins: by that it is recognised."""
+    with open(path, "rb") as file:
+        return file.read(1024)
 
 
 def _numbered(found: Iterable[Page], numbers: list[int] | None, path: Path) -> Iterator[Page]:
@@ -76,15 +84,25 @@ def _numbered(found: Iterable[Page], numbers: list[int] | None, path: Path) -> I
     yield from document if numbers is None else map(document.page, numbers)
 
 
+def _require_no_format(asked: Reading, path: Path, what: str) -> None:
+    if asked.format is not None:
+        raise DataError(
+            f"`{path}` is {what}, which is in no format of pages; leave `format=` ({asked.format!r:.40}) out"
+        )
+
+
 def _engine(asked: Reading) -> OcrEngine:
     return engine(asked.ocr) if isinstance(asked.ocr, str) else asked.ocr
 
 
-def _picture(path: Path, asked: Reading) -> Page:
+def _pictures(path: Path, numbers: list[int] | None, asked: Reading) -> Iterator[Page]:
+    """The pages of a picture, one at a time: a scanner's TIFF has many."""
     if asked.when == "never":
         raise DataError(f"`{path}` is a picture, and without OCR it has no text; allow it (--when needed)")
-    page = read_picture(path, _engine(asked), seconds=asked.seconds)
-    return replace(page, name=path.name)
+    by, count = _engine(asked), pages_in(path)
+    for number in numbers_within(numbers, count, path):
+        page = read_picture(opened(path, number=number), by, seconds=asked.seconds)
+        yield replace(page, number=number, name=path.name)
 
 
 def _pdf(path: Path, numbers: list[int] | None, asked: Reading) -> Iterator[Page]:
@@ -93,6 +111,7 @@ def _pdf(path: Path, numbers: list[int] | None, asked: Reading) -> Iterator[Page
         for number, pdf_page in pages_of(document, path, numbers):
             page = text_page(pdf_page, number, path.name)
             reason = "OCR was asked for" if asked.when == "always" else why_garbage(page) or why_scan(pdf_page, page)
+            page = with_fields(pdf_page, page)  # only now: a scan with filled fields on it is a scan
             if reason is None:
                 yield page
                 continue

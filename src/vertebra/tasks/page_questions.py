@@ -26,6 +26,7 @@ from vertebra.layout.record import PageRecord
 from vertebra.page.metrics.answers import plain
 from vertebra.page.order import SAME_ROW
 from vertebra.page.page import Page
+from vertebra.page.values import answering_lines, known_values
 
 MASK = "___"
 """Stands for a text that is hidden."""
@@ -229,7 +230,7 @@ def known_questions(
     found: dict[str, list[PageQuestion]] = {sort: [] for sort in KNOWN}
     here = [plain(line.text) for line in lines]
     for page in pages:
-        for name, value in fields_of(page).items():
+        for name, value in known_values(page).items():
             if (not fields or name in fields) and _stands(value, here):
                 found["fields"].append(field_question(name, value, record))
         for asked in page.facts.get("questions") or ():
@@ -257,43 +258,15 @@ def keyed(page: Page) -> Iterator[tuple[int, str]]:
         name = (line.label or "").removesuffix(".key")
         if name != line.label and isinstance(fields.get(name), str):
             yield number, fields[name]
-    for question, answers in _linked(page).items():
+    for question, answers in answering_lines(page).items():
         value = " ".join(" ".join(page.lines[one].text.split()) for one in answers)
         if value.strip() and page.lines[question].label in (None, "question"):
             yield question, value
 
 
-def _linked(page: Page) -> dict[int, list[int]]:
-    """FUNSD's links: of a line the lines that answer it."""
-    links: dict[int, list[int]] = {}
-    for question, answer in page.facts.get("links") or ():
-        links.setdefault(question, []).append(answer)
-    return links
-
-
 def field_question(name: str, value: str, record: PageRecord) -> PageQuestion:
     """The question for a field."""
     return PageQuestion(parts=(record.asked_field(name),), answer=value, sort="fields", name=name)
-
-
-def fields_of(page: Page) -> dict[str, str]:
-    """The fields of a page with one value each, by names with blanks: SROIE's and CORD's keys, the questions of FUNSD."""
-    found = dict(_leaves(page.facts.get("fields") or {}))
-    for question, answers in _linked(page).items():
-        name = " ".join(page.lines[question].text.split()).rstrip(":").strip()
-        value = " ".join(" ".join(page.lines[one].text.split()) for one in answers)
-        if name and value.strip() and page.lines[question].label in (None, "question"):
-            found.setdefault(name, value)
-    return found
-
-
-def _leaves(tree: Mapping[str, Any], above: str = "") -> Any:
-    for name, value in tree.items():
-        full = f"{above} {name}".strip().replace("_", " ")
-        if isinstance(value, Mapping):
-            yield from _leaves(value, full)
-        elif isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
-            yield full, " ".join(str(value).split())
 
 
 def _stands(value: str, here: Sequence[str]) -> bool:

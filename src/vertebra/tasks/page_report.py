@@ -9,7 +9,8 @@ import numpy as np
 from vertebra.data.look.findings import Finding, counted
 from vertebra.data.look.report import DataReport, histogram
 from vertebra.layout.lines import lines_of
-from vertebra.tasks.page_questions import fields_of, known_questions
+from vertebra.page.values import known_values
+from vertebra.tasks.page_questions import known_questions
 from vertebra.tasks.page_samples import PageSamples
 from vertebra.tasks.page_sets import PageDocument
 
@@ -63,7 +64,7 @@ def _nowhere(documents: list[PageDocument], samples: PageSamples) -> tuple[list[
         lines = lines_of(one.pages, samples.record)
         there = {question.name for question in known_questions(one.pages, lines, samples.record)["fields"]}
         for page in one.pages:
-            for name, value in fields_of(page).items():
+            for name, value in known_values(page).items():
                 total += 1
                 if name not in there:
                     found.append(f"{one.name}: {name} is {value[:40]!r}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from glob import glob
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +18,7 @@ from vertebra.data.read.rows import digest
 from vertebra.errors import ConfigError, DataError, VertebraError
 from vertebra.layout.manners import MannerName
 from vertebra.layout.record import HIGHEST, PageRecord
+from vertebra.page.files import document_files
 from vertebra.page.page import Order, Page
 from vertebra.tasks.config import DataConfig
 
@@ -179,7 +179,11 @@ def read_documents(path: Any, pattern: str | None = None) -> list[PageDocument]:
     read is listed in one error."""
     found: list[PageDocument] = []
     faults: list[str] = []
-    for file in _files(path, pattern):
+    try:
+        files = document_files(path, pattern)
+    except DataError as error:
+        raise ConfigError(f"data.path: {error}") from None
+    for file in files:
         try:
             found += _of_file(file)
         except VertebraError as error:
@@ -215,18 +219,3 @@ def _opened(image: Any) -> Any:
     from vertebra.page.pictures import opened
 
     return opened(image).convert("RGB")
-
-
-def _files(path: Any, pattern: str | None) -> list[Path]:
-    found: list[Path] = []
-    for one in path if isinstance(path, tuple | list) else [path]:
-        where = Path(one).expanduser()
-        if where.is_dir():
-            found += sorted(file for file in where.glob(pattern or "**/*") if file.is_file() and file.name[0] != ".")
-        elif where.is_file():
-            found.append(where)
-        elif matches := sorted(glob(str(where), recursive=True)):
-            found += [Path(match) for match in matches]
-        else:
-            raise ConfigError(f"data.path: there is no file or folder `{one}`, and no file fits it as a pattern")
-    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from vertebra.page.geometry import Box
 from vertebra.page.metrics.answers import plain
 from vertebra.page.metrics.evidence import lines_with
 from vertebra.page.page import Page
+from vertebra.page.values import known_fields
 
 SHORTEST = 3
 """Letters of a line that is evidence because it is part of an answer over several lines."""
@@ -42,31 +43,41 @@ def type_of(text: str) -> str:
 
 
 def asked_of(page: Page, fields: Iterable[str] | None = None, across: Iterable[str] = ()) -> list[Asked]:
-    """All single values of `facts["fields"]`, and all questions of `facts["questions"]`."""
-    over = set(across)
-    known = page.facts.get("fields")
+    """The one value of each field (`known_fields`), and all questions of `facts["questions"]`; `fields`: of these names."""
+    over = {_plain_name(name) for name in across}
     found = [
-        Asked(field=Field(name=str(name), across=name in over), golds=() if value is None else (str(value),))
-        for name, value in (known.items() if isinstance(known, Mapping) else ())
-        if value is None or isinstance(value, str | int | float)
+        Asked(field=Field(name=name, across=name in over), golds=() if value is None else (value,))
+        for name, value in known_fields(page).items()
     ]
     for one in page.facts.get("questions") or ():
         question, golds = str(one["question"]), tuple(map(str, one.get("answers") or ()))
         if golds and question not in [two.field.name for two in found]:
             found.append(Asked(field=Field(name=question, question=question), golds=golds))
-    return found if fields is None else [one for one in found if one.field.name in set(fields)]
+    asked = None if fields is None else {_plain_name(name) for name in fields}
+    return found if asked is None else [one for one in found if _plain_name(one.field.name) in asked]
+
+
+def _plain_name(name: str) -> str:
+    """A field's name with blanks, as it is asked for; files and people write underscores too."""
+    return name.replace("_", " ")
 
 
 def require_asked(pages: Iterable[Page], fields: Iterable[str] | None) -> None:
-    """Refuse pages that ask nothing, and names of fields that no page has."""
+    """Refuse pages that ask nothing, pages without a word, and names of fields that no page has."""
+    pages = list(pages)
     names = {one.field.name for page in pages for one in asked_of(page)}
     if not names:
         raise DataError(
             "these pages have no answers to hold a model against: neither `facts['fields']` (SROIE, CORD, rows of "
-            "{lines, fields}) nor `facts['questions']` with answers (DocVQA, LayTextLLM)"
+            "{lines, fields}), nor links (FUNSD), nor `facts['questions']` with answers (DocVQA, LayTextLLM)"
+        )
+    if not any(page.lines for page in pages):
+        raise DataError(
+            "these pages have questions and not one line of text: a model has nothing to read there. DocVQA's own JSON is "
+            "so; read the pages by OCR, and make rows of {lines, questions} of both"
         )
     for name in fields or ():
-        if name not in names:
+        if _plain_name(name) not in map(_plain_name, names):
             raise UnknownNameError("field", name, names)
 
 

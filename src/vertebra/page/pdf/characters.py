@@ -71,7 +71,7 @@ def characters(page: Any) -> Characters:
     rotation = page.get_rotation()
     turn = (np.rint(np.degrees(angle) / 90).astype(np.int64) * 90 + rotation) % 360
     # FS_RECTF is left, top, right, bottom
-    box = _high(_placed(page, rotation, places[:, 0], places[:, 3], places[:, 2], places[:, 1]), turn, size)
+    box = _high(placed(page, rotation, places[:, 0], places[:, 3], places[:, 2], places[:, 1]), turn, size)
     box[:, generated] = 0
     left, top, right, bottom = box
     text = _text(codes, generated)
@@ -140,13 +140,12 @@ def _of_objects(pointer: Any, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return size, visible, angle
 
 
-def _placed(
+def placed(
     page: Any, rotation: int, left: np.ndarray, bottom: np.ndarray, right: np.ndarray, top: np.ndarray
 ) -> np.ndarray:
     """[4, N]: left, top, right, bottom on the page as it is shown."""
-    edges = page.get_cropbox()
-    x0, y0 = min(edges[0], edges[2]), min(edges[1], edges[3])
-    width, height = abs(edges[2] - edges[0]), abs(edges[3] - edges[1])
+    x0, y0, x1, y1 = _shown_edges(page)
+    width, height = x1 - x0, y1 - y0
     left, right, bottom, top = left - x0, right - x0, bottom - y0, top - y0
     if rotation == 0:
         return np.stack([left, height - top, right, height - bottom])
@@ -155,6 +154,16 @@ def _placed(
     if rotation == 180:
         return np.stack([width - right, bottom, width - left, top])
     return np.stack([height - top, width - right, height - bottom, width - left])
+
+
+def _shown_edges(page: Any) -> tuple[float, float, float, float]:
+    """Left, bottom, right and top of what is shown: the crop box, as far as it lies within the media box."""
+    sides = [
+        (min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3]))
+        for box in (page.get_cropbox(), page.get_mediabox())
+    ]
+    (left, bottom, right, top), media = sides
+    return max(left, media[0]), max(bottom, media[1]), min(right, media[2]), min(top, media[3])
 
 
 def _high(box: np.ndarray, turn: np.ndarray, size: np.ndarray) -> np.ndarray:

@@ -18,6 +18,11 @@ _REASONS = {
 }
 
 
+def is_pdf(path: str | Path, head: bytes) -> bool:
+    """Whether a file that begins so is a PDF, whatever it is called."""
+    return b"%PDF-" in head or Path(path).suffix.lower() == ".pdf"
+
+
 @contextmanager
 def opened_pdf(path: str | Path, password: str | None = None) -> Iterator[Any]:
     """A PDF as pypdfium2's document, closed at the end."""
@@ -40,6 +45,7 @@ def opened_pdf(path: str | Path, password: str | None = None) -> Iterator[Any]:
     try:
         if len(found) == 0:
             raise DataError(f"`{path}` has no pages")
+        found.init_forms()  # else what was filled into a form is neither drawn nor known
         yield found
     finally:
         found.close()
@@ -63,9 +69,7 @@ def pages_of(document: Any, path: Any, numbers: Iterable[int] | None = None) -> 
     """(number from 1 on, page), one at a time: the one before is closed, so that memory stays flat."""
     import pypdfium2
 
-    for number in numbers or range(1, len(document) + 1):
-        if not 1 <= number <= len(document):
-            raise DataError(f"there is no page {number} in `{path}`; its pages are 1 to {len(document)}")
+    for number in numbers_within(numbers, len(document), path):
         try:
             page = document[number - 1]
         except pypdfium2.PdfiumError as error:
@@ -76,6 +80,14 @@ def pages_of(document: Any, path: Any, numbers: Iterable[int] | None = None) -> 
             yield number, page
         finally:
             page.close()
+
+
+def numbers_within(numbers: Iterable[int] | None, count: int, path: Any) -> Iterator[int]:
+    """The numbers of the pages that are asked for, all by default; one that is not there is refused."""
+    for number in range(1, count + 1) if numbers is None else numbers:
+        if not 1 <= number <= count:
+            raise DataError(f"there is no page {number} in `{path}`; its pages are 1 to {count}")
+        yield number
 
 
 def rendered(page: Any, dpi: float, most: int) -> Any:

@@ -14,8 +14,13 @@ LEAST_LETTERS = 0.5
 """Share of letters and digits among what is drawn; English prose has 0.97, a page of amounts 0.75."""
 ENOUGH = 4
 """Characters from which on a share says something."""
-FEW, COVERED = 20, 0.6
-"""A page of fewer characters, of which a picture covers this share, is a scan with a stamp on it."""
+COVERED = 0.6
+"""A page of which a picture covers this share may be a scan …"""
+FEW = 20
+"""… if it has fewer characters than these anywhere, as of a stamp …"""
+STAMP, EDGE = 200, 0.1
+"""… or fewer than these, all of them within this share of its height from the top or the foot: what a scanner's program writes
+there, a number of a page, where it was downloaded."""
 
 
 def why_garbage(page: Page) -> str | None:
@@ -40,7 +45,7 @@ def why_scan(pdf_page: Any, page: Page) -> str | None:
     """The same of a page that is a picture with a few words on it."""
     import pypdfium2.raw as raw
 
-    if sum(len(line.text) for line in page.lines) >= FEW or page.size is None:
+    if page.size is None or not _is_stamp(page, page.size[1]):
         return None
     area = page.size[0] * page.size[1]
     for one in pdf_page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=3):
@@ -48,3 +53,12 @@ def why_scan(pdf_page: Any, page: Page) -> str | None:
         if (right - left) * (top - bottom) >= COVERED * area:
             return "it is a picture with hardly any text on it"
     return None
+
+
+def _is_stamp(page: Page, height: float) -> bool:
+    """Whether all text of a page is what somebody put on a picture of it."""
+    total = sum(len(line.text) for line in page.lines)
+    if total < FEW or total >= STAMP:
+        return total < FEW
+    boxes = [line.box for line in page.lines if line.box is not None]
+    return all(box.bottom <= EDGE * height or box.top >= (1 - EDGE) * height for box in boxes)
