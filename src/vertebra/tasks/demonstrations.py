@@ -114,11 +114,15 @@ class Demonstrations(Samples):
         return sentence, *self.wordings.get(sentence, ())
 
     def _asked(self, index: int, epoch: int) -> str:
-        """What a sample is asked in: its own words or any of the others, each as often, drawn anew in every epoch."""
+        """What a sample is asked in, drawn anew in every epoch: half the time its own words, else any of the others.
+
+        Were its own as rare as each of the others, a model would learn to do without words wherever sight alone will do.
+        """
         words = self._words(self.shown[self._at[index][0]].sentence)
         if len(words) == 1:
             return words[0]
-        return words[np.random.default_rng([self.seed, epoch, index, 1]).integers(len(words))]
+        chance = np.random.default_rng([self.seed, epoch, index, 1])
+        return words[0] if chance.random() < 0.5 else words[chance.integers(1, len(words))]
 
     def images(self, number: int, frame: int) -> dict[str, np.ndarray]:
         """The prepared pixels [moments, 3, S, S] of each camera, by segment."""
