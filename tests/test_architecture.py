@@ -89,7 +89,7 @@ ROOMS: dict[str, list[set[str]]] = {
     "layout": [{"manners"}, {"record"}, {"lines"}, {"places", "renderer"}, {"rows", "windows"}, {"apart", "drawing"}],
     "page": [
         {"geometry", "units", "files"},
-        {"checking", "order", "pictures"},
+        {"checking", "order", "numbered", "pictures"},
         {"page"},
         {"windows", "pieces", "values", "formats", "metrics", "pdf", "paper"},
         {"ocr"},

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from vertebra.errors import DataError
 from vertebra.page.checking import OnBad, checked, required_size
 from vertebra.page.geometry import Box, Quad, around, corners, turned_point, turned_size, union
+from vertebra.page.numbered import facts_of_lines
 from vertebra.page.order import in_order
 from vertebra.page.units import Origin, Size, UnitName, factors, unit_of
 
@@ -152,7 +153,12 @@ class Page:
     def in_order(self, order: Order) -> Page:
         """Its lines as given, from the top (rows), or column by column."""
         numbers = in_order([line.box for line in self.lines], self.text, order)
-        return replace(self, lines=tuple(self.lines[number] for number in numbers))
+        return self.of_lines(numbers)
+
+    def of_lines(self, numbers: Sequence[int]) -> Page:
+        """The page with these of its lines, in this order; facts that name lines by number follow them."""
+        lines = tuple(self.lines[number] for number in numbers)
+        return replace(self, lines=lines, facts=facts_of_lines(self.facts, numbers, len(self.lines)))
 
     def part(self, order: Order = "given") -> dict[str, Any]:
         """The page as a part of a conversation: `{"type": "page", "lines": [{"text", "box"}, …]}`, boxes 0..1000 as whole

@@ -48,7 +48,7 @@ def unit_of(name: str) -> Unit:
 def per_inch(name: str, dpi: float | None) -> float:
     """How many of a unit of length make an inch."""
     if name == "pixel":
-        if dpi is None:
+        if dpi is None or not dpi > 0:
             raise DataError(
                 "between pixels and lengths stands the resolution; give `dpi=`, or the `size=` in the new unit"
             )

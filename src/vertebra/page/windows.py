@@ -6,7 +6,7 @@ What a line costs is asked of the caller (the tokens of its text and its slot, s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from vertebra.errors import ConfigError, TooLongError, shortened
@@ -46,19 +46,18 @@ def windows_of(
 
     A stream of pages is read as it comes. A line that alone costs more than the budget is an error.
     """
-    last: dict[int, Page] = {}
 
     def priced() -> Iterator[list[Priced[tuple[Page, Line]]]]:
         for page in [pages] if isinstance(pages, Page) else pages:
             yield [Priced((page, line), cost(line), page.number, n, line.text) for n, line in enumerate(page.lines)]
 
     for held in cut(priced(), budget, overlap=overlap):
-        last.clear()
+        own: dict[int, tuple[Page, list[int]]] = {}
         for one in held:
-            page, line = one.line
-            before = last.get(page.number) or replace(page, lines=())
-            last[page.number] = replace(before, lines=(*before.lines, line))
-        yield Window(tuple(last.values()), tuple((one.page, one.number) for one in held))
+            page, _ = one.line
+            own.setdefault(id(page), (page, []))[1].append(one.number)
+        pieces = tuple(whole.of_lines(numbers) for whole, numbers in own.values())
+        yield Window(pieces, tuple((one.page, one.number) for one in held))
 
 
 def cut(

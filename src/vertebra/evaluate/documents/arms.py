@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from vertebra.errors import DataError, UnknownNameError
 from vertebra.evaluate.listed import listed
+from vertebra.page.numbered import facts_without_lines
 from vertebra.page.ocr.engines import engine, read_picture
 from vertebra.page.page import Line, Page
 
@@ -54,9 +55,9 @@ def _boxes_shuffled(page: Page, chance: random.Random) -> Page:
 
 
 def _lines_shuffled(page: Page, chance: random.Random) -> Page:
-    lines = list(page.lines)
-    chance.shuffle(lines)
-    return replace(page, lines=tuple(lines))
+    numbers = list(range(len(page.lines)))
+    chance.shuffle(numbers)
+    return page.of_lines(numbers)
 
 
 def _by_ocr(name: str) -> Callable[[Page, random.Random], Page]:
@@ -68,7 +69,9 @@ def _by_ocr(name: str) -> Callable[[Page, random.Random], Page]:
                 f"page {page.number} ({page.name}) has no picture for the arm `ocr`; give the folder of pictures (--images)"
             )
         found = read_picture(page.image, by)
-        return replace(found, number=page.number, name=page.name, facts={**page.facts, **found.facts})
+        return replace(
+            found, number=page.number, name=page.name, facts={**facts_without_lines(page.facts), **found.facts}
+        )
 
     return read
 

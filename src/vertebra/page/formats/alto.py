@@ -8,10 +8,10 @@ from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
 from vertebra.errors import DataError
-from vertebra.page.formats.source import Source, points_of, share, shown, whole, words_of
+from vertebra.page.formats.source import Source, points_of, share, shown, whole
 from vertebra.page.formats.xml import tree, written
 from vertebra.page.geometry import Box, around, corners
-from vertebra.page.page import Line, Page, Word, line_of
+from vertebra.page.page import Line, Page, Word, joined, line_of
 from vertebra.page.units import UnitName
 
 UNITS: dict[str, UnitName] = {"pixel": "pixel", "mm10": "mm10", "inch1200": "inch1200"}
@@ -31,11 +31,13 @@ def read(source: Source) -> list[Page]:
     order = {found.get("REF"): n for n, found in enumerate(root.iter("ElementRef"))}
     pages = []
     for number, page in enumerate(root.iter("Page"), 1):
-        size = _size(page) or next(filter(None, map(_size, page.iter("PrintSpace"))), None)
+        size = _size(page) or (source.size if named == "pixel" else None)
         lines = _lines(page, order)
         written = [line for line in lines if line.text.strip()]
         blank = len(lines) - len(written)
-        notes = (f"{blank} lines without text were left out",) if blank else ()
+        notes = [f"{blank} lines without text were left out"] if blank else []
+        if size is None and (size := _reach(page)):
+            notes.append("the file gives no size of the page: it ends where its print space and margins do")
         pages.append(source.page(written, size=size, unit=UNITS[named], number=number, name=image, notes=notes))
     return pages
 
@@ -43,6 +45,13 @@ def read(source: Source) -> list[Page]:
 def _size(one: Element) -> tuple[float, float] | None:
     width, height = (_number(one, name) for name in ("WIDTH", "HEIGHT"))
     return (width, height) if width and height and width > 0 and height > 0 else None
+
+
+def _reach(page: Element) -> tuple[float, float] | None:
+    """How far its print space and its margins go, which begin somewhere on the page and not at its corner."""
+    found = [(_size(one), _number(one, "HPOS") or 0, _number(one, "VPOS") or 0) for one in page]
+    ends = [(left + size[0], top + size[1]) for size, left, top in found if size]
+    return (max(x for x, _ in ends), max(y for _, y in ends)) if ends else None
 
 
 def _number(one: Element, name: str) -> float | None:
@@ -66,7 +75,7 @@ def _line(row: Element) -> Line:
     words: list[Word] = []
     for one in row:
         if one.tag == "String":
-            text = " ".join((one.get("CONTENT") or "").split())
+            text = (one.get("CONTENT") or "").strip()
             if text:
                 words.append(Word(text, **_place(one), confidence=share(one.get("WC"))))
         elif one.tag == "HYP" and words:  # the mark at the end of a line that breaks a word
@@ -125,11 +134,13 @@ def write(pages: Sequence[Page]) -> str:
 def _write_line(block: Element, line: Line) -> None:
     row = SubElement(block, "TextLine")
     _write_place(row, line)
-    words = words_of(line, "ALTO") if line.box is not None else line.words or (Word(line.text),)
+    words: tuple[Word, ...] = (Word(line.text, line.box, confidence=line.confidence),)
+    if joined([word.text for word in line.words]) == line.text:
+        words = line.words  # which need not have places here
     for number, word in enumerate(words):
         if number:
             SubElement(row, "SP")
-        made = SubElement(row, "String", CONTENT=" ".join(word.text.split()))
+        made = SubElement(row, "String", CONTENT=word.text)
         _write_place(made, word)
         if word.confidence is not None:
             made.set("WC", shown(word.confidence))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vertebra.errors import DataError
-from vertebra.page.formats.source import Source, pixels, required_box, text_of
+from vertebra.page.formats.source import Source, pixels, placed_words, required_box, text_of
 from vertebra.page.geometry import around, corners
 from vertebra.page.page import Line, Page, Word, line_of
 from vertebra.reading import json_of
@@ -67,11 +67,14 @@ def write(pages: Sequence[Page]) -> str:
 
 
 def _row(line: Line, number: int, own: Mapping[str, Any]) -> dict[str, Any]:
-    group, sub = own["groups"][number] if "groups" in own else (number, None)
-    words = line.words or (Word(line.text, line.box, quad=line.quad),)
-    rows = own["rows"][number] if "rows" in own else [number] * len(words)
+    groups, rows = own.get("groups", ()), own.get("rows", ())
+    group, sub = groups[number] if number < len(groups) else (number, None)
+    words = placed_words(line) or (Word(line.text, line.box, quad=line.quad),)
+    own_rows = rows[number] if number < len(rows) else ()
+    if len(own_rows) != len(words):  # words that are no more those of the file
+        own_rows = [number] * len(words)
     made = []
-    for word, row in zip(words, rows, strict=True):
+    for word, row in zip(words, own_rows, strict=True):
         points = word.quad or corners(required_box(word, "CORD"))
         quad = {f"{axis}{n}": point[k] for n, point in enumerate(points, 1) for k, axis in enumerate("xy")}
         made.append({"quad": quad, "is_key": int(word.label == KEY), "row_id": row, "text": word.text})

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vertebra.page.formats.source import Source, points_of, required_box, share, text_of
+from vertebra.page.formats.source import Source, placed_words, points_of, required_box, share, text_of
 from vertebra.page.geometry import Box, around, corners
 from vertebra.page.page import Line, Page, Word, line_of
 
@@ -72,7 +72,7 @@ def _written(page: Page) -> dict[str, Any]:
     width, height = page.size or (1, 1)
     lines = []
     for line in relative.lines:
-        words = line.words or (Word(line.text, line.box, quad=line.quad, confidence=line.confidence),)
+        words = placed_words(line) or (Word(line.text, line.box, quad=line.quad, confidence=line.confidence),)
         made = [
             {"value": word.text, "confidence": word.confidence, "geometry": _geometry(word), "objectness_score": None}
             for word in words

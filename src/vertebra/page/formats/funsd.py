@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vertebra.errors import DataError
-from vertebra.page.formats.source import Source, box_of, pixels, required_box, text_of
+from vertebra.page.formats.source import Source, box_of, pixels, placed_words, required_box, text_of
 from vertebra.page.page import Line, Page, Word
 
 
@@ -48,7 +48,7 @@ def write(pages: Sequence[Page]) -> str:
             "text": line.text,
             "box": list(required_box(line, "FUNSD")),
             "label": line.label or "other",
-            "words": [{"text": word.text, "box": list(required_box(word, "FUNSD"))} for word in line.words],
+            "words": [{"text": word.text, "box": list(required_box(word, "FUNSD"))} for word in placed_words(line)],
             "linking": [list(link) for link in links if number in link],
         }
         for number, line in enumerate(page.lines)

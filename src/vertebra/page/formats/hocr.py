@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
 from typing import Any
 
+from vertebra.errors import shortened
 from vertebra.page.formats.source import Source, box_of, pixels, required_box, share, shown, words_of
 from vertebra.page.page import Line, Page, Word, line_of
 
@@ -29,17 +31,24 @@ def read(source: Source) -> list[Page]:
     for number, found in enumerate(parser.pages, 1):
         facts = found.facts
         size = box_of(facts["bbox"].split()[:4]) if "bbox" in facts else None
-        image = facts.get("image", "").strip("\"'") or None
-        dpi = float(facts["scan_res"].split()[0]) if facts.get("scan_res", "").strip() else None
+        image = _unquoted(facts.get("image", "")) or None
+        dpi = float(facts["scan_res"].split()[0]) if facts.get("scan_res", "").strip() else 0.0
         pages.append(
-            source.page(found.lines, size=size and (size.right, size.bottom), number=number, name=image, dpi=dpi)
-        )
+            source.page(
+                found.lines, size=size and (size.right, size.bottom), number=number, name=image,
+                dpi=dpi if dpi > 0 else None, notes=found.notes,  # 0: not known
+            )
+        )  # fmt: skip
     return pages
 
 
 def properties(title: str) -> dict[str, str]:
     """`bbox 1 2 3 4; x_wconf 92` as a table."""
     return {found[1]: found[2].strip() for found in map(_PROPERTY.match, _split(title)) if found}
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text.strip("\"'")
 
 
 def _split(title: str) -> list[str]:
@@ -50,6 +59,13 @@ class _Found:
     def __init__(self, facts: dict[str, str]) -> None:
         self.facts = facts
         self.lines: list[Line] = []
+        self.outside: list[str] = []  # texts that stand in no line
+
+    @property
+    def notes(self) -> list[str]:
+        if not self.outside:
+            return []
+        return [f"{len(self.outside)} texts outside of lines were left out: {shortened(self.outside[0], 40)!r} …"]
 
 
 class _Pages(HTMLParser):
@@ -64,7 +80,7 @@ class _Pages(HTMLParser):
         self.words: list[Word] = []
         self.word: dict[str, str] | None = None
         self.text = ""  # of the open word
-        self.loose = ""  # of the line, outside of words
+        self.loose = ""  # of the line, outside of words, since the last of them
 
     def handle_starttag(self, tag: str, attributes: Any) -> None:
         named = dict(attributes)
@@ -77,7 +93,7 @@ class _Pages(HTMLParser):
             self.end_line()
             kind, self.line, self.label = "line", facts, None if found[0] == "ocr_line" else found[0]
         elif "ocrx_word" in kinds:
-            kind, self.word, self.text = "word", facts, ""
+            kind, self.word, self.text = "word", facts, self.end_loose(glued=True)
         if tag not in _VOID:
             self.open.append(kind)
 
@@ -100,6 +116,20 @@ class _Pages(HTMLParser):
             self.text += data
         elif self.line is not None:
             self.loose += data
+        elif data.strip() and self.pages:
+            self.pages[-1].outside.append(" ".join(data.split()))
+
+    def end_loose(self, *, glued: bool = False) -> str:
+        """Text of the line between its words: words without a place. What touches a word (a comma, a bracket)
+        belongs to it; `glued`: a word begins, and is given what it is touched by."""
+        loose, self.loose = self.loose, ""
+        texts = loose.split()
+        if texts and self.words and not loose[0].isspace():
+            last = self.words[-1]
+            self.words[-1] = replace(last, text=last.text + texts.pop(0))
+        start = texts.pop() if glued and texts and not loose[-1].isspace() else ""
+        self.words += [Word(text) for text in texts]
+        return start
 
     def end_word(self) -> None:
         facts, self.word = self.word or {}, None
@@ -118,6 +148,7 @@ class _Pages(HTMLParser):
         box = box_of(self.line["bbox"].split()[:4]) if "bbox" in self.line else None
         loose = " ".join(self.loose.split())
         if self.words:
+            self.end_loose()
             self._add(line_of(self.words, box, label=self.label))
         elif loose:
             self._add(Line(loose, box, label=self.label))
@@ -139,7 +170,8 @@ def write(pages: Sequence[Page]) -> str:
     ]
     for place, page in enumerate(map(pixels, pages)):
         width, height = page.size or (0, 0)
-        title = f'image "{page.name or ""}"; bbox 0 0 {shown(width)} {shown(height)}; ppageno {place}'
+        quote = "'" if '"' in (page.name or "") else '"'  # of a name that has both kinds, one is lost
+        title = f"image {quote}{page.name or ''}{quote}; bbox 0 0 {shown(width)} {shown(height)}; ppageno {place}"
         if page.dpi:
             title += f"; scan_res {shown(page.dpi)} {shown(page.dpi)}"
         out.append(f'<div class="ocr_page" id="page_{page.number}" title="{escape(title)}">')

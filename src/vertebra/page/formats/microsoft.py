@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vertebra.errors import DataError
-from vertebra.page.formats.source import Source, pixels, points_of, required_box, share, text_of
+from vertebra.page.formats.source import Source, pixels, placed_words, points_of, required_box, share, text_of
 from vertebra.page.geometry import around, corners
 from vertebra.page.page import Line, Page, Word
 
@@ -64,7 +64,7 @@ def write(pages: Sequence[Page]) -> str:
 
 def _written(page: Page) -> dict[str, Any]:
     width, height = page.size or (0, 0)
-    lines = [{**_row(line), "words": [_row(word) for word in line.words]} for line in page.lines]
+    lines = [{**_row(line), "words": [_row(word) for word in placed_words(line)]} for line in page.lines]
     return {"page": page.number, "width": width, "height": height, "unit": "pixel", "lines": lines}
 
 

@@ -1,7 +1,7 @@
 """PaddleOCR 3 (a result, a service's answer) and 2 (a list): polygons in pixels of the image that was read.
 
-That image is the source's after its orientation was mended: the angle is in the result, and boxes are turned back. An
-image that was unwarped as well cannot be turned back exactly; the page's notes have it then.
+That image is the source's after its orientation was mended: the angle is in the result (of PP-Structure, beside it), and
+boxes are turned back. An image that was unwarped as well cannot be turned back exactly; the page's notes have it then.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from vertebra.errors import DataError
-from vertebra.page.formats.source import Source, box_of, pixels, points_of, required_box, share, text_of
+from vertebra.page.formats.source import Source, box_of, pixels, placed_words, points_of, required_box, share, text_of
 from vertebra.page.geometry import corners, turned_size
 from vertebra.page.page import Line, Page, Word, quad_line
 
@@ -22,27 +22,47 @@ def fits(data: Any) -> bool:
 
 
 def _results(data: Any) -> list[dict[str, Any]]:
-    """The results of any of its shapes: plain, in `res`, a service's answer, several in a list."""
+    """The results of any of its shapes: plain, in `res`, a service's answer, several in a list, among a layout's parts."""
     if isinstance(data, list):
         return [found for one in data for found in _results(one)] if data and isinstance(data[0], dict) else []
     if not isinstance(data, dict):
         return []
     if "rec_texts" in data:
         return [data]
-    if "overall_ocr_res" in data:
-        return _results(data["overall_ocr_res"])
-    for inner in ("res", "prunedResult", "result", "ocrResults"):
+    for inner in ("overall_ocr_res", "res", "prunedResult", "result", "ocrResults", "layoutParsingResults"):
         if inner in data:
-            return _results(data[inner])
+            return [_known_outside(data, found) for found in _results(data[inner])]
     return []
 
 
+def _known_outside(outer: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """A result with what stands beside it: its file, its page, how the picture was mended before it was read."""
+    made: dict[str, Any] = {
+        name: outer[name] for name in ("input_path", "page_index") if found.get(name) is None and name in outer
+    }
+    first, then = (one.get("doc_preprocessor_res") or {} for one in (outer, found))
+    if first:
+        settings = [one.get("model_settings") or {} for one in (first, then)]
+        unwarped = any(one.get("use_doc_unwarping") for one in settings)
+        made["doc_preprocessor_res"] = {
+            "angle": _angle(first) + _angle(then), "model_settings": {"use_doc_unwarping": unwarped}
+        }  # fmt: skip
+    return {**found, **made}
+
+
+def _angle(mended: dict[str, Any]) -> int:
+    angle = int(mended.get("angle") or 0)
+    return 0 if angle == -1 else angle  # -1: nobody looked
+
+
 def _is_old(data: Any) -> bool:
-    """`[[[poly], [text, score]], …]`, with or without a list of pages around."""
+    """`[[[poly], [text, score]], …]`, with or without a list of pages around; a blank page of them is None."""
     if not isinstance(data, list) or not data:
         return False
-    rows = data if _is_row(data[0]) else data[0]
-    return isinstance(rows, list) and bool(rows) and _is_row(rows[0])
+    if _is_row(data[0]):
+        return True
+    pages = [rows for rows in data if rows]
+    return all(isinstance(rows, list) and _is_row(rows[0]) for rows in pages) and (bool(pages) or None in data)
 
 
 def _is_row(row: Any) -> bool:
@@ -67,9 +87,8 @@ def _old_line(row: Sequence[Any]) -> Line:
 
 
 def _page(source: Source, found: dict[str, Any], number: int) -> Page:
-    angle = int((found.get("doc_preprocessor_res") or {}).get("angle") or 0)
-    angle = 0 if angle == -1 else angle  # -1: nobody looked
-    settings = (found.get("doc_preprocessor_res") or {}).get("model_settings") or {}
+    mended = found.get("doc_preprocessor_res") or {}
+    angle, settings = _angle(mended), mended.get("model_settings") or {}
     if angle % 90:
         raise DataError(f"{source.where} was turned by {angle} degrees; expected 0, 90, 180 or 270")
     seen = replace(source, size=source.size and turned_size(source.size, angle))
@@ -113,9 +132,9 @@ def _written(page: Page) -> dict[str, Any]:
         "rec_polys": polys,
         "rec_boxes": boxes,
     }
-    if any(line.words for line in page.lines):
-        made["text_word"] = [[word.text for word in line.words] for line in page.lines]
+    if any(map(placed_words, page.lines)):
+        made["text_word"] = [[word.text for word in placed_words(line)] for line in page.lines]
         made["text_word_boxes"] = [
-            [list(required_box(word, "PaddleOCR")) for word in line.words] for line in page.lines
+            [list(required_box(word, "PaddleOCR")) for word in placed_words(line)] for line in page.lines
         ]
     return made

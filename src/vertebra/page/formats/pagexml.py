@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
+from vertebra.errors import shortened
 from vertebra.page.formats.source import Source, pixels, points_of, share, shown
 from vertebra.page.formats.xml import tree, written
-from vertebra.page.geometry import around, corners
+from vertebra.page.geometry import Box, Quad, around, corners
 from vertebra.page.page import Line, Page, Word, joined
 
 NAMESPACE = "http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15"
@@ -24,20 +26,51 @@ def read(source: Source) -> list[Page]:
     for number, page in enumerate(tree(source.content).iter("Page"), 1):
         width, height = page.get("imageWidth"), page.get("imageHeight")
         size = (int(float(width)), int(float(height))) if width and height else None
-        lines = list(_lines(page))
+        whole: list[str] = []
+        lines = list(_lines(page, whole))
         kept = [line for line in lines if line.text.strip()]
-        notes = (f"{len(lines) - len(kept)} lines without text were left out",) if len(kept) < len(lines) else ()
+        notes = [f"{len(lines) - len(kept)} lines without text were left out"] if len(kept) < len(lines) else []
+        if whole:
+            notes.append(
+                f"regions without lines ({shortened(', '.join(whole), 60)}): each row has its share of the box"
+            )
         pages.append(source.page(kept, size=size, number=number, name=page.get("imageFilename") or None, notes=notes))
     return pages
 
 
-def _lines(page: Element) -> Iterator[Line]:
+def _lines(page: Element, whole: list[str]) -> Iterator[Line]:
     order = {name: n for n, name in enumerate(_order(page.find("ReadingOrder")))}
     regions = [one for one in page if one.tag.endswith("Region")]
     regions.sort(key=lambda one: order.get(one.get("id") or "", len(order)))
     for region in regions:
-        for row in region.iter("TextLine"):
-            yield _line(row)
+        yield from _of_region(region, whole)
+
+
+def _of_region(region: Element, whole: list[str]) -> list[Line]:
+    """The lines inside, at any depth (cells of tables, regions in regions); of a region that has a text and no lines with
+    one, the rows of its text: then its name joins `whole`."""
+    found: list[Line] = []
+    for one in region:
+        found += [_line(one)] if one.tag == "TextLine" else _of_region(one, whole)
+    if any(line.text.strip() for line in found):
+        return found
+    rows = [row.strip() for row in _text(region)[0].split("\n") if row.strip()]
+    if not rows:
+        return found
+    if len(rows) == len(found):  # lines that were drawn and not written down
+        return [replace(line, text=row) for line, row in zip(found, rows, strict=True)]
+    whole.append(region.get("id") or "unnamed")
+    return _shares(rows, **_place(region))
+
+
+def _shares(rows: Sequence[str], box: Box | None = None, quad: Quad | None = None) -> list[Line]:
+    """Rows down a box, each as high as the others. A guess, but one that keeps them in order from the top, and apart; the
+    whole box for each would make every line as high as the region."""
+    if box is None or len(rows) == 1:
+        return [Line(row, box, quad=quad) for row in rows]
+    high = box.height / len(rows)
+    tops = [box.top + high * n for n in range(len(rows))]
+    return [Line(row, Box(box.left, top, box.right, top + high)) for row, top in zip(rows, tops, strict=True)]
 
 
 def _order(group: Element | None) -> Iterator[str]:

@@ -26,6 +26,8 @@ class Source:
     image: Any = None
     on_bad: OnBad = "refuse"
     path: Any = None
+    notes: tuple[str, ...] = ()
+    """What was decided before its format was known."""
 
     def page(
         self,
@@ -35,6 +37,7 @@ class Source:
         unit: UnitName = "pixel",
         origin: Origin = "top",
         number: int = 1,
+        notes: Sequence[str] = (),
         **facts: Any,
     ) -> Page:
         """A page of this source, its boxes looked at."""
@@ -47,6 +50,7 @@ class Source:
             where=f"page {number} of {self.where}" if number > 1 else self.where,
             number=number,
             image=self.image,
+            notes=(*self.notes, *notes),
             **facts,
         )
 
@@ -112,11 +116,17 @@ def required_box(one: Placed, format: str) -> Box:
     return one.box
 
 
+def placed_words(line: Line) -> tuple[Word, ...]:
+    """The words of a line, for formats whose words all have boxes: none where the place of one is not known."""
+    return line.words if all(word.box is not None for word in line.words) else ()
+
+
 def words_of(line: Line, format: str) -> tuple[Word, ...]:
-    """The words of a line, for formats that have nothing but words: where they do not make its text, or it has none, the
-    line counts as one word."""
-    if line.words and joined([word.text for word in line.words]) == line.text:
-        return line.words
+    """The words of a line, for formats that have nothing but words: where they do not make its text, or it has none, or
+    the place of one is not known, the line counts as one word."""
+    words = placed_words(line)
+    if words and joined([word.text for word in words]) == line.text:
+        return words
     return (Word(line.text, required_box(line, format), confidence=line.confidence),)
 
 

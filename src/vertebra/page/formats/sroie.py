@@ -1,6 +1,7 @@
 """SROIE: a line of text a row, `x1,y1,x2,y2,x3,y3,x4,y4,text`; the text may hold commas and nothing is quoted.
 
-Its four fields stand in a JSON file of the same name, in a folder `key` beside `box`; the picture in `img`.
+Its four fields stand in a JSON file of the same name, in a folder `key` (or `entities`, whose files end in .txt) beside
+`box`; the picture in `img`.
 """
 
 from __future__ import annotations
@@ -8,18 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vertebra.errors import DataError
+from vertebra.page.formats.decoding import text_of_file
 from vertebra.page.formats.source import Source, pixels, points_of, required_box, shown
 from vertebra.page.geometry import corners
 from vertebra.page.page import Line, Page, quad_line
-from vertebra.reading import read_json
+from vertebra.reading import as_object, json_of, reading
 
 _ROW = re.compile(r"\s*(-?\d+(?:\.\d+)?\s*,\s*){8}")
+_BREAKS = re.compile("[\r\n]+")
 
 
 def fits(text: str) -> bool:
-    first = next((row for row in text.lstrip("\ufeff").splitlines() if row.strip()), "")
+    first = next((row for row in text.lstrip("\ufeff").split("\n") if row.strip()), "")
     return bool(_ROW.match(first))
 
 
@@ -32,14 +36,20 @@ def read(source: Source) -> list[Page]:
         if len(cells) < 9:
             raise ValueError(f"line {number} has {len(cells)} cells; expected eight numbers and a text")
         lines.append(quad_line(cells[8].strip(), points_of(cells[:8])))
-    key = _beside(source.path, "key", ".json")
-    facts = {"fields": read_json(key)} if key else {}
+    key = _beside(source.path, "key", ".json") or _beside(source.path, "entities", ".txt")
+    facts = {"fields": _fields(key)} if key else {}
     return [source.page(lines, facts=facts, name=source.path and Path(source.path).stem)]
 
 
 def image_of(path: Path | None) -> Path | None:
     """The picture of a file of the data set's folders."""
     return _beside(path, "img", ".jpg") or _beside(path, "images", ".jpg")
+
+
+def _fields(key: Path) -> dict[str, Any]:
+    text, _ = text_of_file(key)  # as lenient about stray bytes as with the lines
+    with reading(f"`{key}` is no JSON", "mend it, or take it out of its folder", error=DataError):
+        return as_object(json_of(text), f"`{key}`")
 
 
 def _beside(path: Path | None, folder: str, suffix: str) -> Path | None:
@@ -56,5 +66,5 @@ def write(pages: Sequence[Page]) -> str:
     for line in pixels(pages[0]).lines:
         points = line.quad or corners(required_box(line, "SROIE"))
         numbers = ",".join(shown(number) for point in points for number in point)
-        rows.append(f"{numbers},{' '.join(line.text.split())}")
+        rows.append(f"{numbers},{_BREAKS.sub(' ', line.text)}")
     return "\n".join(rows) + "\n"

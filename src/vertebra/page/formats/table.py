@@ -7,7 +7,6 @@ write_pages(document, "page.xml", "page")
 
 from __future__ import annotations
 
-import gzip
 import importlib
 import re
 from collections.abc import Iterable, Iterator
@@ -18,13 +17,11 @@ from typing import Any
 from vertebra.errors import DataError, UnknownNameError
 from vertebra.folders import write_file
 from vertebra.page.checking import OnBad
+from vertebra.page.formats.decoding import text_of_file
 from vertebra.page.formats.source import Source
 from vertebra.page.page import Document, Page
 from vertebra.page.units import Size
 from vertebra.reading import json_of, reading
-
-MOST = 256 * 2**20
-"""Bytes of a file that are read; a page takes thousands."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,8 @@ def read_pages(
     given = Source(None, where, size or _size_of(image), image, on_bad, path)
     if path is None:
         return Document(tuple(_read(replace(given, content=source), format)), None)
-    text = _text_of(path)
+    text, notes = text_of_file(path)
+    given = replace(given, notes=notes)
     if ".jsonl" in path.suffixes:
         return Document(tuple(_numbered(_json_lines(given, text, format))), path.name)
     if given.image is None:
@@ -98,30 +96,18 @@ def read_pages(
 
 
 def _json_lines(given: Source, text: str, format: str | None) -> Iterator[Page]:
-    for number, row in enumerate(text.splitlines(), 1):
+    for number, row in enumerate(text.split("\n"), 1):  # `splitlines` would cut texts at U+2028 and others of its kind
         if row.strip():
             with reading(f"line {number} of {given.where} is no JSON", "mend it, or take it out", error=DataError):
                 value = json_of(row)
-            yield from _read(replace(given, content=value, where=f"line {number} of {given.where}"), format)
+            notes = given.notes if "\ufffd" in row else ()
+            where = f"line {number} of {given.where}"
+            yield from _read(replace(given, content=value, where=where, notes=notes), format)
 
 
 def _numbered(pages: Iterable[Page]) -> Iterator[Page]:
     for number, page in enumerate(pages, 1):
         yield replace(page, number=number)
-
-
-def _text_of(path: Path) -> str:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            raw = file.read(MOST + 1)
-    except (OSError, EOFError) as error:
-        raise DataError(f"`{path}` cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if len(raw) > MOST:
-        raise DataError(f"`{path}` holds more than {MOST // 2**20} MiB; no file of pages does. Cut it into pieces")
-    if not raw.strip():
-        raise DataError(f"`{path}` is empty; expected a file of pages")
-    # old SROIE files hold stray bytes of Latin-1; a replacement character keeps the row
-    return raw.decode("utf-8-sig", errors="replace")
 
 
 def _read(given: Source, format: str | None) -> list[Page]:

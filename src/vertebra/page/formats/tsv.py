@@ -20,8 +20,8 @@ def read(source: Source) -> list[Page]:
     sizes: dict[int, tuple[float, float]] = {}
     boxes: dict[tuple[int, ...], Box] = {}
     words: dict[tuple[int, ...], list[Word]] = {}
-    for row in source.content.lstrip("\ufeff").splitlines()[1:]:
-        cells = row.split("\t", 11)
+    for row in source.content.lstrip("\ufeff").split("\n")[1:]:
+        cells = row.rstrip("\r").split("\t", 11)
         if len(cells) < 11:
             if row.strip():
                 raise ValueError(f"a row of {len(cells)} cells: {row[:60]!r}")

@@ -14,9 +14,9 @@ _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def tree(text: str | bytes) -> ElementTree.Element:
-    """The root of a document."""
+    """The root of a document. What a text declares counts no more: it has been decoded; bytes are what they declare."""
     builder = ElementTree.TreeBuilder()
-    parser = expat.ParserCreate(namespace_separator="}")
+    parser = expat.ParserCreate("utf-8" if isinstance(text, str) else None, "}")
     parser.buffer_text = True
     depth = 0
 
