@@ -11,7 +11,7 @@ import torch
 
 from vertebra.decode.call import generate
 from vertebra.documents.asking import UNTRAINED, Reader, places_of
-from vertebra.documents.extract import extract
+from vertebra.documents.extract import document_of, extract
 from vertebra.documents.grammar import grammar_of
 from vertebra.documents.schema import fields_of
 from vertebra.documents.settings import ExtractSettings
@@ -154,6 +154,28 @@ def test_a_budget_that_ends_keeps_what_was_answered():
     assert "were over" in late.errors[0]
     assert set(late.fields) == set(SCHEMA["properties"])
     assert any("`total` is required" in error for error in late.errors)
+
+
+def test_pages_in_a_list():
+    """They keep their numbers; where two are alike, they are numbered in their order: places lead to the right page."""
+    long, short = page_of(1, count=5), page_of(2, count=2)
+    for pages in ([long, short], [short, long], iter([short, long]), (page_of(1, 4), page_of(2, 9))):
+        document = extract(model(), pages, {"total": "number"}, **HOW).document
+        (lines,) = Reader(model=model(), settings=ExtractSettings(window=300)).windows(document, [], 0, {})
+        places = places_of(lines, document)
+        for page in document:
+            for number, line in enumerate(page.lines):
+                assert (page.number, (number,), (line.box,)) in [
+                    (place.page, place.lines, place.boxes) for place in places.of(line.text)
+                ]
+    assert [page.number for page in document_of([long, short])] == [1, 2]
+    assert [page.number for page in document_of((page_of(1, 4), page_of(2, 9)))] == [4, 9]
+
+
+@pytest.mark.parametrize("given", [5, None, ["Total 5"], [page_of(1), 7], {"pages": []}, b"x", object(), [None]])
+def test_what_is_no_document(given):
+    with pytest.raises(DataError, match=r"a document is a file, a `Document`, a `Page`, or a list of pages; found a"):
+        extract(model(), given, {"total": "number"})
 
 
 def test_nothing_to_read():

@@ -10,7 +10,7 @@ It takes models; names of models are understood one floor up.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from vertebra.documents.normalise import Habits
 from vertebra.documents.schema import fields_of
 from vertebra.documents.settings import ExtractSettings
 from vertebra.documents.values import Values, faults_of, list_of, record_of
-from vertebra.errors import ConfigError, UnknownNameError, VertebraError
+from vertebra.errors import ConfigError, DataError, UnknownNameError, VertebraError
 from vertebra.layout.lines import Laid
 from vertebra.model.model import model_of
-from vertebra.page.page import Document, Page
+from vertebra.page.page import Document, Page, numbered
 from vertebra.page.reading import read_document
 
 
@@ -43,8 +43,9 @@ def extract(
 ) -> Extraction:
     """The values that a schema asks for, found in a document by a model, each with its places and a confidence.
 
-    `document`: a file, a `Document` or a `Page`. `schema`: a pydantic class, a JSON schema, or `{"total": "number"}`.
-    `images`: pictures of pages by number, for models that look (a page's own by default). `options`: `ExtractSettings`.
+    `document`: a file, a `Document`, a `Page` or a list of them. `schema`: a pydantic class, a JSON schema, or
+    `{"total": "number"}`. `images`: pictures of pages by number, for models that look (a page's own by default).
+    `options`: `ExtractSettings`.
     """
     settings = replace(settings or ExtractSettings(), **options) if options else settings or ExtractSettings()
     found = extract_fields(model, document, _marked(fields_of(schema), settings), settings, images)
@@ -88,14 +89,19 @@ def extract_fields(
 
 
 def document_of(given: Any) -> Document:
-    """A document from a document, a page, or a file."""
+    """A document from a document, a file, a page, or pages: they keep their numbers, where no two are alike."""
     if isinstance(given, Document):
         return given
     if isinstance(given, Page):
         return Document((given,), given.name)
     if isinstance(given, str | Path):
         return read_document(given, on_bad="repair")
-    return Document(tuple(given))
+    pages = list(given) if isinstance(given, Iterable) and not isinstance(given, Mapping | bytes) else None
+    if pages is None or not all(isinstance(one, Page) for one in pages):
+        other = next((type(one).__name__ for one in pages or () if not isinstance(one, Page)), "")
+        found = f"a {type(given).__name__}{f' with a {other} in it' if other else ''}"
+        raise DataError(f"a document is a file, a `Document`, a `Page`, or a list of pages; found {found}")
+    return Document(numbered(pages, "the list"))
 
 
 def _marked(fields: Sequence[Field], settings: ExtractSettings) -> tuple[Field, ...]:
