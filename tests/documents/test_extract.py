@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -139,6 +140,26 @@ def test_windows_are_one_result():
         if alone["total"].value is not None:
             best = max(best, alone["total"].confidence)
     assert cut["total"].confidence == pytest.approx(best, rel=1e-3)
+
+
+def test_a_rule_for_a_list_holds_for_the_document_and_not_for_a_window():
+    """The last window may have fewer lines than the list needs: nothing is lost, and what is broken is listed once."""
+    amounts = {"type": "array", "minItems": 3, "items": {"type": "string"}}
+    schema = {
+        "type": "object",
+        "properties": {"amounts": amounts, "in": {"type": "object", "properties": {"a": amounts}}},
+    }
+    document = Document((page_of(1, 1, 8), page_of(2, 2, 1)))
+    result = extract(model(), document, schema, window=60, overlap=0, **HOW)
+    assert result.windows > 1
+    for path, items in (("amounts", result["amounts"].value), ("in.a", (result["in"].value or {}).get("a"))):
+        broken = [error for error in result.errors if error.startswith(f"`{path}`") and "fewer than 3 items" in error]
+        assert len(broken) == (items is not None and len(items) < 3)
+    lines = ["Thank you", "Come again"]
+    (field,) = fields_of({"type": "object", "properties": {"amounts": amounts}})
+    assert grammar_of(field, lines, whole=False).source == grammar_of(replace(field, rules={}), lines).source
+    with pytest.raises(ConfigError, match="cannot be met: it needs 3 items"):
+        grammar_of(field, lines)
 
 
 def test_a_budget_that_ends_keeps_what_was_answered():

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from vertebra.documents.grammar import grammar_of
 from vertebra.documents.normalise import Habits
 from vertebra.documents.schema import fields_of
 from vertebra.documents.settings import ExtractSettings
-from vertebra.documents.values import Values, faults_of, list_of, record_of
+from vertebra.documents.values import Values, list_faults, list_of, record_of
 from vertebra.errors import ConfigError, DataError, UnknownNameError, VertebraError
 from vertebra.layout.lines import Laid
 from vertebra.model.model import model_of
@@ -207,9 +208,8 @@ class _Run:
                     self._late([f"`{self.fields[number].name}`" for number in group])
                     continue
                 asked = [self.fields[number] for number in group]
-                grammars = [
-                    grammar_of(one, texts, quoted=reader.quoted(one), absent=reader.record.absent) for one in asked
-                ]
+                form = partial(grammar_of, lines=texts, absent=reader.record.absent, whole=self.windows == 1)
+                grammars = [form(one, quoted=reader.quoted(one)) for one in asked]
                 answers = window.ask(group, grammars, tokens=reader.tokens(asked[0]), seconds=left)
                 for one, answer in zip(asked, answers, strict=True):
                     found[one.name] = self._value(values, one, answer)
@@ -280,12 +280,7 @@ def _calibrated(one: Found, calibration: Any) -> Found:
 def _validated(schema: Any, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
     """An instance of a pydantic class, or what it has against the values; the rules of a list."""
     if not hasattr(schema, "model_validate"):
-        return None, [
-            f"`{one.name}`: {fault}"
-            for one in fields_of(schema)
-            if one.kind == "list" and values[one.name]
-            for fault in faults_of(one, values[one.name])
-        ]
+        return None, [fault for one in fields_of(schema) for fault in list_faults(one, values[one.name], one.name)]
     try:
         return schema.model_validate(dict(values)), []
     except VertebraError:
