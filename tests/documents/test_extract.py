@@ -10,6 +10,7 @@ from functools import cache
 import pytest
 import torch
 
+import vertebra
 from vertebra.decode.call import generate
 from vertebra.documents.asking import UNTRAINED, Reader, places_of
 from vertebra.documents.extract import document_of, extract
@@ -197,6 +198,15 @@ def test_pages_in_a_list():
 def test_what_is_no_document(given):
     with pytest.raises(DataError, match=r"a document is a file, a `Document`, a `Page`, or a list of pages; found a"):
         extract(model(), given, {"total": "number"})
+
+
+def test_mistakes_come_before_a_model_loads():
+    for document, schema, why in (
+        (page_of(1), {"properties": {"a": {"multipleOf": 0}}}, "multipleOf"),
+        ([page_of(1), 7], {"total": "number"}, "found a list with a int in it"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=why):
+            vertebra.extract("a-model-that-is-nowhere", document, schema)
 
 
 def test_nothing_to_read():

@@ -90,7 +90,7 @@ def test_a_time_that_cannot_be_is_noted():
 
 def in_groups(digits: str, how: str, mark: str) -> str:
     """The digits of a whole number in threes, or as in India: three, and then twos."""
-    head, groups = digits, []
+    head, groups = digits, list[str]()
     while len(head) > (3 if how == "threes" or not groups else 2):
         size = 3 if how == "threes" or not groups else 2
         head, groups = head[:-size], [head[-size:], *groups]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vertebra.documents.field import Field
 from vertebra.documents.forms import SHORT
 from vertebra.documents.grammar import grammar_of
 from vertebra.documents.keywords import KEYWORDS
@@ -225,8 +226,10 @@ def test_a_dict_of_fields_is_no_schema():
 
 
 NAMES = st.sampled_from([*KEYWORDS, "a", "title", "additionalProperties", "x-own"])
-SMALL = st.sampled_from([None, True, False, 0, 1, -1, 2.5, 10**400, float("inf"), "", "x", "5", "(", "#", "#/$defs/A", "string",
-                         "object", "array", "text", "null", [], {}, (), b"x", {1: 2}])  # fmt: skip
+SMALL: st.SearchStrategy = st.sampled_from(
+    [None, True, False, 0, 1, -1, 2.5, 10**400, float("inf"), "", "x", "5", "(", "#", "#/$defs/A", "string", "object", "array",
+     "text", "null", [], {}, (), b"x", {1: 2}],
+)  # fmt: skip
 VALUES = st.recursive(
     SMALL, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=8
 )
@@ -248,19 +251,21 @@ def test_any_schema_is_read_or_refused_in_words(sound, wrong, defined, where):
         odd, of(a=odd), {"a": odd}, of(a=of(b=odd)), of(a={"type": "array", "items": odd}), of(a={"allOf": [sound, odd]}),
     ]  # fmt: skip
     schema = {**places[where], "$defs": {"A": defined}} if where != 2 else places[where]
-    fields = ()
+    fields: tuple[Field, ...] = ()
     with suppress(ConfigError):
         fields = fields_of(schema)
     for one in fields:
         grammar_of(one, ["Total 9.50", "Tea"], whole=False)
-        for value in (3, 2.5, "x", True, [], {}):
+        values: tuple = (3, 2.5, "x", True, [], {})
+        for value in values:
             faults_of(one, value)
 
 
 def test_every_keyword_with_every_kind_of_value():
     """The same without chance."""
+    values: tuple = (None, True, 5, -1, 0, 2.5, "x", "5", [], [1], [None], {}, {"x": 1}, [{}], 10**400, {1: {}})
     for keyword in KEYWORDS:
-        for value in (None, True, 5, -1, 0, 2.5, "x", "5", [], [1], [None], {}, {"x": 1}, [{}], 10**400, {1: {}}):
+        for value in values:
             for base in (
                 {},
                 {"type": "string"},
