@@ -107,7 +107,8 @@ ROOMS: dict[str, list[set[str]]] = {
         {"golden_files"},
     ],
     "documents": [
-        {"field", "normalise", "spelled", "settings", "calibration"},
+        {"field", "keywords", "normalise", "spelled", "settings", "calibration"},
+        {"forms"},
         {"schema", "grammar", "found"},
         {"asking"},
         {"answers", "values"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from PIL import Image
 from tests.decode.plain import backbone
 from tests.model.models import page_row, shared
 from vertebra.backbone.tiny import TINY
-from vertebra.decode.asking import Asker, ask
+from vertebra.decode.asking import Asker, ask, page_lines
 from vertebra.decode.call import generate, stream
 from vertebra.decode.parallel import fill
 from vertebra.decode.scoring import score
@@ -20,6 +21,8 @@ from vertebra.decode.state.prefill import prefill
 from vertebra.decode.tracing.trace import trace
 from vertebra.errors import ConfigError, DataError, GenerationError, PromptError, SequenceError, UnknownNameError
 from vertebra.model.model import model_of
+from vertebra.page import Document, Line, Page, write_pages
+from vertebra.page.formats.own import as_dict
 
 NAME, ASKED = "tiny-llama2", "Where is the red block?"
 TALK = [{"role": "user", "content": ASKED}]
@@ -99,6 +102,36 @@ def test_images_and_pages(tmp_path):
     asker = Asker(model, Question(images=[image], page=lines))
     first = asker.turns("Read.")
     assert first[0]["content"][:2] == talk[0]["content"][:2]
+
+
+def test_a_page_in_its_own_unit(tmp_path):
+    """What other commands write and read is the same page here, whatever its file; lines alone are 0..1000 already."""
+    page = Page.of(
+        [Line("Total  9.50", (266, 229, 533, 458)), Line("x", None), Line(" ", (0, 0, 1, 1))], size=(533, 458)
+    )
+    expected = [{"text": "Total 9.50", "box": [499, 500, 1000, 1000]}, {"text": "x", "box": None}]
+    assert page_lines(page) == page_lines(Document((page,))) == expected
+    for name, form in (("a.json", "vertebra"), ("a.xml", "alto"), ("b.xml", "page")):
+        assert page_lines(write_pages(page, tmp_path / name, form)) == expected
+    whole = json.loads((tmp_path / "a.json").read_text())
+    (own,) = whole["pages"]
+    for unit in ("pixel", "relative", "thousand", "point"):
+        (tmp_path / "unit.json").write_text(json.dumps(as_dict(page.to(unit, dpi=72))))
+        assert page_lines(str(tmp_path / "unit.json")) == expected
+    assert page_lines(whole) == page_lines(own) == page_lines({**own, "name": "a"}) == expected
+    assert page_lines(page, 500)[0]["box"] == [250, 250, 500, 500]
+    assert (
+        page_lines({"lines": expected})
+        == page_lines(expected)
+        == page_lines({"lines": expected, "name": "a"})
+        == expected
+    )
+    write_pages(Document((page, replace(page, number=2))), tmp_path / "two.json")
+    with pytest.raises(DataError, match=r"two.json` holds 2 pages; give one"):
+        page_lines(tmp_path / "two.json")
+    for odd in ({"lines": 5}, {"a": 1}, [1], {"lines": [{"text": "no box"}]}):
+        with pytest.raises(DataError, match=r"list of lines|does not give its size"):
+            page_lines(odd)
 
 
 def test_slots_of_a_conversation_are_filled():

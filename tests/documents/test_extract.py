@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
 
+import vertebra
 from vertebra.decode.call import generate
 from vertebra.documents.asking import UNTRAINED, Reader, places_of
-from vertebra.documents.extract import extract
+from vertebra.documents.extract import document_of, extract
 from vertebra.documents.grammar import grammar_of
 from vertebra.documents.schema import fields_of
 from vertebra.documents.settings import ExtractSettings
@@ -141,6 +143,26 @@ def test_windows_are_one_result():
     assert cut["total"].confidence == pytest.approx(best, rel=1e-3)
 
 
+def test_a_rule_for_a_list_holds_for_the_document_and_not_for_a_window():
+    """The last window may have fewer lines than the list needs: nothing is lost, and what is broken is listed once."""
+    amounts = {"type": "array", "minItems": 3, "items": {"type": "string"}}
+    schema = {
+        "type": "object",
+        "properties": {"amounts": amounts, "in": {"type": "object", "properties": {"a": amounts}}},
+    }
+    document = Document((page_of(1, 1, 8), page_of(2, 2, 1)))
+    result = extract(model(), document, schema, window=60, overlap=0, **HOW)
+    assert result.windows > 1
+    for path, items in (("amounts", result["amounts"].value), ("in.a", (result["in"].value or {}).get("a"))):
+        broken = [error for error in result.errors if error.startswith(f"`{path}`") and "fewer than 3 items" in error]
+        assert len(broken) == (items is not None and len(items) < 3)
+    lines = ["Thank you", "Come again"]
+    (field,) = fields_of({"type": "object", "properties": {"amounts": amounts}})
+    assert grammar_of(field, lines, whole=False).source == grammar_of(replace(field, rules={}), lines).source
+    with pytest.raises(ConfigError, match="cannot be met: it needs 3 items"):
+        grammar_of(field, lines)
+
+
 def test_a_budget_that_ends_keeps_what_was_answered():
     result = extract(
         model(), page_of(3), {"shop": "text", "items": [{"name": "text"}]}, max_new_tokens=1, max_list_tokens=9
@@ -154,6 +176,37 @@ def test_a_budget_that_ends_keeps_what_was_answered():
     assert "were over" in late.errors[0]
     assert set(late.fields) == set(SCHEMA["properties"])
     assert any("`total` is required" in error for error in late.errors)
+
+
+def test_pages_in_a_list():
+    """They keep their numbers; where two are alike, they are numbered in their order: places lead to the right page."""
+    long, short = page_of(1, count=5), page_of(2, count=2)
+    for pages in ([long, short], [short, long], iter([short, long]), (page_of(1, 4), page_of(2, 9))):
+        document = extract(model(), pages, {"total": "number"}, **HOW).document
+        (lines,) = Reader(model=model(), settings=ExtractSettings(window=300)).windows(document, [], 0, {})
+        places = places_of(lines, document)
+        for page in document:
+            for number, line in enumerate(page.lines):
+                assert (page.number, (number,), (line.box,)) in [
+                    (place.page, place.lines, place.boxes) for place in places.of(line.text)
+                ]
+    assert [page.number for page in document_of([long, short])] == [1, 2]
+    assert [page.number for page in document_of((page_of(1, 4), page_of(2, 9)))] == [4, 9]
+
+
+@pytest.mark.parametrize("given", [5, None, ["Total 5"], [page_of(1), 7], {"pages": []}, b"x", object(), [None]])
+def test_what_is_no_document(given):
+    with pytest.raises(DataError, match=r"a document is a file, a `Document`, a `Page`, or a list of pages; found a"):
+        extract(model(), given, {"total": "number"})
+
+
+def test_mistakes_come_before_a_model_loads():
+    for document, schema, why in (
+        (page_of(1), {"properties": {"a": {"multipleOf": 0}}}, "multipleOf"),
+        ([page_of(1), 7], {"total": "number"}, "found a list with a int in it"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=why):
+            vertebra.extract("a-model-that-is-nowhere", document, schema)
 
 
 def test_nothing_to_read():

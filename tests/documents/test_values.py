@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from vertebra.documents.extract import merge
+from vertebra.documents.field import Field
 from vertebra.documents.normalise import Habits
 from vertebra.documents.schema import fields_of
-from vertebra.documents.values import Values, faults_of
+from vertebra.documents.values import Values, faults_of, list_faults
 from vertebra.page import Box, Line
 from vertebra.page.pieces import Places
 
@@ -27,6 +28,37 @@ def one(schema, text, *, quoted=True, whole=True, own=None):
     (field,) = fields_of(schema)
     own = own or values()
     return own.of(field, text, sure, quoted=quoted, whole=whole), own.errors
+
+
+@pytest.mark.parametrize(
+    ("rule", "fine", "wrong"),
+    [
+        ({"multipleOf": 0.1}, (0.3, 10**300, 1234567.8, "x", "7", True), (0.35,)),
+        ({"multipleOf": 7}, (7 * 10**400, 14.0), (7 * 10**400 + 1, 15)),
+        ({"minItems": 2}, ([1, 2], "a", 5), ([], [1])),
+        ({"maxItems": 1}, ([1], "abc", 5), ([1, 2],)),
+        ({"uniqueItems": True}, ([1, 2], "aa"), ([1, 1],)),
+        ({"minimum": 2**53 + 1}, (2**53 + 1, "a"), (2**53,)),
+    ],
+)
+def test_rules_are_for_their_own_kind_of_value_and_exact(rule, fine, wrong):
+    field = Field(name="x", rules=rule)
+    assert [faults_of(field, value) for value in fine] == [[]] * len(fine)
+    assert [len(faults_of(field, value)) for value in wrong] == [1] * len(wrong)
+
+
+def test_rules_of_lists_wherever_they_stand():
+    least = {"type": "array", "minItems": 2, "items": {"type": "string"}}
+    inner = {"type": "object", "properties": {"all": least}}
+    (a, b, c) = fields_of(
+        {"type": "object", "properties": {"a": least, "b": inner, "c": {"type": "array", "items": inner}}}
+    )
+    assert list(list_faults(a, ["x"], "a")) == ["`a`: ['x'] has fewer than 2 items"]
+    assert list(list_faults(b, {"all": []}, "b")) == ["`b.all`: [] has fewer than 2 items"]
+    assert list(list_faults(c, [{"all": ["x", "y"]}, None, {"all": ["x"]}], "c")) == [
+        "`c[2].all`: ['x'] has fewer than 2 items"
+    ]
+    assert [fault for one in (a, b, c) for fault in list_faults(one, None, one.name)] == []
 
 
 def test_a_value_with_its_place():

@@ -13,9 +13,9 @@ from tests.page.made import BOXES, PAGES, page
 from tests.prompt.samples import ask, text
 from tests.prompt.tokenizers import committed
 from vertebra.errors import ConfigError, DataError, UnknownNameError
-from vertebra.page import Box, Document, Line, Page, Word
+from vertebra.page import Box, Document, Line, Page, Word, windows_of
 from vertebra.page.geometry import turned, union
-from vertebra.page.page import joined
+from vertebra.page.page import joined, numbered
 from vertebra.prompt.rendering import render
 from vertebra.prompt.tokenizer import FastTokenizer
 from vertebra.sequence.roles import Role
@@ -146,6 +146,19 @@ def test_a_page_that_is_not_there():
         document.page(3)
     with pytest.raises(DataError, match="none"):
         Document(()).page(1)
+
+
+def test_every_page_of_a_document_has_a_number_of_its_own():
+    """Places are looked up by it: of two pages 1, the second could not be reached."""
+    with pytest.raises(DataError, match=r"two pages 1 in this document; number them"):
+        Document((ONE, ONE))
+    with pytest.raises(DataError, match="two pages 1"):
+        list(windows_of(iter([ONE, ONE]), lambda line: 1, 9))
+    apart = (replace(ONE, number=7), ONE)
+    assert numbered(apart, "the list") == apart
+    first, second = numbered(iter([ONE, replace(ONE, number=3), ONE]), "the list")[::2]
+    assert (first.number, second.number) == (1, 3)
+    assert second.notes == ("page 1 in the list, where a number is there twice: the pages are numbered in their order",)
 
 
 def test_words_and_texts():

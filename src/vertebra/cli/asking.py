@@ -17,7 +17,11 @@ Base = Annotated[str | None, typer.Option(help="For an adapter's folder: its bas
 System = Annotated[str | None, typer.Option(help="The system prompt.")]
 Image = Annotated[list[Path] | None, typer.Option(help="An image that stands in the question; repeatable.", **PATH)]
 Page = Annotated[
-    Path | None, typer.Option(help='Lines of a page as JSON: [{"text": "Total", "box": [10, 20, 90, 30]}, …].', **PATH)
+    Path | None,
+    typer.Option(
+        help='A page, as `vertebra doc read --json` writes it, or lines [{"text": "Total", "box": [10, 20, 90, 30]}, …].',
+        **PATH,
+    ),
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Continue the text as it stands, without a prompt format.")]
 Action = Annotated[

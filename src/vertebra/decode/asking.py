@@ -24,6 +24,9 @@ from vertebra.errors import ConfigError, DataError, GenerationError
 from vertebra.model.fresh import given_part
 from vertebra.model.inputs import whole_batch
 from vertebra.model.model import Model
+from vertebra.page.formats.table import read_pages, seen
+from vertebra.page.page import Document, Line, Page
+from vertebra.page.reading import read_document
 from vertebra.prompt.tokenizer import tokenizer_of
 from vertebra.reading import json_of
 from vertebra.sequence.batch import Batch
@@ -107,7 +110,9 @@ class Asker:
                 raise ConfigError(
                     f"`raw` continues a text without a prompt format, which {', '.join(wrong)} would need"
                 )
-        self._items = {"images": list(given.images), "page": None if given.page is None else page_lines(given.page)}
+        scale = model.record.get("page", {}).get("scale", 1000)
+        lines = None if given.page is None else page_lines(given.page, scale)
+        self._items = {"images": list(given.images), "page": lines}
         for name, segment in _SEGMENTS.items():
             if self._items[name] and segment not in model.sizes:
                 has = model.sizes
@@ -173,23 +178,47 @@ def _has(turns: Sequence[Any], kind: str) -> bool:
     return any(isinstance(part, Mapping) and part.get("type") == kind for part in parts)
 
 
-def page_lines(given: Any) -> list[dict[str, Any]]:
-    """The lines of a page, each with a text and a box, as they are or from a JSON file."""
-    lines, what = given, "`page`"
-    if isinstance(given, str | Path):
-        what = f"`{given}`"
-        try:
-            lines = json_of(Path(given).read_bytes())
-        except OSError as error:
-            raise DataError(f"{what} cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise DataError(f"{what} is no JSON: {error}") from error
-    if isinstance(lines, dict):
-        lines = lines.get("lines")
-    needed = {"text", "box"}
-    if not isinstance(lines, list) or not all(isinstance(line, dict) and needed <= set(line) for line in lines):
-        raise DataError(f'{what} must hold a list of lines, each {{"text": …, "box": [left, top, right, bottom]}}')
-    return lines
+def page_lines(given: Any, scale: int = 1000) -> list[dict[str, Any]]:
+    """The lines of a page, each with a text and a box of whole numbers 0..`scale`. A list of such lines is taken as it is;
+    a page has its own unit, and is read as everywhere: one of ours, JSON of one, or a file that `read_document` reads."""
+    path = Path(given) if isinstance(given, str | Path) else None
+    what = "`page`" if path is None else f"`{path}`"
+    content = given if path is None else _json(path, what)
+    lines = content
+    if isinstance(content, Mapping) and not {"size", "unit"} & content.keys():
+        lines = content.get("lines", content)
+    if isinstance(lines, list) and all(isinstance(line, Mapping) and {"text", "box"} <= line.keys() for line in lines):
+        return lines
+    if isinstance(content, list | Mapping) and seen(content) is None:
+        raise DataError(
+            f'{what} must hold a list of lines, each {{"text": …, "box": [left, top, right, bottom]}}, or a page'
+        )
+    if isinstance(content, Page | Document):
+        pages = [content] if isinstance(content, Page) else list(content)
+    else:
+        pages = list(read_pages(content, on_bad="repair") if path is None else read_document(path, on_bad="repair"))
+    if len(pages) != 1:
+        raise DataError(f"{what} holds {len(pages)} pages; give one (`vertebra doc read FILE --pages 1 --json`)")
+    return [_line(line, scale) for line in pages[0].to("relative").lines if line.text.strip()]
+
+
+def _line(line: Line, scale: int) -> dict[str, Any]:
+    box = None if line.box is None else [min(max(round(number * scale), 0), scale) for number in line.box]
+    return {"text": " ".join(line.text.split()), "box": box}
+
+
+def _json(path: Path, what: str) -> Any:
+    """What a file holds, where it is JSON; None: another format of pages."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{what} cannot be read: {error.strerror}") from error
+    if content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
+        return None
+    try:
+        return json_of(content)
+    except ValueError as error:
+        raise DataError(f"{what} is no JSON: {error}") from error
 
 
 def _embeddings(model: Model, prompt: Any, question: Question) -> Asked:

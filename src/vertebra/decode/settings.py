@@ -308,7 +308,8 @@ class Question:
     images: Sequence[Any] = ()
     """Image files or images, in the order of the conversation's image parts; where it has none, before the question."""
     page: Any = None
-    """Lines of a page, each {text, box}, or a JSON file of them; where the conversation has no page, before the question."""
+    """Lines of a page, each {text, box} with boxes 0..1000, or a JSON file of them; or a page in its own unit: a `Page`, our
+    JSON of one, a file that `read_document` reads. Where the conversation has no page, before the question."""
     raw: bool = False
     """Continue the text as it stands, without a prompt format."""
     action: bool = False

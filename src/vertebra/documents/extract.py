@@ -10,8 +10,9 @@ It takes models; names of models are understood one floor up.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ from vertebra.documents.grammar import grammar_of
 from vertebra.documents.normalise import Habits
 from vertebra.documents.schema import fields_of
 from vertebra.documents.settings import ExtractSettings
-from vertebra.documents.values import Values, faults_of, list_of, record_of
-from vertebra.errors import ConfigError, UnknownNameError, VertebraError
+from vertebra.documents.values import Values, list_faults, list_of, record_of
+from vertebra.errors import ConfigError, DataError, UnknownNameError, VertebraError
 from vertebra.layout.lines import Laid
 from vertebra.model.model import model_of
-from vertebra.page.page import Document, Page
+from vertebra.page.page import Document, Page, numbered
 from vertebra.page.reading import read_document
 
 
@@ -43,8 +44,9 @@ def extract(
 ) -> Extraction:
     """The values that a schema asks for, found in a document by a model, each with its places and a confidence.
 
-    `document`: a file, a `Document` or a `Page`. `schema`: a pydantic class, a JSON schema, or `{"total": "number"}`.
-    `images`: pictures of pages by number, for models that look (a page's own by default). `options`: `ExtractSettings`.
+    `document`: a file, a `Document`, a `Page` or a list of them. `schema`: a pydantic class, a JSON schema, or
+    `{"total": "number"}`. `images`: pictures of pages by number, for models that look (a page's own by default).
+    `options`: `ExtractSettings`.
     """
     settings = replace(settings or ExtractSettings(), **options) if options else settings or ExtractSettings()
     found = extract_fields(model, document, _marked(fields_of(schema), settings), settings, images)
@@ -88,14 +90,19 @@ def extract_fields(
 
 
 def document_of(given: Any) -> Document:
-    """A document from a document, a page, or a file."""
+    """A document from a document, a file, a page, or pages: they keep their numbers, where no two are alike."""
     if isinstance(given, Document):
         return given
     if isinstance(given, Page):
         return Document((given,), given.name)
     if isinstance(given, str | Path):
         return read_document(given, on_bad="repair")
-    return Document(tuple(given))
+    pages = list(given) if isinstance(given, Iterable) and not isinstance(given, Mapping | bytes) else None
+    if pages is None or not all(isinstance(one, Page) for one in pages):
+        other = next((type(one).__name__ for one in pages or () if not isinstance(one, Page)), "")
+        found = f"a {type(given).__name__}{f' with a {other} in it' if other else ''}"
+        raise DataError(f"a document is a file, a `Document`, a `Page`, or a list of pages; found {found}")
+    return Document(numbered(pages, "the list"))
 
 
 def _marked(fields: Sequence[Field], settings: ExtractSettings) -> tuple[Field, ...]:
@@ -201,9 +208,8 @@ class _Run:
                     self._late([f"`{self.fields[number].name}`" for number in group])
                     continue
                 asked = [self.fields[number] for number in group]
-                grammars = [
-                    grammar_of(one, texts, quoted=reader.quoted(one), absent=reader.record.absent) for one in asked
-                ]
+                form = partial(grammar_of, lines=texts, absent=reader.record.absent, whole=self.windows == 1)
+                grammars = [form(one, quoted=reader.quoted(one)) for one in asked]
                 answers = window.ask(group, grammars, tokens=reader.tokens(asked[0]), seconds=left)
                 for one, answer in zip(asked, answers, strict=True):
                     found[one.name] = self._value(values, one, answer)
@@ -274,12 +280,7 @@ def _calibrated(one: Found, calibration: Any) -> Found:
 def _validated(schema: Any, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
     """An instance of a pydantic class, or what it has against the values; the rules of a list."""
     if not hasattr(schema, "model_validate"):
-        return None, [
-            f"`{one.name}`: {fault}"
-            for one in fields_of(schema)
-            if one.kind == "list" and values[one.name]
-            for fault in faults_of(one, values[one.name])
-        ]
+        return None, [fault for one in fields_of(schema) for fault in list_faults(one, values[one.name], one.name)]
     try:
         return schema.model_validate(dict(values)), []
     except VertebraError:

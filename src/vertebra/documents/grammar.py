@@ -29,15 +29,22 @@ LIKE = {
 
 
 def grammar_of(
-    field: Field, lines: Sequence[str], *, quoted: bool = True, space: bool = True, absent: str = ABSENT
+    field: Field,
+    lines: Sequence[str],
+    *,
+    quoted: bool = True,
+    space: bool = True,
+    absent: str = ABSENT,
+    whole: bool = True,
 ) -> Grammar:
     """What may answer for a field. `quoted`: JSON; else a text alone stands bare, as models of questions answer, and
-    `absent` is what they answer where there is none."""
+    `absent` is what they answer where there is none. `whole`: the lines are all that the document has, so that a list has
+    its `minItems` here or nowhere."""
     if not quoted and bare(field) and field.free:
         return Grammar(f"{UNFORCED}\n{BARE}", f"the grammar of the field `{field.name}`")
     if not quoted and bare(field):
         return copied(lines, across=field.across, space=space, absent=absent, like=LIKE.get(field.kind, ""))
-    rules = _Rules(lines)
+    rules = _Rules(lines, whole=whole)
     start = f"start: {'/ ?/ ' if space else ''}{rules.of(field, 0)}"
     return Grammar("\n".join([UNFORCED, start, *rules.made.values()]), f"the grammar of the field `{field.name}`")
 
@@ -50,7 +57,8 @@ def bare(field: Field) -> bool:
 class _Rules:
     """The rules of a grammar while it is written; a terminal of a kind is made once."""
 
-    def __init__(self, lines: Sequence[str]) -> None:
+    def __init__(self, lines: Sequence[str], *, whole: bool) -> None:
+        self.whole = whole
         self.lines = [line for line in lines if line.strip()]
         self.made: dict[str, str] = {}
 
@@ -87,7 +95,7 @@ class _Rules:
         rule = f"item_{depth}_{len(self.made)}"
         self.made[rule] = f"{rule}: {item}"
         most = min(int(field.rules.get("maxItems", len(self.lines))), max(len(self.lines), 1))
-        least = int(field.rules.get("minItems", 0))
+        least = int(field.rules.get("minItems", 0)) if self.whole else 0
         if least > most:
             raise ConfigError(
                 f"the field `{field.name}` cannot be met: it needs {least} items, and {len(self.lines)} lines hold at "

@@ -8,12 +8,16 @@ note says what was assumed. It knows no pages and no models.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Any
+
+from vertebra.errors import shortened
 
 _MONTHS = {
     "jan janv january januar janvier enero ene gennaio januari janeiro": 1,
@@ -26,20 +30,32 @@ _MONTHS = {
     "nov november novembre noviembre novembro": 11,
     "dec dez déc december dezember décembre diciembre dic dicembre dezembro dis": 12,
 }  # fmt: skip
-MONTHS = {name: number for names, number in _MONTHS.items() for name in names.split()}
+
+
+def _plain(word: str) -> str:
+    """Small letters without accents."""
+    return "".join(letter for letter in unicodedata.normalize("NFD", word.lower()) if not unicodedata.combining(letter))
+
+
+MONTHS = {_plain(name): number for names, number in _MONTHS.items() for name in names.split()}
+MOST_DIGITS = 1000
+"""Of a number; Python and JSON write no integers of more than 4,300."""
 _NUMBER = re.compile(r"\d(?:[\d.,'’٫٬ ]*\d)?")
-_MINUS = re.compile(r"(?:^|[\s(]|RM|[$€£¥])-\s*(?:RM|[A-Z]{3}|[$€£¥])?\s*$")
+_MINUS = re.compile(r"(?:^|[\s(]|(?<![^\W\d_])RM|[$€£¥])-\s*(?:RM|[A-Z]{3}|[$€£¥])?\s*$")
 """What stands before a negative number; a hyphen behind a letter is none."""
 _NUMERIC_DATE = re.compile(r"(?<!\d)(\d{1,4})\s?[-/.年]\s?(\d{1,2})\s?[-/.月]\s?(\d{1,4})(?!\d)")
 _WORD = r"([^\W\d_]{3,})"
-_DAY, _YEAR = r"(\d{1,2})(?:st|nd|rd|th)?", r"(\d{4}|\d\d)(?!\d)"
+_DAY, _YEAR = r"(\d{1,2})(?:st|nd|rd|th)?", r"(\d{4}(?!\d)|\d\d(?![\d:]|\.\d\d(?![\d:])))"
+"""What `:30` or `.30` follows is an hour, and no year."""
 _NAMED_DATES = (
-    (re.compile(rf"(?<!\d){_DAY}[\s./-]*(?:de\s+|of\s+)?{_WORD}[\s.,'’/-]*(?:de\s+)?{_YEAR}"), "dmy"),
+    (re.compile(rf"(?<!\d)(?<!\d:){_DAY}[\s./-]*(?:de\s+|of\s+)?{_WORD}[\s.,'’/-]*(?:de\s+)?{_YEAR}"), "dmy"),
     (re.compile(rf"{_WORD}[\s./-]*{_DAY}[\s,./-]+{_YEAR}"), "mdy"),
     (re.compile(rf"(?<!\d)(\d{{4}})[\s.,/-]*{_WORD}[\s./-]*(\d{{1,2}})(?!\d)"), "ymd"),
 )
 _SOLID_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)(\d\d)(\d\d)(?!\d)")
-_TIME = re.compile(r"(?<![\d/.:-])(\d{1,2})[:.](\d\d)(?:[:.](\d\d))?(?!\d)\s*([ap])?\.?(?:m\b)?", re.IGNORECASE)
+_HALF = r"\s*([ap])\.?\s?m(?!\w)|([ap])(?!\w)|\s+([ap])(?=\s*(?:$|[,;)]))"
+"""am and pm as whole words; one letter alone, behind a blank, ends what it stands in (`10:30 P 4` may be a platform)."""
+_TIME = re.compile(rf"(?<![\d/.:-])(\d{{1,2}})[:.](\d\d)(?:[:.](\d\d))?(?!\d)(?:{_HALF})?", re.IGNORECASE)
 _YES, _NO = (
     ("yes", "true", "y", "x", "ja", "oui", "☑", "☒", "✓", "✔", "1"),
     ("no", "false", "n", "nein", "non", "☐", "0"),
@@ -86,23 +102,41 @@ def _plain_digits(text: str) -> str:
 
 
 def amount(text: str, habits: Habits) -> Read:
-    """The one number in a text."""
+    """The one number in a text: whole where it has no decimals, and else a float; a note where that cannot hold it."""
+    digits, found = _digits(text, habits)
+    if found.error:
+        return found
+    if "." not in digits:
+        return replace(found, value=int(digits))
+    if Decimal(str(value := float(digits))) == Decimal(digits):
+        return replace(found, value=value)
+    number, _, decimals = digits.partition(".")
+    if not decimals.strip("0"):
+        return replace(found, value=int(number))
+    if math.isinf(value):
+        return Read(error="is too large for a number with decimals")
+    note = f"`{shortened(digits, 60)}` has more digits than a number with decimals keeps"
+    return replace(found, value=value, note="; ".join(filter(None, (found.note, note))))
+
+
+def _digits(text: str, habits: Habits) -> tuple[str, Read]:
+    """The one number in a text, as Python writes it; the `Read` has what was assumed, or why there is none."""
     found = _NUMBER.findall(text)
     # a blank between groups of three belongs to the number, any other parts two numbers
     parts = [
         part for one in found for part in ([one] if re.fullmatch(r"\d{1,3}( \d{3})+([.,]\d+)?", one) else one.split())
     ]
     if not parts:
-        return Read(error="holds no number")
+        return "", Read(error="holds no number")
     if len(parts) > 1:
-        return Read(error=f"holds {len(parts)} numbers")
+        return "", Read(error=f"holds {len(parts)} numbers")
     digits, note = _point(parts[0].replace(" ", ""), habits)
-    value = float(digits)
+    if len(digits) > MOST_DIGITS:
+        return "", Read(error=f"is a number of more than {MOST_DIGITS:,} digits")
     at = text.find(found[0])
     negative = _MINUS.search(text[:at]) is not None or text[at + len(found[0]) :].strip() in ("-", "CR", "cr")
     negative |= re.fullmatch(r"\s*\(.*\)\s*", text) is not None and "%" not in text
-    value = -value if negative else value
-    return Read(int(value) if value == int(value) and "." not in digits else value, note=note)
+    return f"-{digits}" if negative else digits, Read(note=note)
 
 
 def _point(number: str, habits: Habits) -> tuple[str, str]:
@@ -133,10 +167,11 @@ def _point(number: str, habits: Habits) -> tuple[str, str]:
 
 def whole(text: str, habits: Habits) -> Read:
     """A number without a fraction."""
-    found = amount(text, habits)
-    if found.error or float(found.value) != int(found.value):
+    digits, found = _digits(text, habits)
+    number, _, decimals = digits.partition(".")
+    if found.error or decimals.strip("0"):
         return Read(error=found.error or "is no whole number")
-    return Read(int(found.value), note=found.note)
+    return replace(found, value=int(number))
 
 
 def day(text: str, habits: Habits) -> Read:
@@ -150,8 +185,11 @@ def moment(text: str, habits: Habits) -> Read:
     found, note = _date(text, habits)
     if found is None:
         return Read(error="holds no date")
-    at = _time(_without_date(text)) or time()
-    return Read(datetime.combine(found, at).isoformat(), note=note)
+    rest = _without_date(text)
+    at = _time(rest)
+    if at is None and (impossible := _TIME.search(rest)):
+        note = "; ".join(filter(None, (note, f"`{impossible[0].strip()}` is no time of day, and is left out")))
+    return Read(datetime.combine(found, at or time()).isoformat(), note=note)
 
 
 def clock(text: str, habits: Habits) -> Read:
@@ -174,8 +212,10 @@ KINDS: dict[str, Callable[[str, Habits], Read]] = {
 
 
 def _without_date(text: str) -> str:
-    for pattern in (_NUMERIC_DATE, *(one for one, _ in _NAMED_DATES)):
-        text = pattern.sub(" ", text, count=1)
+    text = _NUMERIC_DATE.sub(" ", text, count=1)
+    for pattern, _ in _NAMED_DATES:
+        # `30 Table 12` of `10:30 Table 12` looks like a date, and is none
+        text = pattern.sub(lambda match: " " if any(map(_month, match.groups())) else match[0], text)
     return text
 
 
@@ -185,12 +225,19 @@ def _date(text: str, habits: Habits) -> tuple[date | None, str]:
     for pattern, order in _NAMED_DATES:
         for match in pattern.finditer(text):
             parts = dict(zip(order, match.groups(), strict=True))
-            month = MONTHS.get(parts["m"].lower()) or MONTHS.get(parts["m"].lower()[:3])
+            month = _month(parts["m"])
             if month and (found := _made(_year(parts["y"]), month, int(parts["d"]))):
                 return found, ""
     if match := _SOLID_DATE.search(text):
         return _made(*(int(part) for part in match.groups())), ""
     return None, ""
+
+
+def _month(word: str) -> int | None:
+    """The month that a word names, or begins to name: `Sept`, `Decem`; `Marketing` is none."""
+    plain = _plain(word)
+    begun = {number for name, number in MONTHS.items() if name.startswith(plain)}
+    return MONTHS.get(plain) or (begun.pop() if len(begun) == 1 else None)
 
 
 def _numeric(parts: tuple[str, ...], habits: Habits) -> tuple[date | None, str]:
@@ -226,6 +273,8 @@ def _time(text: str) -> time | None:
     match = _TIME.search(text)
     if match is None:
         return None
-    hour, minute, second, half = int(match[1]), int(match[2]), int(match[3] or 0), (match[4] or "").lower()
-    hour = hour % 12 + (12 if half == "p" else 0) if half else hour
+    hour, minute, second = int(match[1]), int(match[2]), int(match[3] or 0)
+    half = (match[4] or match[5] or match[6] or "").lower()
+    if half and hour <= 12:  # later hours are written of 24, whatever follows
+        hour = hour % 12 + (12 if half == "p" else 0)
     return time(hour, minute, second) if hour < 24 and minute < 60 and second < 60 else None

@@ -6,8 +6,9 @@ Nothing is raised: what is wrong with a value is listed beside it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from statistics import fmean
 from typing import Any
 
@@ -144,6 +145,24 @@ def faults_of(asked: Field, value: Any) -> list[str]:
     return found
 
 
+def list_faults(asked: Field, value: Any, path: str) -> Iterator[str]:
+    """Which rules the lists in a value break, wherever they stand in it: they are whole only once all windows are read."""
+    if asked.kind == "record" and value is not None:
+        for one in asked.fields:
+            yield from list_faults(one, value[one.name], f"{path}.{one.name}")
+    if asked.kind == "list" and value is not None:
+        assert asked.item is not None
+        yield from (f"`{path}`: {fault}" for fault in faults_of(asked, value))
+        for number, one in enumerate(value):
+            yield from list_faults(asked.item, one, f"{path}[{number}]")
+
+
+def _is_multiple(value: Any, of: Any) -> bool:
+    """As decimals, in which both were written: 0.3 is three times 0.1, and no integer is too large."""
+    numbers = isinstance(value, int | float) and not isinstance(value, bool)
+    return not numbers or (Fraction(str(value)) / Fraction(str(of))).denominator == 1
+
+
 _BROKEN: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "pattern": (lambda value, limit: isinstance(value, str) and not re.search(limit, value), "does not match {!r}"),
     "minLength": (lambda value, limit: isinstance(value, str) and len(value) < limit, "has fewer than {} letters"),
@@ -152,10 +171,11 @@ _BROKEN: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "maximum": (lambda value, limit: value > limit, "is above {}"),
     "exclusiveMinimum": (lambda value, limit: value <= limit, "is not above {}"),
     "exclusiveMaximum": (lambda value, limit: value >= limit, "is not below {}"),
-    "multipleOf": (lambda value, limit: abs(value / limit - round(value / limit)) > 1e-9, "is no multiple of {}"),
-    "minItems": (lambda value, limit: len(value) < limit, "has fewer than {} items"),
-    "maxItems": (lambda value, limit: len(value) > limit, "has more than {} items"),
+    "multipleOf": (lambda value, limit: not _is_multiple(value, limit), "is no multiple of {}"),
+    "minItems": (lambda value, limit: isinstance(value, list) and len(value) < limit, "has fewer than {} items"),
+    "maxItems": (lambda value, limit: isinstance(value, list) and len(value) > limit, "has more than {} items"),
     "uniqueItems": (
-        lambda value, limit: bool(limit) and any(one in value[:n] for n, one in enumerate(value)), "has an item twice"
+        lambda value, limit: limit and isinstance(value, list) and any(one in value[:n] for n, one in enumerate(value)),
+        "has an item twice",
     ),
 }  # fmt: skip

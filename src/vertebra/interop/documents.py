@@ -6,6 +6,7 @@ from typing import Any
 
 from vertebra.documents import extract as extracting
 from vertebra.documents.found import Extraction
+from vertebra.documents.schema import fields_of
 from vertebra.documents.settings import ExtractSettings
 from vertebra.interop.verbs import named
 
@@ -15,8 +16,10 @@ def extract(
 ) -> Extraction:
     """The values that a schema asks for, each copied from the document, with its places on the page and a confidence.
 
-    `model`: a `Model` or a name. `document`: a file (a PDF, a picture, pages in any format), a `Document` or a `Page`.
+    `model`: a `Model` or a name. `document`: a file (a PDF, a picture, pages in any format), a `Document`, a `Page`, a list.
     `schema`: a pydantic class, a JSON schema or its file, or `{"total": "number", "items": [{"name": "text"}]}`.
     `options`: those of `vertebra.documents.ExtractSettings`, and `images={1: picture}` for models that look.
     """
-    return extracting.extract(named(model), document, schema, settings=settings, **options)
+    given = extracting.document_of(document)
+    fields_of(schema)  # what is wrong with either comes before a model loads
+    return extracting.extract(named(model), given, schema, settings=settings, **options)

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vertebra.errors import DataError
 from vertebra.layout.record import PageRecord
 from vertebra.page.geometry import Box
 from vertebra.page.order import in_order
-from vertebra.page.page import Document, Line, Page
+from vertebra.page.page import Document, Line, Page, distinct
 
 Whole = tuple[int, int, int, int]
 """Left, top, right, bottom, from 0 to the record's scale."""
@@ -39,13 +38,7 @@ class Laid:
 def lines_of(pages: Document | Page | Iterable[Page], record: PageRecord) -> list[Laid]:
     """All lines that have a text, page by page in the record's reading order."""
     found: list[Laid] = []
-    seen: set[int] = set()
-    for page in [pages] if isinstance(pages, Page) else pages:
-        if page.number in seen:
-            raise DataError(
-                f"there are two pages {page.number} in this document; number them (`replace(page, number=…)`)"
-            )
-        seen.add(page.number)
+    for page in distinct([pages] if isinstance(pages, Page) else pages):
         found += _of_page(page, record)
     return found
 

@@ -12,7 +12,7 @@ from vertebra.layout.lines import Laid, lines_of
 from vertebra.layout.manners import BOXES, IMAGE
 from vertebra.layout.record import PageRecord
 from vertebra.layout.renderer import Renderer
-from vertebra.page.page import Document, Page
+from vertebra.page.page import Document, Page, distinct
 from vertebra.page.windows import Priced, cut
 
 
@@ -34,7 +34,7 @@ def page_windows(
     """
     eyes = renderer.sizes.get(IMAGE, 0) if (record.image if images is None else images) else 0
     mark = renderer.count([record.mark.replace("{number}", "999") + "\n"])[0]
-    pages = [pages] if isinstance(pages, Page) else pages
+    pages = distinct([pages] if isinstance(pages, Page) else pages)
     priced = (_priced(lines_of(page, record), record, renderer) for page in pages)
     for held in cut(priced, room, overlap=overlap, page_cost=mark + eyes, whole_pages=whole_pages):
         yield [one.line for one in held]

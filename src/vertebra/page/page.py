@@ -177,10 +177,14 @@ def _thousand(x: float, y: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Document:
-    """Pages in order, and where they come from."""
+    """Pages in order, each with a number of its own, and where they come from."""
 
     pages: tuple[Page, ...]
     name: str | None = None
+
+    def __post_init__(self) -> None:
+        for _ in distinct(self.pages):
+            pass
 
     def __len__(self) -> int:
         return len(self.pages)
@@ -199,6 +203,31 @@ class Document:
     def text(self) -> str:
         """The pages' texts, a blank line between them."""
         return "\n\n".join(page.text for page in self.pages)
+
+
+def distinct(pages: Iterable[Page]) -> Iterator[Page]:
+    """The pages as they come; a number that was there before is refused, for places are looked up by it."""
+    seen: set[int] = set()
+    for page in pages:
+        if page.number in seen:
+            raise DataError(
+                f"there are two pages {page.number} in this document; number them (`replace(page, number=…)`)"
+            )
+        seen.add(page.number)
+        yield page
+
+
+def numbered(pages: Iterable[Page], where: str) -> tuple[Page, ...]:
+    """The pages as they are; where two have the same number, all are numbered anew in their order, which their notes
+    list."""
+    found = tuple(pages)
+    if len({page.number for page in found}) == len(found):
+        return found
+    note = "page {} in {}, where a number is there twice: the pages are numbered in their order"
+    return tuple(
+        replace(page, number=number, notes=(*page.notes, note.format(page.number, where)))
+        for number, page in enumerate(found, 1)
+    )
 
 
 def _not_there(number: int, numbers: Sequence[int], name: str | None) -> str:

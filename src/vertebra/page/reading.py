@@ -50,7 +50,7 @@ class Reading:
 
 
 def read_document(path: str | Path, pages: Iterable[int] | None = None, **how: Any) -> Document:
-    """All pages of a file, or those of some numbers; options as `Reading` lists them."""
+    """All pages of a file, or those of some numbers, each once; options as `Reading` lists them."""
     return Document(tuple(stream_pages(path, pages, **how)), Path(path).name)
 
 
@@ -58,7 +58,7 @@ def stream_pages(path: str | Path, pages: Iterable[int] | None = None, **how: An
     """The same, one page at a time."""
     asked = Reading(**how)
     path = Path(path)
-    numbers = None if pages is None else list(pages)
+    numbers = None if pages is None else list(dict.fromkeys(pages))
     if not path.is_file():
         raise DataError(f"`{path}` is no file; expected a PDF, a picture, or a file of pages")
     head = head_of(path)

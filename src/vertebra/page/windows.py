@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from vertebra.errors import ConfigError, TooLongError, shortened
-from vertebra.page.page import Document, Line, Page
+from vertebra.page.page import Document, Line, Page, distinct
 
 L = TypeVar("L")
 
@@ -48,7 +48,7 @@ def windows_of(
     """
 
     def priced() -> Iterator[list[Priced[tuple[Page, Line]]]]:
-        for page in [pages] if isinstance(pages, Page) else pages:
+        for page in distinct([pages] if isinstance(pages, Page) else pages):
             yield [Priced((page, line), cost(line), page.number, n, line.text) for n, line in enumerate(page.lines)]
 
     for held in cut(priced(), budget, overlap=overlap):

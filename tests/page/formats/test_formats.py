@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.page.made import SAMPLES, SHARED, needs_samples, page
 from vertebra.errors import DataError, UnknownNameError
-from vertebra.page import FORMATS, Box, Document, Line, Page, Word, read_pages, to_text, write_pages
+from vertebra.page import FORMATS, Box, Document, Line, Page, Word, read_document, read_pages, to_text, write_pages
 
 TEXTS = [name for name in FORMATS if name != "docvqa"]
 ONE_PAGE = {"funsd", "cord", "sroie", "doclayllm", "rapidocr"}
@@ -95,7 +95,7 @@ def test_a_format_without_a_page_size_asks_for_one(name: str, tmp_path: Path):
 @pytest.mark.parametrize("name", sorted(ONE_PAGE))
 def test_formats_of_one_page_a_file(name: str):
     with pytest.raises(DataError, match="one page a file, and the document has 2"):
-        to_text(Document((page(0), page(1))), name)
+        to_text(Document((page(0), page(1, number=2))), name)
 
 
 @pytest.mark.parametrize("name", ["alto", "page"])
@@ -375,6 +375,25 @@ def test_hocr_as_others_write_it():
     assert [(line.text, line.label) for line in made.lines] == [("Tom & Co", "ocr_header"), ("bare text", None)]
     assert (made.name, made.dpi, made.size) == ("a; b.png", 300, (100, 200))
     assert made.lines[0].words == (Word("Tom & Co", Box(1, 2, 9, 12), confidence=0.92),)
+
+
+ROW = {"size": [90, 90], "lines": [{"text": "a", "box": [1, 2, 3, 4]}]}
+PADDLE = {"rec_texts": ["a"], "rec_scores": [0.9], "rec_polys": [[[1, 2], [3, 2], [3, 4], [1, 4]]], "page_index": 0}
+READ = {"page": 1, "width": 90, "height": 90, "lines": [{"text": "a", "boundingBox": [1, 2, 3, 2, 3, 4, 1, 4]}]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"pages": [{**ROW, "number": 1}] * 3}, [PADDLE] * 3, {"recognitionResults": [READ] * 3}],
+    ids=["vertebra", "paddle", "microsoft-read"],
+)
+def test_a_number_that_a_file_has_twice(content, tmp_path):
+    """Nothing is lost: the pages are numbered in their order, and each has a note of it."""
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    for made in (read_pages(tmp_path / "x.json", size=(90, 90)), read_pages(content, size=(90, 90))):
+        assert [(page.number, page.text) for page in made] == [(1, "a"), (2, "a"), (3, "a")]
+        assert all("where a number is there twice" in page.notes[-1] for page in made)
+    assert [page.number for page in read_document(tmp_path / "x.json", [3, 1, 3], size=(90, 90))] == [3, 1]
 
 
 @needs_samples

@@ -19,7 +19,7 @@ from vertebra.folders import write_file
 from vertebra.page.checking import OnBad
 from vertebra.page.formats.decoding import text_of_file
 from vertebra.page.formats.source import Source
-from vertebra.page.page import Document, Page
+from vertebra.page.page import Document, Page, numbered
 from vertebra.page.units import Size
 from vertebra.reading import json_of, reading
 
@@ -82,7 +82,7 @@ def read_pages(
     where = f"`{path}`" if path else "the input"
     given = Source(None, where, size or _size_of(image), image, on_bad, path)
     if path is None:
-        return Document(tuple(_read(replace(given, content=source), format)), None)
+        return Document(numbered(_read(replace(given, content=source), format), where), None)
     text, notes = text_of_file(path)
     given = replace(given, notes=notes)
     if ".jsonl" in path.suffixes:
@@ -92,7 +92,7 @@ def read_pages(
 
         found = image_of(path)
         given = replace(given, image=found, size=given.size or _size_of(found))
-    return Document(tuple(_read(replace(given, content=text), format)), path.name)
+    return Document(numbered(_read(replace(given, content=text), format), where), path.name)
 
 
 def _json_lines(given: Source, text: str, format: str | None) -> Iterator[Page]:
