@@ -9,6 +9,7 @@ Listing ids needs no torch: classes are resolved when something loads.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -210,7 +211,7 @@ def get_llm_backbone_and_tokenizer(
     **options: Any,
 ) -> tuple[HFCausalLLMBackbone, Any]:
     """The historical door: a backbone and its tokenizer. Takes every option of `load_backbone`."""
-    known = set(load_backbone.__kwdefaults__ or {})
+    known = [name for name, one in inspect.signature(load_backbone).parameters.items() if one.kind is one.KEYWORD_ONLY]
     for option in options:
         if option not in known:
             raise UnknownNameError("option", option, known)
