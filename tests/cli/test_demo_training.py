@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from tests.simulate.test_collecting import ended, workers_of
 from vertebra.cli.demo_training import Training, newest, train_at_once
 from vertebra.errors import ConfigError
 
@@ -51,3 +56,21 @@ def test_metrics_that_are_being_written(tmp_path: Path):
         '{"step": 1, "loss": 2.5}\n{"step": 1, "eval": {"loss": 9}}\n{"step": 2, "lo'
     )
     assert newest(tmp_path) == (1, 2.5)
+
+
+def test_trainings_end_with_a_demo_that_is_killed(tmp_path: Path):
+    """Else they would go on for minutes, and nobody would know of them."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom tests.cli.test_demo_training import forever\n"
+        "if __name__ == '__main__': forever(Path(sys.argv[1]))"
+    )
+    running = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[2])
+    trained = workers_of(running)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    for process in trained:
+        ended(process)
+
+
+def forever(folder: Path) -> None:
+    train_at_once(Console(file=io.StringIO()), trainings(folder, "steps=100000"), workers=2)

@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from vertebra.simulate.workers import end_with_parent
 from vertebra.training.watching.metrics import METRICS
 
 
@@ -35,7 +36,7 @@ def train_at_once(printer: Any, trainings: Sequence[Training], *, workers: int) 
     """What the evaluation of each found, by the name of its folder. With one worker they follow one another in this process."""
     if workers == 1:
         return {one.out.name: _found(one) for one in trainings}
-    with ProcessPoolExecutor(len(trainings), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(len(trainings), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         waiting = {one.out.name: pool.submit(_found, one) for one in trainings}
         _watched(printer, trainings, list(waiting.values()))
         return {name: future.result() for name, future in waiting.items()}

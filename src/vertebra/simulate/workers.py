@@ -34,7 +34,7 @@ class Workers:
     def __enter__(self) -> Workers:
         if self._count > 1:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=_end_with_parent)
+            self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=end_with_parent)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -84,8 +84,11 @@ def _guarded(call: Callable[[Work], Result], work: Work) -> Result | _Fault:
         return _Fault(plain if issubclass(plain, VertebraError) else VertebraError, str(error))
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+def end_with_parent() -> None:
+    """In a process that another one spawned, at its beginning: when that one is killed, this one ends too.
+
+    It would go on with its work, and then wait for more for ever.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_wait, args=(parent,), name="parent", daemon=True).start()
