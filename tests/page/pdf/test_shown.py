@@ -83,6 +83,16 @@ def test_fields_are_turned_with_their_page(rotate: int, tmp_path: Path):
     assert field.box.top <= text.box.top < text.box.bottom <= field.box.bottom
 
 
+def test_a_form_that_is_damaged_takes_no_page_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import pypdfium2
+
+    def fail(document: pypdfium2.PdfDocument) -> None:
+        raise pypdfium2.PdfiumError("no form")
+
+    monkeypatch.setattr(pypdfium2.PdfDocument, "init_forms", fail)
+    assert read(pdf(tmp_path / "a.pdf", [[HELLO]], fields=(Filled("Jane Doe"),))).text == "Hello"
+
+
 def why(path: Path) -> str | None:
     with opened_pdf(path) as document:
         for number, page in pages_of(document, path):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vertebra import log
 from vertebra.errors import DataError, MissingPartError
 
 PASSWORD = 4
@@ -45,7 +46,10 @@ def opened_pdf(path: str | Path, password: str | None = None) -> Iterator[Any]:
     try:
         if len(found) == 0:
             raise DataError(f"`{path}` has no pages")
-        found.init_forms()  # else what was filled into a form is neither drawn nor known
+        try:
+            found.init_forms()  # else what was filled into a form is neither drawn nor known
+        except pypdfium2.PdfiumError:
+            log.warn(f"`{path}` has a form that cannot be read; its pages are read without what was filled in")
         yield found
     finally:
         found.close()
