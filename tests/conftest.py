@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import getpass
 import os
 import shutil
@@ -47,6 +48,12 @@ def hub():
     folder = Path(os.environ["HF_HUB_CACHE"])
     yield lambda names: write_hub_cache(folder, names)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: searches for garbage, of which every training makes some, need not look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish():

@@ -8,6 +8,7 @@ middle of a checkpoint's file. After some kills the last lines of the metrics ar
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from vertebra.training import run as runs
 from vertebra.training.config import RunConfig
 from vertebra.training.lock import LOCK
 from vertebra.training.trainer import ExactTrainer
+from vertebra.training.watching import plots
 from vertebra.training.watching.metrics import METRICS, read, without_clock
 
 WATCHED = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "test.micro")
@@ -173,6 +175,9 @@ def main(folder: Path, seed: int, count: int) -> None:
     at = folder / "run"
     prepared = runs.Prepared.of(config(at, data))
     runs.Prepared.of = classmethod(lambda cls, given: prepared)  # type: ignore[method-assign,assignment]
+    # what every child would load anew, or look through for garbage
+    plots.draw([{"step": 1, "loss": 1.0}], folder)
+    gc.freeze()
     finished, events = run_child(prepared, at, resume=False, kill_at=None)
     expected = result(at)
     largest = max(p.stat().st_size for p in (at / "checkpoints").rglob("*") if p.is_file())

@@ -34,7 +34,8 @@ class Sizes:
 
     tasks: tuple[str, ...] = TASKS
     demonstrations: int = 60
-    steps: int = 1000
+    steps: int | None = None
+    """None: the recipe's own."""
     episodes: int = 20
     spread: float = 3.0
     workers: int = 2
@@ -87,15 +88,14 @@ def _collected(printer: Any, folder: Path, sizes: Sizes) -> None:
 def _trained(printer: Any, folder: Path, sizes: Sizes) -> tuple[str, str]:
     """The run of the policy, and that of its blind twin, at once. The twin has no images to work on and is done early; from
     then on the policy's threads have all processors."""
-    shared = [f"data.path={folder / 'demonstrations'}", f"steps={sizes.steps}"]
+    shared = [f"data.path={folder / 'demonstrations'}"]
+    shared += [f"steps={sizes.steps}"] if sizes.steps else []
     runs = [
         Training(recipe=RECIPE, out=folder / "policy", settings=shared, threads=sizes.workers),
         Training(recipe=RECIPE, out=folder / "blind", settings=[*shared, *BLIND]),
     ]
     for name, found in train_at_once(printer, runs, workers=sizes.workers).items():
-        printer.print(
-            f"{name}: {sizes.steps} steps; error on held-out episodes {found['loss']:.3f} of an action's range of 2"
-        )
+        printer.print(f"{name}: error on held-out episodes {found['loss']:.3f} of an action's range of 2")
     return str(folder / "policy"), str(folder / "blind")
 
 
