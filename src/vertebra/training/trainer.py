@@ -84,6 +84,12 @@ class ExactTrainer(Trainer):
         )
         self.display = Display(feed.steps, shown=config.watch.bar and self.is_world_process_zero())
 
+    def train(self, *arguments: Any, **named: Any) -> Any:
+        try:
+            return super().train(*arguments, **named)
+        finally:
+            self.feed.close()
+
     # --- what a step is made of
 
     def get_train_dataloader(self) -> Any:

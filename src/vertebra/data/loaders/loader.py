@@ -56,18 +56,19 @@ class Loader:
             raise ConfigError(f"{workers} workers, each {prefetch} batches ahead; expected 0 or more, and 1 or more")
         self.samples, self.sampler, self.collator = samples, sampler, collator
         self._at = _Position(samples, sampler, self.rank, self.world)
-        self._torch = DataLoader(
-            Maker(samples, collator, shift),
-            sampler=self._at,
-            batch_size=None,
-            collate_fn=sent,
-            num_workers=workers,
-            multiprocessing_context=starting(workers),
-            prefetch_factor=prefetch if workers else None,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
-            worker_init_fn=only_parent_ends,
-        )
+        self._maker = Maker(samples, collator, shift)
+        self._options: dict[str, Any] = {
+            "sampler": self._at,
+            "batch_size": None,
+            "collate_fn": sent,
+            "num_workers": workers,
+            "multiprocessing_context": starting(workers),
+            "prefetch_factor": prefetch if workers else None,
+            "persistent_workers": workers > 0,
+            "pin_memory": torch.cuda.is_available() if pin_memory is None else pin_memory,
+            "worker_init_fn": only_parent_ends,
+        }
+        self._torch: DataLoader[Batch] | None = None
 
     @property
     def epoch(self) -> int:
@@ -89,12 +90,18 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch
+        if self._torch is None:
+            self._torch = DataLoader(self._maker, **self._options)
         for batch in begin(self._torch):
             self._at.batches += 1
             yield received(batch)
             if self.epoch != epoch:
                 return  # somebody moved on to another epoch
         self.set_epoch(epoch + 1)
+
+    def close(self) -> None:
+        """The workers end now, once no pass is under way; the next pass starts new ones."""
+        self._torch = None
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch; the position inside the present one stays where it is."""

@@ -161,6 +161,9 @@ class StreamLoader:
             raise DataError(f"{self.source.name} gave no sample in epoch {epoch}: it is empty, or was read before")
         self.set_epoch(epoch + 1)
 
+    def close(self) -> None:
+        """Nothing stays: the workers live as long as a pass, since a stream of another epoch begins anew."""
+
     def _agreed(self, epoch: int, first: int) -> Iterator[list[Batch]]:
         """Each block's batches, as many on every rank, until the last rank's stream has ended.
 
