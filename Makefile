@@ -5,6 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # The tests and the demo never touch a network or a user's cache of models.
 QUIET  := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
+# Modules are compiled when they are first imported, not all 20,000 of them beforehand; and they are kept, for the hundreds
+# of processes that tests start, also where the environment says otherwise.
+export PYTHONDONTWRITEBYTECODE :=
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: help setup drawing demo test test-real test-libero test-ray test-browser fuzz torture check bench docs format clean
 
@@ -13,8 +17,8 @@ help:  ## this list
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps openpi-client==0.1.2
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(PIP) -e '.[dev]'
+	$(PIP) --no-deps openpi-client==0.1.2
 	@touch $(STAMP)
 
 setup: $(STAMP)  ## the virtual environment, from nothing
@@ -33,17 +37,17 @@ test: $(STAMP) drawing  ## all tests, on two processes
 	$(QUIET) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser and not libero and not ray"
 
 test-real: $(STAMP)  ## fetch the real models, and run the tests that need them
-	$(BIN)/python -m pip install --quiet -e '.[quantize]'
+	$(PIP) -e '.[quantize]'
 	$(BIN)/vertebra get smollm2-135m-instruct dinov2-small
 	$(QUIET) $(BIN)/python -m pytest tests/backbone/test_quantized.py
 	$(QUIET) $(BIN)/python -m pytest -m real tests/real
 
 test-libero: $(STAMP) drawing  ## install LIBERO (340 MB of wheels) into the same environment, and run the tests that need it
-	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,libero]'
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(PIP) -e '.[dev,libero]'
 	$(QUIET) $(BIN)/python -m pytest -m libero tests/simulate
 
 test-ray: $(STAMP)  ## install Ray (79 MB of wheel, and what it needs) into the same environment, and run the tests that need it
-	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,ray]'
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(PIP) -e '.[dev,ray]'
 	$(QUIET) $(BIN)/python -m pytest -m ray tests/bulk tests/serve
 
 test-browser: $(STAMP)  ## pages in an installed Chromium (apt-get install chromium); keeps screenshots
