@@ -54,27 +54,44 @@ def test_a_planned_peak_is_the_real_one(case: str, peaks: dict[str, int]):
     assert layout.peak == pytest.approx(peaks[case], rel=0.15)
 
 
+@pytest.mark.parametrize("pattern", ["*.layers.3.*", "*.layers.?.*", "*.layers.[0-3].*"])
+@pytest.mark.parametrize("setting", ["tune__train", "tune__freeze"])
+def test_a_model_whose_layers_are_treated_differently_is_rehearsed_whole(setting: str, pattern: str):
+    run = measured.config(
+        model__backbone="tiny-llama2", model__overrides={"num_hidden_layers": 10}, **{setting: [pattern]}
+    )
+    assert plans.depths(run) is None
+
+
+LENGTH = 96
 WINDOWS = ["sliding_attention", "full_attention"] * 5
 
 
 @pytest.mark.parametrize(
-    ("name", "stage"),
+    ("name", "stage", "changes"),
     [
-        ("tiny-llama2", "lora"),
-        ("tiny-gpt2", "full-finetune"),
-        ("tiny-gpt2", "last-blocks"),
-        ("tiny-gemma3", "full-finetune"),
+        ("tiny-llama2", "lora", {}),
+        ("tiny-gpt2", "full-finetune", {}),
+        ("tiny-gpt2", "last-blocks", {}),
+        ("tiny-gemma3", "full-finetune", {}),
+        ("tiny-llama2", "full-finetune", {"tune__freeze": ["*.embed_tokens.weight"]}),
+        ("tiny-llama2", "lora", {"tune__train": ["*.projector.*"], "model__image": measured.IMAGE}),
     ],
 )
-def test_what_a_deep_model_takes_follows_from_shallow_ones(name: str, stage: str, monkeypatch: pytest.MonkeyPatch):
+def test_what_a_deep_model_takes_follows_from_shallow_ones(
+    name: str, stage: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
     overrides: dict[str, Any] = {"num_hidden_layers": 10}
     if name == "tiny-gemma3":
         overrides["layer_types"] = WINDOWS
-    run = measured.config(model__backbone=name, model__overrides=overrides, tune__stage=stage, data__block=64)
-    short = [rehearsal_of(run, 64, checkpointing=again, sharded=again) for again in (False, True)]
+    run = measured.config(
+        model__backbone=name, model__overrides=overrides, tune__stage=stage, data__block=LENGTH, **changes
+    )
+    assert plans.depths(run) is not None
+    short = [rehearsal_of(run, LENGTH, checkpointing=again, sharded=again) for again in (False, True)]
     monkeypatch.setattr(plans, "depths", lambda config: None)
     for seen, again in zip(short, (False, True), strict=True):
-        whole = rehearsal_of(run, 64, checkpointing=again, sharded=again)
+        whole = rehearsal_of(run, LENGTH, checkpointing=again, sharded=again)
         found, expected = dataclasses.asdict(seen), dataclasses.asdict(whole)
         assert found.pop("phases") == pytest.approx(expected.pop("phases"), rel=0.03)
         assert found == pytest.approx(expected)

@@ -102,13 +102,18 @@ def depths(config: RunConfig) -> tuple[int, int, int] | None:
     shape = shape_of(config.model.backbone, config.model.overrides, masked=config.task.for_encoder)[1]
     total = int(shape.num_hidden_layers)
     tune = config.tune
-    if tune.train or tune.freeze or tune.lora.layers:  # may name single layers
+    if tune.lora.layers or any(_names_a_layer(pattern) for pattern in (*tune.train, *tune.freeze)):
         return None
     kinds = list(getattr(shape, "layer_types", None) or [""])
     period = next(n for n in range(1, len(kinds) + 1) if all(k == kinds[i % n] for i, k in enumerate(kinds)))
     low = max(4, period, tune.blocks + 2 if tune.stage == "last-blocks" else 0)
     high = low + max(2, period)
     return (low, high, total) if total > high else None
+
+
+def _names_a_layer(pattern: str) -> bool:
+    """Whether a pattern of parameters' names may tell one layer from another: with a number, or what stands for one."""
+    return any(character.isdigit() or character in "?[" for character in pattern)
 
 
 def outlined_tower(name: str, *, image_size: int | None, **settings: Any) -> VisionTower:
