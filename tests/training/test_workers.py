@@ -60,9 +60,9 @@ def test_workers_end_with_the_training(kind: str, end: str, tmp_path: Path):
 
     seen = at_step(made, 3, ends)
     if end == "an error":
-        with pytest.raises(TrainingError, match="of this test") as told:
+        with pytest.raises(TrainingError, match="of this test") as raised:
             made.train()
-        assert told.tb is not None, "whoever holds the error holds every frame of it"
+        assert raised.tb is not None, "whoever holds the error holds every frame of it"
     else:
         made.train()
     assert set(seen) == {2}
