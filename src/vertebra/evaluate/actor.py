@@ -45,8 +45,14 @@ class Actor:
         self.many = hasattr(policy, "decide_many") or hasattr(policy, "act_many")
 
     def carrying_out(self, execute: int) -> Actor:
-        """The same policy, of whose chunks other parts are carried out."""
-        return Actor(self._policy, key=self._key, execute=execute)
+        """The same policy, of whose chunks other parts are carried out; one of ours gives as many as that, whatever its
+        record says."""
+        from vertebra.policies.policy import Policy
+
+        given = self._policy
+        if isinstance(given, Policy):
+            given = Policy(given.model, given.record, replace(given.settings, execute=execute))
+        return Actor(given, key=self._key, execute=execute)
 
     def blending(self, decay: float) -> Actor:
         """The same policy, asked at every step, with its chunks blended."""
