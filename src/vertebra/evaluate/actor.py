@@ -52,6 +52,12 @@ class Actor:
         given = self._policy
         if isinstance(given, Policy):
             given = Policy(given.model, given.record, replace(given.settings, execute=execute))
+        gives = getattr(getattr(given, "record", None), "gives", execute)
+        if execute > gives:
+            raise ConfigError(
+                f"the arm `chunk={execute}`: the server gives {gives} actions at a time; ask for as many or fewer, or start it "
+                f"with --execute {execute}"
+            )
         return Actor(given, key=self._key, execute=execute)
 
     def blending(self, decay: float) -> Actor:
