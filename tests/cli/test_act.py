@@ -66,3 +66,26 @@ def test_mistakes(vertebra, folder):
     assert "leave --image" in vertebra("act", str(folder), "-i", "go", "--drawn", "--proprio", "1").err
     assert "missing_camera" in vertebra("act", str(folder), "-i", "go", "--missing", "ignore").err
     assert "no record of actions" in vertebra("act", "tiny-llama2", "-i", "go").err
+
+
+def test_cameras_and_files_of_any_name(vertebra, folder, tmp_path):
+    """What a data set may call a camera can be said here, no image is dropped, and a mark in a file's name is no camera's."""
+    cameras = ("left-eye", "observation/top.rgb")
+    policy_model(chunk=2, cameras=cameras).save(tmp_path / "mine")
+    files = [tmp_path / "a=b.png", tmp_path / "c.png"]
+    for number, file in enumerate(files):
+        Image.fromarray(image(number)).save(file)
+    made = vt.policy(tmp_path / "mine").act({"images": dict(zip(cameras, files, strict=True))}, TASK, "bridge")
+
+    def act(*images):
+        named = [part for one in images for part in ("--image", str(one))]
+        return vertebra("act", str(tmp_path / "mine"), "-i", TASK, *named, "--key", "bridge", "--json")
+
+    for first in (files[0], f"left-eye={files[0]}"):
+        done = act(first, f"observation/top.rgb={files[1]}")
+        assert done.code == 0, done.err
+        assert np.allclose(json.loads(done.out)["chunk"], made)
+    assert "two images of camera `left-eye`" in act(files[0], f"left-eye={files[1]}").err
+    unknown = act(f"left-eyes={files[0]}", f"observation/top.rgb={files[1]}").err
+    assert "unknown camera `left-eyes`. Did you mean `left-eye`?" in unknown
+    assert "names no file" in act("left-eye=").err

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from vertebra.episodes import check_episodes, open_episodes
@@ -79,3 +83,57 @@ def test_what_cannot_be_converted_leaves_nothing(tmp_path: Path):
     write_set(tmp_path / "v3", (2,))
     with pytest.raises(DataError, match=r"is v3\.0 already"):
         upgrade(tmp_path / "v3", tmp_path / "new")
+
+
+SECOND = "data/chunk-000/episode_000001.parquet"
+
+
+def rewrite(folder: Path, column: str, kind: pa.DataType | None, change: Callable[[list[Any]], list[Any]]) -> None:
+    table = pq.read_table(folder / SECOND)
+    at = table.column_names.index(column)
+    values = pa.array(change(table[column].to_pylist()), kind or table.schema.field(column).type)
+    pq.write_table(table.set_column(at, column, values), folder / SECOND)
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "change", "message"),
+    [
+        (
+            "next.reward",
+            pa.float64(),
+            lambda rows: [one + 0.5 for one in rows],
+            r"do not hold: `next.reward` \(int64\)",
+        ),
+        ("action", pa.list_(pa.float64()), lambda rows: [[1e300, 0.0] for _ in rows], "infinite numbers in `action`"),
+        ("frame_index", None, lambda rows: rows[::-1], r"has frame 6 behind frame 7; sort its rows"),
+        ("frame_index", None, lambda rows: [0, *rows[:-1]], r"has frame 0 behind frame 0.*--skip 1"),
+    ],
+)
+def test_nothing_is_carried_over_as_another_thing(tmp_path: Path, column: str, kind: Any, change: Any, message: str):
+    """What is counted anew, or cut to a dtype, looks right ever after: no check of the new set finds it."""
+    write_old(tmp_path / "old", (5, 8, 6))
+    rewrite(tmp_path / "old", column, kind, change)
+    assert 1 in check_episodes(tmp_path / "old").skip
+    with pytest.raises(DataError, match=message):
+        upgrade(tmp_path / "old", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    upgrade(tmp_path / "old", tmp_path / "new", skip=[1])
+    assert check_episodes(tmp_path / "new").passed
+
+
+def test_an_empty_sentence_of_an_episode_is_that_of_its_frames(tmp_path: Path):
+    write_old(tmp_path / "old", (5, 8))
+    path = tmp_path / "old" / "meta" / "episodes.jsonl"
+    lines(path, [{**json.loads(row), "tasks": [""]} for row in path.read_text().splitlines()])
+    upgrade(tmp_path / "old", tmp_path / "new")
+    assert [open_episodes(tmp_path / "new").sentence(at) for at in range(2)] == ["push", "pull"]
+
+
+def test_an_episode_without_a_frame_is_found(tmp_path: Path):
+    write_old(tmp_path / "old", (5, 8))
+    pq.write_table(pq.read_table(tmp_path / "old" / SECOND).slice(0, 0), tmp_path / "old" / SECOND)
+    path = tmp_path / "old" / "meta" / "episodes.jsonl"
+    rows = [json.loads(row) for row in path.read_text().splitlines()]
+    lines(path, [rows[0], {**rows[1], "length": 0}])
+    found = {one.name: one.places for one in check_episodes(tmp_path / "old").findings if one.status == "fail"}
+    assert found == {"counts": ("episode 1 has no frame",)}

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.evaluate.toys import FACTS, Blind, Line, Looks, LooksAtMany
-from vertebra.errors import ConfigError, DataError, UnknownNameError
+from vertebra.errors import ConfigError, DataError, UnknownNameError, VertebraError
 from vertebra.evaluate import EpisodeRecord, EvaluationSettings, evaluate_policy, evaluation_page
 from vertebra.evaluate.actor import Actor, options_for
 from vertebra.evaluate.arms import arms_of, swapped_with
@@ -200,6 +200,8 @@ def test_wrong_arms():
         ("policy=x", "two arms are called policy"),
         ("frozen,frozen", "two arms"),
         ("../up=x", "cannot hold `/`"),
+        ("swapped=dir", "`swapped` takes no value"),
+        ("frozen=dir", "`frozen` takes no value"),
     ):
         with pytest.raises(ConfigError, match=message):
             arms_of(wrong, pair)
@@ -246,6 +248,10 @@ def test_another_evaluation_in_the_folder_is_refused(tmp_path):
     path.write_text("{")
     with pytest.raises(DataError, match=r"no record of an episode.*Delete it"):
         read_record(tmp_path / "out", "policy", "right", 0)
+    for wrong, message in (("{", "not valid JSON"), ("[]", "holds a list"), ("{}", "not what an evaluation leaves")):
+        (tmp_path / "out" / "evaluation.json").write_text(wrong)
+        with pytest.raises(VertebraError, match=message):
+            evaluated(tmp_path / "out", episodes=2)
 
 
 def test_wrong_policies_and_settings(tmp_path):

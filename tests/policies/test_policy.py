@@ -384,6 +384,43 @@ def test_settings_without_effect():
             Policy(model, settings=PolicySettings(**bad))
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("outside", "clip", r"outside is 'clip'; expected one of pass, clamp, refuse\. Did you mean `clamp`"),
+        ("missing_camera", "Mask", r"missing_camera is 'Mask'.*`mask`"),
+        ("not_a_number", None, "not_a_number is None"),
+        ("real_time", "guide", "real_time is 'guide'.*`guided`"),
+        ("execute", "2", "execute is '2'; expected an integer"),
+        ("execute", 1.5, "execute is 1.5; expected an integer"),
+        ("execute", True, "execute is True"),
+        ("delay", "1", "delay is '1'"),
+    ],
+)
+def test_a_choice_that_there_is_not_is_no_default(setting, value, message):
+    """In Python as in a file: an unknown word must not pass for the one that is meant when nothing is given."""
+    with pytest.raises(ConfigError, match=message):
+        PolicySettings(**{setting: value})
+
+
+def test_numbers_of_numpy_are_settings():
+    assert PolicySettings(execute=np.int64(2)).execute == 2
+
+
+def test_one_image_is_the_only_cameras_whatever_its_name():
+    policy = Policy(policy_model(cameras=("side",)))
+    alone = policy.act(image(), TASK, "bridge")
+    assert np.array_equal(alone, policy.act({"images": {"side": image()}}, TASK, "bridge"))
+    with pytest.raises(DataError, match=r"unknown camera `observation\.images\.side`\. Did you mean `side`"):
+        policy.act({"images": {"observation.images.side": image()}}, TASK, "bridge")
+
+
+@pytest.mark.parametrize("one", [{"images": {"image": image()}}, Observation(images={"image": image()}), "image.png"])
+def test_one_observation_is_no_list_of_them(one):
+    with pytest.raises(DataError, match="expected a list, one for each robot"):
+        Policy(policy_model()).act_many(one, TASK, "bridge")
+
+
 def test_every_file_that_cannot_be_read_is_named(tmp_path):
     policy = Policy(policy_model(cameras=("image", "wrist")))
     (tmp_path / "no.png").write_text("no image")

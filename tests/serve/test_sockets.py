@@ -103,6 +103,20 @@ def test_vla_evals_own_connection(served, direct):
     assert np.array_equal(np.stack(made), direct[[0, 1, 0, 0]])
 
 
+@pytest.mark.parametrize("state", [STATE, STATE[None], STATE[None, None], STATE.astype(np.float32)[None]])
+@pytest.mark.parametrize("name", ["state", "states", "proprio"])
+def test_a_state_of_several_axes_is_no_image(served, direct, name, state):
+    """starVLA's clients send [1, D]."""
+    connection = opened(served)
+    connection.receive()
+    example = {"image": [image(0), image(1)], "lang": TASK, name: state}
+    connection.send(pack({"type": "infer", "payload": {"examples": [example]}}))
+    answer = unpack(connection.receive())
+    assert answer["ok"], answer
+    assert np.allclose(answer["data"]["actions"][0], direct, atol=1e-5)
+    connection.close()
+
+
 def test_starvlas_messages(served, direct):
     connection = opened(served)
     connection.receive()

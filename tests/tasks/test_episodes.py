@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,23 @@ def test_a_mixture_has_statistics_of_each_and_weights(folder: Path, tmp_path: Pa
     order = data.train.order(0, 0)
     early = [data.train.name_of(int(index)) for index in order[:8]]
     assert early.count("near") > early.count("far"), "drawn by weight"
+
+
+def test_sets_that_one_policy_learns_as_if_they_were_one(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Steps of another length, and numbers of other names, are allowed and reported; what is alike is not."""
+    other, alike = small_set(tmp_path / "other", (4, 6), fps=5), small_set(tmp_path / "alike", (4, 6))
+    info = json.loads((other / "meta" / "info.json").read_text())
+    info["features"]["action"]["names"] = ["y", "x"]
+    (other / "meta" / "info.json").write_text(json.dumps(info))
+    for second, expected in ((alike, 0), (other, 2)):
+        caplog.clear()
+        made(episodes(None, data={"mix": {"near": {"path": str(folder)}, "far": {"path": str(second)}}}))
+        found = [one.getMessage() for one in caplog.records if "as if they were the same" in one.getMessage()]
+        assert len(found) == expected
+    assert found[0].startswith("`far` has 5 frames a second, and `near` has 10")
+    assert "`far` has y, x as the dimensions of `action`, and `near` has x, y" in found[1]
 
 
 def test_a_blind_policy_has_no_images(folder: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,15 +50,15 @@ def act(
     require_name(model)  # before torch is imported for it
     choices = {"missing_camera": missing, "outside": outside, "execute": execute}
     settings = config.build(PolicySettings, choices, where="the options of a policy")
-    images, numbers = _images(image), _numbers(proprio)
-    if drawn and (images or numbers is not None):
+    numbers = _numbers(proprio)
+    if drawn and (image or numbers is not None):
         raise typer.BadParameter("--drawn is the whole observation; leave --image and --proprio out")
     from vertebra.interop.acting import policy as load_policy
 
     loading = "skip" if golden else "warn"  # an older pair is about to be replaced
     options = {"dtype": dtype, "device": device, "attn": attn, "hf_token": token}
     policy = load_policy(model, settings=settings, golden=loading, **options)  # type: ignore[arg-type]
-    seen = _seen(policy, images, numbers, drawn=drawn, key=key)
+    seen = _seen(policy, image or [], numbers, drawn=drawn, key=key)
     made = policy.decide(seen, instruction, key)
     if golden:
         _keep(policy, model, seen, instruction, key)
@@ -68,17 +69,21 @@ def act(
         console().print("kept as the golden pair")
 
 
-def _images(given: list[str] | None) -> dict[str, str]:
+def _images(given: list[str], cameras: Sequence[str]) -> dict[str, str]:
+    """{camera: file}; a file without a camera is the first one's. Cameras have names of any kind, and files too: one that
+    the policy knows comes first, then a word before the mark, then a file that is there."""
     images: dict[str, str] = {}
-    for one in given or []:
-        camera, mark, file = one.partition("=")
-        name, path = (camera, file) if mark and camera.isidentifier() else ("", one)
+    first = cameras[0] if cameras else "image"
+    for one in given:
+        known = [name for name in cameras if one.startswith(f"{name}=")]
+        before, mark, _ = one.partition("=")
+        called = bool(mark) and "/" not in before and (before.isidentifier() or not Path(one).exists())
+        name = max(known, key=len) if known else before if called else first
+        path = one[len(name) + 1 :] if known or called else one
         if not path.strip():
             raise typer.BadParameter(f"--image {one!r} names no file")
         if name in images:
-            raise typer.BadParameter(
-                f"--image: two images of {f'camera `{name}`' if name else 'one camera'}; write CAMERA=FILE"
-            )
+            raise typer.BadParameter(f"--image: two images of camera `{name}`; write CAMERA=FILE for each camera")
         images[name] = path
     return images
 
@@ -92,16 +97,14 @@ def _numbers(given: str | None) -> list[float] | None:
         raise typer.BadParameter(f"--proprio {given!r:.60}: expected numbers, as in 0.1,0.2,-3") from None
 
 
-def _seen(policy: Policy, images: dict[str, str], numbers: list[float] | None, *, drawn: bool, key: str | None) -> Any:
-    """The observation; an image without a camera is the first camera's."""
+def _seen(policy: Policy, images: list[str], numbers: list[float] | None, *, drawn: bool, key: str | None) -> Any:
+    """The observation."""
     from vertebra.policies.drawn import drawn_observation
     from vertebra.policies.observation import Observation
 
     if drawn:
         return drawn_observation(policy, unnorm_key=key)
-    cameras = policy.record.cameras
-    named = {name or (cameras[0] if cameras else "image"): path for name, path in images.items()}
-    return Observation(images=named, proprio=numbers)
+    return Observation(images=_images(images, policy.record.cameras), proprio=numbers)
 
 
 def _keep(policy: Policy, model: str, seen: Any, instruction: str, key: str | None) -> None:

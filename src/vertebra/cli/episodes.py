@@ -84,8 +84,11 @@ def show(data: str, *, count: int | None, html: Path | None, episode: int | None
     from vertebra.cli.output import console, table
     from vertebra.data.look.film_strip import film_strip, names_of, page, ranges, written
     from vertebra.episodes import open_episodes
+    from vertebra.errors import DataError
 
     out, read = console(), open_episodes(data)
+    if not read.episodes:
+        raise DataError(f"`{read.folder}` has no episode to show; fetch or copy the set again")
     first = 0 if episode is None else read.at(episode)
     chosen = [one.index for one in read.episodes[first : first + (count or 3)]]
     out.print(Text.assemble((str(read.folder), "bold"), f"  {len(read.episodes):,} episodes, LeRobot {read.version}"))
@@ -105,13 +108,14 @@ def show(data: str, *, count: int | None, html: Path | None, episode: int | None
 
 
 def sparks(values: Any, width: int = 40) -> str:
-    """Numbers over time as a line of blocks, each the mean of its stretch."""
+    """Numbers over time as a line of blocks, each the mean of its stretch; `×` where a number of it is not finite."""
     import numpy as np
 
     means = [float(part.mean()) for part in np.array_split(np.asarray(values, float), min(width, len(values)))]
-    low, high = min(means), max(means)
+    there = [mean for mean in means if np.isfinite(mean)]
+    low, high = min(there, default=0.0), max(there, default=0.0)
     step = (high - low) or 1.0
-    return "".join(BARS[round((mean - low) / step * (len(BARS) - 1))] for mean in means)
+    return "".join(BARS[round((mean - low) / step * (len(BARS) - 1))] if np.isfinite(mean) else "×" for mean in means)
 
 
 def stats(data: str, *, out: Path, batch_size: int, capacity: int | None, json: bool) -> None:
@@ -121,8 +125,11 @@ def stats(data: str, *, out: Path, batch_size: int, capacity: int | None, json: 
     from vertebra.cli.output import console, print_json, table
     from vertebra.data.look.histograms import numbers_of, write_histograms
     from vertebra.episodes import open_episodes
+    from vertebra.errors import DataError
 
     read = open_episodes(data)
+    if not read.episodes:
+        raise DataError(f"`{read.folder}` has no episode to count; fetch or copy the set again")
     found = numbers_of(read)
     picture = write_histograms(out, found, title=f"{read.folder.resolve().name}: {len(found.lengths)} episodes")
     if json:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -86,7 +87,10 @@ def require_bounds(config: Any) -> None:
     """Hold a config that was made in Python against the bounds of its fields; for its `__post_init__`."""
     cls: Any = type(config)
     kinds = field_types(cls)
-    faults = [fault for name, kind in kinds.items() for fault in _out_of_bounds(kind, getattr(config, name), name)]
+    faults = []
+    for name, kind in kinds.items():
+        value = getattr(config, name)
+        faults += _of_other_kind(kind, value, name) or _out_of_bounds(kind, value, name)
     if faults:
         raise ConfigError("; ".join(faults))
 
@@ -205,6 +209,27 @@ def _sequence(kind: Any, origin: Any, arguments: tuple[Any, ...], value: Any, na
         kinds = [arguments[0] if arguments else Any] * len(value)
     made = [_value(k, v, f"{name}.{i}", faults) for i, (k, v) in enumerate(zip(kinds, value, strict=True))]
     return tuple(made) if origin is tuple else made
+
+
+def _of_other_kind(kind: Any, value: Any, name: str) -> list[str]:
+    """Where one kind of value is meant: a word that is none of the choices, or no number where a bounded one belongs."""
+    options = [option for option in _options(kind) if option is not type(None)]
+    if len(options) != 1 or (value is None and type(None) in _options(kind)):
+        return []
+    (option,) = options
+    arguments = typing.get_args(option)
+    if typing.get_origin(option) is Literal and value not in arguments:
+        near = did_you_mean(value, [str(one) for one in arguments]) if isinstance(value, str) else ""
+        return [f"{name} is {shortened(repr(value))}; expected {spelled(option)}{near and '.' + near}"]
+    if typing.get_origin(option) is Annotated and any(isinstance(extra, Bound) for extra in arguments[1:]):
+        right = numbers.Integral if arguments[0] is int else numbers.Real
+        if arguments[0] in (int, float) and (isinstance(value, bool) or not isinstance(value, right)):
+            return [f"{name} is {shortened(repr(value))}; expected {spelled(option)}"]
+    return []
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    return typing.get_args(kind) if typing.get_origin(kind) in (Union, types.UnionType) else (kind,)
 
 
 def _out_of_bounds(kind: Any, value: Any, name: str) -> list[str]:

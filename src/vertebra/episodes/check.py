@@ -18,7 +18,8 @@ from vertebra.episodes.check_videos import check_videos
 from vertebra.episodes.episode_set import EpisodeSet, open_episodes
 from vertebra.episodes.facts import BOOKKEEPING, Episode
 from vertebra.episodes.report import EpisodesFinding, EpisodesReport, Noted, Range, Status
-from vertebra.errors import DataError
+from vertebra.episodes.statistics import finite_rows, fits
+from vertebra.errors import DataError, shortened
 
 TOLERANCE = 1e-4
 """Seconds by which LeRobot lets a time be off."""
@@ -27,14 +28,14 @@ FAR = 10.0
 
 KINDS: Mapping[str, tuple[Status, str]] = {
     "files": ("fail", "missing, cut off, or unreadable"),
-    "counts": ("fail", "rows are fewer or more than `meta` says"),
-    "columns": ("fail", "missing from a file, or of another shape"),
+    "counts": ("fail", "rows are fewer or more than `meta` says, or stand there twice"),
+    "columns": ("fail", "missing from a file, no numbers, or of another shape"),
     "frame numbers": ("fail", "a frame, an index or an episode is counted wrongly"),
     "timestamps": ("fail", "off by half a frame or more"),
     "loose timestamps": ("note", f"off by more than {TOLERANCE} s, which LeRobot's own reader refuses"),
     "frames per second": ("fail", "of the times or a video, and not what info.json says"),
-    "not finite": ("fail", "NaN or infinite"),
-    "tasks": ("fail", "without a sentence, or with the number of none"),
+    "not finite": ("fail", "NaN, infinite, or beyond what 32 bits hold"),
+    "tasks": ("fail", "without a sentence, with the number of none, or with two that differ"),
     "one frame": ("note", "an episode of one frame teaches no motion"),
     "duplicates": ("note", "the same numbers as an earlier episode"),
     "videos": ("fail", "shorter than their frames, of another size, or with gaps"),
@@ -56,6 +57,8 @@ def check_episodes(
         _check_episode(given, episode, noted, seen, counters)
         if progress is not None:
             progress(at + 1, len(given.episodes))
+    if not given.episodes:
+        noted.add("counts", "`meta` lists no episode")
     check_videos(given, noted)
     _check_totals(given, noted)
     ranges = _ranges(given, counters)
@@ -107,16 +110,28 @@ def _check_episode(
     if there != episode.length:
         noted.add("counts", f"{where}: `{name}` has {there} rows, and `meta` says {episode.length}", skip=skip)
         return
+    if not there:
+        noted.add("counts", f"{where} has no frame", skip=skip)
+        return
+    if given.tables.spots(name, index) > 1:
+        message = (
+            f"its rows stand in {given.tables.spots(name, index)} places of `{name}`, and only one of them is read"
+        )
+        noted.add("counts", f"{where}: {message}", skip=skip)
     needed = {*given.info.numbers, *BOOKKEEPING, *(key for key, one in given.info.cameras.items() if not one.video)}
     for column in sorted(needed - set(rows.columns)):
         noted.add("columns", f"{where}: `{name}` has no `{column}`", skip=skip)
     numbers = _readable(given, index, sorted(needed & set(rows.columns)), noted)
+    for key, one in given.info.numbers.items():
+        if key in numbers and not fits(numbers[key], one.dtype):
+            message = f"holds numbers that {one.dtype} does not, and `meta/info.json` says {one.dtype}; mend the dtype"
+            noted.add("columns", f"{where}: `{name}`, column `{key}`, {message}", skip=skip)
     _check_counting(given, episode, numbers, noted)
     _check_task(given, episode, numbers, noted)
     vectors = {key: numbers[key] for key in given.info.numbers if key in numbers}
     finite = True
     for key, values in vectors.items():
-        bad = ~np.isfinite(values.astype(np.float64)).reshape(len(values), -1).all(1)
+        bad = ~finite_rows(values)
         if bad.any():
             finite = False
             noted.add(
@@ -155,9 +170,13 @@ def _check_counting(given: EpisodeSet, episode: Episode, numbers: Mapping[str, n
             at = int(wrong.argmax())
             found = numbers[column].reshape(-1)[at]
             noted.add("frame numbers", f"{where}: `{column}` of frame {at} is {found}, not {expected[at]}", skip=skip)
-    if "timestamp" not in numbers:
-        return
-    times = numbers["timestamp"].reshape(-1).astype(np.float64)
+    if "timestamp" in numbers:
+        with np.errstate(all="ignore"):  # times may be anything; what is no time is off by infinity
+            _check_times(given, episode, numbers["timestamp"].reshape(-1).astype(np.float64), noted)
+
+
+def _check_times(given: EpisodeSet, episode: Episode, times: np.ndarray, noted: Noted) -> None:
+    where, skip, frames = f"episode {episode.index}", [episode.index], np.arange(episode.length)
     off = np.abs(times - frames / given.fps)
     off[~np.isfinite(off)] = np.inf
     # 32 bits hold a second of a long episode to less than this
@@ -186,6 +205,11 @@ def _check_task(given: EpisodeSet, episode: Episode, numbers: Mapping[str, np.nd
             if not given.tasks[number].strip():
                 noted.add("tasks", f"{where}: task {number} has no sentence", skip=skip)
                 return
+        # of one sentence, ours is what `meta` lists and LeRobot's is what the frames' number stands for
+        listed = {given.tasks[number] for number in np.unique(numbers["task_index"]).tolist()}
+        if len(episode.tasks) == 1 and episode.tasks[0].strip() and {*episode.tasks} != listed:
+            has, means = shortened(episode.tasks[0]), shortened(" / ".join(sorted(listed)))
+            noted.add("tasks", f"{where}: `meta` lists `{has}`, and its frames have the task of `{means}`", skip=skip)
     elif not any(task.strip() for task in episode.tasks):
         noted.add("tasks", f"{where} has no task", skip=skip)
 

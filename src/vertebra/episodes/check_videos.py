@@ -48,8 +48,11 @@ def _check_file(given: EpisodeSet, key: str, name: str, clips: list[tuple[int, f
         noted.add("videos", f"`{name}` is {size[0]} × {size[1]}, and info.json says {given.sizes[key]}", skip=everyone)
     if rate is not None and abs(rate / given.fps - 1) > 0.01:
         noted.add("frames per second", f"`{name}` has {rate:.4g} frames a second, and info.json says {given.fps}")
+    _check_overlaps(given, name, clips, noted)
     for episode, start, length in clips:
-        expected = (round(start * given.fps) + np.arange(length)) / given.fps
+        # a length that `meta` has wrong may be any number: what lies beyond every frame is counted, and not listed
+        listed = min(length, len(times) + 1)
+        expected = (round(start * given.fps) + np.arange(listed)) / given.fps
         off = _distance(times, expected)
         lost = off > 0.5 / given.fps + 1e-6
         if lost.any():
@@ -57,9 +60,22 @@ def _check_file(given: EpisodeSet, key: str, name: str, clips: list[tuple[int, f
             noted.add(
                 "videos",
                 f"episode {episode}: `{name}` has no frame near {expected[first]:.3f} s (frame {first} of {length}; "
-                f"{int(lost.sum())} are missing); it ends at {times.max(initial=0):.3f} s",
+                f"{int(lost.sum()) + length - listed} are missing); it ends at {times.max(initial=0):.3f} s",
                 skip=[episode],
             )
+
+
+def _check_overlaps(given: EpisodeSet, name: str, clips: list[tuple[int, float, int]], noted: Noted) -> None:
+    """Two episodes that have frames of a file in common: one of them shows what another did. A frame is rounding's.
+    Of an episode that is wrong already, the length may be what is wrong."""
+    before, end = -1, 0
+    known = [(round(start * given.fps), number, length) for number, start, length in clips if number not in noted.skip]
+    for start, episode, length in sorted(known):
+        if before >= 0 and start < end - 1:
+            message = f"begins at {start / given.fps:.3f} s of `{name}`, inside of episode {before}"
+            noted.add("videos", f"episode {episode} {message}", skip=[episode])
+        if start + length > end:
+            before, end = episode, start + length
 
 
 def _listed(path: Path) -> tuple[np.ndarray, tuple[int, int], float | None]:
@@ -75,7 +91,18 @@ def _listed(path: Path) -> tuple[np.ndarray, tuple[int, int], float | None]:
         if first is None:
             raise DataError(f"`{path}` has no frame in it; {ADVICE}")
         file.seek(min(begin, 0), stream=stream)
-        ticks = [packet.pts for packet in file.demux(stream) if packet.pts is not None]
+        ticks, hole = [], None
+        for packet in file.demux(stream):
+            if packet.pts is None:
+                continue
+            ticks.append(packet.pts)
+            if hole is None and not any(bytes(packet)):
+                hole = float((packet.pts - begin) * base)
+        if hole is not None:
+            # its length was set before its content came
+            raise DataError(
+                f"`{path}` holds nothing but zeros from {hole:.3f} s on, as a download that broke off leaves it; {ADVICE}"
+            )
         times = np.sort(np.array(ticks, np.float64) - begin) * float(base)
         step = float(np.median(np.diff(times))) if len(times) > 2 else 0.0
         rate = 1 / step if step > 0 else None  # of most frames: files of many episodes may have gaps between them

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vertebra.episodes.facts import BOOKKEEPING, Camera, Episode, Info, Numbers, read_info
+from vertebra.episodes.facts import BOOKKEEPING, COUNTED, Camera, Episode, Info, Numbers, read_info
 from vertebra.episodes.modality import Modality, read_modality
 from vertebra.episodes.pictures import picture_of
 from vertebra.episodes.places import Places, find_places
-from vertebra.episodes.tables import Tables
+from vertebra.episodes.tables import Tables, whole_numbers
 from vertebra.episodes.tasks import read_tasks
 from vertebra.episodes.videos import Videos
 from vertebra.episodes.view import read_view
@@ -112,7 +112,7 @@ class EpisodeSet:
     def sentence(self, episode: int, frame: int = 0, *, annotation: str | None = None) -> str:
         """The instruction at a frame; of several annotations (GR00T) the one asked for."""
         one = self.episodes[self.at(episode)]
-        if annotation is None and len(one.tasks) == 1:
+        if annotation is None and len(one.tasks) == 1 and one.tasks[0].strip():
             return one.tasks[0]
         column = "task_index" if annotation is None else self._annotation(annotation)
         numbers = self.columns(episode, [column])[column].reshape(-1)
@@ -138,6 +138,11 @@ class EpisodeSet:
         if known is None and column not in BOOKKEEPING and column not in self.info.other:
             raise UnknownNameError("column", column, [*self.numbers, *BOOKKEEPING, *self.info.other])
         values = self.tables.column(name, episode, known.column if known else column)
+        what = f"`{self.folder / name}`, column `{column}`,"
+        if column in COUNTED and known is None:
+            return whole_numbers(values, what)
+        if (known is not None or column in BOOKKEEPING) and values.dtype.kind not in "biuf":
+            raise DataError(f"{what} holds {_kind(values)} where numbers are expected; store numbers in it")
         if known is None:
             return values
         if values.ndim == 1:
@@ -171,6 +176,12 @@ class EpisodeSet:
         if name not in self.modality.sentences:
             raise UnknownNameError("annotation", name, self.modality.sentences)
         return self.modality.sentences[name]
+
+
+def _kind(values: np.ndarray) -> str:
+    """What stands in a column that has no numbers."""
+    first = next(iter(values.reshape(-1).tolist()), None)
+    return "no numbers" if first is None else f"values of the type `{type(first).__name__}` ({first!r:.20})"
 
 
 def _below(folder: Path) -> str:

@@ -15,6 +15,8 @@ from vertebra.reading import inside, json_of
 
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 """The columns that every set has, and that say nothing of the robot."""
+COUNTED = ("frame_index", "episode_index", "index", "task_index")
+"""Those of them that are whole numbers."""
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 NUMERIC = frozenset(
     [

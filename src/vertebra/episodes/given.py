@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.episodes.facts import BOOKKEEPING, Numbers
+from vertebra.episodes.statistics import finite_rows
 from vertebra.errors import ConfigError, DataError, did_you_mean
 
 
@@ -123,9 +124,10 @@ def _vector(key: str, given: Any, dims: int, floats: str, faults: list[str]) -> 
         faults.append(f"`{key}` holds {values.dtype}; expected numbers")
     elif values.ndim != 2 or values.shape[1] != dims:
         faults.append(f"`{key}` has the shape {values.shape}; expected (length, {dims})")
-    elif values.dtype.kind == "f" and not np.isfinite(values).all():
-        row = int(np.argmin(np.isfinite(values).all(1)))
-        faults.append(f"`{key}` is NaN or infinite, first at frame {row}")
+    elif values.dtype.kind == "f" and not finite_rows(values).all():
+        row = int(np.argmin(finite_rows(values)))
+        what = "beyond what 32 bits hold" if np.isfinite(values).all() else "NaN or infinite"
+        faults.append(f"`{key}` is {what}, first at frame {row}")
     else:
         return values.astype({"f": floats, "i": "int64", "u": "int64", "b": "bool"}[values.dtype.kind])
     return None

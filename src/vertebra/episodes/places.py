@@ -15,6 +15,9 @@ from vertebra.episodes.tables import as_numpy, whole_file
 from vertebra.episodes.tasks import json_lines
 from vertebra.errors import DataError
 
+LARGEST = 1 << 48
+"""Beyond any number of frames or episodes."""
+
 
 class Places(Protocol):
     """Where things lie; `at` is the place of an episode in the list."""
@@ -142,13 +145,13 @@ def _new_episodes(table: Any, path: Path) -> tuple[Episode, ...]:
 def _whole_numbers(table: Any, name: str, path: Path) -> np.ndarray:
     values = as_numpy(table[name], f"`{path}`, column `{name}`")
     numbers = values.astype(np.int64) if values.dtype.kind in "iuf" and np.isfinite(values).all() else None
-    if numbers is None or (numbers < 0).any():
+    if numbers is None or (numbers < 0).any() or (numbers != values).any() or (numbers >= LARGEST).any():
         raise DataError(f"`{path}`, column `{name}`, holds what is no whole number from 0 on; the table is damaged")
     return numbers
 
 
 def _counts(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 48
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST
 
 
 def _require_single(episodes: tuple[Episode, ...], path: Path) -> None:

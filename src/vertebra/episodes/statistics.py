@@ -29,6 +29,21 @@ def of_numbers(values: np.ndarray) -> Stats:
     return {name: value.reshape(shape) for name, value in found.items()} | {"count": np.array([len(values)])}
 
 
+def finite_rows(values: np.ndarray) -> np.ndarray:
+    """Which frames have numbers alone that 32 bits can hold, as trainings read them."""
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    return np.asarray(np.isfinite(narrow).all(tuple(range(1, narrow.ndim))))
+
+
+def fits(values: np.ndarray, dtype: str) -> bool:
+    """Whether numbers stay what they are in this type, but for rounding; what is not finite is another fault."""
+    if np.issubdtype(dtype, np.floating) or values.dtype == dtype:
+        return True
+    with np.errstate(invalid="ignore"):
+        return bool((values.astype(dtype) == values)[np.isfinite(values)].all())
+
+
 def of_images(images: np.ndarray) -> Stats:
     """Of uint8 [frames, H, W, 3], in parts of one, each [3, 1, 1]; some frames stand for all where they are many."""
     frames = images[sampled(len(images))]

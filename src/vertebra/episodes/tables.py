@@ -50,18 +50,25 @@ class Rows:
             sizes = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
             self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
             self.columns = tuple(self.file.schema_arrow.names)
+            self.spots: dict[int, int] = {}
+            """In how many places of the file each episode stands; more than one is a fault of whoever wrote it."""
             self.runs = {} if one else self._runs()
 
     def _runs(self) -> dict[int, tuple[int, int]]:
-        """{episode: (first row, rows)}; of an episode that stands in two places, the longer one."""
+        """{episode: (first row, rows)}; of an episode that stands in several places, the longest one."""
         self.require("episode_index")
-        numbers = as_numpy(self.file.read(["episode_index"], use_threads=False).column(0))
+        column, what = (
+            self.file.read(["episode_index"], use_threads=False).column(0),
+            f"`{self.path}`, column `episode_index`",
+        )
+        numbers = whole_numbers(as_numpy(column, what), what)
         edges = np.flatnonzero(np.diff(numbers)) + 1
         firsts = np.concatenate([[0], edges]) if len(numbers) else edges
         counts = np.diff(np.concatenate([firsts, [len(numbers)]]))
         found: dict[int, tuple[int, int]] = {}
         for first, count in zip(firsts.tolist(), counts.tolist(), strict=True):
             episode = int(numbers[first])
+            self.spots[episode] = self.spots.get(episode, 0) + 1
             if count > found.get(episode, (0, 0))[1]:
                 found[episode] = (first, count)
         return found
@@ -105,6 +112,10 @@ class Tables:
 
     def count(self, name: str, episode: int) -> int:
         return self.rows(name).place(episode)[1]
+
+    def spots(self, name: str, episode: int) -> int:
+        """In how many places of a file an episode stands; the longest of them is read."""
+        return self.rows(name).spots.get(episode, 1)
 
     def column(self, name: str, episode: int, column: str) -> np.ndarray:
         """One column of an episode, as an array of its own."""
@@ -172,12 +183,24 @@ def as_numpy(column: Any, what: str = "a column") -> np.ndarray:
         else:
             break
         shape.append(size)
+    if pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
     if array.null_count and (pa.types.is_integer(array.type) or pa.types.is_boolean(array.type)):
         raise DataError(f"{what} has {array.null_count} rows without a value; expected a number in each")
     expected = int(np.prod(shape))
     if len(array) != expected:
         raise DataError(f"{what} has {expected - len(array)} numbers less than its rows need: a list is missing")
     return array.to_numpy(zero_copy_only=False).reshape(shape)
+
+
+def whole_numbers(values: np.ndarray, what: str) -> np.ndarray:
+    """Numbers that count something, as integers: floats are taken where they are whole, texts and gaps are not."""
+    flat = values.reshape(-1) if values.ndim == 2 and values.shape[1] == 1 else values
+    right = flat.ndim == 1 and flat.dtype.kind in "iuf" and bool((flat == np.floor(flat)).all())
+    right = right and bool((np.abs(flat) < 2.0**63).all())  # neither NaN nor infinite, and an integer can hold it
+    if not right:
+        raise DataError(f"{what} holds what is no whole number; the table is damaged, fetch or copy it again")
+    return flat.astype(np.int64)
 
 
 def _size(kept: Any) -> int:

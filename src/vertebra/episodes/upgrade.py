@@ -19,7 +19,7 @@ from vertebra.episodes.former import Former
 from vertebra.episodes.ledger import Ledger, column_of
 from vertebra.episodes.needed import arrow
 from vertebra.episodes.splice import Splice
-from vertebra.episodes.statistics import Stats, of_images, of_numbers, of_plain, sampled
+from vertebra.episodes.statistics import Stats, finite_rows, fits, of_images, of_numbers, of_plain, sampled
 from vertebra.episodes.tasks import json_lines
 from vertebra.errors import DataError
 from vertebra.folders import require_free, require_place, whole
@@ -39,7 +39,8 @@ def upgrade(
     """Write the set `source` to `folder` as v3.0, without the episodes in `skip`; those that stay are numbered anew."""
     old, target = open_episodes(source), Path(folder)
     if old.info.major >= 3:
-        raise DataError(f"`{old.folder}` is {old.version} already; there is nothing to convert")
+        left = f"; a training leaves episodes out by data.options.skip={sorted(skip)}" if skip else ""
+        raise DataError(f"`{old.folder}` is {old.version} already; there is nothing to convert{left}")
     unknown = sorted(set(skip) - {one.index for one in old.episodes})
     if unknown:
         raise DataError(f"`skip` names the episodes {unknown[:6]}, which `{old.folder}` does not have")
@@ -77,10 +78,7 @@ def _take(
     at = old.at(index)
     length = old.episodes[at].length
     numbers = old.columns(index, list(old.info.numbers))
-    bad = [key for key, values in numbers.items() if not np.isfinite(values.astype(np.float64)).all()]
-    if bad:
-        named = ", ".join(f"`{key}`" for key in bad)
-        raise DataError(f"episode {index} has NaN or infinite numbers in {named}; leave it out: --skip {index}")
+    _require_usable(old, index, numbers)
     stats = {key: of_numbers(values) for key, values in numbers.items()}
     for key in old.info.cameras:
         stats[key] = cameras[key] if key in cameras else of_images(old.frames(index, key, sampled(length).tolist()))
@@ -99,10 +97,33 @@ def _take(
     ledger.enter(_sentences(old, index), columns, clips=clips, stats=stats)
 
 
+def _require_usable(old: EpisodeSet, index: int, numbers: Mapping[str, np.ndarray]) -> None:
+    """That nothing is carried over as another thing than it was; what this hides, no check of the new set can find."""
+    bad = [key for key, values in numbers.items() if not finite_rows(values).all()]
+    if bad:
+        named = ", ".join(f"`{key}`" for key in bad)
+        raise DataError(f"episode {index} has NaN or infinite numbers in {named}; leave it out: --skip {index}")
+    other = [key for key, values in numbers.items() if not fits(values, old.info.numbers[key].dtype)]
+    if other:
+        named = ", ".join(f"`{key}` ({old.info.numbers[key].dtype})" for key in other)
+        raise DataError(
+            f"episode {index} has numbers that the dtypes of `meta/info.json` do not hold: {named}; mend them"
+        )
+    name = old.places.data(old.at(index))
+    if "frame_index" in old.tables.rows(name).columns:
+        order = old.columns(index, ["frame_index"])["frame_index"]
+        if (np.diff(order) <= 0).any():  # rows would be counted anew, and stand beside frames that are not theirs
+            at = int((np.diff(order) <= 0).argmax())
+            raise DataError(
+                f"`{old.folder / name}` has frame {order[at + 1]} behind frame {order[at]}; sort its rows by `frame_index`, "
+                f"each once, or leave the episode out: --skip {index}"
+            )
+
+
 def _sentences(old: EpisodeSet, index: int) -> list[str]:
     """The sentence of each frame."""
     episode = old.episodes[old.at(index)]
-    if len(episode.tasks) == 1:
+    if len(episode.tasks) == 1 and episode.tasks[0].strip():
         return [episode.tasks[0]] * episode.length
     numbers = old.columns(index, ["task_index"])["task_index"].reshape(-1)
     first = {number: old.sentence(index, int(np.argmax(numbers == number))) for number in np.unique(numbers).tolist()}

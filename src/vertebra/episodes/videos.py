@@ -25,6 +25,9 @@ OPEN = 8
 AHEAD = 8
 """Frames that are decoded rather than leapt over, where no key frame lies between."""
 
+DAMAGED = "fetch or copy that file again, or leave out the episodes that stand in it"
+"""`vertebra data check` lists packets and decodes one frame a file: it need not have seen this."""
+
 
 class Videos:
     """The video files of a set."""
@@ -72,7 +75,7 @@ class Reel:
 
     def frames(self, numbers: Sequence[int]) -> np.ndarray:
         ordered = sorted(set(numbers))
-        with reading(f"`{self.path}` cannot be decoded", ADVICE, error=DataError):
+        with reading(f"`{self.path}` cannot be decoded", DAMAGED, error=DataError):
             found = {number: self._rgb(self._frame(number)) for number in ordered}
         return np.stack([found[number] for number in numbers])
 

@@ -45,8 +45,20 @@ class Actor:
         self.many = hasattr(policy, "decide_many") or hasattr(policy, "act_many")
 
     def carrying_out(self, execute: int) -> Actor:
-        """The same policy, of whose chunks other parts are carried out."""
-        return Actor(self._policy, key=self._key, execute=execute)
+        """The same policy, of whose chunks other parts are carried out; one of ours gives as many as that, whatever its
+        record says."""
+        from vertebra.policies.policy import Policy
+
+        given = self._policy
+        if isinstance(given, Policy):
+            given = Policy(given.model, given.record, replace(given.settings, execute=execute))
+        gives = getattr(getattr(given, "record", None), "gives", execute)
+        if execute > gives:
+            raise ConfigError(
+                f"the arm `chunk={execute}`: the server gives {gives} actions at a time; ask for as many or fewer, or start it "
+                f"with --execute {execute}"
+            )
+        return Actor(given, key=self._key, execute=execute)
 
     def blending(self, decay: float) -> Actor:
         """The same policy, asked at every step, with its chunks blended."""

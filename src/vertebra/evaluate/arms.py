@@ -75,6 +75,10 @@ def _arm(text: str) -> Arm:
         raise ConfigError(f"the arm `{text}`: expected NAME=MODEL, or chunk=K")
     if "/" in name or name.startswith("."):
         raise ConfigError(f"the arm `{text}`: its name becomes a folder's, and cannot hold `/` or begin with a dot")
+    if name in ("swapped", "paraphrase", "frozen"):
+        raise ConfigError(
+            f"the arm `{text}`: `{name}` takes no value; give another policy a name of its own, as blind=DIR"
+        )
     if name == "ensemble":
         return Arm(name=f"ensemble-{value}", ensemble=_decay(text, value))
     if name != "chunk":

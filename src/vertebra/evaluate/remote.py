@@ -38,6 +38,8 @@ class Facts:
     history: int
     frame: str
     view: Mapping[str, Any]
+    gives: int
+    """Actions at a time, as the server was started."""
 
 
 class Served:
@@ -86,7 +88,7 @@ def _facts(about: Mapping[str, Any]) -> Facts | None:
         return None
     return Facts(
         cameras=tuple(about["cameras"]), dims=about["dims"], proprio=about["proprio"], history=about["history"],
-        frame=about["frame"], view=about["view"],
+        frame=about["frame"], view=about["view"], gives=about["execute"],
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from vertebra.evaluate.results import Results
 from vertebra.evaluate.rollout import Live, run
 from vertebra.evaluate.settings import EvaluationSettings
 from vertebra.folders import require_free, state_of, write_file
+from vertebra.reading import read_json
 from vertebra.simulate.kept import opened
 from vertebra.simulate.suites import TaskFacts, evaluation_seed, task_facts, view_options
 from vertebra.simulate.workers import Workers
@@ -85,13 +86,17 @@ def evaluate_policy(
     total = len(found) + sum(len(one.numbers) for one in missing)
     with ExitStack() as after, Workers(workers) as team:
         after.callback(_forget)
-        for _, records in team.in_order(_run, missing):
-            if not (folder / SETTINGS).is_file():  # with the first episode: a mistake before it leaves nothing
-                folder.mkdir(parents=True, exist_ok=True)
-                write_file(folder / SETTINGS, which)
-            for record in records:
-                write_record(folder, record)
-                found[record.arm, record.task, record.number] = record
+        held: list[EpisodeRecord] = []
+        batches, firsts = _each_arm_first(missing)
+        for at, (_, records) in enumerate(team.in_order(_run, batches), 1):
+            held += records
+            found |= {(one.arm, one.task, one.number): one for one in records}
+            if at >= firsts:  # a mistake of any arm, before each has had its first episode, leaves nothing
+                if not (folder / SETTINGS).is_file():
+                    folder.mkdir(parents=True, exist_ok=True)
+                    write_file(folder / SETTINGS, which)
+                while held:
+                    write_record(folder, held.pop(0))
             if progress is not None:
                 progress(len(found), total)
     ordered = [found[arm.name, task.name, n] for task in tasks for arm in arms for n in range(settings.episodes)]
@@ -115,6 +120,14 @@ def _missing(
                 yield _Batch(policy, arm, task.name, numbers, words, settings)
 
 
+def _each_arm_first(missing: Sequence[_Batch]) -> tuple[list[_Batch], int]:
+    """All batches, one of each arm before the others; and how many those are. A policy that cannot be loaded, or does not
+    fit, is found by them and not when hours of another arm have passed."""
+    firsts = {one.arm.name: one for one in reversed(missing)}
+    begun = [one for one in missing if firsts[one.arm.name] is one]
+    return begun + [one for one in missing if firsts[one.arm.name] is not one], len(begun)
+
+
 def _checked(folder: Path, settings: EvaluationSettings, policies: dict[str, str]) -> str:
     """What says which evaluation a folder holds, held against what is there."""
     mine = json.loads(json.dumps({"settings": settings.to_json(), "policies": policies}))
@@ -122,7 +135,11 @@ def _checked(folder: Path, settings: EvaluationSettings, policies: dict[str, str
     if not path.is_file():
         require_free(folder, overwrite=False)
         return json.dumps(mine, indent=1) + "\n"
-    theirs = json.loads(path.read_text(encoding="utf-8"))
+    theirs = read_json(path)
+    if not all(isinstance(theirs.get(name), dict) for name in mine):
+        raise ConfigError(
+            f"`{path}` is not what an evaluation leaves ({', '.join(mine)}). Name another folder, or delete that one"
+        )
     differ = [
         f"{name}: there {theirs['settings'].get(name)!r}, now {value!r}"
         for name, value in mine["settings"].items()

@@ -23,7 +23,7 @@ class EvaluationSettings:
     seed: Annotated[int, Bound(least=0)] = 0
     """Of the whole; the seeds of episodes follow from it, and are none that demonstrations had."""
     arms: tuple[str, ...] = ()
-    """Beside the policy itself: swapped, paraphrase, frozen, chunk=K, NAME=MODEL."""
+    """Beside the policy itself: swapped, paraphrase, frozen, chunk=K, ensemble=D, NAME=MODEL."""
     robots: Some = 1
     """Simulations that a process steps side by side, asking the policy once for all."""
     outside: Literal["pass", "clamp", "refuse"] = "pass"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from vertebra.action.bins import Bins
@@ -10,6 +10,7 @@ from vertebra.action.record import DENOISE, ActionRecord
 from vertebra.action.statistics import DatasetStatistics
 from vertebra.errors import ConfigError, DataError
 from vertebra.model.model import Model
+from vertebra.policies.observation import Observation
 from vertebra.policies.prompts import SLOTS
 from vertebra.policies.settings import PolicySettings
 
@@ -58,6 +59,13 @@ def check_settings(record: ActionRecord, settings: PolicySettings) -> None:
         raise ConfigError("ensembling blends chunks, and real-time chunking lets them go on from each other; take one")
     if settings.ensemble is not None and settings.execute not in (None, 1):
         raise ConfigError("ensembling gives one action a call; leave `execute` out")
+
+
+def require_list(observations: Any) -> None:
+    """One observation where several belong would be taken apart."""
+    if isinstance(observations, Observation | Mapping | str | bytes):
+        kind = type(observations).__name__
+        raise DataError(f"the observations are one {kind}; expected a list, one for each robot. `act` takes one alone")
 
 
 def require_rows(

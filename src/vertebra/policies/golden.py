@@ -79,7 +79,7 @@ class GoldenReport:
 
 def golden_pair(policy: Policy, observation: Any, instruction: str, unnorm_key: str | None = None) -> Golden:
     """The action of this policy on an observation, with everything that it depends on. It remembers nothing of it."""
-    given = Observation.of(observation)
+    given = Observation.of(observation, policy.record.cameras)
     key = policy.known_key(unnorm_key)
     images = {name: np.asarray(read_image(image)) for name, image in given.images.items() if image is not None}
     kept = Observation(images=images, proprio=given.proprio)

@@ -7,6 +7,7 @@ It is held against the record of a policy, which names its cameras; it knows no 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,7 @@ class Observation:
     """Earlier images, the oldest first, for a policy that sees several; one that acts step by step remembers its own."""
 
     @classmethod
-    def of(cls, given: Any) -> Observation:
+    def of(cls, given: Any, cameras: Sequence[str] = ()) -> Observation:
         """An observation as it is, or from a mapping of its fields, or from one image where there is one camera."""
         if isinstance(given, cls):
             return given
@@ -49,7 +50,7 @@ class Observation:
                 )
             return cls(**given)
         if isinstance(given, str | Path | bytes | Image.Image | np.ndarray):
-            return cls(images={"image": given})
+            return cls(images={cameras[0] if len(cameras) == 1 else "image": given})
         raise DataError(
             f"an observation is a {type(given).__name__}; expected an Observation, or a mapping of its fields"
         )
@@ -71,7 +72,7 @@ def _image_faults(observation: Observation, record: ActionRecord, missing: Missi
     if not isinstance(images, Mapping):
         return [f"`images` is a {type(images).__name__}; expected a mapping of cameras ({', '.join(record.cameras)})"]
     found = [
-        f"unknown camera `{name}`.{did_you_mean(str(name), record.cameras)} This policy sees: {', '.join(record.cameras)}"
+        f"unknown camera `{name}`.{_nearest(str(name), record.cameras)} This policy sees: {', '.join(record.cameras)}"
         for name in images
         if name not in record.cameras
     ]
@@ -83,6 +84,11 @@ def _image_faults(observation: Observation, record: ActionRecord, missing: Missi
         if images.get(name) is not None:
             found += [f"camera `{name}`: {fault}" for fault in _of_image(images[name])]
     return found
+
+
+def _nearest(name: str, cameras: Sequence[str]) -> str:
+    """The camera that may be meant: a data set calls `side` `observation.images.side`."""
+    return did_you_mean(name, cameras) or did_you_mean(re.split(r"[./]", name)[-1], cameras)
 
 
 def _of_image(image: Any) -> list[str]:

@@ -27,7 +27,7 @@ from vertebra.errors import ConfigError, DataError
 from vertebra.model.heads.previous import Previous
 from vertebra.model.model import Model
 from vertebra.policies.decision import Decision, sureness
-from vertebra.policies.fit import bins_of, check_dims, check_head, check_settings, require_rows
+from vertebra.policies.fit import bins_of, check_dims, check_head, check_settings, require_list, require_rows
 from vertebra.policies.heads import Asking, Predicted, predict
 from vertebra.policies.memory import Memory
 from vertebra.policies.observation import Missing, Observation, faults
@@ -115,7 +115,8 @@ class Policy:
     ) -> list[Decision]:
         """The decisions of several robots. `robots`: their names, by which each has a memory; by default 0, 1, 2 … One
         instruction or `unnorm_key` is for all."""
-        seen = [Observation.of(one) for one in observations]
+        require_list(observations)
+        seen = [Observation.of(one, self.record.cameras) for one in observations]
         texts = [instructions] * len(seen) if isinstance(instructions, str) else list(instructions)
         names = list(range(len(seen))) if robots is None else list(robots)
         keys = [unnorm_key] * len(seen) if unnorm_key is None or isinstance(unnorm_key, str) else list(unnorm_key)

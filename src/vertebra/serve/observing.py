@@ -62,6 +62,7 @@ def asked_of(
     """One request, in whatever spelling. Its values are held against the policy later."""
     bounds = bounds or Bounds()
     flat, images = _flattened(given)
+    _require_once(flat)
     text = next((flat.pop(name) for name in TEXTS if name in flat), None)
     state = _state(flat, record)
     found = {name: image for name, image in images.items() if image is not None}
@@ -140,9 +141,20 @@ def _flattened(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return flat, images
 
 
+def _require_once(flat: Mapping[str, Any]) -> None:
+    """What would be left out though it is meant: images that no camera's name stands before, and a second instruction."""
+    for name in ("images", "observation"):
+        if flat.get(name) is not None:
+            what = "cameras, {camera: image}" if name == "images" else "images, proprio and what else there is"
+            raise DataError(f"`{name}` is a {type(flat[name]).__name__}; expected a mapping of {what}")
+    texts = [name for name in TEXTS if name in flat]
+    if len(texts) > 1:
+        raise DataError(f"the instruction came as {', '.join(f'`{name}`' for name in texts)}; send one of them")
+
+
 def _is_image(name: str, value: Any) -> bool:
     if isinstance(value, np.ndarray):
-        return value.ndim >= 2
+        return value.ndim >= 2 and name not in STATES  # starVLA's clients send a state as [1, D]
     return isinstance(value, bytes) or (
         name not in (*TEXTS, *STATES, *OTHERS) and isinstance(value, str | list) and ("image" in name or "cam" in name)
     )

@@ -166,15 +166,10 @@ class Talk:
         if not isinstance(examples, list) or not examples or not all(isinstance(one, Mapping) for one in examples):
             raise DataError("the payload of `infer` has no `examples`; expected [{image, lang, state}, …]")
         key = payload.get("unnorm_key")
-        # several at once are several robots
-        several = [
-            self._act({"session": f"{self.robot}/{at}", "unnorm_key": key, **one}) for at, one in enumerate(examples)
-        ]
-        made = (
-            await asyncio.gather(*several)
-            if len(several) > 1
-            else [await self._act({"unnorm_key": key, **examples[0]})]
-        )
+        asked = [{"unnorm_key": key, **one} for one in examples]
+        if len(asked) > 1:  # several at once are several robots
+            asked = [{"session": f"{self.robot}/{at}", **one} for at, one in enumerate(asked)]
+        made = await asyncio.gather(*(self._act(one) for one in asked))
         actions = np.stack([chunk for chunk, _ in made])
         head = {"status": "ok", "ok": True, "type": "inference_result", "request_id": number}
         await self._send({**head, "data": {"actions": actions}})

@@ -4,6 +4,7 @@ their frames. Numbers are held in memory, films are read through `data/read/fram
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
+from vertebra import log
 from vertebra.action.counting import Counter
 from vertebra.action.frames import Frame, Gripper
 from vertebra.action.normalization import Norm
@@ -162,7 +164,24 @@ def read_sets(data: DataConfig, options: EpisodesConfig) -> dict[str, ReadSet]:
                 f"first set has {ours[0]}, {ours[1]} and {list(ours[2])}. Choose what all of them have: data.options.cameras, "
                 "state, action"
             )
+    _warn_of_others(found, options)
     return found
+
+
+def _warn_of_others(found: Mapping[str, ReadSet], options: EpisodesConfig) -> None:
+    """What is allowed, and yet a slip as often as meant: steps of another length, numbers of other names."""
+    (name, first), *others = found.items()
+    for key, one in others:
+        pairs = [("frames a second", first.set.fps, one.set.fps)]
+        for vector in (options.action, *options.state):
+            ours, theirs = first.set.numbers[vector].names, one.set.numbers[vector].names
+            if ours and theirs:
+                pairs.append((f"as the dimensions of `{vector}`", ", ".join(ours), ", ".join(theirs)))
+        for what, ours, theirs in pairs:
+            if ours != theirs:
+                log.warn_once(
+                    f"`{key}` has {theirs} {what}, and `{name}` has {ours}: one policy learns both as if they were the same"
+                )
 
 
 def _written(folder: Path) -> int | None:
@@ -200,22 +219,30 @@ def _shown(read: EpisodeSet, options: EpisodesConfig) -> list[Shown]:
     for name in (*options.state, options.action):
         if name not in read.numbers:
             raise UnknownNameError("vector of the set", name, read.numbers)
-    found, faults = [], []
+    found, faults, mute = [], [], []
     for one in read.episodes:
         if one.index in options.skip:
             continue
         columns = read.columns(one.index, [*options.state, options.action])
-        actions = np.asarray(columns[options.action], np.float32)
-        own = [np.asarray(columns[name], np.float32) for name in options.state]
+        with np.errstate(over="ignore"):  # what 32 bits do not hold becomes infinite, and is refused below
+            actions = np.asarray(columns[options.action], np.float32)
+            own = [np.asarray(columns[name], np.float32) for name in options.state]
         state = np.concatenate([np.zeros((len(actions), 0), np.float32), *own], 1)
         if not (np.isfinite(actions).all() and np.isfinite(state).all()):
             faults.append(one.index)
             continue
-        found.append(Shown(episode=one.index, sentence=read.sentence(one.index), state=state, actions=actions))
-    if faults:
+        sentence = read.sentence(one.index)
+        if not sentence.strip():
+            mute.append(one.index)
+        found.append(Shown(episode=one.index, sentence=sentence, state=state, actions=actions))
+    wrong = [
+        f"{what} in the episodes {given[:20]} ({len(given)} in all)"
+        for what, given in (("NaN or infinite numbers", faults), ("no instruction", mute))
+        if given
+    ]
+    if wrong:
         raise DataError(
-            f"`{read.folder}`: NaN or infinite numbers in the episodes {faults[:20]} ({len(faults)} in all); mend them, or "
-            f"leave them out: data.options.skip={faults}"
+            f"`{read.folder}`: {'; '.join(wrong)}; mend them, or leave them out: data.options.skip={sorted([*faults, *mute])}"
         )
     return found
 

@@ -27,6 +27,8 @@ def from_json(text: str | bytes, bounds: Bounds | None = None) -> Any:
     except RecursionError:
         raise DataError("the JSON is nested too deeply") from None
     except ValueError as error:  # no JSON, no UTF-8, a number of ten thousand digits
+        if not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+            raise DataError("the JSON holds a number of thousands of digits") from None
         raise DataError(f"this is no JSON: {error}"[:200]) from None
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vertebra.errors import DataError
+from vertebra.errors import DataError, UnknownNameError
 from vertebra.webpage import data_url, escaped, webpage
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def spread_over(length: int, count: int) -> list[int]:
 
 def names_of(read: EpisodeSet, vector: str) -> list[str]:
     """What a vector's dimensions are called, or their numbers."""
+    if vector not in read.numbers:
+        raise UnknownNameError("vector of the set", vector, read.numbers)
     known = read.numbers[vector]
     count = int(np.prod(known.shape, dtype=int))
     names = [str(name) for name in known.names or ()]
@@ -95,10 +97,13 @@ def written(path: str | Path, made: Image.Image | str) -> Path:
 
 
 def ranges(values: np.ndarray, names: Sequence[str]) -> list[tuple[str, float, float, float]]:
-    """(name, least, mean, most) of each dimension."""
+    """(name, least, mean, most) of each dimension, of its numbers that are finite; NaN, where none is."""
     flat = np.asarray(values, np.float64).reshape(len(values), -1)
-    columns = zip(names, flat.T, strict=True)
-    return [(name, float(one.min()), float(one.mean()), float(one.max())) for name, one in columns]
+    found = []
+    for name, one in zip(names, flat.T, strict=True):
+        there = one[np.isfinite(one)] if np.isfinite(one).any() else np.full(1, np.nan)
+        found.append((name, float(there.min()), float(there.mean()), float(there.max())))
+    return found
 
 
 def _row(frames: np.ndarray) -> Image.Image:
@@ -117,22 +122,33 @@ def _draw_actions(
 ) -> None:
     """Each dimension between its own least and most, so that small ones are seen beside large ones."""
     pen = ImageDraw.Draw(strip)
-    low, high = actions.min(0), actions.max(0)
+    actions = np.asarray(actions, np.float64).reshape(len(actions), -1)
+    there = np.isfinite(actions)
+    low = np.where(there, actions, np.inf).min(0)
+    high = np.where(there, actions, -np.inf).max(0)
     room = strip.width - 2 * MARGIN
     x = MARGIN + np.arange(len(actions)) / max(1, len(actions) - 1) * room
     inner = HIGH - 5 * MARGIN - 12
     for frame in chosen:
         pen.line((x[frame], top, x[frame], top + inner + 2 * MARGIN), fill="#e4e4e4")
-    share = np.where(high > low, (actions - low) / np.where(high > low, high - low, 1), 0.5)
-    y = top + MARGIN + (1 - share) * inner
+    moves = high > low
+    scaled = (np.where(there, actions, 0) - np.where(moves, low, 0)) / np.where(moves, high - low, 1)
+    y = top + MARGIN + (1 - np.where(moves, scaled, 0.5)) * inner
     left = MARGIN
     for number, name in enumerate(names):
         ink = INKS[number % len(INKS)]
-        points = list(zip(x.tolist(), y[:, number].tolist(), strict=True))
-        if len(points) > 1:
-            pen.line(points, fill=ink, width=2)
-        else:
-            pen.ellipse((x[0] - 2, y[0, number] - 2, x[0] + 2, y[0, number] + 2), fill=ink)
-        label = f"{name} {low[number]:.3g} … {high[number]:.3g}"
+        for run in np.split(np.arange(len(actions)), np.flatnonzero(np.diff(there[:, number])) + 1):
+            if there[run[0], number]:  # where numbers are none, the line has a gap
+                _draw_line(pen, x[run], y[run, number], ink)
+        lost = int((~there[:, number]).sum())
+        span = f"{low[number]:.3g} … {high[number]:.3g}" if there[:, number].any() else "no finite number"
+        label = f"{name} {span}" + (f" ({lost} not finite)" if lost else "")
         pen.text((left, top + HIGH - 3 * MARGIN - 8), label, fill=ink)
         left += int(pen.textlength(label)) + 3 * MARGIN
+
+
+def _draw_line(pen: ImageDraw.ImageDraw, x: np.ndarray, y: np.ndarray, ink: str) -> None:
+    if len(x) > 1:
+        pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=ink, width=2)
+    else:
+        pen.ellipse((x[0] - 2, y[0] - 2, x[0] + 2, y[0] + 2), fill=ink)

@@ -16,7 +16,7 @@ from vertebra.action.counting import Counter
 from vertebra.action.statistics import Moments
 from vertebra.data.look.film_strip import INKS, names_of
 from vertebra.data.look.stats import save_picture
-from vertebra.errors import MissingPartError
+from vertebra.errors import DataError, MissingPartError
 
 if TYPE_CHECKING:
     from vertebra.episodes import EpisodeSet
@@ -64,7 +64,12 @@ def numbers_of(read: EpisodeSet) -> SetNumbers:
     moments = {}
     for name, values in vectors.items():
         counter = Counter(values.shape[1], total=len(values))
-        counter.add(values[np.isfinite(values).all(1)])
+        there = values[np.isfinite(values).all(1) & (np.abs(values) <= np.finfo(np.float32).max).all(1)]
+        if not len(there):
+            raise DataError(
+                f"`{read.folder}`: no frame has finite numbers in `{name}`; mend it (vertebra data check lists such episodes)"
+            )
+        counter.add(there)
         moments[name] = counter.moments()
     return SetNumbers(
         lengths=np.array([one.length for one in read.episodes]),
@@ -95,7 +100,7 @@ def write_histograms(path: str | Path, found: SetNumbers, *, title: str) -> Path
         _draw(axes, found.vectors[name][:, at], f"{name}: {found.names[name][at]}", inks[name])
     for axes in others[len(drawn) :]:
         axes.axis("off")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     return save_picture(figure, path)
 
 
@@ -106,4 +111,4 @@ def _draw(axes: Any, values: np.ndarray, title: str, ink: str) -> None:
     axes.hist(there, bins=BARS, color="#c0262d" if still or lost else ink)
     axes.set_yticks([])
     note = " (never moves)" if still else f" ({lost} are no numbers)" if lost else ""
-    axes.set_title(title + note, fontsize=9)
+    axes.set_title(title + note, fontsize=9, parse_math=False)

@@ -61,7 +61,7 @@ def write_picture(path: str | Path, lengths: np.ndarray, padding: Padding, *, ti
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_lengths(left, lengths, limit)
     _draw_padding(right, padding)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     return save_picture(figure, path)
 
 

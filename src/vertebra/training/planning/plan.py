@@ -319,7 +319,9 @@ def picture(made: Plan, path: Path) -> Path:
     axes.set_xlim(0, right)
     axes.set_xlabel("GB a GPU")
     axes.set_title(
-        f"{made.model}, {made.stage}: {made.rows} × {made.length} positions a GPU, GPUs: {made.gpus}", fontsize=10
+        f"{made.model}, {made.stage}: {made.rows} × {made.length} positions a GPU, GPUs: {made.gpus}",
+        fontsize=10,
+        parse_math=False,
     )
     axes.invert_yaxis()
     figure.legend(fontsize=8, loc="outside lower center", ncols=7)
