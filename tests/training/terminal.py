@@ -99,7 +99,7 @@ def reported(folder: Path, shown: str, code: int) -> dict[str, Any]:
     good = checkpoint.newest_good(folder / "checkpoints")
     last = steps_in(folder)
     return {
-        "shown": plain(shown)[-3000:],
+        "shown": plain(shown),
         "code": code,
         "last": last,
         "checkpoints": [step_of(path) for path in made],
