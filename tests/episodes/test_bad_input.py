@@ -24,18 +24,6 @@ EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 FILM = f"videos/{TOP}/chunk-000/file-000.mp4"
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("good") / "set"
-    write_set(folder, (5, 8, 6))
-    return folder
-
-
-@pytest.fixture
-def damaged(good: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(good, tmp_path / "set"))
-
-
 def changed(folder: Path, name: str, change: Callable[[pa.Table], pa.Table]) -> None:
     pq.write_table(change(pq.read_table(folder / name)), folder / name)
 

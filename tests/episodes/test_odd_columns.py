@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
@@ -24,7 +23,7 @@ from vertebra.episodes import check_episodes, open_episodes
 from vertebra.errors import DataError, VertebraError
 from vertebra.tasks.read_sets import EpisodesConfig, ReadSet
 
-from .made import TOP, write_set
+from .made import TOP
 
 DATA = "data/chunk-000/file-000.parquet"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
@@ -47,18 +46,6 @@ ODD: dict[str, tuple[Callable[[Any], Any], pa.DataType]] = {
     "objects": (lambda value: {"value": value}, pa.struct([("value", pa.float64())])),
 }
 COLUMNS = ("action", "next.reward", "timestamp", "frame_index", "episode_index", "index", "task_index")
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("good") / "set"
-    write_set(folder, (5, 8, 6))
-    return folder
-
-
-@pytest.fixture
-def damaged(good: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(good, tmp_path / "set"))
 
 
 def change(path: Path, name: str, values: Callable[[list[Any]], list[Any]], kind: pa.DataType | None = None) -> None:

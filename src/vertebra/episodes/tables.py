@@ -57,10 +57,8 @@ class Rows:
     def _runs(self) -> dict[int, tuple[int, int]]:
         """{episode: (first row, rows)}; of an episode that stands in several places, the longest one."""
         self.require("episode_index")
-        column, what = (
-            self.file.read(["episode_index"], use_threads=False).column(0),
-            f"`{self.path}`, column `episode_index`",
-        )
+        what = f"`{self.path}`, column `episode_index`"
+        column = self.file.read(["episode_index"], use_threads=False).column(0)
         numbers = whole_numbers(as_numpy(column, what), what)
         edges = np.flatnonzero(np.diff(numbers)) + 1
         firsts = np.concatenate([[0], edges]) if len(numbers) else edges

@@ -67,7 +67,7 @@ class Feed:
         away before it told the workers to go, and wait five seconds for each.
         """
         if isinstance(self._pass, Generator):
-            self._pass.close()  # an error that is being told may still know of it
+            self._pass.close()  # the frames of an error on its way out still hold it
         self.loader.close()
 
     @property
