@@ -34,7 +34,7 @@ demo: $(STAMP) drawing  ## the main job, start to end
 	$(QUIET) $(BIN)/vertebra demo
 
 test: $(STAMP) drawing  ## all tests, on two processes
-	$(QUIET) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser and not libero and not ray"
+	$(QUIET) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser and not libero and not ray and not long"
 
 test-real: $(STAMP)  ## fetch the real models, and run the tests that need them
 	$(PIP) -e '.[quantize]'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -28,6 +29,7 @@ TASKS = [
 ROWS, NEW = 40, 20
 
 
+@pytest.mark.long
 def test_greedy_tokens_are_those_of_hugging_face(smollm2, smollm2_folder):
     """In ragged batches, some rows ending early. Where the two part, both tokens are equally likely."""
     prompts = [asked(smollm2, task.format(subject)) for subject in SUBJECTS for task in TASKS]

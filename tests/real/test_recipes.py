@@ -12,6 +12,7 @@ from vertebra.training.recipes import read_recipe
 from vertebra.training.watching.metrics import read
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_habit_learned_by_lora(smollm2_folder, tmp_path: Path):
     """From no answer in JSON to nearly all; merged, it has the habit still."""
@@ -34,6 +35,7 @@ def test_a_habit_learned_by_lora(smollm2_folder, tmp_path: Path):
     assert json.loads(answer.text[0]) == {"item": "candle", "color": "white", "count": 3}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_model_that_sees(smollm2_folder, dinov2_folder, tmp_path: Path):
     """The demo's cut of `look-words` and `look`: far above what guessing reaches, in three minutes of processor time."""

@@ -51,6 +51,7 @@ def test_it_answers(smollm2):
     assert answer.stop_reason == ["eos"]
 
 
+@pytest.mark.long
 def test_an_answer_of_1500_tokens(smollm2):
     """Across every buffer: positions made ahead, masks, the cache's own room."""
     prompt = asked(smollm2, "Write a very long story about a robot that learns to bake bread.")
