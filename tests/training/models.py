@@ -65,13 +65,13 @@ class Words(Samples):
 
 
 def config(**changes: Any) -> RunConfig:
-    """A small run; `optim__lr=…` names a setting inside."""
+    """A small run without a page at its end, which takes as long as its steps; `optim__lr=…` names a setting inside."""
     tree: dict[str, Any] = {
         "name": "test",
         "model": {"backbone": "tiny-llama2"},
         "data": {"kind": "text", "path": "nowhere"},
         "optim": {"lr": 1e-3, "batch": 2, "warmup": 0},
-        "watch": {"every": 2},
+        "watch": {"every": 2, "report": False},
         "save": {"asynchronous": False},
         "steps": 4,
     }

@@ -177,6 +177,8 @@ class WatchConfig:
     """Steps between rows of metrics."""
     bar: bool = True
     """The live display, where a terminal is."""
+    report: bool = True
+    """At the end, `report.html` and its pictures; `vertebra report FOLDER` makes them at any time."""
     report_to: Literal["none", "wandb", "tensorboard", "trackio"] = "none"
     samples: tuple[str, ...] = ()
     """Prompts that are answered before and after the training, for the report."""

@@ -62,7 +62,8 @@ def finish(
             "then write the model with --resume"
         ) from error
     write_samples(folder, read_samples(folder) | {"after": after})
-    _report(folder)
+    if config.watch.report:
+        _report(folder)
     return made
 
 

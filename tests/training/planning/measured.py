@@ -51,18 +51,18 @@ TOWER = {
 shapes.TOWERS["tower"] = (TOWER, 112)
 IMAGE = {"encoder": "vision", "name": "tower", "projector": "gelu3"}
 CASES: dict[str, dict[str, Any]] = {
-    "full": {"optim__batch": 8, "data__block": 256},
+    "full": {"optim__batch": 4, "data__block": 256},
     "full, short rows": {"optim__batch": 2, "data__block": 128},
-    "last block": {"tune__stage": "last-blocks", "optim__batch": 4, "data__block": 256},
-    "lora": {"tune__stage": "lora", "optim__batch": 8, "data__block": 256},
-    "checkpointing": {"optim__checkpointing": True, "optim__batch": 8, "data__block": 256},
-    "images": {"model__image": IMAGE, "tune__stage": "full-finetune", "optim__batch": 8, "data__block": 256},
-    "images, align": {"model__image": IMAGE, "tune__stage": "align", "optim__batch": 8, "data__block": 256},
+    "last block": {"tune__stage": "last-blocks", "optim__batch": 2, "data__block": 256},
+    "lora": {"tune__stage": "lora", "optim__batch": 4, "data__block": 256},
+    "checkpointing": {"optim__checkpointing": True, "optim__batch": 4, "data__block": 256},
+    "images": {"model__image": IMAGE, "tune__stage": "full-finetune", "optim__batch": 4, "data__block": 256},
+    "images, align": {"model__image": IMAGE, "tune__stage": "align", "optim__batch": 4, "data__block": 256},
     "fsdp": {"parallel__kind": "fsdp", "optim__batch": 2, "data__block": 128},
     "fsdp, checkpointing": {
         "parallel__kind": "fsdp",
         "optim__checkpointing": True,
-        "optim__batch": 4,
+        "optim__batch": 2,
         "data__block": 256,
     },
 }

@@ -82,6 +82,8 @@ class Alive(TorchDispatchMode):
         self.peaks.append(self.now)
 
     def __torch_dispatch__(self, function: Any, kinds: Any, arguments: Any = (), options: Any = None) -> Any:
+        if function is torch.ops.prim.device.default:  # two thirds of all calls, and fake tensors know it
+            return arguments[0].fake_device
         out = function(*arguments, **(options or {}))
         for value in tree_flatten(out)[0]:
             if isinstance(value, torch.Tensor):

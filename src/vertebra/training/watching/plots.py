@@ -55,8 +55,9 @@ def _figure(
     kept = {name: points for name, points in kept.items() if points}
     if not kept:
         return
-    figure = figure_cls(figsize=(6, 3), layout="constrained")
-    axes = figure.add_subplot()
+    figure = figure_cls(figsize=(6, 3))
+    # room for numbers of six digits: a layout that fits them draws every picture twice
+    axes = figure.add_axes((0.11, 0.16, 0.86, 0.73))
     for name, points in kept.items():
         mark = "o" if len(points) < 30 else None
         axes.plot(*zip(*points, strict=True), marker=mark, markersize=3, color=_COLORS[name], label=name)
