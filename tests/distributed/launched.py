@@ -23,9 +23,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def launch(count: int, *arguments: Any) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={count}", "-m", "tests.distributed.worker", *map(str, arguments)]
+def launch(count: int, *arguments: Any, torchrun: bool = False) -> None:
+    command = [sys.executable, "-W", "ignore", "-m"]
+    if torchrun:
+        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m"]
+    command += ["tests.distributed.worker", *([] if torchrun else ["--forks", str(count)]), *map(str, arguments)]
     made = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr[-6000:]
 

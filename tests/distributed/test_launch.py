@@ -60,7 +60,7 @@ def test_a_whole_run_in_shards_is_that_of_one_process(sharded: Path):
 
 
 def test_it_is_what_torchrun_does(sharded: Path, tmp_path: Path):
-    launch(2, tmp_path, "whole:in_shards")
+    launch(2, tmp_path, "whole:in_shards", torchrun=True)
     assert curve(tmp_path / "whole-torchrun") == curve(sharded / "nproc")
 
 

@@ -1,4 +1,5 @@
-"""What each process of the distributed tests runs: `worker.py FOLDER JOB …`, started by torchrun.
+"""What each process of the distributed tests runs: `worker.py FOLDER JOB …`, started by torchrun; or
+`worker.py --forks N FOLDER JOB …`, which imports everything once and is then all of them.
 
 A job is a name of `RUNS` (six steps, eight rows a step over all ranks, saved at step 3), or a function of `tests`'
 modules `start`, `steps` and `unlike`. Results that a test compares are written by rank 0.
@@ -6,8 +7,13 @@ modules `start`, `steps` and `unlike`. Results that a test compares are written 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import signal
+import socket
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +75,10 @@ def run(folder: Path, job: str) -> None:
     train(folder / (f"{name}-from-{source}" if source else name), name, place if source else None)
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    for job in sys.argv[2:]:
+def main(arguments: list[str]) -> None:
+    dist.init_process_group("gloo")
+    folder = Path(arguments[0])
+    for job in arguments[1:]:
         run(folder, job)
         if not dist.is_initialized():  # a whole run leaves when it is done: it is the last job
             return
@@ -82,6 +89,35 @@ def main() -> None:
     dist.destroy_process_group()
 
 
+def forks(count: int, arguments: list[str]) -> None:
+    """What torchrun sets, in so many forks; the first that fails ends all."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(count):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+        os.environ |= {"LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        try:
+            main(arguments)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    for _ in children:
+        if os.wait()[1]:
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            raise SystemExit(1)
+
+
 if __name__ == "__main__":
-    dist.init_process_group("gloo")
-    main()
+    if sys.argv[1] == "--forks":
+        forks(int(sys.argv[2]), sys.argv[3:])
+    else:
+        main(sys.argv[1:])

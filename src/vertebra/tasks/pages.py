@@ -121,13 +121,13 @@ class Pages(Task):
             return []
         asked = [one for _, one in zip(range(SHOWN), apart.alone(), strict=False)]
         found = []
-        for number, question, answer in answers_to(model, asked, apart):
+        for number, question, answer in answers_to(model, asked, apart, length):
             verdict = "right" if answer == question.answer else f"wrong: {question.answer}"
             row = {"prompt": question.text, "answer": f"{answer} – {verdict}"}
             found.append(row | {"image": drawn_view(apart, number)})
         own = [PageQuestion(parts=(text,), answer="", sort="questions") for text in prompts]
         first = [(0, one) for one in own] if len(apart) else []
-        return found + [{"prompt": q.text, "answer": answer} for _, q, answer in answers_to(model, first, apart)]
+        return found + [{"prompt": q.text, "answer": answer} for _, q, answer in answers_to(model, first, apart, length)]
 
     def prompt(self, text: str, job: Job) -> TokenSequence:
         raise DataError("a question about documents is asked of a page; `vertebra doc ask` does it")
@@ -144,7 +144,7 @@ def _box_encoder(name: str, size: int, frequencies: int) -> Any:
 
 
 def answers_to(
-    model: Any, asked: Sequence[tuple[int, PageQuestion]], samples: PageSamples
+    model: Any, asked: Sequence[tuple[int, PageQuestion]], samples: PageSamples, longest: int = LONGEST
 ) -> Iterator[tuple[int, PageQuestion, str]]:
     """Greedy answers to questions, each asked alone; a page is computed once for all that are asked about it."""
     import torch
@@ -161,7 +161,7 @@ def answers_to(
         pairs = [(row.sequence, own or None) for row, own in zip(rows, features, strict=True)]
         with eval_mode(model), torch.random.fork_rng(devices=[]):
             page = Prefilled(model, *pairs[0], upto=rows[0].head)
-            made = generate(model, page.begin(pairs), max_new_tokens=LONGEST)
+            made = generate(model, page.begin(pairs), max_new_tokens=longest)
         for question, text in zip(questions, made.text, strict=True):
             yield number, question, text.strip()
 
