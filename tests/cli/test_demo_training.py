@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from tests.simulate.test_collecting import ended, workers_of
-from vertebra.cli.demo_training import Training, newest, train_at_once
+from vertebra.cli.demo_training import Training, _watched, newest, train_at_once
 from vertebra.errors import ConfigError
 
 SHORT = ("steps=3", "watch.every=1", "data.count=24", "data.options.asked=4", "optim.batch=2")
@@ -40,14 +42,20 @@ def test_at_once_is_one_after_the_other(tmp_path: Path):
 
 
 def test_on_a_terminal_a_line_moves_for_each(tmp_path: Path):
-    shown = io.StringIO()
-    train_at_once(Console(file=shown, force_terminal=True, width=100), trainings(tmp_path), workers=2)
-    assert all(part in shown.getvalue() for part in ("one", "two", "/3"))
+    shown, both, ending = io.StringIO(), trainings(tmp_path), Future()
+    for training, loss in zip(both, (2.5, 0.125), strict=True):
+        training.out.mkdir()
+        (training.out / "metrics.jsonl").write_text(f'{{"step": 2, "loss": {loss}}}\n')
+    threading.Timer(1.5, ending.set_result, [None]).start()
+    _watched(Console(file=shown, force_terminal=True, width=100), both, {"one": 3, "two": 3}, [ending])
+    assert all(part in shown.getvalue() for part in ("one", "two", "2/3", "loss 2.500", "loss 0.125"))
 
 
-def test_what_cannot_be_trained(tmp_path: Path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_cannot_be_trained_is_refused_before_anything_is_trained(workers: int, tmp_path: Path):
     with pytest.raises(ConfigError, match="unknown setting `step`"):
-        train_at_once(Console(file=io.StringIO()), trainings(tmp_path, "step=4"), workers=2)
+        train_at_once(Console(file=io.StringIO()), trainings(tmp_path, "step=4"), workers=workers)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_metrics_that_are_being_written(tmp_path: Path):

@@ -14,6 +14,7 @@ import pytest
 from vertebra.cli import terminal
 from vertebra.errors import CheckpointError, ConfigError
 
+CLOCK = {"seconds": 1.0, "tokens_per_second": 9.0}
 RUN = "from vertebra.cli.main import run; run()"
 FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 
@@ -43,11 +44,22 @@ def test_a_full_disk_behind_standard_error():
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-", ">&- 2>&- <&-"])
 def test_closed_streams(closed: str, tmp_path: Path):
     """The number of a closed stream is given to the next file; nothing printed may land in it."""
-    page = tmp_path / "made"
-    done = shell(f"vertebra tiny --family llama2 {page} {closed}")
+    rows = [{"step": step, "loss": 2.0, "lr": 0.1, "tokens": 9, "grad_norm": 1.0, "clock": CLOCK} for step in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = shell(f"vertebra report {tmp_path} {closed}")
     assert done.returncode == 0, done.stderr
-    assert json.loads((page / "config.json").read_text())["model_type"] == "llama"
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.lower().startswith("<!doctype html>")
+    assert page.rstrip().endswith("</html>")
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.glob("*.png"))
     assert shell(f"vertebra models --family nope {closed}").returncode == 1
+
+
+def test_a_model_written_without_any_stream(tmp_path: Path):
+    made = tmp_path / "made"
+    done = shell(f"vertebra tiny --family llama2 {made} >&- 2>&- <&-")
+    assert done.returncode == 0
+    assert json.loads((made / "config.json").read_text())["model_type"] == "llama"
 
 
 def test_a_reader_that_leaves():

@@ -60,7 +60,7 @@ def test_a_resumed_run_is_the_whole_one(head: str, tmp_path: Path):
 
 @pytest.mark.parametrize("head", WAYS)
 def test_what_a_run_leaves_acts(head: str, tmp_path: Path):
-    done = train(squares(head, steps=2, out=str(tmp_path / "run")))
+    done = train(squares(head, steps=2, out=str(tmp_path / "run"), watch__report=True))
     assert done.model is not None
     model = Model.load(done.model, inference_mode=True)
     facts = describe(done.model)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from tests.training.models import Words, config
 from vertebra.backbone.registry import load_backbone
@@ -28,6 +29,8 @@ from vertebra.training.watching.metrics import without_clock
 from vertebra.training.watching.report import write_report
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+# a recipe of every kind, which shows what a dry run does of all of that kind
+DRY = {yaml.safe_load(path.read_text(encoding="utf-8"))["data"]["kind"]: path for path in RECIPES}
 
 
 def call(*arguments: Any, code: int = 0) -> None:
@@ -52,10 +55,11 @@ def test_a_dry_run_makes_no_folder_on_the_way(tmp_path: Path):
 def test_every_recipe_in_small(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "out"
-    command = ["train", path, "--tiny"]
-    call(*command, "--dry-run", "--out", out)
-    assert list(tmp_path.iterdir()) == [], "a dry run leaves nothing"
-    call(*command, "--out", out)
+    command = ["train", path, "--tiny", "--out", out]
+    if path in DRY.values():
+        call(*command, "--dry-run")
+        assert list(tmp_path.iterdir()) == [], "a dry run leaves nothing"
+    call(*command)
     made = tmp_path / "out"
     assert (made / "report.html").is_file()
     assert (made / "loss.png").is_file()

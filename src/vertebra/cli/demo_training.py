@@ -7,7 +7,7 @@ blind   ━━━━━━━━━━━━━━━━━━━━━━━━
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -34,11 +34,15 @@ class Training:
 
 def train_at_once(printer: Any, trainings: Sequence[Training], *, workers: int) -> dict[str, dict[str, float]]:
     """What the evaluation of each found, by the name of its folder. With one worker they follow one another in this process."""
+    from vertebra.training.recipes import read_recipe
+
+    # all of them are read before the first begins: a mistake in one is refused at once
+    steps = {one.out.name: read_recipe(one.recipe, one.overrides).steps or 0 for one in trainings}
     if workers == 1:
         return {one.out.name: _found(one) for one in trainings}
     with ProcessPoolExecutor(len(trainings), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         waiting = {one.out.name: pool.submit(_found, one) for one in trainings}
-        _watched(printer, trainings, list(waiting.values()))
+        _watched(printer, trainings, steps, list(waiting.values()))
         return {name: future.result() for name, future in waiting.items()}
 
 
@@ -53,13 +57,12 @@ def _found(training: Training) -> dict[str, float]:
     return dict(train(read_recipe(training.recipe, training.overrides)).found)
 
 
-def _watched(printer: Any, trainings: Sequence[Training], waiting: Sequence[Future[Any]]) -> None:
+def _watched(
+    printer: Any, trainings: Sequence[Training], steps: Mapping[str, int], waiting: Sequence[Future[Any]]
+) -> None:
     """Until all have ended, or one has failed. What is not a terminal gets one line."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from vertebra.training.recipes import read_recipe
-
-    steps = {one.out.name: read_recipe(one.recipe, one.overrides).steps or 0 for one in trainings}
     if not printer.is_terminal:
         counts = ", ".join(f"{name} {count:,} steps" for name, count in steps.items())
         printer.print(f"training at once: {counts}; some minutes", soft_wrap=True)

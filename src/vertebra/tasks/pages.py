@@ -127,7 +127,9 @@ class Pages(Task):
             found.append(row | {"image": drawn_view(apart, number)})
         own = [PageQuestion(parts=(text,), answer="", sort="questions") for text in prompts]
         first = [(0, one) for one in own] if len(apart) else []
-        return found + [{"prompt": q.text, "answer": answer} for _, q, answer in answers_to(model, first, apart, length)]
+        return found + [
+            {"prompt": q.text, "answer": answer} for _, q, answer in answers_to(model, first, apart, length)
+        ]
 
     def prompt(self, text: str, job: Job) -> TokenSequence:
         raise DataError("a question about documents is asked of a page; `vertebra doc ask` does it")
