@@ -136,7 +136,7 @@ def _units(source: Source) -> int:
 def _require_decodable(settings: BulkSettings) -> None:
     """A setting that is wrong for every row is one error, and not an error a row."""
     seed = settings.decoding.get("seed")
-    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
+    if seed is not None and not isinstance(seed, int):
         raise ConfigError(f"seed is {seed!r:.60}; expected one whole number, to which each row adds its own")
     decoding = settings_of(**settings.decoding)
     if seed is not None and not decoding.samples:

@@ -165,7 +165,12 @@ class Asker:
     def _as_it_stands(self, text: str) -> TokenSequence:
         encoder = tokenizer_of(self.model.tokenizer)
         (encoded,) = encoder.encode([text], [[(0, len(text))]])
-        return TokenSequence.of([*encoder.facts().prefix, *encoded.ids.tolist()], role=Role.USER)
+        ids = [*encoder.facts().prefix, *encoded.ids.tolist()]
+        if not ids:
+            raise GenerationError(
+                f"the text is empty, and `{self.model.identifier}` puts nothing before one; say something"
+            )
+        return TokenSequence.of(ids, role=Role.USER)
 
 
 def _turn(content: Any) -> dict[str, Any]:

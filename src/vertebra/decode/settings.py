@@ -81,6 +81,10 @@ _WORDS = Allowed(
     "lists of token ids, none of them empty",
     lambda value: all(ids_of(words) and all(map(_whole, words)) for words in value),
 )
+_SEED = Allowed(
+    "whole numbers from -2**63 to 2**63 - 1",
+    lambda value: all(hasattr(one, "__index__") and -(2**63) <= one < 2**63 for one in ids_of(value)),
+)
 _TEXT = Allowed("text, none of it empty", lambda value: all(isinstance(text, str) and text for text in _texts(value)))
 
 
@@ -127,7 +131,7 @@ class DecodeConfig:
     """Draw from what is at least this probable."""
     eta_cutoff: Annotated[float | None, Row(_SHARE, shapes=True, off=0.0)] = None
     """The same, with a bound that falls where much is possible."""
-    seed: Annotated[int | Sequence[int] | None, Row()] = None
+    seed: Annotated[int | Sequence[int] | None, Row(_SEED)] = None
     """One a row; a single number counts up along the rows; None: drawn, and listed in the result."""
     repetition_penalty: Annotated[float, Row(_PENALTY, reads=True)] = 1.0
     """Over the ids of the prompt's text and of what was generated; never over slots."""
