@@ -71,6 +71,24 @@ def test_what_cannot_be(options, message):
         settings_of(**options)
 
 
+class Foreign:
+    """A value of a kind that no setting has."""
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.allowed is not None])
+def test_a_value_of_another_kind_is_refused_in_words(name):
+    for value in (Foreign(), Foreign, [Foreign()], "warm", b"warm", 1 + 2j, [[1], "a", None]):
+        try:
+            made = settings_of(**{name: value})
+        except GenerationError as error:
+            assert str(error).startswith(f"{name} is ")  # noqa: PT017
+        else:  # a class can be called, and a text can end a row
+            assert (name, value) in ADMITTED, (name, made)
+
+
+ADMITTED = [("stop", Foreign), ("attend", Foreign), ("stop_strings", "warm")]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -32,7 +32,7 @@ from vertebra.reading import json_of, read_json
 RUN = "run.json"
 ELSEWHERE = ("hf_token", "device", "attn")
 """Options of `load` that a run may go on with otherwise: they say where and by which kernel, not what is computed."""
-NOTHING = {"options": {}}
+NOTHING: dict[str, Any] = {"options": {}}
 """What a run recorded that knew no such entry."""
 
 
