@@ -71,6 +71,25 @@ def test_what_cannot_be(options, message):
         settings_of(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *[
+            ({"num_beams": beams}, "num_beams is .*; expected a whole number from 1 on")
+            for beams in (0, -2, 2.5, "many")
+        ],
+        ({"num_beams": 2, "num_return_sequences": 3}, r"`num_return_sequences` \(3\)"),
+        ({"num_beams": 2, "early_stopping": "x"}, "early_stopping"),
+        ({"num_beams": 2, "length_penalty": "x"}, "refuses this call"),
+        ({"num_beams": 2, "watermarking_config": 5}, "cannot take these settings"),
+        ({"num_beams": 2, "compile": True}, "`compile` is ours alone"),
+    ],
+)
+def test_what_the_librarys_engine_cannot_is_no_error_of_its_own(options, message):
+    with pytest.raises(GenerationError, match=message):
+        generate(backbone(NAME), prompts(NAME), engine="hf", max_new_tokens=3, **options)
+
+
 class Foreign:
     """A value of a kind that no setting has."""
 
