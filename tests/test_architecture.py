@@ -57,7 +57,7 @@ ROOMS: dict[str, list[set[str]]] = {
     ],
     "data": [{"read"}, {"samples"}, {"encode"}, {"reading", "model_facts"}, {"loaders"}, {"look"}],
     "decode": [
-        {"keys", "state"},
+        {"allowed", "keys", "state"},
         {"settings", "prefilled"},
         {"choose"},
         {"result", "slots", "start", "asking"},

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,10 +22,17 @@ PART = ".part"
 """How a file's name ends while it is being written."""
 
 
-def require_free(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that would be mixed with, or lost."""
+def require_free(folder: Path, *, overwrite: bool, reads: Iterable[str | Path] = ()) -> None:
+    """Refuse a folder that would be mixed with, or lost; `reads`: what it is made from, which no `overwrite` gives away."""
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"`{folder}` is a file; expected the name of a folder")
+    place = os.path.realpath(folder)
+    for source in reads:
+        if os.path.exists(source) and os.path.commonpath([place, os.path.realpath(source)]) == place:
+            verb = "is" if os.path.realpath(source) == place else "holds"
+            raise CheckpointError(
+                f"`{folder}` {verb} `{source}`, which is read here and would be lost by being replaced; name another folder"
+            )
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise CheckpointError(
             f"`{folder}` exists and is not empty; name another folder, or have it replaced (--overwrite, overwrite=True)"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 from PIL import Image
@@ -12,7 +14,7 @@ from vertebra import generate, load
 from vertebra.bulk import BulkSettings, run_rows
 from vertebra.bulk.answering import Shard, shards
 from vertebra.documents.extract import ask, extract
-from vertebra.errors import ConfigError
+from vertebra.errors import ConfigError, VertebraError
 from vertebra.page import Box, Document, Line, Page, write_pages
 
 ASK = BulkSettings(shard=4, batch=3, decoding={"max_new_tokens": 5})
@@ -198,3 +200,114 @@ def test_drawn_answers_follow_from_the_seed(rows, tmp_path):
     other = BulkSettings(shard=4, decoding={"max_new_tokens": 5, "temperature": 1.5, "seed": 4})
     run_rows("tiny-llama2", rows, tmp_path / "c", other)
     assert entries(tmp_path / "a") != entries(tmp_path / "c")
+
+
+def test_every_drawn_row_is_what_it_is_alone_with_its_own_seed(tmp_path):
+    """Also where all ask the same, whatever the batch, the shard, and the rows that fail beside it."""
+    lines = [json.dumps({"prompt": "Hi."})] * 9
+    lines[4] = json.dumps({"prompt": "word " * 5000})  # its batch is answered row by row
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    decoding = {"max_new_tokens": 8, "temperature": 1.5, "seed": 3}
+    run_rows(
+        "tiny-llama2", tmp_path / "rows.jsonl", tmp_path / "out", BulkSettings(shard=7, batch=3, decoding=decoding)
+    )
+    model, found = load("tiny-llama2"), entries(tmp_path / "out")
+    assert "error" in found.pop(4)
+    for one in found:
+        assert one["answer"] == generate(model, "Hi.", **{**decoding, "seed": 3 + one["row"]}).text[0]
+    assert len({one["answer"] for one in found}) == len(found), "the same question asked again is drawn again"
+
+
+@pytest.mark.parametrize(
+    ("decoding", "says"),
+    [
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"seed": 3}, "seed would have no effect"),
+        ({"temperature": 1.0, "seed": [1, 2]}, "one whole number"),
+        ({"temperature": 1.0, "num_return_sequences": 2}, "one answer"),
+        ({"max_new_token": 3}, "Did you mean `max_new_tokens`"),
+    ],
+)
+def test_a_setting_that_is_wrong_for_every_row_is_one_error_before_anything_is_written(rows, tmp_path, decoding, says):
+    with pytest.raises(VertebraError, match=says):
+        run_rows("tiny-llama2", rows, tmp_path / "out", BulkSettings(decoding=decoding))
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_weights_under_the_same_name_are_another_run(rows, tmp_path):
+    run_rows("tiny-llama2", rows, tmp_path / "out", ASK, dtype="float32")
+    run_rows("tiny-llama2", rows, tmp_path / "out", ASK, dtype="float32", device="cpu", attn="eager")
+    for options in ({"dtype": "bfloat16"}, {}):
+        with pytest.raises(ConfigError, match=r"options: there .*float32"):
+            run_rows("tiny-llama2", rows, tmp_path / "out", ASK, **options)
+
+
+def test_a_run_that_could_not_begin_binds_nobody(rows, tmp_path):
+    with pytest.raises(VertebraError, match="unknown dtype"):
+        run_rows("tiny-llama2", rows, tmp_path / "out", ASK, dtype="flaot32")
+    assert run_rows("tiny-llama2", rows, tmp_path / "out", ASK, dtype="float32").rows == 10
+
+
+@pytest.mark.parametrize("name", ["run.json", "answers-00001.jsonl"])
+@pytest.mark.parametrize("content", ["{", "[]", "5\n"])
+def test_a_damaged_file_of_a_run_is_named(rows, tmp_path, name, content):
+    run_rows("tiny-llama2", rows, tmp_path / "out", ASK)
+    (tmp_path / "out" / name).write_text(content)
+    with pytest.raises(VertebraError, match=name):
+        run_rows("tiny-llama2", rows, tmp_path / "out", ASK)
+
+
+def test_whatever_a_table_calls_its_rows_the_answers_are_json(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    def strict(name: str):
+        raise AssertionError(f"{name} is no JSON")
+
+    names = [
+        (datetime(2026, 1, 2), "2026-01-02 00:00:00"), (date(2026, 1, 2), "2026-01-02"), (b"a\xff", "a\\xff"),
+        (Decimal("1.50"), "1.50"), (float("nan"), None), ([1.0, float("inf")], "[1.0, inf]"), ({"a": 1}, {"a": 1}),
+        ("é", "é"), (7, 7), (True, True), (timedelta(hours=1), "1:00:00"),
+    ]  # fmt: skip
+    for number, (given, expected) in enumerate(names):
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(pa.table({"id": [given], "prompt": ["Hi."]}), path)
+        run_rows("tiny-llama2", path, tmp_path / f"out{number}", ASK)
+        text = (tmp_path / f"out{number}" / "answers-00000.jsonl").read_text()
+        entry = json.loads(text, parse_constant=strict)
+        assert (entry.get("id"), "answer" in entry) == (expected, True)
+
+
+def test_empty_cells_of_a_table_are_what_is_left_out(tmp_path):
+    (tmp_path / "rows.csv").write_text("prompt,system,image,images,document\nHi.,,,,\n")
+    run_rows("tiny-llama2", tmp_path / "rows.csv", tmp_path / "out", ASK)
+    (found,) = entries(tmp_path / "out")
+    assert found["answer"] == generate(load("tiny-llama2"), "Hi.", max_new_tokens=5).text[0]
+
+
+def test_no_kind_of_value_under_any_name_ends_a_run(tmp_path):
+    names = (
+        "messages",
+        "conversations",
+        "prompt",
+        "question",
+        "text",
+        "instruction",
+        "document",
+        "schema",
+        "questions",
+    )
+    values = [5, 1.5, True, [], {}, [5], [[]], [{}], {"a": 1}, [None], "", " ", "none.png", "\ud800"]
+    (tmp_path / "a.txt").write_text("TOTAL 9.50\n")
+    rows = [{name: value} for name in (*names, "image", "images") for value in values]
+    rows += [
+        {"prompt": "Hi.", name: value} for name in ("system", "image", "images", "id", "input") for value in values
+    ]
+    rows += [{"document": "a.txt", name: value} for name in ("schema", "question", "questions") for value in values]
+    rows += [{"messages": [{"role": role, "content": content}]} for role in values for content in values[:6]]
+    rows += [{"messages": [{"role": "user", "content": content}]} for content in values]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asking = BulkSettings(shard=1000, decoding={"max_new_tokens": 1})
+    made = run_rows("tiny-smollm2", tmp_path / "rows.jsonl", tmp_path / "out", asking)
+    assert made.rows == len(rows)
+    assert all(("answer" in one) != ("error" in one) for one in entries(tmp_path / "out"))

@@ -121,3 +121,9 @@ def test_as_a_process():
     assert done.returncode == 0, done.stderr
     assert f"{len(CHECKS) - 5} passed, 0 failed, 5 do not apply" in done.stdout
     assert only_progress(done.stderr)
+
+
+def test_nothing_passes_for_not_being_looked_at(vertebra):
+    done = vertebra("check", "tiny-llama2", "--only", "bos,pad", "--skip", "pad", "--skip", "bos")
+    assert done.code == 1
+    assert "leave no check" in done.err

@@ -227,6 +227,52 @@ def test_score(vertebra, files, which):
         assert score(model, prompt_of(model), ids).total[0] == pytest.approx(totals, abs=1e-4)
 
 
+@pytest.mark.parametrize("command", [["generate"], ["trace", "--json"], ["score", "--json"]])
+@pytest.mark.parametrize("typed", [f"{ASKED}\n", f"{ASKED}\r\n", ASKED])
+def test_a_hyphen_is_standard_input_everywhere(vertebra, monkeypatch, command, typed):
+    def asked(prompt):
+        # a time of a step is another each time
+        answers = ["yes", "no"] if command[0] == "score" else ["--max-new-tokens", "2"]
+        done = vertebra(command[0], "tiny-llama2", prompt, *answers, *command[1:])
+        assert done.code == 0, done.err
+        return json.loads(done.out)["prompt" if command[0] == "trace" else "answers"] if command[1:] else done.out
+
+    expected = asked(ASKED)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    assert asked("-") == expected
+
+
+def test_no_option_that_is_given_is_passed_over(vertebra, monkeypatch, tmp_path):
+    """Empty, out of range, or beside what it cannot go with: each is refused, and the message names it."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hi.\n"))
+    for options, says in [
+        (["--regex", ""], "--regex is empty"),
+        (["--regex", "a", "--choice", "b"], "--regex and --choice"),
+        (["--num-beams", "0"], "--num-beams"),
+        (["--answers", "0"], "--answers"),
+        (["--temperature", "1", "--seed", str(2**64)], "seed is"),
+        (["--temperature", "1", "--seed", str(-(2**70)), "--num-beams", "2"], "seed is"),
+        (["--interactive", "--compile"], "--compile"),
+    ]:
+        done = vertebra("generate", "tiny-llama2", "Hi.", "--max-new-tokens", "2", *options)
+        assert done.code in (1, 2), options
+        assert re.search(says, " ".join(done.err.replace("│", " ").split())), (options, done.err)
+
+
+def test_a_schema_with_a_mark_of_its_encoding_is_read(vertebra, tmp_path):
+    (tmp_path / "s.json").write_text('{"enum": ["a"]}', encoding="utf-8-sig")
+    done = vertebra("generate", "tiny-llama2", "Hi.", "--json-schema", str(tmp_path / "s.json"))
+    assert (done.code, done.out.strip()) == (0, '"a"'), done.err
+
+
+def test_empty_text_to_be_continued(vertebra):
+    """Where the tokenizer puts something before a text there is something to continue; elsewhere there is not."""
+    assert vertebra("generate", "tiny-llama2", "", "--raw", "--max-new-tokens", "2").code == 0
+    done = vertebra("generate", "tiny-smollm2", "", "--raw", "--max-new-tokens", "2")
+    assert done.code == 1
+    assert "the text is empty, and `tiny-smollm2` puts nothing before one" in done.err
+
+
 def test_score_needs_answers(vertebra):
     assert vertebra("score", "tiny-llama2", ASKED).code == 2
     done = vertebra("score", "tiny-llama2", ASKED, "left", "")

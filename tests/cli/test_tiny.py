@@ -56,6 +56,18 @@ def test_bad_input(vertebra, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("name", ["tiny-llama2", "tiny-gpt2", "tiny-gemma3", "tiny-opt-narrow"])
+def test_no_size_of_nothing_is_written(vertebra, tmp_path, name):
+    """A checkpoint that is written is one that loads: of no size may there be none, or less."""
+    sizes = {size: value for size, value in TINY[name].config.items() if type(value) is int}
+    assert sizes
+    for size in (*sizes, "num_hidden_layers", "hidden_size"):
+        for value in (0, -1):
+            done = vertebra("tiny", "--family", name, str(tmp_path / "x"), "--set", f"{size}={value}")
+            assert (done.code, f"{size} is {value}" in done.err) == (1, True), (size, value, done.err)
+    assert not (tmp_path / "x").exists()
+
+
 def test_settings():
     assert settings_of(["a=3", "b=true", "c=1e-5", "d=[1, 2]", "e=x=y"]) == {
         "a": 3,

@@ -187,6 +187,7 @@ def test_embeddings_are_what_the_table_would_have_given(model):
         ([{"role": "user"}], {}, PromptError, "needs `role` and `content`"),
         (ASKED, {"images": ["a.png"]}, ConfigError, "has no part `image`"),
         (ASKED, {"raw": True, "system": "Be brief."}, ConfigError, "without a prompt format"),
+        ([{"role": "user", "content": [{"type": "text", "text": "a"}]}], {"raw": True}, GenerationError, "as one text"),
         (ASKED, {"page": "nowhere.json"}, DataError, "cannot be read"),
         (ASKED, {"page": [{"text": "Total"}]}, DataError, "list of lines"),
         ([ASKED, "Go"], {"images": ["a.png"]}, GenerationError, "belong to one prompt"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from transformers import TopKLogitsWarper
@@ -11,6 +12,7 @@ from transformers import TopKLogitsWarper
 from tests.decode.plain import FAMILIES, backbone, load, plain_greedy, plain_logits, plain_rows, prompts
 from vertebra.backbone.registry import load_backbone
 from vertebra.decode.call import generate, stream
+from vertebra.decode.settings import DecodeConfig
 from vertebra.decode.state.capture import Capture
 from vertebra.decode.state.prefill import prefill
 from vertebra.errors import GenerationError, TooLongError
@@ -173,6 +175,18 @@ def test_several_answers_share_the_prompt(model):
     twice = [prompt for prompt in prompts(NAME) for _ in range(2)]
     assert result.tokens == generate(model, twice, seed=[1, 2, 3, 4, 5, 6], **options).tokens
     assert len({tuple(row) for row in result.tokens}) == 6
+
+
+@pytest.mark.parametrize("seed", [2**63, -(2**63) - 1, 2**100, [1, 2**64], 1.5, "7"])
+def test_a_seed_that_no_stream_has_is_refused(seed):
+    with pytest.raises(GenerationError, match="seed is"):
+        DecodeConfig(temperature=1.0, seed=seed)
+
+
+@pytest.mark.parametrize("seed", [5, np.int64(5), [np.int64(5), 6]], ids=repr)
+def test_seeds_of_any_kind_of_number(model, seed):
+    asked, options = prompts(NAME, (4, 4)), {"max_new_tokens": 3, "temperature": 1.0}
+    assert generate(model, asked, seed=seed, **options).tokens == generate(model, asked, seed=[5, 6], **options).tokens
 
 
 def test_seeds(model):

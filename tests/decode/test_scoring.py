@@ -80,6 +80,12 @@ def test_bad_candidates():
         ([["a"], ["b"]], "2 lists of candidates for 3 rows"),
         ([["a"], ["b"], [[1, 5000]]], "candidate 0 of row 2 holds 5000"),
         ([[1], ""], "candidate 1 is empty"),
+        ([["a"], [], ["b"]], r"candidates hold \['a'\]; .* none empty, for each row"),
+        (["a", ["b"]], r"candidates hold \['b'\]"),
+        ([[1.5]], r"candidates hold \[1.5\]"),
+        ([5], "a candidate is 5; expected text, ids, or a TokenSequence"),
+        ([None], "a candidate is None"),
+        ([[["a"]], ["b"], ["c"]], r"a candidate is \['a'\]"),
     ):
         with pytest.raises(GenerationError, match=text):
             score(model, sequences, wrong)

@@ -74,6 +74,43 @@ def test_what_cannot_be(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        *[
+            ({"num_beams": beams}, "num_beams is .*; expected a whole number from 1 on")
+            for beams in (0, -2, 2.5, "many")
+        ],
+        ({"num_beams": 2, "num_return_sequences": 3}, r"`num_return_sequences` \(3\)"),
+        ({"num_beams": 2, "early_stopping": "x"}, "early_stopping"),
+        ({"num_beams": 2, "length_penalty": "x"}, "refuses this call"),
+        ({"num_beams": 2, "watermarking_config": 5}, "cannot take these settings"),
+        ({"num_beams": 2, "compile": True}, "`compile` is ours alone"),
+    ],
+)
+def test_what_the_librarys_engine_cannot_is_no_error_of_its_own(options, message):
+    with pytest.raises(GenerationError, match=message):
+        generate(backbone(NAME), prompts(NAME), engine="hf", max_new_tokens=3, **options)
+
+
+class Foreign:
+    """A value of a kind that no setting has."""
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.allowed is not None])
+def test_a_value_of_another_kind_is_refused_in_words(name):
+    for value in (Foreign(), Foreign, [Foreign()], "warm", b"warm", 1 + 2j, [[1], "a", None]):
+        try:
+            made = settings_of(**{name: value})
+        except GenerationError as error:
+            assert str(error).startswith(f"{name} is ")  # noqa: PT017
+        else:  # a class can be called, and a text can end a row
+            assert (name, value) in ADMITTED, (name, made)
+
+
+ADMITTED = [("stop", Foreign), ("attend", Foreign), ("stop_strings", "warm")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         ({"eos_token_id": 5000}, "eos_token_id holds 5000; the head has the ids 0 to"),
         ({"eos_token_id": [2, -4]}, "eos_token_id holds -4"),
         ({"suppress_tokens": [9999]}, "suppress_tokens holds 9999"),

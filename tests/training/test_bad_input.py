@@ -300,3 +300,16 @@ def test_a_stage_before_its_first(tmp_path: Path):
     settings = [f"model.start={tmp_path / 'none'}", f"out={tmp_path / 'run'}"]
     with pytest.raises(ConfigError, match=r"model\.start: there is no folder .* run that recipe first"):
         train(read_recipe(recipe, settings))
+
+
+@pytest.mark.parametrize("out", [".", "run", "run/checkpoints", "run/checkpoints/NEWEST", "run/../run", "link"])
+def test_no_export_replaces_the_run_that_it_reads(out: str, mine: Path):
+    newest = checkpoint.newest_good(mine / "run" / "checkpoints")
+    assert newest is not None
+    (mine / "link").symlink_to(mine / "run", target_is_directory=True)
+    before = seen(mine / "run")
+    with pytest.raises(CheckpointError, match="would be lost by being replaced; name another folder"):
+        export(mine / "run", mine / out.replace("NEWEST", newest.name), overwrite=True)
+    assert seen(mine / "run") == before
+    export(mine / "run", mine / "run" / "exported")  # beside what is read there is room
+    export(mine / "run", mine / "run" / "exported", overwrite=True)

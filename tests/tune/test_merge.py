@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.tune.models import backbone, expected_logits, train_a_little
+from vertebra.backbone.tiny import tiny_checkpoint
 from vertebra.backbone.vocabulary import grow_vocabulary
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.tune.lora import LoraConfig
@@ -54,6 +56,21 @@ def test_merge_writes_a_plain_folder_and_tells_the_difference(adapter_folder: Pa
     assert json.loads((tmp_path / "out" / "vertebra.json").read_text())["statistics"] == {"x": 1}
     with pytest.raises(CheckpointError, match="exists and is not empty"):
         merge("tiny-llama2", adapter_folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("out", ["run/adapter", "run", ".", "base", "run/../run", "link"])
+def test_no_merge_replaces_what_it_reads(adapter_folder: Path, tmp_path: Path, out: str):
+    shutil.copytree(adapter_folder, tmp_path / "run" / "adapter")
+    shutil.copytree(tiny_checkpoint("tiny-llama2"), tmp_path / "base")
+    (tmp_path / "link").symlink_to(tmp_path / "run", target_is_directory=True)
+
+    def seen() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    before = seen()
+    with pytest.raises(CheckpointError, match="would be lost by being replaced; name another folder"):
+        merge(tmp_path / "base", tmp_path / "run" / "adapter", tmp_path / out, overwrite=True)
+    assert seen() == before
 
 
 def test_merging_twice_is_refused(adapter_folder: Path, tmp_path: Path):

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vertebra.bulk.questions import Asked, Reading, asked_of
+from vertebra.bulk.questions import Asked, Reading, asked_of, id_of
 from vertebra.bulk.settings import BulkSettings
 from vertebra.data.read.rows import Fault, Row, Source
 from vertebra.decode.asking import Asker
 from vertebra.decode.call import generate
 from vertebra.decode.settings import Question
 from vertebra.documents.extract import ask, extract
-from vertebra.errors import DataError, VertebraError
+from vertebra.errors import VertebraError
 from vertebra.model.model import Model
 
 
@@ -54,7 +54,7 @@ class Answerer:
             else:
                 entry["error"] = what
         for at in range(0, len(asked), self.settings.batch):
-            self._fill(asked[at : at + self.settings.batch], shard)
+            self._fill(asked[at : at + self.settings.batch])
         return made
 
     def _read(self, shard: Shard) -> Iterator[tuple[dict[str, Any], Asked | Reading | str]]:
@@ -68,8 +68,9 @@ class Answerer:
             if isinstance(row, Fault):
                 yield entry, str(row)
                 continue
-            if row.fields.get("id") is not None:
-                entry["id"] = row.fields["id"]
+            called = id_of(row)
+            if called is not None:
+                entry["id"] = called
             yield entry, self._asked(row)
 
     def _asked(self, row: Row) -> Asked | Reading | str:
@@ -90,31 +91,29 @@ class Answerer:
             return
         entry |= {"answer": made.values, **made.to_dict()}
 
-    def _fill(self, asked: Sequence[tuple[dict[str, Any], Asked]], shard: Shard) -> None:
+    def _fill(self, asked: Sequence[tuple[dict[str, Any], Asked]]) -> None:
         """The answers of one batch; where it fails, those of each row alone."""
         try:
-            made = self._decoded([what for _, what in asked], shard)
+            made = self._decoded([what for _, what in asked], [entry["row"] for entry, _ in asked])
         except VertebraError as error:
             if len(asked) == 1:
                 asked[0][0]["error"] = str(error)
                 return
             for one in asked:
-                self._fill([one], shard)
+                self._fill([one])
             return
         for (entry, _), more in zip(asked, made, strict=True):
             entry |= more
 
-    def _decoded(self, asked: Sequence[Asked], shard: Shard) -> list[dict[str, Any]]:
+    def _decoded(self, asked: Sequence[Asked], rows: Sequence[int]) -> list[dict[str, Any]]:
         sequences, features = [], []
         for one in asked:
             asker = Asker(self.model, Question(images=tuple(one.images)) if one.images else None)
             sequences.append(asker.open(asker.turns(one.turns)))
             features.append(self.model.prepare({"image": one.images}) if one.images else {})
         options = dict(self.settings.decoding)
-        if options.get("seed") is not None:
-            options["seed"] = int(options["seed"]) + shard.number
-        if options.get("num_return_sequences", 1) != 1:
-            raise DataError("num_return_sequences: a row has one answer here; leave it out")
+        if options.get("seed") is not None:  # of the row alone: neighbours that ask the same draw other numbers
+            options["seed"] = [options["seed"] + row for row in rows]
         batch = self.model.collate(sequences, features, side="left")
         result = generate(self.model, batch, **options)
         return [

@@ -7,6 +7,7 @@ beside it: "system", "image" or "images" (paths from the file's folder on), "id"
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class Reading:
 def asked_of(row: Row, system: str | None = None) -> Asked | Reading:
     """What a row asks."""
     fields = row.fields
-    if fields.get("document") is not None:
+    if fields.get("document") not in (None, ""):  # "": an empty cell of a CSV
         return _reading(row)
     turns = _turns(fields)
     if turns[-1]["role"] == "assistant":
@@ -56,14 +57,28 @@ def asked_of(row: Row, system: str | None = None) -> Asked | Reading:
     return Asked(turns=turns, images=[_found(image, row, "an image") for image in _images(fields)])
 
 
+def id_of(row: Row) -> Any:
+    """What a row is called, as JSON can hold it: tables have times, bytes and numbers that it lacks."""
+    given = row.fields.get("id")
+    if given is None or given != given:  # not a number: what a table has where there is no id
+        return None
+    try:
+        json.dumps(given, allow_nan=False)
+    except (TypeError, ValueError):
+        return given.decode(errors="backslashreplace") if isinstance(given, bytes) else str(given)
+    return given
+
+
 def _reading(row: Row) -> Reading:
     fields = row.fields
     document = _found(fields["document"], row, "a document")
     if fields.get("schema"):
         return Reading(document=document, schema=fields["schema"])
-    asked = fields.get("question", fields.get("questions"))
+    asked = fields.get("question") or fields.get("questions")
     if not asked:
         raise DataError("it names a document and neither a `schema` nor a `question`")
+    if not isinstance(asked, str | list):
+        raise DataError(f"what it asks of the document is a {type(asked).__name__}; expected a text or a list of texts")
     return Reading(document=document, questions=(asked,) if isinstance(asked, str) else tuple(asked))
 
 
@@ -96,8 +111,8 @@ def _marked(content: Any, images: int) -> Any:
 
 
 def _images(fields: Mapping[str, Any]) -> list[Any]:
-    given = fields.get("images", fields.get("image"))
-    return [] if given is None else given if isinstance(given, list) else [given]
+    given = fields.get("images") or fields.get("image")
+    return [] if given in (None, "") else given if isinstance(given, list) else [given]  # "": an empty cell of a CSV
 
 
 def _found(given: Any, row: Row, what: str) -> str:

@@ -23,11 +23,17 @@ from vertebra.bulk.answering import Answerer, Shard, shards
 from vertebra.bulk.settings import BulkSettings
 from vertebra.data.read.open import open_source
 from vertebra.data.read.rows import Source
-from vertebra.errors import ConfigError
+from vertebra.decode.settings import settings_of
+from vertebra.errors import ConfigError, DataError
 from vertebra.folders import require_free, state_of, write_file
 from vertebra.interop.load import load
+from vertebra.reading import json_of, read_json
 
 RUN = "run.json"
+ELSEWHERE = ("hf_token", "device", "attn")
+"""Options of `load` that a run may go on with otherwise: they say where and by which kernel, not what is computed."""
+NOTHING: dict[str, Any] = {"options": {}}
+"""What a run recorded that knew no such entry."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +87,15 @@ def run_rows(
     """
     require_name(model)
     settings, folder = settings or BulkSettings(), Path(out)
+    _require_decodable(settings)
     source = open_source(str(data))
     units = _units(source)
-    identity = _identity(model, source, units, settings)
+    identity = _identity(model, source, units, settings, options)
     _require_same(folder, identity)
     planned = shards(units, settings.shard)
     missing = [shard for shard in planned if not file_of(folder, shard).is_file()]
     done = units - sum(shard.count for shard in missing)
-    if not (folder / RUN).is_file():
+    if not _begun(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / RUN, json.dumps(identity, indent=1) + "\n")
     if progress is not None:
@@ -126,28 +133,54 @@ def _units(source: Source) -> int:
     return sum(1 for _ in source.raw()) if known is None else known
 
 
-def _identity(model: str, source: Source, units: int, settings: BulkSettings) -> dict[str, Any]:
+def _require_decodable(settings: BulkSettings) -> None:
+    """A setting that is wrong for every row is one error, and not an error a row."""
+    seed = settings.decoding.get("seed")
+    if seed is not None and not isinstance(seed, int):
+        raise ConfigError(f"seed is {seed!r:.60}; expected one whole number, to which each row adds its own")
+    decoding = settings_of(**settings.decoding)
+    if seed is not None and not decoding.samples:
+        raise ConfigError("a seed would have no effect, for decoding is greedy; leave it out, or sample")
+    if decoding.num_return_sequences != 1:
+        raise ConfigError("num_return_sequences: a row has one answer here; leave it out")
+
+
+def _identity(
+    model: str, source: Source, units: int, settings: BulkSettings, options: dict[str, Any]
+) -> dict[str, Any]:
     """What the answers depend on."""
-    folder = Path(left_by_run(model)).expanduser()
-    weights = state_of(folder) if folder.is_dir() else None
+    changing = {name: value for name, value in options.items() if name not in ELSEWHERE and value is not None}
     made = {
         "model": model,
-        "weights": weights,
+        "weights": _weights(left_by_run(model)),
         "data": source.fingerprint(),
         "rows": units,
         "settings": settings.to_json(),
+        "options": changing,
+        "base_weights": _weights(changing["base"]) if "base" in changing else None,
     }
-    return dict(json.loads(json.dumps(made)))
+    return dict(json.loads(json.dumps(made, default=str)))
+
+
+def _weights(name: str | Path) -> str | None:
+    folder = Path(name).expanduser()
+    return state_of(folder) if folder.is_dir() else None
+
+
+def _begun(folder: Path) -> bool:
+    """Whether answers may be there. A run that ended before its first (a name mistyped, say) binds nobody."""
+    return (folder / RUN).is_file() and os.listdir(folder) != [RUN]
 
 
 def _require_same(folder: Path, identity: dict[str, Any]) -> None:
-    path = folder / RUN
-    if not path.is_file():
+    if not (folder / RUN).is_file():
         require_free(folder, overwrite=False)
         return
-    there = json.loads(path.read_text(encoding="utf-8"))
+    if not _begun(folder):
+        return
+    there = read_json(folder / RUN)
     differ = [f"{name}: there {there.get(name)!r:.80}, now {value!r:.80}" for name, value in identity.items()
-              if there.get(name) != value]  # fmt: skip
+              if there.get(name, NOTHING.get(name)) != value]  # fmt: skip
     if differ:
         raise ConfigError(
             f"`{folder}` holds another run ({'; '.join(differ)}). Name another folder, or delete that one"
@@ -158,7 +191,17 @@ def _counted(files: list[Path]) -> Ran:
     rows = errors = tokens = 0
     for path in files:
         with open(path, encoding="utf-8") as lines:
-            for line in lines:
-                entry = json.loads(line)
+            for number, line in enumerate(lines, 1):
+                entry = _entry(line, path, number)
                 rows, errors, tokens = rows + 1, errors + ("error" in entry), tokens + entry.get("tokens", 0)
     return Ran(rows=rows, errors=errors, tokens=tokens, files=tuple(files))
+
+
+def _entry(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        entry = json_of(line)
+    except ValueError:
+        entry = None
+    if not isinstance(entry, dict):
+        raise DataError(f"{path}:{number} is no answer of a run; delete that file, and the same command makes it again")
+    return entry

@@ -23,8 +23,8 @@ class BulkSettings:
     system: str | None = None
     """The system prompt of every row that brings none."""
     decoding: Mapping[str, Any] = field(default_factory=dict)
-    """Names of `DecodeConfig`: max_new_tokens, temperature … With a temperature, a row's numbers follow from `seed` and its
-    shard, and not from who answers it."""
+    """Names of `DecodeConfig`: max_new_tokens, temperature … With a temperature, row n draws from the stream `seed + n`,
+    whoever answers it and beside whom."""
 
     def __post_init__(self) -> None:
         config.require_bounds(self)

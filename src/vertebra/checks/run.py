@@ -142,7 +142,10 @@ def chosen_checks(*, only: Collection[str] = (), skip: Collection[str] = ()) -> 
     for name in (*only, *skip):
         if name not in known:
             raise UnknownNameError("check", name, known, hint=f"Known: {', '.join(known)}.")
-    return [check for name, check in known.items() if (not only or name in only) and name not in skip]
+    chosen = [check for name, check in known.items() if (not only or name in only) and name not in skip]
+    if not chosen:  # nothing passes for not being looked at
+        raise ConfigError("what is asked for and what is left out leave no check; name fewer to be left out")
+    return chosen
 
 
 def _run(check: Check, backbone: Any) -> Result:

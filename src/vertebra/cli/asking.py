@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from vertebra.model.model import Model
 
 Name = Annotated[str, typer.Argument(help="An id, a folder (an adapter's or a run's too), or a hub name.")]
+Prompt = Annotated[str, typer.Argument(help="The question; `-` reads it from standard input.")]
 Base = Annotated[str | None, typer.Option(help="For an adapter's folder: its base; by default the one that it names.")]
 System = Annotated[str | None, typer.Option(help="The system prompt.")]
 Image = Annotated[list[Path] | None, typer.Option(help="An image that stands in the question; repeatable.", **PATH)]
@@ -43,6 +45,11 @@ def load(name: str, *, token: str | None, base: str | None = None, **options: An
     if base is not None and not is_adapter_folder(left_by_run(name)):
         raise typer.BadParameter(f"--base is the base of an adapter, and `{name}` is a model of its own; leave it out")
     return load_model(name, base=base, hf_token=token, **options)
+
+
+def read_prompt(prompt: str) -> str:
+    """The prompt of a command: `-` is standard input, without the line's end at its end."""
+    return sys.stdin.read().rstrip("\r\n") if prompt == "-" else prompt
 
 
 def question(

@@ -30,6 +30,7 @@ def export(
     if form not in FORMATS:
         raise UnknownNameError("format", form, FORMATS)
     if form == "openvla":
+        from vertebra.folders import require_free
         from vertebra.interop.load import load
         from vertebra.interop.openvla.write import write_openvla
 
@@ -37,6 +38,7 @@ def export(
             raise ConfigError(
                 "--step is about a run's checkpoints; write the model of one first, then that in this format"
             )
+        require_free(out, overwrite=overwrite, reads=[run])
         console().print(f"written to {write_openvla(load(run), out, overwrite=overwrite)}", soft_wrap=True)
         return
     from vertebra.training.recipes import read_run

@@ -35,8 +35,10 @@ def generate(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same answer again.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Stop at this text; repeatable.")] = None,
-    num_beams: Annotated[int | None, typer.Option(help="Search with so many beams (Hugging Face's engine).")] = None,
-    answers: Annotated[int | None, typer.Option(help="So many answers; the prompt is computed once.")] = None,
+    num_beams: Annotated[
+        int | None, typer.Option(min=1, help="Search with so many beams (Hugging Face's engine).")
+    ] = None,
+    answers: Annotated[int | None, typer.Option(min=1, help="So many answers; the prompt is computed once.")] = None,
     regex: Annotated[str | None, typer.Option(help="The answer matches this regular expression.")] = None,
     choice: Annotated[list[str] | None, typer.Option(help="The answer is one of these; repeatable.")] = None,
     json_schema: Annotated[
@@ -54,18 +56,17 @@ def generate(
 ) -> None:
     """Ask a model. The answer is printed as it comes; times and counts go to standard error."""
     from vertebra.backbone.registry import require_name
-    from vertebra.cli.asking import given, load, question
+    from vertebra.cli.asking import given, load, question, read_prompt
 
     require_name(model)  # before torch is imported for it
 
-    if interactive and (json or num_beams or answers or action):
+    if interactive and (json or num_beams or answers or action or compiled):
         raise typer.BadParameter(
-            "--interactive is a conversation in a terminal: leave --json, --num-beams, --answers, --action out"
+            "--interactive is a conversation in a terminal: leave --json, --num-beams, --answers, --action, --compile out"
         )
     if prompt is None and not interactive:
         raise typer.BadParameter("give a prompt, or --interactive")
-    if prompt == "-":
-        prompt = sys.stdin.read().rstrip("\n")
+    prompt = None if prompt is None else read_prompt(prompt)
     beside = question(system=system, raw=raw, action=action, image=image, page=page)
     options = given(
         max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed,
@@ -82,7 +83,11 @@ def generate(
 
 
 def _constraint(regex: str | None, choice: list[str] | None, schema: Path | None) -> Any:
-    chosen = [name for name, value in (("--regex", regex), ("--choice", choice), ("--json-schema", schema)) if value]
+    chosen = [
+        name
+        for name, value in (("--regex", regex), ("--choice", choice), ("--json-schema", schema))
+        if value not in (None, [])
+    ]
     if not chosen:
         return None
     if len(chosen) > 1:
@@ -90,13 +95,15 @@ def _constraint(regex: str | None, choice: list[str] | None, schema: Path | None
     from vertebra.decode.choose import grammar
     from vertebra.errors import DataError
 
-    if regex:
+    if regex == "":
+        raise typer.BadParameter("--regex is empty, and nothing but an empty answer matches it")
+    if regex is not None:
         return grammar.regex(regex, space=True)
     if choice:
         return grammar.one_of(choice, space=True)
     assert schema is not None
     try:
-        return grammar.json_schema(schema.read_text(encoding="utf-8"))
+        return grammar.json_schema(schema.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"`{schema}` cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

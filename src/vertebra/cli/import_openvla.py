@@ -48,7 +48,7 @@ def import_openvla(
         action_vocabulary=action_vocabulary,
         llm=llm,
     )
-    require_free(out, overwrite=overwrite)
+    require_free(out, overwrite=overwrite, reads=[folder, *([] if base is None else [base])])
     found = openvla_folder(folder)
     model = load_openvla(folder if found is None else found, options, base=base, dtype=dtype)
     model.save(out, overwrite=overwrite)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vertebra.cli.asking import Attn, Base, Device, Dtype, Family, Image, Name, Page, Raw, System, Token
+from vertebra.cli.asking import Attn, Base, Device, Dtype, Family, Image, Name, Page, Prompt, Raw, System, Token
 
 app = typer.Typer(add_completion=False)
 
@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def score(
     model: Name,
-    prompt: Annotated[str, typer.Argument(help="The question.")],
+    prompt: Prompt,
     answer: Annotated[list[str], typer.Argument(help="Answers to compare.")],
     image: Image = None,
     page: Page = None,
@@ -30,13 +30,14 @@ def score(
 ) -> None:
     """Compare answers by their likelihood. They are listed from the likeliest on; `share` sums to 1 among them."""
     from vertebra.backbone.registry import require_name
-    from vertebra.cli.asking import load, question
+    from vertebra.cli.asking import load, question, read_prompt
 
     require_name(model)  # before torch is imported for it
+    question_text = read_prompt(prompt)
     from vertebra.decode.scoring import score as scored
 
     loaded = load(model, dtype=dtype, device=device, attn=attn, token=token, family=family, base=base)
-    found = scored(loaded, prompt, answer, **question(system=system, raw=raw, image=image, page=page))
+    found = scored(loaded, question_text, answer, **question(system=system, raw=raw, image=image, page=page))
     rows: list[dict[str, Any]] = [
         {
             "answer": text, "log_prob": found.total[0][at], "per_token": found.per_token[0][at],

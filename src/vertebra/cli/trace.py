@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vertebra.cli.asking import Action, Attn, Base, Device, Dtype, Family, Image, Name, Page, Raw, System, Token
+from vertebra.cli.asking import Action, Attn, Base, Device, Dtype, Family, Image, Name, Page, Prompt, Raw, System, Token
 from vertebra.cli.paths import PATH
 
 app = typer.Typer(add_completion=False)
@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def trace(
     model: Name,
-    prompt: Annotated[str, typer.Argument(help="The question.")],
+    prompt: Prompt,
     image: Image = None,
     page: Page = None,
     system: System = None,
@@ -47,9 +47,10 @@ def trace(
 ) -> None:
     """Watch a model answer: what goes in, who sees whom, what is cached, which tokens were likely, which was chosen."""
     from vertebra.backbone.registry import require_name
-    from vertebra.cli.asking import given, load, question
+    from vertebra.cli.asking import given, load, question, read_prompt
 
     require_name(model)  # before torch is imported for it
+    question_text = read_prompt(prompt)
     from vertebra.decode.tracing.trace import trace as traced
 
     loaded = load(model, dtype=dtype, device=device, attn=attn, token=token, family=family, base=base)
@@ -60,7 +61,7 @@ def trace(
     )  # fmt: skip
     if no_cache:
         options["use_cache"] = False
-    made = traced(loaded, prompt, **beside, **options)
+    made = traced(loaded, question_text, **beside, **options)
     if html is not None:
         from vertebra.cli.output import write_page
         from vertebra.decode.tracing.html import trace_page

@@ -138,7 +138,11 @@ class Asker:
     def open(self, turns: Sequence[Any]) -> TokenSequence:
         """The conversation, ready for what comes next."""
         if self.question.raw:
-            return self._as_it_stands("".join(turn["content"] for turn in turns))
+            texts: list[Any] = [turn.get("content") if isinstance(turn, Mapping) else turn for turn in turns]
+            wrong = [one for one in texts if not isinstance(one, str)]
+            if wrong:
+                raise GenerationError(f"`raw` continues a text, and {wrong[0]!r:.60} is none; give it as one text")
+            return self._as_it_stands("".join(texts))
         if self.question.action:
             return self.model.render([*turns, _turn([{"type": "action", "ids": []}])], open_turn=True)
         return self.model.render(turns)
@@ -165,7 +169,12 @@ class Asker:
     def _as_it_stands(self, text: str) -> TokenSequence:
         encoder = tokenizer_of(self.model.tokenizer)
         (encoded,) = encoder.encode([text], [[(0, len(text))]])
-        return TokenSequence.of([*encoder.facts().prefix, *encoded.ids.tolist()], role=Role.USER)
+        ids = [*encoder.facts().prefix, *encoded.ids.tolist()]
+        if not ids:
+            raise GenerationError(
+                f"the text is empty, and `{self.model.identifier}` puts nothing before one; say something"
+            )
+        return TokenSequence.of(ids, role=Role.USER)
 
 
 def _turn(content: Any) -> dict[str, Any]:

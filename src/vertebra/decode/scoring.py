@@ -116,6 +116,11 @@ def _read(candidates: Any, rows: int, asked: Asked, vocabulary: int) -> list[lis
             f"candidates are {candidates!r:.60}; expected a list of answers, or such a list for each row"
         )
     nested = all(_is_list_of_candidates(one) for one in candidates)
+    lists = [one for one in candidates if isinstance(one, Sequence) and not isinstance(one, str | TokenSequence)]
+    if not nested and (wrong := next((one for one in lists if not _are_ids(one)), None)) is not None:
+        raise GenerationError(
+            f"candidates hold {wrong!r:.60}; expected answers alone, or a list of them, none empty, for each row"
+        )
     if nested and len(candidates) != rows:
         raise GenerationError(f"{len(candidates)} lists of candidates for {rows} rows; give one for each row")
     per_row = candidates if nested else [candidates] * rows
@@ -148,7 +153,14 @@ def _ids(candidate: Any, tokenizer: Any) -> list[int]:
         if bool((candidate.slot[:, 0] >= 0).any()):
             raise SequenceError("a candidate with slots has no likelihood: outside embeddings are not predicted")
         return candidate.ids.tolist()
+    if not hasattr(candidate, "__iter__") or not _are_ids(candidate):
+        raise GenerationError(f"a candidate is {candidate!r:.60}; expected text, ids, or a TokenSequence")
     return [int(item) for item in candidate]
+
+
+def _are_ids(given: Any) -> bool:
+    """Whole numbers, of any library; an empty list is none, and has words of its own."""
+    return all(hasattr(item, "__index__") for item in given) and not isinstance(given, str)
 
 
 def _scored(state: DecodeState, expected: list[list[list[int]]], rows_at_once: int) -> Scores:

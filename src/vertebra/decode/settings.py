@@ -15,6 +15,28 @@ from typing import Annotated, Any, NamedTuple, get_origin, get_type_hints
 
 import torch
 
+from vertebra.decode.allowed import (
+    CONSTRAINT,
+    COUNT,
+    DECAY,
+    FROM_0,
+    FUNCTION,
+    FUNCTIONS,
+    HEAT,
+    ID,
+    IDS,
+    PENALTY,
+    SECONDS,
+    SEED,
+    SHARE,
+    SOME_SHARE,
+    TEXT,
+    TOP_K,
+    WORDS,
+    YES_OR_NO,
+    Allowed,
+    texts_of,
+)
 from vertebra.decode.keys import FOREIGN, Key
 from vertebra.decode.state.capture import Capture
 from vertebra.errors import ConfigError, GenerationError, UnknownNameError
@@ -22,13 +44,6 @@ from vertebra.sequence.masks import Attend
 
 Processor = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """`processor(ids [B, L], scores [B, V]) -> scores`: a function, or a LogitsProcessor of transformers."""
-
-
-class Allowed(NamedTuple):
-    """What a setting may be."""
-
-    expected: str
-    holds: Callable[[Any], bool]
 
 
 class Row(NamedTuple):
@@ -53,125 +68,90 @@ class Row(NamedTuple):
     """It shows something of each step."""
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def ids_of(value: Any) -> tuple[Any, ...]:
-    """One id, several or none, as a tuple."""
-    if value is None:
-        return ()
-    if isinstance(value, torch.Tensor):
-        return tuple(value.flatten().tolist())
-    several = isinstance(value, Sequence | Mapping | set | frozenset) and not isinstance(value, str)
-    return tuple(value) if several else (value,)
-
-
-_COUNT = Allowed("a whole number from 1 on", lambda value: _whole(value) and value >= 1)
-_FROM_0 = Allowed("a whole number from 0 on", lambda value: _whole(value) and value >= 0)
-_TOP_K = Allowed("a whole number from 1 on (0 or None: off)", _FROM_0.holds)
-_SECONDS = Allowed("seconds, more than 0", lambda value: value > 0)
-_HEAT = Allowed("a number from 0 on", lambda value: 0 <= value < float("inf"))
-_SHARE = Allowed("a number from 0 to 1", lambda value: 0 <= value <= 1)
-_SOME_SHARE = Allowed("a number from 0 to 1, and 0 keeps no token", lambda value: 0 < value <= 1)
-_PENALTY = Allowed("a number above 0 (1: off)", lambda value: value > 0)
-_DECAY = Allowed("(a step from 0 on, a factor above 0)", lambda value: len(value) == 2 and value[0] >= 0 < value[1])
-_IDS = Allowed("token ids", lambda value: all(map(_whole, ids_of(value))))
-_WORDS = Allowed(
-    "lists of token ids, none of them empty",
-    lambda value: all(ids_of(words) and all(map(_whole, words)) for words in value),
-)
-_TEXT = Allowed("text, none of it empty", lambda value: all(isinstance(text, str) and text for text in _texts(value)))
-
-
-def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
     """One call's settings. Greedy, to the model's own end ids or 256 tokens, unless others are given."""
 
-    max_new_tokens: Annotated[int | None, Row(_COUNT)] = None
+    max_new_tokens: Annotated[int | None, Row(COUNT)] = None
     """At most so many; 256 where neither this nor `max_length` is given."""
-    max_length: Annotated[int | None, Row(_COUNT)] = None
+    max_length: Annotated[int | None, Row(COUNT)] = None
     """The same, prompt counted."""
-    min_new_tokens: Annotated[int, Row(_FROM_0)] = 0
-    min_length: Annotated[int, Row(_FROM_0)] = 0
-    max_time: Annotated[float | None, Row(_SECONDS)] = None
+    min_new_tokens: Annotated[int, Row(FROM_0)] = 0
+    min_length: Annotated[int, Row(FROM_0)] = 0
+    max_time: Annotated[float | None, Row(SECONDS)] = None
     """Seconds; the token that is being made is still finished."""
-    eos_token_id: Annotated[int | Sequence[int] | None, Row(_IDS)] = None
+    eos_token_id: Annotated[int | Sequence[int] | None, Row(IDS)] = None
     """Ids that end a row; None: all of the model's own; (): none."""
-    pad_token_id: Annotated[int | None, Row()] = None
+    pad_token_id: Annotated[int | None, Row(ID)] = None
     """What stands after a row's end; None: the model's own."""
-    stop_strings: Annotated[str | Sequence[str], Row(_TEXT)] = ()
+    stop_strings: Annotated[str | Sequence[str], Row(TEXT)] = ()
     """Text that ends a row. It stays in `sequences` and is cut off `text`."""
-    stop: Annotated[Callable[[Any], Sequence[bool]] | None, Row(alone=True)] = None
+    stop: Annotated[Callable[[Any], Sequence[bool]] | None, Row(FUNCTION, alone=True)] = None
     """`stop(step)` gives for each row whether it ends here."""
 
-    do_sample: Annotated[bool | None, Row()] = None
+    do_sample: Annotated[bool | None, Row(YES_OR_NO)] = None
     """None: sampling where temperature, top_k, top_p or min_p is given."""
-    temperature: Annotated[float | None, Row(_HEAT, shapes=True)] = None
+    temperature: Annotated[float | None, Row(HEAT, shapes=True)] = None
     """Scores are divided by it; 0: greedy."""
-    top_k: Annotated[int | None, Row(_TOP_K, shapes=True)] = None
+    top_k: Annotated[int | None, Row(TOP_K, shapes=True)] = None
     """Draw from the k best."""
-    top_p: Annotated[float | None, Row(_SOME_SHARE, shapes=True)] = None
+    top_p: Annotated[float | None, Row(SOME_SHARE, shapes=True)] = None
     """Draw from the best that hold this probability."""
-    min_p: Annotated[float | None, Row(_SHARE, shapes=True)] = None
+    min_p: Annotated[float | None, Row(SHARE, shapes=True)] = None
     """Draw from what is this likely beside the best."""
-    typical_p: Annotated[float | None, Row(_SOME_SHARE, shapes=True, off=1.0)] = None
+    typical_p: Annotated[float | None, Row(SOME_SHARE, shapes=True, off=1.0)] = None
     """Draw from what is about as surprising as is to be expected, up to this probability."""
-    top_h: Annotated[float | None, Row(_SOME_SHARE, shapes=True)] = None
+    top_h: Annotated[float | None, Row(SOME_SHARE, shapes=True)] = None
     """Draw from the best that hold this share of the entropy."""
-    epsilon_cutoff: Annotated[float | None, Row(_SHARE, shapes=True, off=0.0)] = None
+    epsilon_cutoff: Annotated[float | None, Row(SHARE, shapes=True, off=0.0)] = None
     """Draw from what is at least this probable."""
-    eta_cutoff: Annotated[float | None, Row(_SHARE, shapes=True, off=0.0)] = None
+    eta_cutoff: Annotated[float | None, Row(SHARE, shapes=True, off=0.0)] = None
     """The same, with a bound that falls where much is possible."""
-    seed: Annotated[int | Sequence[int] | None, Row()] = None
+    seed: Annotated[int | Sequence[int] | None, Row(SEED)] = None
     """One a row; a single number counts up along the rows; None: drawn, and listed in the result."""
-    repetition_penalty: Annotated[float, Row(_PENALTY, reads=True)] = 1.0
+    repetition_penalty: Annotated[float, Row(PENALTY, reads=True)] = 1.0
     """Over the ids of the prompt's text and of what was generated; never over slots."""
-    exponential_decay_length_penalty: Annotated[tuple[int, float] | None, Row(_DECAY)] = None
+    exponential_decay_length_penalty: Annotated[tuple[int, float] | None, Row(DECAY)] = None
     """(step, factor): from that step on ids that end a row become likelier, by a power of the factor."""
-    no_repeat_ngram_size: Annotated[int, Row(_FROM_0, reads=True)] = 0
+    no_repeat_ngram_size: Annotated[int, Row(FROM_0, reads=True)] = 0
     """No so many ids stand in a row twice."""
-    sequence_bias: Annotated[Mapping[tuple[int, ...], float], Row(_WORDS, reads=True, ids=True)] = field(
+    sequence_bias: Annotated[Mapping[tuple[int, ...], float], Row(WORDS, reads=True, ids=True)] = field(
         default_factory=dict
     )
     """What is added to the score of the last id of a sequence whose others were just generated."""
-    bad_words_ids: Annotated[Sequence[Sequence[int]], Row(_WORDS, reads=True, ids=True)] = ()
+    bad_words_ids: Annotated[Sequence[Sequence[int]], Row(WORDS, reads=True, ids=True)] = ()
     """Sequences of ids that are impossible."""
-    suppress_tokens: Annotated[Sequence[int], Row(_IDS, ids=True)] = ()
+    suppress_tokens: Annotated[Sequence[int], Row(IDS, ids=True)] = ()
     """Ids that are impossible."""
-    begin_suppress_tokens: Annotated[Sequence[int], Row(_IDS, ids=True)] = ()
+    begin_suppress_tokens: Annotated[Sequence[int], Row(IDS, ids=True)] = ()
     """The same for the first token."""
-    forced_bos_token_id: Annotated[int | None, Row(_IDS, ids=True)] = None
+    forced_bos_token_id: Annotated[int | None, Row(IDS, ids=True)] = None
     """The first token."""
-    forced_eos_token_id: Annotated[int | Sequence[int] | None, Row(_IDS, ids=True)] = None
+    forced_eos_token_id: Annotated[int | Sequence[int] | None, Row(IDS, ids=True)] = None
     """The last token, where a row is as long as it may be."""
     renormalize_logits: Annotated[bool, Row()] = False
     """Scores are log probabilities, after every rule."""
     remove_invalid_values: Annotated[bool, Row()] = False
     """Scores that are no numbers become numbers."""
-    logits_processor: Annotated[Sequence[Processor], Row(reads=True)] = ()
+    logits_processor: Annotated[Sequence[Processor], Row(FUNCTIONS, reads=True)] = ()
     """Rules of one's own, after ours and before the draw."""
-    constraint: Annotated[Any, Row()] = None
+    constraint: Annotated[Any, Row(CONSTRAINT)] = None
     """A `Constraint`: which ids are possible at each step."""
 
-    num_return_sequences: Annotated[int, Row(_COUNT)] = 1
+    num_return_sequences: Annotated[int, Row(COUNT)] = 1
     """Several answers to each prompt, which is computed once; they stand next to each other."""
 
     use_cache: Annotated[bool, Row(state=True, alone=True)] = True
     """False computes the whole row anew for every token: right, slow, and good for comparing."""
     cache: Annotated[Any, Row(key="cache_implementation", state=True, alone=True)] = "dynamic"
     """`dynamic`, `static`, or a transformers cache that holds the first columns of the batch."""
-    cache_length: Annotated[int | None, Row(_COUNT, key="max_cache_len", state=True, alone=True)] = None
+    cache_length: Annotated[int | None, Row(COUNT, key="max_cache_len", state=True, alone=True)] = None
     """Columns of a static cache; None: as many as this call can need."""
-    chunk: Annotated[int | None, Row(_COUNT, key="prefill_chunk_size", state=True, alone=True)] = None
+    chunk: Annotated[int | None, Row(COUNT, key="prefill_chunk_size", state=True, alone=True)] = None
     """Prompts are computed in passes of at most so many columns."""
     compile: Annotated[bool | str | Callable[..., Any], Row(alone=True)] = False
     """Compile the decode step, over a static cache; anything but a bool is a backend of torch.compile."""
-    attend: Annotated[Attend | None, Row(state=True, alone=True)] = None
+    attend: Annotated[Attend | None, Row(FUNCTION, state=True, alone=True)] = None
     """A free rule of who sees whom, as in `sequence.masks`."""
 
     keep_state: Annotated[bool, Row(alone=True)] = False
@@ -187,7 +167,7 @@ class DecodeConfig:
     def __post_init__(self) -> None:
         for name, row in ROWS.items():
             value = getattr(self, name)
-            if row.allowed is not None and value is not None and not row.allowed.holds(value):
+            if row.allowed is not None and value is not None and not row.allowed.admits(value):
                 raise GenerationError(f"{name} is {value!r:.60}; expected {row.allowed.expected}")
         _check_together(self)
 
@@ -200,7 +180,7 @@ class DecodeConfig:
 
     @property
     def stops(self) -> tuple[str, ...]:
-        return _texts(self.stop_strings)
+        return texts_of(self.stop_strings)
 
     @cached_property
     def differing(self) -> list[str]:

@@ -80,7 +80,7 @@ def merge(
             "merging is one process's work; start it without torchrun, or every rank would write the folder"
         )
     out = Path(out)
-    require_free(out, overwrite=overwrite)
+    require_free(out, overwrite=overwrite, reads=[os.path.expanduser(base), adapter])
     model, loaded = load_adapter(base, adapter, dtype="float32")
     target = as_dtype(dtype) if dtype else _dtype_of(parts_of(model).backbone)
     model.eval()

@@ -99,6 +99,23 @@ def test_on_the_command_line(folder: Path, tmp_path: Path):
     same(tmp_path / "out", folder)
 
 
+def test_the_command_line_never_replaces_what_it_reads(tmp_path: Path):
+    """Neither way, with or without --overwrite: "the input is not touched"."""
+    where = made_folder(tmp_path / "up" / "in")
+    load(where).save(tmp_path / "up" / "ours")
+
+    def seen() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    before = seen()
+    for words in (["import-openvla", where], ["export", "--format", "openvla", tmp_path / "up" / "ours"]):
+        for out in (words[-1], tmp_path / "up"):
+            result = CliRunner().invoke(app, [str(word) for word in (*words, out, "--overwrite")])
+            assert isinstance(result.exception, CheckpointError), result.output
+            assert "would be lost by being replaced" in str(result.exception)
+    assert seen() == before
+
+
 def test_a_class_position_that_was_trained_goes_into_the_class_token(folder: Path, tmp_path: Path):
     model = load(folder, dtype="float32")
     images = model.parts["image"].encoder.sample(2, torch.Generator().manual_seed(0))

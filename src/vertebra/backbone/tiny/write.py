@@ -113,7 +113,11 @@ def _settings(spec: TinySpec, overrides: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in overrides.items():
         if name not in known:
             raise UnknownNameError(f"setting of {spec.config_cls}", name, known)
-        settings[config_cls.attribute_map.get(name, name)] = value
+        own = config_cls.attribute_map.get(name, name)
+        usual = spec.config.get(own)
+        if type(usual) is int and usual > 0 and isinstance(value, int) and value < 1:
+            raise ConfigError(f"{name} is {value}; a model needs 1 or more")
+        settings[own] = value
     if settings["vocab_size"] < spec.tokenizer.size:
         raise ConfigError(
             f"vocab_size={settings['vocab_size']} is smaller than the tokenizer of `{spec.name}`, "
@@ -140,7 +144,7 @@ def _model(spec: TinySpec, settings: dict[str, Any], seed: int, num_tokens: int)
         config = getattr(transformers, spec.config_cls)(**settings)
         with torch.random.fork_rng(devices=[]):  # the library draws weights first; the caller's seed is not ours
             model = getattr(transformers, spec.llm_cls)(config)
-    except (ValueError, TypeError, RuntimeError, StrictDataclassError) as error:
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, StrictDataclassError) as error:
         raise ConfigError(f"{spec.config_cls} cannot have these settings: {error}") from error
     fill(model, seed=seed, num_tokens=num_tokens)
     return model.to(getattr(torch, dtype)).eval()

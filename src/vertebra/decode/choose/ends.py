@@ -9,9 +9,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from vertebra.decode.allowed import ids_of
 from vertebra.decode.choose.constraint import Follower
 from vertebra.decode.choose.text import StopStrings
-from vertebra.decode.settings import ROWS, DecodeConfig, ids_of
+from vertebra.decode.settings import ROWS, DecodeConfig
 from vertebra.errors import GenerationError
 
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
+from vertebra.decode.allowed import ids_of
 from vertebra.decode.choose.history import History
-from vertebra.decode.settings import ROWS, DecodeConfig, ids_of
+from vertebra.decode.settings import ROWS, DecodeConfig
 
 NEVER = float("-inf")
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList
 
+from vertebra.decode.allowed import COUNT
 from vertebra.decode.choose.ends import ids_in
 from vertebra.decode.hf.answer import PassLog, answer
 from vertebra.decode.hf.rules import OurRules
@@ -26,6 +27,7 @@ from vertebra.decode.state.inputs import encoded
 from vertebra.decode.state.prefill import prefill
 from vertebra.errors import GenerationError
 from vertebra.model.model import Model
+from vertebra.reading import reading
 
 _NO_ID = 2**31
 """No token has it."""
@@ -61,10 +63,13 @@ def generate_hf(model: Model, prompt: Any, settings: DecodeConfig) -> Generation
 
 
 def _refuse_ours(settings: DecodeConfig) -> None:
-    for name in settings.differing:
-        if name in ROWS and ROWS[name].alone:
-            raise GenerationError(f'`{name}` is ours alone; leave it out, or use engine="vertebra"')
-    if settings.seed is not None and not isinstance(settings.seed, int):
+    ours = [name for name in settings.differing if name in ROWS and ROWS[name].alone]
+    for name in ["compile"] if settings.compile else ours:  # compiling decides the cache, which nobody gave
+        raise GenerationError(f'`{name}` is ours alone; leave it out, or use engine="vertebra"')
+    beams = settings.hf.get("num_beams")
+    if beams is not None and not COUNT.admits(beams):
+        raise GenerationError(f"num_beams is {beams!r:.60}; expected {COUNT.expected}")
+    if isinstance(settings.seed, Sequence):
         raise GenerationError(
             'Hugging Face\'s engine draws all rows from one stream: give one seed, or use engine="vertebra" for a seed a row'
         )
@@ -168,9 +173,10 @@ def _config(begun: Start, settings: DecodeConfig, eos: Sequence[int], pad_id: in
         "stop_strings": list(settings.stops) or None,
         **{name: bool(getattr(settings, name)) for name, row in ROWS.items() if row.shows},
     }
-    if int(settings.hf.get("num_beams") or 1) > 1:
-        keys["output_scores"] = True  # the scores of whole beams come with them
-    return GenerationConfig(**{**keys, **settings.hf})
+    with reading("Hugging Face's engine cannot take these settings", "change or leave them out", error=GenerationError):
+        if (settings.hf.get("num_beams") or 1) > 1:
+            keys["output_scores"] = True  # the scores of whole beams come with them
+        return GenerationConfig(**{**keys, **settings.hf})
 
 
 @contextmanager

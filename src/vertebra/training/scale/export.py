@@ -33,8 +33,8 @@ def export(run: str | Path, out: str | Path, *, step: int | None = None, overwri
     """Write the model (or adapter) of a run at a step, by default that of its newest good checkpoint."""
     run, out = Path(run), Path(out)
     config = read_run(run)
-    require_free(out, overwrite=overwrite)
     place = _place(run / "checkpoints", step)
+    require_free(out, overwrite=overwrite, reads=[place])
     with model_at(config, place) as (model, adapter):
 
         def fill(part: Path) -> None:
