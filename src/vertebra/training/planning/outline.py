@@ -106,7 +106,7 @@ def depths(config: RunConfig) -> tuple[int, int, int] | None:
         return None
     kinds = list(getattr(shape, "layer_types", None) or [""])
     period = next(n for n in range(1, len(kinds) + 1) if all(k == kinds[i % n] for i, k in enumerate(kinds)))
-    low = max(2, period, tune.blocks + 2 if tune.stage == "last-blocks" else 0)
+    low = max(4, period, tune.blocks + 2 if tune.stage == "last-blocks" else 0)
     high = low + max(2, period)
     return (low, high, total) if total > high else None
 
