@@ -311,3 +311,28 @@ def test_no_kind_of_value_under_any_name_ends_a_run(tmp_path):
     made = run_rows("tiny-smollm2", tmp_path / "rows.jsonl", tmp_path / "out", asking)
     assert made.rows == len(rows)
     assert all(("answer" in one) != ("error" in one) for one in entries(tmp_path / "out"))
+
+
+def test_a_folder_has_one_writer(rows, tmp_path):
+    """Who comes second is refused at once, before the first has an answer and after; then it finds everything done."""
+    out, refused = tmp_path / "out", []
+
+    def second(done, total):
+        with pytest.raises(ConfigError, match=r"is being written by another run.*give the command again"):
+            run_rows("tiny-llama2", rows, out, ASK)
+        refused.append(done)
+
+    run_rows("tiny-llama2", rows, out, ASK, progress=second)
+    assert refused == [0, 4, 8, 10]
+    before = entries(out)
+    assert sorted(path.name for path in out.iterdir()) == [*(f"answers-0000{n}.jsonl" for n in range(3)), "run.json"]
+    assert run_rows("tiny-llama2", rows, out, ASK).rows == 10
+    assert entries(out) == before
+
+
+def test_what_a_killed_run_held_is_free(rows, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "run.lock").write_text("")  # it was killed before it wrote anything
+    assert run_rows("tiny-llama2", rows, out, ASK).errors == 0
+    assert not (out / "run.lock").exists()

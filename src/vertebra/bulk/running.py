@@ -28,6 +28,7 @@ from vertebra.errors import ConfigError, DataError
 from vertebra.folders import require_free, state_of, write_file
 from vertebra.interop.load import load
 from vertebra.reading import json_of, read_json
+from vertebra.training.lock import LOCK, only_writer
 
 RUN = "run.json"
 ELSEWHERE = ("hf_token", "device", "attn")
@@ -93,18 +94,17 @@ def run_rows(
     identity = _identity(model, source, units, settings, options)
     _require_same(folder, identity)
     planned = shards(units, settings.shard)
-    missing = [shard for shard in planned if not file_of(folder, shard).is_file()]
-    done = units - sum(shard.count for shard in missing)
-    if not _begun(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_file(folder / RUN, json.dumps(identity, indent=1) + "\n")
-    if progress is not None:
-        progress(done, units)
-    if missing:
-        work = Work(
-            model=_whole(model), data=_whole(str(data)), out=folder.absolute(), settings=settings, options=options
-        )
-        for shard in (spread or here)(work, missing):
+    work = Work(model=_whole(model), data=_whole(str(data)), out=folder.absolute(), settings=settings, options=options)
+    with only_writer(folder):
+        if (folder / RUN).is_file():  # another may have begun since
+            _require_same(folder, identity)
+        missing = [shard for shard in planned if not file_of(folder, shard).is_file()]
+        done = units - sum(shard.count for shard in missing)
+        if not _begun(folder):
+            write_file(folder / RUN, json.dumps(identity, indent=1) + "\n")
+        if progress is not None:
+            progress(done, units)
+        for shard in (spread or here)(work, missing) if missing else ():
             done += shard.count
             if progress is not None:
                 progress(done, units)
@@ -169,12 +169,18 @@ def _weights(name: str | Path) -> str | None:
 
 def _begun(folder: Path) -> bool:
     """Whether answers may be there. A run that ended before its first (a name mistyped, say) binds nobody."""
-    return (folder / RUN).is_file() and os.listdir(folder) != [RUN]
+    return (folder / RUN).is_file() and set(os.listdir(folder)) - {RUN, LOCK} != set()
+
+
+def _only_locked(folder: Path) -> bool:
+    """Whether another has just begun here, and has written nothing yet."""
+    return folder.is_dir() and os.listdir(folder) == [LOCK]
 
 
 def _require_same(folder: Path, identity: dict[str, Any]) -> None:
     if not (folder / RUN).is_file():
-        require_free(folder, overwrite=False)
+        if not _only_locked(folder):
+            require_free(folder, overwrite=False)
         return
     if not _begun(folder):
         return

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vertebra.cli.asking import Attn, Base, Device, Dtype, Name, System, Token
 from vertebra.cli.paths import PATH
+
+if TYPE_CHECKING:
+    from vertebra.bulk.running import Ran
 
 app = typer.Typer(add_completion=False)
 
@@ -73,9 +76,15 @@ def run(
         print_json(
             {"rows": made.rows, "errors": made.errors, "tokens": made.tokens, "files": [str(one) for one in made.files]}
         )
-        return
+        raise typer.Exit(_code(made))
     console().print(
         f"answered: {made.rows:,} rows, {made.tokens:,} tokens; files in {out}: {len(made.files)}", soft_wrap=True
     )
     if made.errors:
         screen.print(f"rows with an error instead of an answer: {made.errors:,}", style="yellow")
+    raise typer.Exit(_code(made))
+
+
+def _code(made: Ran) -> int:
+    """A script must see it where no row has an answer; some that have none are counted, and listed with their errors."""
+    return int(0 < made.rows == made.errors)

@@ -207,8 +207,8 @@ def _release(handle: int, path: Path) -> None:
 
 def _refusal(path: Path, other: dict[str, Any]) -> ConfigError:
     return ConfigError(
-        f"`{path.parent}` is being written by {_who(other)}. Wait until it ends or stop it, then go on with --resume; or "
-        "name another folder (--out)"
+        f"`{path.parent}` is being written by {_who(other)}. Wait until it ends or stop it, then give the command again (a "
+        "training with --resume); or name another folder (--out)"
     )
 
 
