@@ -316,7 +316,9 @@ def test_a_tokenizer_without_its_vocabulary_is_none(tmp_path, name, mode):
 
 
 @BOTH_MODES
-@pytest.mark.parametrize("values", [{"num_hidden_layers": 10**9}, {"num_labels": 10**12}])
+@pytest.mark.parametrize("values", [{"num_hidden_layers": 10**9}, {"num_labels": 10**12}, {"num_hidden_layers": -1}])
 def test_counts_that_nobody_could_build(model, mode, values):
+    with pytest.raises(CheckpointError, match="expected 0 to"):
+        load_backbone(model, config_overrides=values, **mode)
     edit_json(model / "config.json", **values)
-    refused(model, "at the most", mode)
+    refused(model, "expected 0 to", mode)

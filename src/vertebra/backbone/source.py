@@ -179,19 +179,19 @@ def _checked(name: str, config: dict[str, Any]) -> dict[str, Any]:
             "folders lack it: add the line to config.json"
         )
     _refuse_remote_code(name, config)
-    _refuse_endless(name, config)
+    require_counts(name, config)
     return config
 
 
-def _refuse_endless(name: str, config: dict[str, Any]) -> None:
-    """Counts that readers loop over before anything can fail: a damaged one costs all memory, or hours."""
+def require_counts(name: str, config: dict[str, Any]) -> None:
+    """Counts that readers loop over before anything can fail: a damaged one costs all memory, or hours, and one below
+    zero fails long after."""
     text = config.get("text_config")
     for holder in (config, text if isinstance(text, dict) else {}):
         for key, most in _MOST.items():
-            if isinstance(holder.get(key), (int, float)) and not holder[key] <= most:
+            if isinstance(holder.get(key), (int, float)) and not 0 <= holder[key] <= most:
                 raise CheckpointError(
-                    f"the config of `{name}` has the {key} {holder[key]!r:.20}; expected {most:,} at the most. Correct "
-                    "config.json"
+                    f"the config of `{name}` has the {key} {holder[key]!r:.20}; expected 0 to {most:,}. Correct config.json"
                 )
 
 

@@ -16,7 +16,7 @@ import transformers
 from transformers import GenerationConfig
 
 from vertebra import compat, log
-from vertebra.backbone.source import Source, read_json, weight_files, weights_folder
+from vertebra.backbone.source import Source, read_json, require_counts, weight_files, weights_folder
 from vertebra.backbone.weights import BUILDING, assign, mapped_tensors, parameters_on_meta, spelled_for
 from vertebra.errors import CheckpointError, ConfigError, MissingPartError, NetworkError, UnknownNameError, did_you_mean
 from vertebra.reading import reading
@@ -99,6 +99,7 @@ def build_config(source: Source, llm_cls: Any, kernel: str, dtype: torch.dtype, 
     for key, value in overrides.items():
         if not hasattr(config, key) or callable(getattr(config, key)):
             raise UnknownNameError("config setting", key, config.to_dict())
+        require_counts(source.name, {key: value})
         with reading(f"config setting `{key}` cannot be {value!r:.80}", _MEND):
             setattr(config, key, value)
     config._attn_implementation = kernel

@@ -26,6 +26,8 @@ def get(
     from vertebra.backbone.real import REAL
     from vertebra.cli.output import console, print_unfolded, table
 
+    if list_ and names:
+        raise typer.BadParameter("--list shows all models; leave the names out, or leave --list out to fetch them")
     if list_:
         shown = table("name", "kind", "download", "licence", "source", "here")
         for row in REAL.values():
