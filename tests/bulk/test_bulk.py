@@ -6,6 +6,8 @@ import json
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -258,9 +260,6 @@ def test_a_damaged_file_of_a_run_is_named(rows, tmp_path, name, content):
 
 
 def test_whatever_a_table_calls_its_rows_the_answers_are_json(tmp_path):
-    pa = pytest.importorskip("pyarrow")
-    import pyarrow.parquet as pq
-
     def strict(name: str):
         raise AssertionError(f"{name} is no JSON")
 

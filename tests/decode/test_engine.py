@@ -177,13 +177,17 @@ def test_several_answers_share_the_prompt(model):
     assert len({tuple(row) for row in result.tokens}) == 6
 
 
-@pytest.mark.parametrize("seed", [2**63, -(2**63) - 1, 2**100, [1, 2**64], 1.5, "7"])
+@pytest.mark.parametrize("seed", [2**63, -(2**63) - 1, 2**100, [1, 2**64], 1.5, "7", np.array([1.5])])
 def test_a_seed_that_no_stream_has_is_refused(seed):
     with pytest.raises(GenerationError, match="seed is"):
         DecodeConfig(temperature=1.0, seed=seed)
 
 
-@pytest.mark.parametrize("seed", [5, np.int64(5), [np.int64(5), 6]], ids=repr)
+@pytest.mark.parametrize(
+    "seed",
+    [5, np.int64(5), torch.tensor(5), [np.int64(5), 6], (5, 6), np.array([5, 6]), torch.tensor([5, 6])],
+    ids=repr,
+)
 def test_seeds_of_any_kind_of_number(model, seed):
     asked, options = prompts(NAME, (4, 4)), {"max_new_tokens": 3, "temperature": 1.0}
     assert generate(model, asked, seed=seed, **options).tokens == generate(model, asked, seed=[5, 6], **options).tokens

@@ -265,7 +265,7 @@ def seeds_of(seed: int | Sequence[int] | None, rows: int) -> tuple[int, ...]:
     """One seed a row; a single number counts up along the rows."""
     if seed is None:
         return tuple(torch.randint(2**31, (rows,)).tolist())
-    if not isinstance(seed, Sequence):  # one number, numpy's too
+    if not isinstance(seed, Sequence):
         return tuple(int(seed) + row for row in range(rows))
     if len(seed) != rows:
         raise GenerationError(f"{len(seed)} seeds for {rows} rows; give one for each row, or a single number")

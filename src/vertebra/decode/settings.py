@@ -165,6 +165,10 @@ class DecodeConfig:
     """Keys that only Hugging Face's engine honors."""
 
     def __post_init__(self) -> None:
+        if hasattr(
+            self.seed, "tolist"
+        ):  # arrays, tensors, numpy's numbers: plain ones, for all who ask whether it is one
+            object.__setattr__(self, "seed", self.seed.tolist())
         for name, row in ROWS.items():
             value = getattr(self, name)
             if row.allowed is not None and value is not None and not row.allowed.admits(value):
