@@ -165,10 +165,9 @@ class DecodeConfig:
     """Keys that only Hugging Face's engine honors."""
 
     def __post_init__(self) -> None:
-        if hasattr(
-            self.seed, "tolist"
-        ):  # arrays, tensors, numpy's numbers: plain ones, for all who ask whether it is one
-            object.__setattr__(self, "seed", self.seed.tolist())
+        given: Any = self.seed
+        if hasattr(given, "tolist"):  # an array, a tensor, a number of numpy's: plain for all who read it
+            object.__setattr__(self, "seed", given.tolist())
         for name, row in ROWS.items():
             value = getattr(self, name)
             if row.allowed is not None and value is not None and not row.allowed.admits(value):
