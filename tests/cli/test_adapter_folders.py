@@ -127,3 +127,47 @@ def test_what_cannot_be(vertebra: Any, ours: Path, of_peft: Path, tmp_path: Path
     done = vertebra("generate", str(folder), ASKED)
     assert done.code == 1
     assert "does not say which base it was trained on" in " ".join(done.err.split())
+
+
+def run_with(folder: Path, left: Path, name: str) -> Path:
+    """The folder of a run that left this in `model/` or `adapter/`."""
+    folder.mkdir()
+    (folder / "run.yaml").write_text("name: mine\n")
+    shutil.copytree(left, folder / name)
+    return folder
+
+
+def test_a_run_stands_for_the_model_it_left(vertebra: Any, tmp_path: Path):
+    run = run_with(tmp_path / "run", tiny_checkpoint("tiny-llama2"), "model")
+    about = json.loads(vertebra("info", str(run), "--json").out)
+    assert about == json.loads(vertebra("info", str(run / "model"), "--json").out)
+    shown, plain = (
+        json.loads(vertebra("prompt", str(one), "--user", ASKED, "--json").out) for one in (run, run / "model")
+    )
+    assert shown["ids"] == plain["ids"]
+    assert shown["text"] == plain["text"]
+    checked = vertebra("check", str(run), "--only", "save-load,rows", "--json")
+    assert checked.code == 0, checked.err
+    assert json.loads(checked.out)["model"] == str(run / "model")
+
+
+def test_a_run_stands_for_the_adapter_it_left(vertebra: Any, ours: Path, tmp_path: Path):
+    run = run_with(tmp_path / "run", ours, "adapter")
+    done = vertebra("merge", "tiny-llama2", str(run), str(tmp_path / "merged"), "--dtype", "float32")
+    assert done.code == 0, done.err
+    assert answer(vertebra, tmp_path / "merged", ASKED)["tokens"] == answer(vertebra, run, ASKED)["tokens"]
+    for command in (["info"], ["prompt", "--user", "hi"], ["check"]):
+        done = vertebra(command[0], str(run), *command[1:])
+        assert done.code == 1
+        assert "is an adapter and has no config.json of its own. Give its base, or the folder that" in " ".join(
+            done.err.split()
+        )
+
+
+def test_a_model_whose_config_was_lost_is_no_adapter(vertebra: Any, tmp_path: Path):
+    folder = with_parts("tiny-qwen2").save(tmp_path / "model")
+    (folder / "config.json").unlink()
+    done = vertebra("info", str(folder))
+    assert done.code == 1
+    assert "has no config.json" in done.err
+    assert "adapter and" not in done.err

@@ -119,7 +119,7 @@ def load_backbone(
     family: str | None = None,
     config_overrides: Mapping[str, Any] | None = None,
 ) -> HFCausalLLMBackbone:
-    """A backbone by id, folder or hub name.
+    """A backbone by id, folder or hub name; of a run, what it left in `model/`.
 
     A folder's record, name, class and vocabulary find its family; `family` names another, and `none` reads the facts off
     the model.
@@ -146,6 +146,8 @@ def load_backbone(
         "config_overrides": dict(config_overrides or {}),
     }
     row = row_of(str(name))
+    if row is None:
+        name = left_by_run(name)
     if family is not None:
         _check_family(family, row)
     backbone: HFCausalLLMBackbone

@@ -153,6 +153,12 @@ def _local_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"`{folder}` is empty; expected config.json, weights (*.safetensors) and tokenizer files")
     config = folder / "config.json"
     if not config.is_file():
+        record = folder / RECORD
+        if (folder / "adapter_config.json").is_file() or (record.is_file() and "adapter" in read_json(record)):
+            raise CheckpointError(
+                f"`{folder}` is an adapter and has no config.json of its own. Give its base, or the folder that "
+                "`vertebra merge BASE ADAPTER OUT` writes"
+            )
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
         raise CheckpointError(
             f"`{folder}` has no config.json (it holds {found}); give the folder that `save_pretrained` wrote"

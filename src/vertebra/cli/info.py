@@ -21,10 +21,15 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a model's config, parameters, memory, anchor, special tokens, attention, and which facts are guesses."""
+    from vertebra.backbone.registry import row_of
+    from vertebra.backbone.source import left_by_run
     from vertebra.cli.output import console, facts_table, print_json
     from vertebra.cli.remembered import remembered
     from vertebra.interop.openvla.hub import openvla_folder
     from vertebra.model.description import describe, holds_parts
+
+    if row_of(model) is None:
+        model = str(left_by_run(model))
 
     def measured() -> dict[str, Any]:
         from vertebra.backbone.registry import load_backbone

@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False)
 def merge(
     base: Annotated[str, typer.Argument(help="The base it was trained on: an id, a folder or a hub name.")],
     adapter: Annotated[
-        Path, typer.Argument(help="The adapter's folder (runs/NAME/adapter), or one of PEFT's.", **PATH)
+        Path, typer.Argument(help="The folder of an adapter, of the run that left it, or PEFT's.", **PATH)
     ],
     out: Annotated[Path, typer.Argument(help="Where the merged model goes.", **PATH)],
     dtype: Annotated[str | None, typer.Option(help="What it is written in; that of the base by default.")] = None,

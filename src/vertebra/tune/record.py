@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.backbone.registry import row_of
-from vertebra.backbone.source import RECORD, read_json
+from vertebra.backbone.source import RECORD, left_by_run, read_json
 from vertebra.errors import CheckpointError
 from vertebra.reading import as_object
 from vertebra.tune.folder import CONFIG, absent_files, digest
@@ -55,8 +55,8 @@ def is_adapter_folder(folder: str | Path) -> bool:
 
 
 def read_adapter(folder: str | Path) -> AdapterFolder:
-    """An adapter's folder; one clear message where it is none, or where files are missing."""
-    folder = Path(folder).expanduser()
+    """An adapter's folder, or that of the run which left it; one clear message where it is none, or where files are missing."""
+    folder = Path(left_by_run(folder)).expanduser()
     if not folder.is_dir():
         raise CheckpointError(f"`{folder}` is no folder; expected one with `{FOLDER}/` or PEFT's {CONFIG} in it")
     if (folder / RECORD).is_file():
