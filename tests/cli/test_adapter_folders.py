@@ -156,6 +156,10 @@ def test_a_run_stands_for_the_adapter_it_left(vertebra: Any, ours: Path, tmp_pat
     done = vertebra("merge", "tiny-llama2", str(run), str(tmp_path / "merged"), "--dtype", "float32")
     assert done.code == 0, done.err
     assert answer(vertebra, tmp_path / "merged", ASKED)["tokens"] == answer(vertebra, run, ASKED)["tokens"]
+    for out in (run, run / "adapter"):
+        done = vertebra("merge", "tiny-llama2", str(run), str(out), "--overwrite")
+        assert done.code == 1
+        assert "which is read here and would be lost" in " ".join(done.err.split())
     for command in (["info"], ["prompt", "--user", "hi"], ["check"]):
         done = vertebra(command[0], str(run), *command[1:])
         assert done.code == 1

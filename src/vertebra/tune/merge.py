@@ -21,7 +21,7 @@ from torch import nn
 
 from vertebra.backbone.habits import PROBES
 from vertebra.backbone.kernels import as_dtype
-from vertebra.backbone.source import RECORD, find, read_json
+from vertebra.backbone.source import RECORD, find, left_by_run, read_json
 from vertebra.errors import CheckpointError, ConfigError
 from vertebra.folders import require_free, write_whole
 from vertebra.sequence.batch import Batch
@@ -80,7 +80,7 @@ def merge(
             "merging is one process's work; start it without torchrun, or every rank would write the folder"
         )
     out = Path(out)
-    require_free(out, overwrite=overwrite, reads=[os.path.expanduser(base), adapter])
+    require_free(out, overwrite=overwrite, reads=[left_by_run(os.path.expanduser(base)), left_by_run(adapter)])
     model, loaded = load_adapter(base, adapter, dtype="float32")
     target = as_dtype(dtype) if dtype else _dtype_of(parts_of(model).backbone)
     model.eval()
