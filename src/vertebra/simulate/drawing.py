@@ -39,9 +39,31 @@ class Drawing:
     def image(self, camera: Any, option: Any, size: int, turn: np.ndarray | None = None) -> np.ndarray:
         """[size, size, 3] of a camera, with the groups of geometries that `option` shows; `turn`: radians to the side and up,
         by which the camera is turned about its own axes."""
+        side = rendered_size(size)
+        pixels = self._pixels(camera, option, side, turn)
+        if of_one_color(pixels) and of_one_color(self._whole_scene(side)):
+            raise SimulationError(
+                "the simulator drew images of one color; its OpenGL library failed. Try the other one: MUJOCO_GL=egl, or osmesa"
+            )
+        if is_noise(pixels):
+            raise SimulationError(
+                "the simulator drew noise; its OpenGL library failed. Try the other one: MUJOCO_GL=egl, or osmesa"
+            )
+        return reduced(pixels[::-1], size)
+
+    def _whole_scene(self, side: int) -> np.ndarray:
+        """What a camera shows that stands back from everything. A hand's camera may lie against a wall, or inside a box: its
+        image of one color is then the truth, and this one tells it from a library that draws nothing."""
         import mujoco
 
-        side = rendered_size(size)
+        camera = mujoco.MjvCamera()
+        mujoco.mjv_defaultFreeCamera(self._model, camera)
+        return self._pixels(camera, mujoco.MjvOption(), side, None)
+
+    def _pixels(self, camera: Any, option: Any, side: int, turn: np.ndarray | None) -> np.ndarray:
+        """As OpenGL leaves them: the lowest row first."""
+        import mujoco
+
         context = _current(self._model, self._file)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, context)
         every = mujoco.mjtCatBit.mjCAT_ALL.value
@@ -53,8 +75,7 @@ class Drawing:
         pixels = np.empty((side, side, 3), np.uint8)
         mujoco.mjr_render(area, self._scene, context)
         mujoco.mjr_readPixels(pixels, None, area, context)
-        _require_content(pixels)
-        return reduced(pixels[::-1], size)
+        return pixels
 
 
 def prepare(model: Any) -> None:
@@ -98,14 +119,12 @@ def _free() -> None:
     _opengl.pop().free()
 
 
-def _require_content(pixels: np.ndarray) -> None:
-    """A driver that fails leaves one color, or what lay in memory: neighbors then have nothing to do with each other."""
-    sample = pixels[::4].astype(np.int16)
-    if (sample == sample[0, 0]).all():
-        raise SimulationError(
-            "the simulator drew an image of one color; its OpenGL library failed. Try the other one: MUJOCO_GL=egl, or osmesa"
-        )
-    if np.abs(np.diff(sample, axis=1)).mean() > 60:
-        raise SimulationError(
-            "the simulator drew noise; its OpenGL library failed. Try the other one: MUJOCO_GL=egl, or osmesa"
-        )
+def of_one_color(pixels: np.ndarray) -> bool:
+    """Whether nothing is to be seen: what a driver leaves that draws nothing, and what a camera shows that something covers."""
+    sample = pixels[::4]
+    return bool((sample == sample[0, 0]).all())
+
+
+def is_noise(pixels: np.ndarray) -> bool:
+    """Whether this is what lay in memory: neighbors then have nothing to do with each other."""
+    return bool(np.abs(np.diff(pixels[::4].astype(np.int16), axis=1)).mean() > 60)
