@@ -54,14 +54,16 @@ def test_a_library_that_draws_nothing_is_found(drawn, monkeypatch, camera):
     import mujoco
 
     monkeypatch.setattr(mujoco, "mjr_readPixels", lambda pixels, *_: pixels.fill(0))
-    with pytest.raises(SimulationError, match=r"one color; its OpenGL library failed. Try the other one: MUJOCO_GL=egl"):
+    with pytest.raises(SimulationError, match="one color; its OpenGL library failed"):
         drawn(camera)
 
 
 def test_a_library_that_leaves_what_lay_in_memory_is_found(drawn, monkeypatch):
     import mujoco
 
-    random = np.random.default_rng(0)
-    monkeypatch.setattr(mujoco, "mjr_readPixels", lambda pixels, *_: pixels.__setitem__(..., random.integers(0, 256, pixels.shape)))
+    def read(pixels: np.ndarray, *_: object) -> None:
+        pixels[:] = np.random.default_rng(0).integers(0, 256, pixels.shape)
+
+    monkeypatch.setattr(mujoco, "mjr_readPixels", read)
     with pytest.raises(SimulationError, match="noise"):
         drawn("away")
