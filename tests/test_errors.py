@@ -40,7 +40,10 @@ def test_an_unknown_name_offers_the_nearest_and_lists_a_few():
     expected = "unknown stage `allign`. Did you mean `align`? Known: align, finetune. Stages are OpenVLA's."
     assert str(error) == expected
     assert (error.name, error.valid) == ("allign", ["align", "finetune"])
-    assert "Known" not in str(UnknownNameError("id", "x", [str(number) for number in range(13)]))
+    many = [f"name-{number}" for number in range(61)]
+    assert "Known" not in str(UnknownNameError("id", "name-1o", many[:13]))  # the nearest are named
+    assert str(UnknownNameError("id", "x", many[:60])).endswith("name-9.")  # no name is near: all of them
+    assert "Known" not in str(UnknownNameError("id", "x", many))
     assert str(UnknownNameError("id", "x", [])) == "unknown id `x`. Known: none."
 
 

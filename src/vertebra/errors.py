@@ -42,8 +42,9 @@ class UnknownNameError(ConfigError):
     def __init__(self, kind: str, name: object, valid: Iterable[str], *, hint: str = "") -> None:
         names = sorted(valid)
         self.name, self.valid = name, names
-        text = f"unknown {kind} `{shortened(str(name))}`.{did_you_mean(str(name), names)}"
-        if len(names) <= 12:
+        near = did_you_mean(str(name), names)
+        text = f"unknown {kind} `{shortened(str(name))}`.{near}"
+        if len(names) <= (12 if near else 60):  # whoever is far from all of them needs the list
             text += f" Known: {', '.join(names) or 'none'}."
         super().__init__(f"{text} {hint}".rstrip())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
@@ -111,14 +112,15 @@ def test_a_document_is_extracted_as_it_is_alone(tmp_path):
         {"document": "a.json", "question": "What is bought?"},
         {"document": "a.json"},
         {"document": "b.json", "question": "?"},
+        {"document": "a.json", "question": "What is bought?", "system": "Be short."},
         {"prompt": "Hi."},
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    made = run_rows("tiny-smollm2", tmp_path / "rows.jsonl", tmp_path / "out", ASK)
+    made = run_rows("tiny-smollm2", tmp_path / "rows.jsonl", tmp_path / "out", replace(ASK, shard=8))
     found, model = entries(tmp_path / "out"), load("tiny-smollm2")
     alone = [
-        extract(model, tmp_path / "a.json", {"total": "number"}),
-        ask(model, tmp_path / "a.json", "What is bought?"),
+        extract(model, tmp_path / "a.json", {"total": "number"}, max_new_tokens=5),
+        ask(model, tmp_path / "a.json", "What is bought?", max_new_tokens=5),
     ]
     for entry, one in zip(found, alone, strict=False):
         assert {name: entry[name] for name in ("fields", "errors")} == {
@@ -127,7 +129,30 @@ def test_a_document_is_extracted_as_it_is_alone(tmp_path):
         assert entry["answer"] == json.loads(json.dumps(one.values))
     assert "neither a `schema` nor a `question`" in found[2]["error"]
     assert "no such file" in found[3]["error"]
-    assert (made.errors, "answer" in found[4]) == (2, True)
+    assert "takes no system prompt" in found[4]["error"]
+    assert (made.errors, "answer" in found[5]) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "unheard"),
+    [
+        ({"system": "Answer in French."}, "system"),
+        ({"decoding": {"max_new_tokens": 5, "temperature": 0.7, "seed": 1}}, "temperature"),
+        (
+            {"decoding": {"max_new_tokens": 5, "stop_strings": ["."], "top_k": 4, "temperature": 1.0}},
+            "stop_strings, top_k, temperature",
+        ),
+    ],
+)
+def test_what_a_document_cannot_heed_is_an_error_of_its_row_alone(tmp_path, settings, unheard):
+    write_pages(Document((Page.of([Line("Tea", Box(10, 30, 60, 40))], size=(100, 100)),), "a"), tmp_path / "a.json")
+    rows = [{"document": "a.json", "question": "What is bought?"}, {"prompt": "Hi."}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = run_rows("tiny-smollm2", tmp_path / "rows.jsonl", tmp_path / "out", BulkSettings(**settings))
+    page, text = entries(tmp_path / "out")
+    assert page["error"].startswith(f"{unheard}: a row with a document")
+    assert "answer" in text
+    assert (made.rows, made.errors) == (2, 1)
 
 
 def test_a_row_that_cannot_be_answered_is_an_entry_and_takes_no_other_with_it(tmp_path):

@@ -91,5 +91,6 @@ def test_bad_candidates():
             score(model, sequences, wrong)
     with pytest.raises(SequenceError, match="with slots"):
         score(model, sequences, [slots("image", 2)])
-    with pytest.raises(GenerationError, match="rows_at_once is 0"):
-        score(model, sequences, [[3]], rows_at_once=0)
+    for wrong in (0, "x", 1.5, None, True):
+        with pytest.raises(GenerationError, match=f"rows_at_once is {wrong!r}; expected a whole number from 1 on"):
+            score(model, sequences, [[3]], rows_at_once=wrong)

@@ -101,6 +101,9 @@ def test_what_cannot_be(parts: Path, tmp_path: Path):
         load(parts, base="tiny-llama2")
     with pytest.raises(UnknownNameError, match="tiny-llama2"):
         load("tiny-lama2")
+    for name in ("tiny-llama2", parts):
+        with pytest.raises(UnknownNameError, match=r"unknown option of `load` `dtpe`\. Did you mean `dtype`"):
+            load(name, dtpe="float32")
     (tmp_path / RUN).write_text("steps: 1\n")
     with pytest.raises(CheckpointError, match="has left no model yet"):
         load(tmp_path)

@@ -376,6 +376,9 @@ def test_prompts_that_do_not_fit_are_refused():
         predict(Model(model.backbone), text(5))
     with pytest.raises(GenerationError, match="2 seeds for 1 rows"):
         predict(model, ROWS[0][0], seed=[1, 2])
+    for seed in (2**63, -(2**63) - 1, "7", 1.5, [2**70]):
+        with pytest.raises(GenerationError, match=r"seed is .*; expected whole numbers from -2\*\*63"):
+            predict(model, ROWS[0][0], seed=seed)  # type: ignore[arg-type]
     wide = acting(layers=[0, 7]).eval()
     with pytest.raises(BackboneError, match=r"layer 7.* has \d layers"):
         predict(wide, ROWS[0][0])

@@ -82,10 +82,11 @@ class Answerer:
     def _extract(self, entry: dict[str, Any], what: Reading) -> None:
         """The values that a document has, with where they stand."""
         try:
+            options = self.settings.of_documents()
             if what.schema is not None:
-                made = extract(self.model, what.document, what.schema)
+                made = extract(self.model, what.document, what.schema, **options)
             else:
-                made = ask(self.model, what.document, what.questions)
+                made = ask(self.model, what.document, what.questions, **options)
         except VertebraError as error:
             entry["error"] = str(error)
             return

@@ -72,6 +72,8 @@ def id_of(row: Row) -> Any:
 def _reading(row: Row) -> Reading:
     fields = row.fields
     document = _found(fields["document"], row, "a document")
+    if fields.get("system"):
+        raise DataError("a row with a document takes no system prompt: its values are copied; leave `system` empty")
     if fields.get("schema"):
         return Reading(document=document, schema=fields["schema"])
     asked = fields.get("question") or fields.get("questions")

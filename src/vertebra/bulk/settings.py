@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from vertebra import config
 from vertebra.config import Bound
+from vertebra.errors import ConfigError
 
 Some = Annotated[int, Bound(least=1)]
 
@@ -28,6 +29,21 @@ class BulkSettings:
 
     def __post_init__(self) -> None:
         config.require_bounds(self)
+
+    def of_documents(self) -> dict[str, Any]:
+        """What `extract` and `ask` take of this. A document's values are copied from it, the surest first: nothing draws there,
+        stops at a text, or reads a system prompt."""
+        given = {"system": self.system, **self.decoding}
+        # a seed is harmless where nothing is drawn, and has its meaning for the other rows
+        unheard = [
+            name for name, value in given.items() if value is not None and name not in ("max_new_tokens", "seed")
+        ]
+        if unheard:
+            raise ConfigError(
+                f"{', '.join(unheard)}: a row with a document is answered by values copied from it, which this does not "
+                "change; ask rows with documents in a run without, or leave it out"
+            )
+        return {name: given[name] for name in ("max_new_tokens",) if name in given}
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""

@@ -24,7 +24,9 @@ def run(
     shard: Annotated[int, typer.Option(min=1, help="Rows of one file of answers.")] = 256,
     batch: Annotated[int, typer.Option(min=1, help="Rows that go through the model at once.")] = 8,
     system: System = None,
-    max_new_tokens: Annotated[int, typer.Option(help="At most so many, of each answer.")] = 256,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="At most so many, of each answer (256) and of each value of a document (64).")
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="Draw instead of taking the best; below 1 is calmer.")
     ] = None,

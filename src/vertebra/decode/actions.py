@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from vertebra.backbone.head import entering_head
+from vertebra.decode.allowed import SEED
 from vertebra.decode.asking import ask
 from vertebra.decode.settings import about_prompt
 from vertebra.decode.slots.places import SEES, See, seen_as
@@ -160,6 +161,8 @@ def noise_of(
     seed: int | Sequence[int] | None, rows: int, head: ActionHead, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
     """[rows, chunk, dims] numbers that a row's seed alone decides."""
+    if not SEED.admits(seed):
+        raise GenerationError(f"seed is {seed!r:.60}; expected {SEED.expected}")
     seeds = [0 if seed is None else seed] * rows if seed is None or isinstance(seed, int) else list(seed)
     if len(seeds) != rows:
         raise GenerationError(f"{len(seeds)} seeds for {rows} rows; give one for each row, or one for all")

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from vertebra.decode.allowed import COUNT
 from vertebra.decode.asking import Asked, ask
 from vertebra.decode.settings import about_prompt
 from vertebra.decode.start import eval_mode
@@ -93,8 +94,8 @@ def score(
     ids, or a `TokenSequence` without slots. Text is cut as training would cut it after a text or a conversation, and by
     itself after anything else; it never yields a control token. `rows_at_once`: candidates computed in one pass.
     """
-    if rows_at_once < 1:
-        raise GenerationError(f"rows_at_once is {rows_at_once}; expected 1 or more")
+    if not COUNT.admits(rows_at_once):
+        raise GenerationError(f"rows_at_once is {rows_at_once!r:.60}; expected {COUNT.expected}")
     asked = ask(model_of(model), prompt, about_prompt(options))
     with eval_mode(asked.model):
         state = asked.prompt if isinstance(asked.prompt, DecodeState) else None

@@ -11,14 +11,16 @@ It knows every kind of folder that we write; it knows nothing of what is done wi
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from vertebra.backbone.registry import load_backbone, require_name, row_of
 from vertebra.backbone.source import left_by_run
-from vertebra.errors import ConfigError
+from vertebra.errors import ConfigError, UnknownNameError
 from vertebra.interop.openvla.hub import openvla_folder
-from vertebra.interop.openvla.options import refuse_own, taken
+from vertebra.interop.openvla.options import NAMES, refuse_own, taken
 from vertebra.interop.openvla.read import load_openvla
 from vertebra.model.description import holds_parts
 from vertebra.model.model import Model, model_of
@@ -33,6 +35,7 @@ def load(name: str | Path, *, base: str | Path | None = None, **options: Any) ->
     `inference_mode=False`. What a folder of OpenVLA's kin does not say of itself may be among the options
     (`vertebra.interop.ImportOptions`).
     """
+    _require_known(options)
     theirs = openvla_folder(name, token=options.get("hf_token"))
     if theirs is not None:
         own, rest = taken(options)
@@ -53,3 +56,10 @@ def load(name: str | Path, *, base: str | Path | None = None, **options: Any) ->
     if here is not None and holds_parts(here):
         return Model.load(here, **options)
     return model_of(load_backbone(where, **{"weights": runs, **options}))
+
+
+def _require_known(options: Iterable[str]) -> None:
+    known = {*inspect.signature(load_backbone).parameters, "base", *NAMES} - {"name"}
+    for option in options:
+        if option not in known:
+            raise UnknownNameError("option of `load`", option, known)

