@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 
 import numpy as np
@@ -126,6 +127,25 @@ def test_looking_changes_nothing():
     assert (ends[0] == ends[1]).all()
 
 
+def test_a_simulation_that_is_closed_takes_nothing_from_another(milk):
+    """Textures of two contexts have the same names; each order of opening, drawing and closing is tried."""
+    expected = digest(milk, 3)
+    stone = open_task("drawer-open")
+    for begun, closed in ((False, True), (True, True), (True, False)):
+        other = open_task(BOWL, size=64)
+        if begun:
+            digest(other, 3)
+        stone.reset(3)
+        before = stone.look()
+        if closed:
+            other.close()
+        del other  # and where nobody closed it
+        gc.collect()
+        assert all((before[camera] == image).all() for camera, image in stone.look().items())
+        assert digest(milk, 3) == expected
+    stone.close()
+
+
 def test_it_is_what_the_seam_asks_for(milk):
     milk.reset(0)
     assert isinstance(milk, Simulation)
@@ -171,6 +191,25 @@ def test_what_is_wrong_is_answered(milk):
     with pytest.raises(ConfigError, match="no scripted expert"):
         drawer.expert()
     drawer.close()
+
+
+def test_a_library_that_draws_nothing_is_found(milk, monkeypatch):
+    """A policy would be shown black images, and lose every episode by itself."""
+    milk.reset(0)
+    milk.look()
+    monkeypatch.setattr(type(milk._moment._context), "read_pixels", lambda *_: np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(SimulationError, match="of one color; its OpenGL library failed"):
+        milk.look()
+
+
+def test_a_hand_that_is_covered_goes_on(milk, monkeypatch):
+    milk.reset(0)
+    drawn = milk._moment._pixels
+    covered = np.full((64, 64, 3), 190, np.uint8)
+    monkeypatch.setattr(
+        milk._moment, "_pixels", lambda camera, size: covered if "hand" in camera else drawn(camera, size)
+    )
+    assert (milk.look()["robot0_eye_in_hand"] == 190).all()
 
 
 def test_every_task_is_there():

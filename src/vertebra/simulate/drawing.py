@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import atexit
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from vertebra.errors import SimulationError
+from vertebra.simulate.content import require_content
 from vertebra.simulate.gl import new_context
 from vertebra.simulate.pixels import reduced, rendered_size
 
@@ -41,19 +42,11 @@ class Drawing:
         by which the camera is turned about its own axes."""
         side = rendered_size(size)
         pixels = self._pixels(camera, option, side, turn)
-        if of_one_color(pixels) and of_one_color(self._whole_scene(side)):
-            raise SimulationError(
-                "the simulator drew images of one color; its OpenGL library failed. Try the other one: MUJOCO_GL=egl, or osmesa"
-            )
-        if is_noise(pixels):
-            raise SimulationError(
-                "the simulator drew noise; its OpenGL library failed. Try the other one: MUJOCO_GL=egl, or osmesa"
-            )
+        require_content(pixels, partial(self._whole_scene, side))
         return reduced(pixels[::-1], size)
 
     def _whole_scene(self, side: int) -> np.ndarray:
-        """What a camera shows that stands back from everything. A hand's camera may lie against a wall, or inside a box: its
-        image of one color is then the truth, and this one tells it from a library that draws nothing."""
+        """What a camera shows that stands back from everything."""
         import mujoco
 
         camera = mujoco.MjvCamera()
@@ -117,14 +110,3 @@ def _free() -> None:
     while _meshes:
         _meshes.popitem()[1].free()
     _opengl.pop().free()
-
-
-def of_one_color(pixels: np.ndarray) -> bool:
-    """Whether nothing is to be seen: what a driver leaves that draws nothing, and what a camera shows that something covers."""
-    sample = pixels[::4]
-    return bool((sample == sample[0, 0]).all())
-
-
-def is_noise(pixels: np.ndarray) -> bool:
-    """Whether this is what lay in memory: neighbors then have nothing to do with each other."""
-    return bool(np.abs(np.diff(pixels[::4].astype(np.int16), axis=1)).mean() > 60)
