@@ -253,7 +253,7 @@ def test_wrong_overrides_come_all_at_once_and_with_the_faults_of_the_file():
         config.resolve(Run, tree, overrides, where="recipe.yaml")
     text = str(caught.value)
     for part in (
-        "Run cannot be made of recipe.yaml:",
+        "faults in recipe.yaml:",
         "`stps`. Did you mean `steps`",
         "`optim.lrr`",
         "steps: str 'many'",

@@ -17,7 +17,17 @@ import pytest
 
 from vertebra.episodes import open_episodes
 from vertebra.errors import CheckpointError, ConfigError, SimulationError, UnknownNameError
-from vertebra.simulate import Bursts, Demonstration, collect, demonstrate, episode_seed, kept, open_task
+from vertebra.simulate import (
+    Bursts,
+    Demonstration,
+    TaskFacts,
+    collect,
+    collecting,
+    demonstrate,
+    episode_seed,
+    kept,
+    open_task,
+)
 from vertebra.simulate.collecting import ACTION, IMAGES, STATE
 from vertebra.simulate.simulation import Outcome
 from vertebra.simulate.workers import Workers
@@ -176,6 +186,21 @@ def test_an_expert_that_mostly_fails_is_refused_and_leaves_nothing(tmp_path, mon
     with pytest.raises(SimulationError, match="the expert did 0 of 10 episodes"):
         collect("reach", tmp_path / "set", episodes=10)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tasks_without_an_expert_are_refused_before_a_simulator_is_opened(tmp_path, monkeypatch):
+    """LIBERO takes minutes to open."""
+
+    def facts(name: str) -> TaskFacts:
+        return TaskFacts(name=name, suite="toy", instruction="count", limit=10, expert=1.0 if name == "able" else None)
+
+    monkeypatch.setattr(collecting, "task_facts", facts)
+    monkeypatch.setattr(collecting, "opened", lambda *_: pytest.fail("a simulator was opened"))
+    with pytest.raises(ConfigError, match=r"^`b`: no scripted expert; `vertebra sim tasks --suite SUITE` lists"):
+        collect(["able", "b"], tmp_path / "set", episodes=1)
+    with pytest.raises(ConfigError, match=r"^`b`, `c`, `d` and 2 more: no scripted expert"):
+        collect(list("bcdef"), tmp_path / "set", episodes=1)
+    assert not (tmp_path / "set").exists()
 
 
 def test_wrong_orders(tmp_path):

@@ -65,7 +65,7 @@ def resolve(cls: type[T], tree: Mapping[str, Any], overrides: Iterable[str] = ()
     faults: list[str] = []
     made = checked(cls, applied(cls, tree, overrides, faults), faults)
     if faults:
-        raise ConfigError(f"{cls.__name__} cannot be made of {where}:\n" + "\n".join(f"  {fault}" for fault in faults))
+        raise ConfigError(f"faults in {where}:\n" + "\n".join(f"  {fault}" for fault in faults))
     return made
 
 

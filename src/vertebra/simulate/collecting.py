@@ -179,8 +179,13 @@ class Progress:
 def _require(names: Sequence[str], *, episodes: int, noise: float, every: int, workers: int, seed: int) -> None:
     if not names:
         raise ConfigError("no task is named; `vertebra sim tasks` lists them")
-    for name in names:
-        task_facts(name)
+    without = [name for name in names if task_facts(name).expert is None]
+    if without:
+        more = f" and {len(without) - 3} more" if len(without) > 3 else ""
+        raise ConfigError(
+            f"{', '.join(f'`{name}`' for name in without[:3])}{more}: no scripted expert; `vertebra sim tasks --suite SUITE` "
+            "lists the success of those that there are"
+        )
     counts = {"episodes": episodes, "every": every, "workers": workers}
     faults = [f"{name}={value}; expected at least 1" for name, value in counts.items() if value < 1]
     faults += [f"noise={noise}; expected 0 to 2"] if not 0 <= noise <= 2 else []

@@ -33,7 +33,7 @@ class TaskFacts:
     limit: int
     """Steps of an episode."""
     expert: float | None = None
-    """The share of episodes that the scripted expert does, as measured; None: there is no expert, or no measurement."""
+    """The share of episodes that the scripted expert does, as measured; None: there is no expert."""
     spread: float = 1.0
     """How much wider the objects' range may be made, so that the expert still holds."""
     official: int = 0
