@@ -20,7 +20,7 @@ from vertebra.training.watching.metrics import METRICS
 
 SPINS = "3000"
 """How long a thread that has ended its part of a product turns round before it sleeps. OpenMP's own 300,000 is a little faster
-on idle cores, and seven times slower where a third process runs on two: what spins holds the core that its partner waits for."""
+on idle cores, and seven times slower where a third process runs on two: what spins holds the core its partner waits for."""
 
 
 @dataclass(frozen=True, kw_only=True)
