@@ -43,7 +43,7 @@ class BulkSettings:
                 f"{', '.join(unheard)}: a row with a document is answered by values copied from it, which this does not "
                 "change; ask rows with documents in a run without, or leave it out"
             )
-        return {name: given[name] for name in ("max_new_tokens",) if name in given}
+        return {name: value for name, value in given.items() if name == "max_new_tokens"}
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
