@@ -86,12 +86,11 @@ def _collected(printer: Any, folder: Path, sizes: Sizes) -> None:
 
 
 def _trained(printer: Any, folder: Path, sizes: Sizes) -> tuple[str, str]:
-    """The run of the policy, and that of its blind twin, at once. The twin has no images to work on and is done early; from
-    then on the policy's threads have all processors."""
+    """The run of the policy, and that of its blind twin, which has no images to work on and is done early, at once."""
     shared = [f"data.path={folder / 'demonstrations'}"]
     shared += [f"steps={sizes.steps}"] if sizes.steps else []
     runs = [
-        Training(recipe=RECIPE, out=folder / "policy", settings=shared, threads=sizes.workers),
+        Training(recipe=RECIPE, out=folder / "policy", settings=shared),
         Training(recipe=RECIPE, out=folder / "blind", settings=[*shared, *BLIND]),
     ]
     for name, found in train_at_once(printer, runs, workers=sizes.workers).items():

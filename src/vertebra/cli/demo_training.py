@@ -1,4 +1,4 @@
-"""Several trainings of a demo at once, a process each, and a line that moves for each where somebody watches.
+"""Several trainings of a demo at once, a process and a thread each, and a line that moves for each where somebody watches.
 
 policy  ━━━━━━━━━━━━━━━━━━━━╸━━━━━━━━  640/1000  loss 0.141
 blind   ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 1000/1000  loss 0.224
@@ -7,7 +7,6 @@ blind   ━━━━━━━━━━━━━━━━━━━━━━━━
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -18,11 +17,6 @@ from typing import Any
 from vertebra.simulate.workers import end_with_parent
 from vertebra.training.watching.metrics import METRICS
 
-SPINS = "3000"
-"""How long a thread that has ended its part of a product turns round before it sleeps. OpenMP's own 300,000 is a little faster
-on idle cores, and seven times slower where a third process runs on two: what spins holds the core its partner waits for."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """One of them."""
@@ -30,7 +24,6 @@ class Training:
     recipe: str
     out: Path
     settings: Sequence[str] = ()
-    threads: int = 1
 
     @property
     def overrides(self) -> list[str]:
@@ -45,8 +38,6 @@ def train_at_once(printer: Any, trainings: Sequence[Training], *, workers: int) 
     steps = {one.out.name: read_recipe(one.recipe, one.overrides).steps or 0 for one in trainings}
     if workers == 1:
         return {one.out.name: _found(one) for one in trainings}
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read by the processes that are begun now
     with ProcessPoolExecutor(len(trainings), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         waiting = {one.out.name: pool.submit(_found, one) for one in trainings}
         _watched(printer, trainings, steps, list(waiting.values()))
@@ -54,13 +45,13 @@ def train_at_once(printer: Any, trainings: Sequence[Training], *, workers: int) 
 
 
 def _found(training: Training) -> dict[str, float]:
-    """What a process does."""
+    """What a process does. Beside another, two threads are slower than one: what waits for its partner holds the core it needs."""
     import torch
 
     from vertebra.training.recipes import read_recipe
     from vertebra.training.run import train
 
-    torch.set_num_threads(training.threads)
+    torch.set_num_threads(1)
     return dict(train(read_recipe(training.recipe, training.overrides)).found)
 
 
