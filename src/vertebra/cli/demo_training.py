@@ -17,6 +17,7 @@ from typing import Any
 from vertebra.simulate.workers import end_with_parent
 from vertebra.training.watching.metrics import METRICS
 
+
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """One of them."""
@@ -45,7 +46,7 @@ def train_at_once(printer: Any, trainings: Sequence[Training], *, workers: int) 
 
 
 def _found(training: Training) -> dict[str, float]:
-    """What a process does. Beside another, two threads are slower than one: what waits for its partner holds the core it needs."""
+    """What a process does. Beside another, two threads are slower than one: one that waits holds the core its partner needs."""
     import torch
 
     from vertebra.training.recipes import read_recipe
