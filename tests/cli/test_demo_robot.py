@@ -26,6 +26,11 @@ def test_the_whole_chain_on_one_task(
     assert "2 demonstrations" in capsys.readouterr().out
     arms = [one["arm"] for one in results(folder)["arms"]]
     assert arms == ["policy", "blind", "swapped"]
+    blind_twin = json.loads((folder / "wide-blind" / "results.json").read_text())
+    assert blind_twin["policy"] == str(folder / "blind")
+    assert [one["seed"] for one in blind_twin["episodes"]] == [
+        one["seed"] for one in results(folder)["episodes"] if one["arm"] == "blind"
+    ]
     assert found.report.is_file()
     assert "<video" in found.report.read_text()
     assert {found.stock, found.wide, found.blind, found.swapped} <= {0.0, 1.0}

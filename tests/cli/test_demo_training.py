@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,32 @@ def test_on_a_terminal_a_line_moves_for_each(tmp_path: Path):
     threading.Timer(1.5, ending.set_result, [None]).start()
     _watched(Console(file=shown, force_terminal=True, width=100), both, {"one": 3, "two": 3}, [ending])
     assert all(part in shown.getvalue() for part in ("one", "two", "2/3", "loss 2.500", "loss 0.125"))
+
+
+def as_left(folder: Path) -> None:
+    (folder / "model" / "seen").write_text(str(sorted(path.name for path in folder.iterdir())))
+
+
+def fails() -> None:
+    raise ConfigError("the evaluation cannot begin")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_follows_a_training_finds_it_finished(workers: int, tmp_path: Path):
+    one, two = trainings(tmp_path)
+    found = train_at_once(
+        Console(file=io.StringIO()), [replace(one, then=partial(as_left, one.out)), two], workers=workers
+    )
+    assert list(found) == ["one", "two"]
+    assert "report.html" in (one.out / "model" / "seen").read_text()
+    assert not (two.out / "model" / "seen").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_follows_a_training_may_fail(workers: int, tmp_path: Path):
+    one, two = trainings(tmp_path)
+    with pytest.raises(ConfigError, match="the evaluation cannot begin"):
+        train_at_once(Console(file=io.StringIO()), [replace(one, then=fails), two], workers=workers)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

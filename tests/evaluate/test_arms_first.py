@@ -30,7 +30,7 @@ def test_a_wrong_arm_leaves_nothing_and_costs_an_episode(tmp_path):
 def test_everything_is_run_once(tmp_path):
     tasks = [FACTS["right"], FACTS["left"]]
     arms = arms_of("frozen,swapped", tasks)
-    plain = list(_missing("policy", settings(robots=4), tasks, arms, {}))
+    plain = list(_missing(0, "policy", settings(robots=4), tasks, arms, {}))
     batches, firsts = _each_arm_first(plain)
     assert [one.arm.name for one in batches[:firsts]] == ["policy", "frozen", "swapped"]
     assert sorted(map(repr, batches)) == sorted(map(repr, plain))

@@ -10,10 +10,15 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vertebra.cli.demo_training import Training, train_at_once
+
+if TYPE_CHECKING:
+    from vertebra.evaluate.settings import EvaluationSettings
+    from vertebra.simulate.workers import Workers
 
 RECIPE = "metaworld-five"
 SHARED = ("faucet-open", "faucet-close")
@@ -64,55 +69,59 @@ class Moved:
 
 def robot(printer: Any, out: Path, sizes: Sizes | None = None) -> Moved:
     """Collect, train, evaluate; everything that an earlier demo left there is made anew."""
+    from vertebra.simulate.workers import Workers
+
     began, sizes = time.monotonic(), sizes or Sizes()
     folder = out / "robot"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    _collected(printer, folder / "demonstrations", sizes)
-    seeing, blind = _trained(printer, folder, sizes)
-    found = _evaluated(printer, folder, seeing, blind, sizes)
+    with Workers(sizes.workers) as team:
+        _collected(printer, folder / "demonstrations", sizes, team)
+        _trained(printer, folder, sizes)
+        found = _evaluated(printer, folder, sizes, team)
     return Moved(**found, report=folder / "wide" / "report.html", seconds=time.monotonic() - began)
 
 
-def _collected(printer: Any, folder: Path, sizes: Sizes) -> None:
+def _collected(printer: Any, folder: Path, sizes: Sizes, team: Workers) -> None:
     from vertebra.simulate.collecting import collect
 
     made = collect(
-        sizes.tasks, folder, episodes=sizes.demonstrations, every=EVERY, workers=sizes.workers, spread=sizes.spread,
+        sizes.tasks, folder, episodes=sizes.demonstrations, every=EVERY, workers=team, spread=sizes.spread,
         bare_wrist=True,
     )  # fmt: skip
     rates = ", ".join(f"{task} {made.rate(task):.0%}" for task in sizes.tasks)
     printer.print(f"{sum(made.episodes.values())} demonstrations in {made.seconds:.0f} s; the experts did {rates}")
 
 
-def _trained(printer: Any, folder: Path, sizes: Sizes) -> tuple[str, str]:
-    """The run of the policy, and that of its blind twin, which has no images to work on and is done early, at once."""
+def _trained(printer: Any, folder: Path, sizes: Sizes) -> None:
+    """The policy, and its blind twin, which has no images to work on, is done early, and is evaluated while it waits."""
     shared = [f"data.path={folder / 'demonstrations'}"]
     shared += [f"steps={sizes.steps}"] if sizes.steps else []
     runs = [
         Training(recipe=RECIPE, out=folder / "policy", settings=shared),
-        Training(recipe=RECIPE, out=folder / "blind", settings=[*shared, *BLIND]),
+        Training(
+            recipe=RECIPE,
+            out=folder / "blind",
+            settings=[*shared, *BLIND],
+            then=partial(_blind_evaluated, folder, sizes),
+        ),
     ]
     for name, found in train_at_once(printer, runs, workers=sizes.workers).items():
         printer.print(f"{name}: error on held-out episodes {found['loss']:.3f} of an action's range of 2")
-    return str(folder / "policy"), str(folder / "blind")
 
 
-def _evaluated(printer: Any, folder: Path, policy: str, blind: str, sizes: Sizes) -> dict[str, Any]:
+def _blind_evaluated(folder: Path, sizes: Sizes) -> None:
     from vertebra.evaluate.running import evaluate_policy
-    from vertebra.evaluate.settings import EvaluationSettings
 
-    def run(name: str, arms: tuple[str, ...], **options: Any) -> Any:
-        settings = EvaluationSettings(
-            tasks=sizes.tasks,
-            episodes=sizes.episodes,
-            arms=arms,
-            options=options if sizes.limit is None else {**options, "limit": sizes.limit},
-        )
-        return evaluate_policy(policy, settings, folder / name, workers=sizes.workers, films=name == "wide")
+    evaluate_policy(str(folder / "blind"), _settings(sizes, spread=sizes.spread), folder / "wide-blind", films=False)
 
-    stock = run("stock", ())
-    wide = run("wide", (f"blind={blind}", "swapped"), spread=sizes.spread)
+
+def _evaluated(printer: Any, folder: Path, sizes: Sizes, team: Workers) -> dict[str, Any]:
+    from vertebra.evaluate.running import evaluate_policy
+
+    policy, arms = str(folder / "policy"), (f"blind={folder / 'wide-blind'}", "swapped")
+    stock = evaluate_policy(policy, _settings(sizes), folder / "stock", workers=team, films=False)
+    wide = evaluate_policy(policy, _settings(sizes, arms, spread=sizes.spread), folder / "wide", workers=team)
     rates = {one.arm.name: one for one in wide.arms}
     shared = [task for task in sizes.tasks if task in SHARED]
     for name, rate in (("stock", stock.arms[0].mean), *((name, one.mean) for name, one in rates.items())):
@@ -124,3 +133,10 @@ def _evaluated(printer: Any, folder: Path, policy: str, blind: str, sizes: Sizes
         "blind": rates["blind"].mean.rate,
         "swapped": sum(swapped) / len(swapped) if swapped else None,
     }
+
+
+def _settings(sizes: Sizes, arms: tuple[str, ...] = (), **options: Any) -> EvaluationSettings:
+    from vertebra.evaluate.settings import EvaluationSettings
+
+    limit = {} if sizes.limit is None else {"limit": sizes.limit}
+    return EvaluationSettings(tasks=sizes.tasks, episodes=sizes.episodes, arms=arms, options={**options, **limit})

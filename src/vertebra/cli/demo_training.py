@@ -7,7 +7,7 @@ blind   ━━━━━━━━━━━━━━━━━━━━━━━━
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -25,6 +25,8 @@ class Training:
     recipe: str
     out: Path
     settings: Sequence[str] = ()
+    then: Callable[[], Any] | None = None
+    """What its process does when it is done and others still train: a function of a module, or a partial of one."""
 
     @property
     def overrides(self) -> list[str]:
@@ -53,7 +55,10 @@ def _found(training: Training) -> dict[str, float]:
     from vertebra.training.run import train
 
     torch.set_num_threads(1)
-    return dict(train(read_recipe(training.recipe, training.overrides)).found)
+    found = dict(train(read_recipe(training.recipe, training.overrides)).found)
+    if training.then is not None:
+        training.then()
+    return found
 
 
 def _watched(

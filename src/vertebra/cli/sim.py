@@ -126,7 +126,8 @@ def evaluate(
     arms: Annotated[
         str,
         typer.Option(
-            help="On the same seeds: swapped, paraphrase, frozen, chunk=K, ensemble=D, NAME=MODEL (blind=DIR)."
+            help="On the same seeds: swapped, paraphrase, frozen, chunk=K, ensemble=D, NAME=MODEL (blind=DIR); or NAME=FOLDER "
+            "of an evaluation, whose episodes are not run again."
         ),
     ] = "",
     size: Size = None,

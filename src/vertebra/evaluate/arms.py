@@ -6,6 +6,7 @@ frozen        the episode's first image all along: what looking again is worth
 chunk=K       K actions of each chunk carried out
 ensemble=D    asked at every step, and what the chunks so far say of it blended, with decay D
 NAME=MODEL    another policy; `blind=DIR` by custom, one that was trained without images
+NAME=FOLDER   of an earlier evaluation: its episodes, which are not run again
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Arm:
 
     name: str
     model: str | None = None
-    """Another policy; None: the one that is evaluated."""
+    """Another policy, or the folder of its evaluation; None: the one that is evaluated."""
     words: Literal["own", "swapped", "paraphrase"] = "own"
     frozen: bool = False
     """The episode's first image all along."""

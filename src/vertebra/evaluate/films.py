@@ -20,6 +20,7 @@ from vertebra.evaluate.settings import EvaluationSettings
 from vertebra.folders import write_file
 from vertebra.simulate.kept import opened
 from vertebra.simulate.simulation import Simulation
+from vertebra.simulate.workers import Workers
 
 SIDE = 192
 """Pixels of a side."""
@@ -38,20 +39,21 @@ class Film:
     gif: bytes
 
 
-def films_of(folder: Path, results: Results, settings: EvaluationSettings) -> dict[str, Film]:
+def films_of(folder: Path, results: Results, settings: EvaluationSettings, team: Workers) -> dict[str, Film]:
     """The films of the policy itself, by the names of their files in `films/`; those that are there are not drawn again."""
-    made = {}
+    works = []
     for task in settings.tasks:
         mine = [one for one in results.records if (one.arm, one.task, one.broken) == (POLICY, task, None) and one.steps]
         for what, success in (("success", True), ("failure", False)):
             record = next((one for one in mine if one.success == success), None)
             if record is not None:
-                name = f"{task}-{record.number}-{what}"
-                made[name] = _film(folder / "films", name, record, settings)
-    return made
+                works.append((folder / "films", f"{task}-{record.number}-{what}", record, settings))
+    return {name: film for (_, name, _, _), film in team.in_order(_film, works)}
 
 
-def _film(folder: Path, name: str, record: EpisodeRecord, settings: EvaluationSettings) -> Film:
+def _film(work: tuple[Path, str, EpisodeRecord, EvaluationSettings]) -> Film:
+    """What a worker does."""
+    folder, name, record, settings = work
     paths = folder / f"{name}.mp4", folder / f"{name}.gif"
     if not all(path.is_file() for path in paths):
         paths[0].parent.mkdir(parents=True, exist_ok=True)  # LIBERO's names have a suite's before them: `suite/task`

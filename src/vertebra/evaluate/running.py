@@ -6,6 +6,7 @@ each thinks on one thread, and the seeds of episodes are theirs whoever runs the
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -17,6 +18,8 @@ from typing import Any
 from vertebra.errors import ConfigError
 from vertebra.evaluate.actor import Actor, options_for
 from vertebra.evaluate.arms import Arm, arms_of
+from vertebra.evaluate.asked import ASKED
+from vertebra.evaluate.earlier import SETTINGS, episodes_of, identity, is_evaluation, settings_there
 from vertebra.evaluate.films import films_of
 from vertebra.evaluate.page import evaluation_page
 from vertebra.evaluate.records import EpisodeRecord, read_record, write_record
@@ -25,18 +28,16 @@ from vertebra.evaluate.results import Results
 from vertebra.evaluate.rollout import Live, run
 from vertebra.evaluate.settings import EvaluationSettings
 from vertebra.folders import require_free, state_of, write_file
-from vertebra.reading import read_json
 from vertebra.simulate.kept import opened
 from vertebra.simulate.suites import TaskFacts, evaluation_seed, task_facts, view_options
-from vertebra.simulate.workers import Workers
-
-SETTINGS = "evaluation.json"
+from vertebra.simulate.workers import Workers, working
 
 
 @dataclass(frozen=True)
 class _Batch:
     """Episodes that run side by side."""
 
+    evaluation: int
     policy: str
     arm: Arm
     task: str
@@ -50,65 +51,80 @@ def evaluate_policy(
     settings: EvaluationSettings,
     out: str | Path,
     *,
-    workers: int = 1,
+    workers: int | Workers = 1,
     films: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Results:
     """Run a policy in a closed loop, and write `results.json`, `report.html`, `films/` and each episode to `out`.
 
     `policy`: a folder's name, the address of a server (http://…, ws://…), or any object with `act(observation, instruction)`
-    and `reset()`, which one worker alone can ask. An evaluation that was stopped goes on where it was. `progress(done, all)`
-    is called as episodes end.
+    and `reset()`, which one worker alone can ask. `workers`: how many, or those that are there. An evaluation that was stopped
+    goes on where it was. `progress(done, all)` is called as episodes end.
     """
     tasks = [task_facts(name) for name in settings.tasks]
     arms = arms_of(settings.arms, tasks)
     name = policy if isinstance(policy, str) else type(policy).__name__
-    _forget()  # a folder may have been trained on since
-    if not isinstance(policy, str):
-        if workers > 1:
-            raise ConfigError(
-                f"workers={workers}: an object lives in this process; give the folder's name, or workers=1"
-            )
-        _policies[name, None, None] = Actor(policy, key=settings.key)
-    folder = Path(out)
+    count, folder = workers if isinstance(workers, int) else workers.count, Path(out)
+    if not isinstance(policy, str) and count > 1:
+        raise ConfigError(f"workers={count}: an object lives in this process; give the folder's name, or workers=1")
     if settings.outside != "pass" and any(map(is_address, (name, *(arm.model or "" for arm in arms)))):
         raise ConfigError(
             f"outside={settings.outside!r} is the server's business: vertebra serve --outside; leave it out here"
         )
-    names = [name, *(arm.model for arm in arms if arm.model)]
-    which = _checked(folder, settings, {one: _identity(one) for one in names})
+    states = {one: _identity(one) for one in (name, *(arm.model for arm in arms if arm.model))}
+    which = _checked(folder, settings, states)
     found = {
         key: kept
         for key in ((arm.name, task.name, n) for task in tasks for arm in arms for n in range(settings.episodes))
         if (kept := read_record(folder, *key)) is not None
     }
-    missing = list(_missing(name, settings, tasks, arms, found))
+    held = [record for arm in arms for key, record in episodes_of(arm, settings).items() if key not in found]
+    found |= {(one.arm, one.task, one.number): one for one in held}
+    evaluation = next(_EVALUATIONS)
+    missing = list(_missing(evaluation, name, settings, tasks, arms, found))
     total = len(found) + sum(len(one.numbers) for one in missing)
-    with ExitStack() as after, Workers(workers) as team:
-        after.callback(_forget)
-        held: list[EpisodeRecord] = []
+    with ExitStack() as after, working(workers) as team:
+        after.callback(ASKED.forget)
+        ASKED.begin(evaluation)
+        if not isinstance(policy, str):
+            ASKED.put(name, Actor(policy, key=settings.key))
         batches, firsts = _each_arm_first(missing)
         for at, (_, records) in enumerate(team.in_order(_run, batches), 1):
             held += records
             found |= {(one.arm, one.task, one.number): one for one in records}
             if at >= firsts:  # a mistake of any arm, before each has had its first episode, leaves nothing
-                if not (folder / SETTINGS).is_file():
-                    folder.mkdir(parents=True, exist_ok=True)
-                    write_file(folder / SETTINGS, which)
-                while held:
-                    write_record(folder, held.pop(0))
+                _keep(folder, which, held)
+                held = []
             if progress is not None:
                 progress(len(found), total)
-    ordered = [found[arm.name, task.name, n] for task in tasks for arm in arms for n in range(settings.episodes)]
-    results = Results.of(name, settings, arms, ordered)
-    shown = films_of(folder, results, settings) if films else {}
+        _keep(folder, which, held)
+        ordered = [found[arm.name, task.name, n] for task in tasks for arm in arms for n in range(settings.episodes)]
+        results = Results.of(name, settings, arms, ordered)
+        shown = films_of(folder, results, settings, team) if films else {}
     write_file(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
     write_file(folder / "report.html", evaluation_page(results, shown))
     return results
 
 
+_EVALUATIONS = itertools.count()
+"""Of this process: its workers may serve several."""
+
+
+def _keep(folder: Path, which: str, records: Sequence[EpisodeRecord]) -> None:
+    if not (folder / SETTINGS).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(folder / SETTINGS, which)
+    for record in records:
+        write_record(folder, record)
+
+
 def _missing(
-    policy: str, settings: EvaluationSettings, tasks: Sequence[TaskFacts], arms: Sequence[Arm], found: Container[Any]
+    evaluation: int,
+    policy: str,
+    settings: EvaluationSettings,
+    tasks: Sequence[TaskFacts],
+    arms: Sequence[Arm],
+    found: Container[Any],
 ) -> Iterator[_Batch]:
     """What is still to be run."""
     for task in tasks:
@@ -117,7 +133,7 @@ def _missing(
             for start in range(0, len(lacking), settings.robots):
                 numbers = tuple(lacking[start : start + settings.robots])
                 words = tuple(arm.instruction(task, tasks, number) for number in numbers)
-                yield _Batch(policy, arm, task.name, numbers, words, settings)
+                yield _Batch(evaluation, policy, arm, task.name, numbers, words, settings)
 
 
 def _each_arm_first(missing: Sequence[_Batch]) -> tuple[list[_Batch], int]:
@@ -135,11 +151,7 @@ def _checked(folder: Path, settings: EvaluationSettings, policies: dict[str, str
     if not path.is_file():
         require_free(folder, overwrite=False)
         return json.dumps(mine, indent=1) + "\n"
-    theirs = read_json(path)
-    if not all(isinstance(theirs.get(name), dict) for name in mine):
-        raise ConfigError(
-            f"`{path}` is not what an evaluation leaves ({', '.join(mine)}). Name another folder, or delete that one"
-        )
+    theirs = settings_there(folder)
     differ = [
         f"{name}: there {theirs['settings'].get(name)!r}, now {value!r}"
         for name, value in mine["settings"].items()
@@ -161,6 +173,8 @@ def _identity(name: str) -> str:
     if is_address(name):
         with closing(Served(name)) as one:
             return one.identity
+    if is_evaluation(name):
+        return identity(Path(name))
     folder = Path(left_by_run(name)).expanduser()
     if not folder.is_dir():
         return "no folder"
@@ -169,7 +183,8 @@ def _identity(name: str) -> str:
 
 def _run(work: _Batch) -> list[EpisodeRecord]:
     """What a worker does."""
-    actor = _actor(work.arm.model or work.policy, work.arm, work.settings)
+    ASKED.begin(work.evaluation)
+    actor = ASKED.actor(work.arm.model or work.policy, work.arm, work.settings)
     options = options_for(actor, work.settings.options, view_options(work.task))
     live = [
         Live(
@@ -185,43 +200,6 @@ def _run(work: _Batch) -> list[EpisodeRecord]:
     ]
     with _one_thread():
         return run(actor, live)
-
-
-def _forget() -> None:
-    """Let go of the policies that were asked."""
-    _policies.clear()
-    while _served:
-        _served.pop().close()
-
-
-_served: list[Served] = []
-_policies: dict[tuple[str, int | None, float | None], Actor] = {}
-
-
-def _actor(name: str, arm: Arm, settings: EvaluationSettings) -> Actor:
-    """A policy that this process loaded before, or loads now, as the arm carries out its chunks."""
-    key = (name, arm.execute, arm.ensemble)
-    if key not in _policies:
-        _policies[key] = _loaded(name, settings)
-        if arm.execute is not None:
-            _policies[key] = _policies[key].carrying_out(arm.execute)
-        if arm.ensemble is not None:
-            _policies[key] = _policies[key].blending(arm.ensemble)
-    return _policies[key]
-
-
-def _loaded(name: str, settings: EvaluationSettings) -> Actor:
-    whole = (name, None, None)
-    if whole not in _policies and is_address(name):
-        _served.append(Served(name, key=settings.key))
-        _policies[whole] = Actor(_served[-1])
-    if whole not in _policies:
-        from vertebra.interop.acting import policy
-        from vertebra.policies.settings import PolicySettings
-
-        made = policy(name, settings=PolicySettings(outside=settings.outside))
-        _policies[whole] = Actor(made, key=settings.key)
-    return _policies[whole]
 
 
 @contextmanager

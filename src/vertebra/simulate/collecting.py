@@ -17,7 +17,7 @@ from vertebra.simulate.demonstration import Demonstration, demonstrate
 from vertebra.simulate.kept import opened
 from vertebra.simulate.seeds import episode_seed
 from vertebra.simulate.suites import task_facts, view_options
-from vertebra.simulate.workers import Workers
+from vertebra.simulate.workers import Workers, working
 
 LEAST_RATE = 0.5
 """An expert that does less than this share of its attempts is no teacher."""
@@ -79,7 +79,7 @@ def collect(
     seed: int = 0,
     noise: float = 0.5,
     every: int = 1,
-    workers: int = 1,
+    workers: int | Workers = 1,
     codec: Literal["h264", "av1", "image"] = "h264",
     progress: Callable[[Progress], None] | None = None,
     **options: Any,
@@ -87,12 +87,14 @@ def collect(
     """Write `episodes` demonstrations of each task to the folder `out`, which appears whole.
 
     `noise`: bursts on the expert's actions; what is recorded is what the expert meant. `every`: draw every n-th step alone;
-    each row holds its own state and action, and the image drawn last. `options` are those of `open_task`.
+    each row holds its own state and action, and the image drawn last. `workers`: how many, or those that are there.
+    `options` are those of `open_task`.
     """
     from vertebra.episodes.writer import EpisodeWriter
 
     names = [tasks] if isinstance(tasks, str) else list(dict.fromkeys(tasks))
-    _require(names, episodes=episodes, noise=noise, every=every, workers=workers, seed=seed)
+    count = workers if isinstance(workers, int) else workers.count
+    _require(names, episodes=episodes, noise=noise, every=every, workers=count, seed=seed)
     folder, settings = Path(out), tuple(sorted(options.items()))
     require_free(folder, overwrite=False)
     for task in reversed(names):  # what is wrong with a task or an option is known before hours of work
@@ -100,29 +102,31 @@ def collect(
     first.reset(0)
     sides = {IMAGES + camera: image.shape[:2] for camera, image in first.look().items()}
     view = {name: getattr(first.options, name) for name in view_options(names[0])}
-    count = Progress(planned=episodes, tasks=names)
+    so_far = Progress(planned=episodes, tasks=names)
     with (
-        Workers(workers) as team,
+        working(workers) as team,
         EpisodeWriter(
             folder, fps=first.fps, cameras=sides, numbers={STATE: first.state_names, ACTION: first.action_names},
             robot=first.robot, view=view, codec=codec,
         ) as writer,
     ):  # fmt: skip
-        while missing := count.missing():
+        while missing := so_far.missing():
             wave = [
-                _Attempt(task, episode_seed("collect", task, seed, count.attempts[task] + more), noise, every, settings)
+                _Attempt(
+                    task, episode_seed("collect", task, seed, so_far.attempts[task] + more), noise, every, settings
+                )
                 for task in missing
                 for more in range(missing[task])
             ]
             for _, made in team.in_order(_attempt, wave):
-                count.add(made)
+                so_far.add(made)
                 if made.success:
                     images = {IMAGES + camera: made.frames(camera) for camera in made.images}
                     writer.add(made.instruction, {STATE: made.state, ACTION: made.action}, images)
                 if progress is not None:
-                    progress(count)
-            count.require_teachers()
-    return count.collected(folder)
+                    progress(so_far)
+            so_far.require_teachers()
+    return so_far.collected(folder)
 
 
 class Progress:

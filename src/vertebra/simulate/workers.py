@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -28,13 +29,13 @@ class Workers:
     """A context manager: `in_order` as often as needed. One worker is this process itself."""
 
     def __init__(self, count: int, *, ahead: int = 2) -> None:
-        self._count, self._ahead = count, ahead
+        self.count, self._ahead = count, ahead
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Workers:
-        if self._count > 1:
+        if self.count > 1:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._count, mp_context=context, initializer=end_with_parent)
+            self._pool = ProcessPoolExecutor(self.count, mp_context=context, initializer=end_with_parent)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -51,7 +52,7 @@ class Workers:
         waiting: deque[tuple[Work, Future[Result | _Fault]]] = deque()
         rest = iter(works)
         try:
-            for work in itertools.islice(rest, self._count + self._ahead):
+            for work in itertools.islice(rest, self.count + self._ahead):
                 waiting.append((work, self._pool.submit(guarded, work)))
             while waiting:
                 work, future = waiting.popleft()
@@ -66,6 +67,16 @@ class Workers:
                 "a worker process ended in the middle of its work (killed, or out of memory). Try again with fewer workers "
                 "(--workers)"
             ) from error
+
+
+@contextmanager
+def working(workers: int | Workers) -> Iterator[Workers]:
+    """So many workers, for as long as this lasts; or those that are there, who go on afterwards with what they have loaded."""
+    if isinstance(workers, Workers):
+        yield workers
+        return
+    with Workers(workers) as team:
+        yield team
 
 
 @dataclass(frozen=True)
