@@ -67,7 +67,7 @@ def episodes_of(arm: Arm, settings: EvaluationSettings) -> dict[tuple[str, str, 
                 found[arm.name, task, number] = replace(record, arm=arm.name)
     if missing:
         raise ConfigError(
-            f"the arm `{arm.name}={arm.model}`: {len(missing)} of {len(found) + len(missing)} episodes were not run there (first: "
-            f"{missing[0]}). Run that evaluation with these tasks and episodes, or give the policy's own folder"
+            f"the arm `{arm.name}={arm.model}`: {len(missing)} of {len(found) + len(missing)} episodes were not run there "
+            f"(first: {missing[0]}). Run that evaluation with these tasks and episodes, or give the policy's own folder"
         )
     return found
