@@ -41,27 +41,32 @@ class Film:
 
 def films_of(folder: Path, results: Results, settings: EvaluationSettings, team: Workers) -> dict[str, Film]:
     """The films of the policy itself, by the names of their files in `films/`; those that are there are not drawn again."""
-    works = []
+    made = {}
     for task in settings.tasks:
         mine = [one for one in results.records if (one.arm, one.task, one.broken) == (POLICY, task, None) and one.steps]
         for what, success in (("success", True), ("failure", False)):
             record = next((one for one in mine if one.success == success), None)
             if record is not None:
-                works.append((folder / "films", f"{task}-{record.number}-{what}", record, settings))
-    return {name: film for (_, name, _, _), film in team.in_order(_film, works)}
+                made[f"{task}-{record.number}-{what}"] = record
+    works = [(_paths(folder, name), record, settings) for name, record in made.items()]
+    lacking = [work for work in works if not all(path.is_file() for path in work[0])]
+    for _ in team.in_order(_draw, lacking):
+        pass
+    return {name: Film(record, *(path.read_bytes() for path in _paths(folder, name))) for name, record in made.items()}
 
 
-def _film(work: tuple[Path, str, EpisodeRecord, EvaluationSettings]) -> Film:
+def _paths(folder: Path, name: str) -> tuple[Path, Path]:
+    return folder / "films" / f"{name}.mp4", folder / "films" / f"{name}.gif"
+
+
+def _draw(work: tuple[tuple[Path, Path], EpisodeRecord, EvaluationSettings]) -> None:
     """What a worker does."""
-    folder, name, record, settings = work
-    paths = folder / f"{name}.mp4", folder / f"{name}.gif"
-    if not all(path.is_file() for path in paths):
-        paths[0].parent.mkdir(parents=True, exist_ok=True)  # LIBERO's names have a suite's before them: `suite/task`
-        options = {key: value for key, value in settings.options.items() if key != "cameras"}
-        frames = replayed(opened(record.task, options), record)
-        for path, content in zip(paths, (as_mp4(frames), as_gif(frames)), strict=True):
-            write_file(path, content)
-    return Film(record, *(path.read_bytes() for path in paths))
+    paths, record, settings = work
+    paths[0].parent.mkdir(parents=True, exist_ok=True)  # LIBERO's names have a suite's before them: `suite/task`
+    options = {key: value for key, value in settings.options.items() if key != "cameras"}
+    frames = replayed(opened(record.task, options), record)
+    for path, content in zip(paths, (as_mp4(frames), as_gif(frames)), strict=True):
+        write_file(path, content)
 
 
 def replayed(simulation: Simulation, record: EpisodeRecord) -> np.ndarray:

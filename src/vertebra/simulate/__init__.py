@@ -16,5 +16,6 @@ __getattr__, __dir__, __all__ = offer(
         "demonstration": "Demonstration demonstrate",
         "collecting": "collect Collected Progress",
         "seeds": "episode_seed",
+        "workers": "Workers",
     },
 )
