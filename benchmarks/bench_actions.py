@@ -13,7 +13,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def said(llm: Any, batch: Batch, tokens: int) -> Callable[[], object]:
 
 
 def row(
-    name: str, sides: dict[str, Callable[[], object]], goals: dict[str, float], rounds: int, times: float = 1.0
+    name: str, sides: Mapping[str, Callable[[], object]], goals: Mapping[str, float], rounds: int, times: float = 1.0
 ) -> None:
     """Our milliseconds, and each peer's over ours, times what it does less of."""
     for work in sides.values():

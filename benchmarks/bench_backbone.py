@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -158,8 +159,12 @@ def bench_growth(rounds: int = 3) -> None:
         """What growing needs of a backbone."""
 
         def __init__(self, llm: LlamaForCausalLM) -> None:
-            self.llm, self.growths, self.identifier = llm, [], "bench"
+            self.llm, self.identifier = llm, "bench"
+            self.growths: list[Any] = []
             self.tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint("tiny-llama2"))
+
+        def require_members(self) -> None:
+            """They are all there."""
 
     def fresh() -> LlamaForCausalLM:
         with torch.device("meta"):

@@ -42,7 +42,7 @@ from vertebra.tasks import DataConfig
 from vertebra.tune import LoraConfig, add_lora
 
 POSITIONS, ANSWER = 700, 8
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "0.5 M": {
         "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4,
         "num_key_value_heads": 4,

@@ -62,7 +62,9 @@ def masks(model: vt.Model, page: Page, rounds: int) -> None:
         first = time.process_time() - begun
         begun = time.process_time()
         for token in said:
-            logits.masked_fill(~follower.mask([0]), float("-inf"))
+            possible = follower.mask([0])
+            assert possible is not None, "a schema's answers are masked step by step"
+            logits.masked_fill(~possible, float("-inf"))
             follower.advance(0, token)
         taken.append((first, (time.process_time() - begun) / len(said)))
     first, mask = min(taken)
@@ -91,14 +93,15 @@ def main() -> None:
             vt.load("tiny-smollm2", weights=True, inference_mode=True, device=arguments.device),
         )
     page = drawn(arguments.lines or (70 if (model.context or 9999) > 2000 else 20))
-    how = {"max_new_tokens": STEPS}
-    reader = Reader(model=model, settings=ExtractSettings(**how))
+    reader = Reader(model=model, settings=ExtractSettings(max_new_tokens=STEPS))
     questions = [reader.question(one) for one in fields_of(FIELDS)]
     (lines,) = reader.windows(Document((page,)), questions, STEPS, {})
     positions = len(reader.row(lines, questions[0]).sequence)
     found = {
-        "together": lambda: vt.extract(model, page, FIELDS, **how),
-        "field by field": lambda: [vt.extract(model, page, {field: kind}, **how) for field, kind in FIELDS.items()],
+        "together": lambda: vt.extract(model, page, FIELDS, max_new_tokens=STEPS),
+        "field by field": lambda: [
+            vt.extract(model, page, {field: kind}, max_new_tokens=STEPS) for field, kind in FIELDS.items()
+        ],
     }
     together, apart = found["together"](), found["field by field"]()
     same = sum(together[name].text == one[name].text for name, one in zip(FIELDS, apart, strict=True))

@@ -14,7 +14,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def prompt_of(length: int, rows: int = 1) -> Batch:
     return collate([text(length, seed) for seed in range(rows)], pad_id=0, side="left")
 
 
-def measured(sides: dict[str, Side], *, rounds: int, repeats: int = 1) -> dict[str, float]:
+def measured(sides: Mapping[str, Side], *, rounds: int, repeats: int = 1) -> dict[str, float]:
     for work in sides.values():
         work()
     return in_turn(sides, rounds=rounds, repeats=repeats, clock=clock())

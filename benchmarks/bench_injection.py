@@ -56,11 +56,15 @@ def batch_of(model: Model, rows: int, *, images: bool = True) -> Batch:
     return model.collate([TokenSequence.join([*slots, text])] * rows, [features] * rows)
 
 
+def items_of(model: Any, batch: Batch) -> Any:
+    return encode_items(model.parts, batch, model.device, model.backbone.embed_input_ids)
+
+
 @torch.inference_mode()
 def shares(model: Model, rows: int) -> None:
     batch = batch_of(model, rows)
     llm, width = model.backbone.llm, model.backbone.embedding_width
-    encoded = encode_items(model.parts, batch, model.device)  # type: ignore[arg-type]
+    encoded = items_of(model, batch)
     table = place(batch, encoded, width=width)
     tokens = model.backbone.embed_input_ids(batch.input_ids)
     ready = inject(tokens, table)
@@ -74,7 +78,7 @@ def shares(model: Model, rows: int) -> None:
         "again": prefill,
         "place": lambda: place(batch, encoded, width=width),
         "inject": lambda: inject(tokens, table),
-        "encoders": lambda: encode_items(model.parts, batch, model.device),  # type: ignore[arg-type]
+        "encoders": lambda: items_of(model, batch),
         "a step beyond it": lambda: inject(tokens[:, -1:], table, start=POSITIONS),
     }
     taken = in_turn(works, rounds=9, repeats=max(1, 4 // rows), clock=time.process_time)

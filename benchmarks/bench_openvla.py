@@ -69,7 +69,8 @@ def llama(layers: int) -> dict[str, tuple[int, ...]]:
 def write(folder: Path, asked: dict[str, tuple[int, ...]], shards: int) -> None:
     """Shards of small random numbers, and their index."""
     folder.mkdir(parents=True)
-    names, placed = sorted(asked), {}
+    names = sorted(asked)
+    placed: dict[str, str] = {}
     for number in range(shards):
         own = names[number * len(names) // shards : (number + 1) * len(names) // shards]
         file = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"

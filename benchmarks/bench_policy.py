@@ -30,7 +30,7 @@ from vertebra.model import PatchEncoder, new_part
 from vertebra.policies import Observation, Policy, PolicySettings
 
 DIMS, CHUNK = 7, 1
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": {},
     "60 M": {
         "hidden_size": 640, "intermediate_size": 1728, "num_hidden_layers": 12, "num_attention_heads": 10,
@@ -75,7 +75,7 @@ def overhead(model: Model, rounds: int) -> None:
     policy, seen = Policy(model), image(0)
     row = policy.prompts.row(Observation.of(seen), SHORT, None)
     batch = model.collate([row.sequence], [row.features])
-    steps = AllowedSteps([policy.bins.allowed] * DIMS)  # type: ignore[union-attr]
+    steps = AllowedSteps([policy.bins.allowed] * DIMS)
     taken = measured(
         {
             "act": lambda: policy.act(seen, SHORT),

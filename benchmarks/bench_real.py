@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def per_token(sides: dict[str, Side], tokens: int, rounds: int) -> dict[str, flo
     return {name: (taken[name, tokens] - taken[name, 1]) / (tokens - 1) for name in sides}  # type: ignore[index]
 
 
-def measured(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def measured(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     for work in works.values():
         work()
     return in_turn(works, rounds=rounds, clock=time.process_time)

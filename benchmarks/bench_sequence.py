@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -112,12 +113,13 @@ def bench_step() -> None:
     rows = pack_sequences(samples(24, seed=1), CAPACITY).rows[:2]
     prefixes = [s.with_vectors(block=np.where(np.arange(len(s)) < len(s) // 2, 1, 0)) for s in singles]
     print(f"collate + plan + positions of the loss, beside a training step of a model of {size:.1f} M, fp32")
-    for name, side, given in (
+    shapes: tuple[tuple[str, Literal["left", "right"], Any], ...] = (
         ("one sample a row", "right", singles),
         ("left-padded", "left", singles),
         ("packed", "right", rows),
         ("prefix both ways", "right", prefixes),
-    ):
+    )
+    for name, side, given in shapes:
         batch = collate(given, pad_id=0, side=side)
 
         def prepare(given=given, side=side) -> Batch:

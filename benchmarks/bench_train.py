@@ -65,7 +65,7 @@ def model(**overrides: Any) -> Model:
     return Model(fresh_weights(backbone)[0])
 
 
-def ours(made: Model, folder: Path) -> Callable[[], object]:
+def ours(made: Model, folder: Path) -> Callable[[], float]:
     tree = {
         "name": "bench",
         "model": {"backbone": "tiny-llama2"},
@@ -76,7 +76,7 @@ def ours(made: Model, folder: Path) -> Callable[[], object]:
     }
     config = build(RunConfig, tree)
 
-    def run() -> object:
+    def run() -> float:
         loader = Loader(Fixed(), Shuffled(ROWS), Collator(0))
         trainer = ExactTrainer(Learner(made), config, Feed(loader, steps=STEPS, accumulate=1), folder)
         trainer.save_now = lambda: None  # type: ignore[method-assign]
@@ -85,10 +85,10 @@ def ours(made: Model, folder: Path) -> Callable[[], object]:
     return run
 
 
-def theirs(made: Model, folder: Path) -> Callable[[], object]:
+def theirs(made: Model, folder: Path) -> Callable[[], float]:
     rows = [{"input_ids": row, "labels": row} for row in torch.from_numpy(Fixed().ids)]
 
-    def run() -> object:
+    def run() -> float:
         arguments = TrainingArguments(
             output_dir=str(folder), max_steps=STEPS, per_device_train_batch_size=ROWS, learning_rate=1e-4,
             weight_decay=0.01, logging_steps=STEPS, save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True,
@@ -102,7 +102,7 @@ def theirs(made: Model, folder: Path) -> Callable[[], object]:
     return run
 
 
-def bare(made: Model) -> Callable[[], object]:
+def bare(made: Model) -> Callable[[], float]:
     ids = torch.from_numpy(Fixed().ids)
     llm = made.backbone.llm
 

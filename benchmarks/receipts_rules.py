@@ -60,7 +60,7 @@ def asked(page: Page) -> Asked | None:
     for line, amount in picked:
         own = [f"own {word}" for word in words(line)] + [f"largest {amount == largest}"]
         row = [f"row {word}" for other in lines if left_of(other, line) for word in words(other)]
-        _, top, right, bottom = line.box  # type: ignore[misc]
+        _, top, right, bottom = line.box
         place = [f"y {round(10 * top)}", f"x {round(8 * right)}", f"high {round(200 * (bottom - top))}"]
         bare.append(hashed(own))
         boxed.append(hashed([*own, *row, *place]))

@@ -20,7 +20,6 @@ from torch import nn
 
 from robot_act import Act, distance
 from vertebra.action.normalization import normalize, unnormalize
-from vertebra.data.samples.samples import Samples
 from vertebra.evaluate import EvaluationSettings, evaluate_policy
 from vertebra.interop.acting import policy
 from vertebra.model.encoders.images import Preparation, prepare_images
@@ -88,7 +87,7 @@ class Acting:
 
 def trained(shape: Any, data: Any, record: Any, steps: int, lr: float) -> tuple[Any, float]:
     """(the model, CPU seconds)."""
-    samples: Samples = data.train
+    samples: Any = data.train
     sentences = sorted({one.sentence for one in samples.shown})
     number = [sentences.index(samples.shown[n].sentence) for n, _ in samples._at]
     model = shape(list(record.cameras), sentences, record.proprio, record.chunk, record.dims)

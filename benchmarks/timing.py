@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 Work = Callable[[], object]
 
@@ -21,7 +21,7 @@ def seconds(work: Work, *, repeats: int = 1, clock: Callable[[], float] = time.p
 
 
 def in_turn(
-    works: dict[str, Work], *, rounds: int, repeats: int = 1, clock: Callable[[], float] = time.perf_counter
+    works: Mapping[str, Work], *, rounds: int, repeats: int = 1, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
     """Median seconds of each work; the order turns from round to round."""
     taken: dict[str, list[float]] = {name: [] for name in works}
