@@ -22,8 +22,13 @@ PART = ".part"
 """How a file's name ends while it is being written."""
 
 
-def require_free(folder: Path, *, overwrite: bool, reads: Iterable[str | Path] = ()) -> None:
-    """Refuse a folder that would be mixed with, or lost; `reads`: what it is made from, which no `overwrite` gives away."""
+def require_free(
+    folder: Path, *, overwrite: bool | None, reads: Iterable[str | Path] = (), holds: str | None = None
+) -> None:
+    """Refuse a folder that would be mixed with, or lost; `reads`: what it is made from, which no `overwrite` gives away.
+
+    `overwrite`: None where there is no such choice. `holds`: a file that tells what may be replaced from what may not.
+    """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"`{folder}` is a file; expected the name of a folder")
     place = os.path.realpath(folder)
@@ -33,9 +38,16 @@ def require_free(folder: Path, *, overwrite: bool, reads: Iterable[str | Path] =
             raise CheckpointError(
                 f"`{folder}` {verb} `{source}`, which is read here and would be lost by being replaced; name another folder"
             )
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        choice = "delete that one" if overwrite is None else "have it replaced (--overwrite, overwrite=True)"
+        raise CheckpointError(f"`{folder}` exists and is not empty; name another folder, or {choice}")
+    if holds is not None and not (folder / holds).is_file():
+        there = ", ".join(sorted(path.name for path in folder.iterdir())[:3])
         raise CheckpointError(
-            f"`{folder}` exists and is not empty; name another folder, or have it replaced (--overwrite, overwrite=True)"
+            f"`{folder}` holds something else ({there}): it has no {holds}, and is not replaced. Name another folder, or "
+            "delete that one"
         )
 
 

@@ -351,3 +351,16 @@ def test_replacing_is_asked_for(good: Path, tmp_path: Path):
     assert [one.length for one in open_episodes(folder).episodes] == [2]
     with pytest.raises(ConfigError, match="append and overwrite"):
         write_set(folder, (2,), overwrite=True, append=True)
+
+
+@pytest.mark.parametrize("dtype", ["float128", "string", "flaot32"])
+def test_numbers_that_are_called_something_else(dtype: str, damaged: Path):
+    """They would be missing from every statistic and every run, and nothing else would name them."""
+    info = json.loads((damaged / "meta" / "info.json").read_text())
+    info["features"]["action"]["dtype"] = dtype
+    (damaged / "meta" / "info.json").write_text(json.dumps(info))
+    report = found(damaged)
+    assert report["columns"][0] == "fail"
+    assert (
+        f"column `action` holds numbers, and `meta/info.json` says {dtype}; expected one of" in report["columns"][1][0]
+    )

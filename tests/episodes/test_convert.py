@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from vertebra.cli.main import app
 from vertebra.episodes import EpisodesSchema, check_episodes, convert_episodes, open_episodes
-from vertebra.errors import ConfigError, DataError, MissingPartError, UnknownNameError
+from vertebra.errors import CheckpointError, ConfigError, DataError, MissingPartError, UnknownNameError
 
 from .made import TOP, images_of, write_old, write_set
 from .test_wire import example_of, record_of
@@ -171,3 +173,81 @@ def test_a_schema_from_a_file_and_options_without_effect(tmp_path: Path):
         assert "has no effect on a set of episodes" in " ".join(done.output.replace("│", " ").split())
     done = ran("data", "convert", tmp_path / "set", tmp_path / "other", "--skip", "a,b")
     assert done.exit_code == 2
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_no_overwrite_gives_away_what_is_read_or_what_is_no_set(tmp_path: Path):
+    schema = EpisodesSchema(fps=5, numbers={"action": "actions"}, files="*.npz", sentence="push")
+    (tmp_path / "up").mkdir()
+    write_npz(tmp_path / "up" / "in")
+    write_old(tmp_path / "up" / "old")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("years")
+    before = contents(tmp_path)
+    for source, target, words in (
+        ("up/in", "up/in", "is `.*up/in`, which is read here"),
+        ("up/in", "up", "holds `.*up/in`, which is read here"),
+        ("up/in", "home", r"holds something else \(thesis.txt\): it has no meta/info.json"),
+        ("up/old", "up/old", "is `.*up/old`, which is read here"),
+        ("up/old", "up", "holds `.*up/old`, which is read here"),
+        ("up/old", "home", "holds something else"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            convert_episodes(
+                tmp_path / source, tmp_path / target, overwrite=True, schema=schema if source == "up/in" else None
+            )
+        assert contents(tmp_path) == before
+    convert_episodes(tmp_path / "up" / "in", tmp_path / "set", schema=schema)
+    convert_episodes(tmp_path / "up" / "old", tmp_path / "set", overwrite=True)  # a set may be replaced
+    assert len(open_episodes(tmp_path / "set").episodes) == 3
+    assert {name: data for name, data in contents(tmp_path).items() if not name.startswith("set/")} == before
+
+
+def test_episodes_to_leave_out_are_there(tmp_path: Path):
+    """A number mistyped would leave in what was meant to be left out."""
+    write_npz(tmp_path / "in")
+    schema = EpisodesSchema(fps=5, numbers={"action": "actions"}, files="*.npz", sentence="push")
+    with pytest.raises(DataError, match=r"names the episodes \[3, 7\], and `.*in` has 0 to 2"):
+        convert_episodes(tmp_path / "in", tmp_path / "out", schema=schema, skip=[0, 3, 7])
+    assert not (tmp_path / "out").exists()
+    convert_episodes(tmp_path / "in", tmp_path / "out", schema=schema, skip=[2])
+    assert len(open_episodes(tmp_path / "out").episodes) == 2
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (3, 0)])
+def test_an_empty_array_is_refused_by_its_file(shape: tuple[int, int], tmp_path: Path):
+    write_npz(tmp_path / "in")
+    np.savez(tmp_path / "in" / "episode_2.npz", actions=np.zeros(shape, np.float32))
+    schema = EpisodesSchema(fps=5, numbers={"action": "actions"}, files="*.npz", sentence="push")
+    with pytest.raises(
+        DataError, match=rf"episode_2.npz`: `actions` is empty, of the shape \({shape[0]}, {shape[1]}\)"
+    ):
+        convert_episodes(tmp_path / "in", tmp_path / "out", schema=schema)
+    convert_episodes(tmp_path / "in", tmp_path / "out", schema=schema, skip=[2])
+
+
+def test_numbers_that_are_none_are_counted_in_the_statistics(tmp_path: Path):
+    write_set(tmp_path / "set", (5, 8, 6))
+    path = tmp_path / "set" / "data" / "chunk-000" / "file-000.parquet"
+    table = pq.read_table(path)
+    rows = table["action"].to_pylist()
+    rows[7] = [float("nan"), *rows[7][1:]]
+    at = table.column_names.index("action")
+    pq.write_table(table.set_column(at, "action", pa.array(rows, table.schema.field("action").type)), path)
+    done = ran("data", "stats", tmp_path / "set", "--out", tmp_path / "it.png")
+    assert "action: 1 of 19 frame is not finite and left out of its numbers" in done.stdout.replace("\n", " ")
+    made = json.loads(ran("data", "stats", tmp_path / "set", "--out", tmp_path / "it.png", "--json").stdout)
+    assert made["left_out"] == {"action": 1}
+    assert made["vectors"]["action"]["count"] == 18
+
+
+@pytest.mark.parametrize("command", ["check", "show", "stats"])
+def test_a_set_without_its_first_file_is_called_one(command: str, tmp_path: Path):
+    write_set(tmp_path / "set", (2, 3))
+    (tmp_path / "set" / "meta" / "info.json").unlink()
+    done = ran("data", command, tmp_path / "set")
+    assert done.exit_code != 0
+    assert "looks like a set of a robot's episodes" in str(done.exception)

@@ -137,3 +137,18 @@ def test_an_episode_without_a_frame_is_found(tmp_path: Path):
     lines(path, [rows[0], {**rows[1], "length": 0}])
     found = {one.name: one.places for one in check_episodes(tmp_path / "old").findings if one.status == "fail"}
     assert found == {"counts": ("episode 1 has no frame",)}
+
+
+@pytest.mark.parametrize(
+    ("frames", "means"), [([0] * 5, "push"), ([1, 1, 0, 1, 1], "pull / push"), ([1, 9, 1, 1, 1], "pull / task 9")]
+)
+def test_sentences_that_differ_are_not_settled_in_silence(frames: list[int], means: str, tmp_path: Path):
+    """`data check` fails such a set; made anew, it would pass, with one of both sentences lost."""
+    write_old(tmp_path / "old", (2, 5, 3))
+    rewrite(tmp_path / "old", "task_index", None, lambda _: frames)
+    assert not check_episodes(tmp_path / "old").passed
+    with pytest.raises(DataError, match=rf"episode 1: `meta` lists `pull`, .* the task of `{means}.*--skip 1"):
+        upgrade(tmp_path / "old", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    upgrade(tmp_path / "old", tmp_path / "new", skip=[1])
+    assert check_episodes(tmp_path / "new").passed

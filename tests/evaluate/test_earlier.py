@@ -10,7 +10,7 @@ import pytest
 
 from tests.evaluate.test_evaluation import evaluated
 from tests.evaluate.toys import Blind, Looks
-from vertebra.errors import ConfigError, VertebraError
+from vertebra.errors import ConfigError, DataError, VertebraError
 from vertebra.evaluate.records import place
 
 
@@ -121,3 +121,38 @@ def test_an_evaluation_is_another_when_its_policy_was(earlier: Path, tmp_path: P
     evaluated(earlier, Looks(), tasks=("left", "right"))
     with pytest.raises(ConfigError, match="the policies: another one"):
         evaluated(tmp_path / "out", arms=(f"blind={earlier}",))
+
+
+def test_records_of_other_episodes_are_not_taken(earlier: Path, tmp_path: Path):
+    path = place(earlier, "policy", "right", 2)
+    right = json.loads(path.read_text())
+    for changes in ({"seed": 5}, {"task": "left"}, {"number": 3}, {"arm": "frozen"}):
+        path.write_text(json.dumps({**right, **changes}))
+        with pytest.raises(DataError, match=r"00002.json` is the record of another episode.*Delete it"):
+            evaluated(tmp_path / "out", arms=(f"blind={earlier}",))
+    evaluated(tmp_path / "out")
+    path = place(tmp_path / "out", "policy", "right", 2)
+    path.write_text(json.dumps({**right, "seed": 5}))
+    with pytest.raises(DataError, match=r"expected the seed .*Delete it"):
+        evaluated(tmp_path / "out")
+
+
+def test_a_folder_has_one_writer(tmp_path: Path):
+    """Two evaluations would mix their episodes, and the numbers of both would be wrong."""
+
+    class Meanwhile(Looks):
+        tried = 0
+
+        def reset(self):
+            self.tried += 1
+            if self.tried == 1:
+                with pytest.raises(ConfigError, match="another"):
+                    evaluated(tmp_path / "out", seed=9)
+            super().reset()
+
+    policy = Meanwhile()
+    evaluated(tmp_path / "out", policy, episodes=2)
+    assert policy.tried > 1
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "episodes", "evaluation.json", "results.json", "report.html"
+    }  # fmt: skip

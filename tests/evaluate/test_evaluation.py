@@ -247,7 +247,7 @@ def test_another_evaluation_in_the_folder_is_refused(tmp_path):
     path = place(tmp_path / "out", "policy", "right", 0)
     path.write_text("{")
     with pytest.raises(DataError, match=r"no record of an episode.*Delete it"):
-        read_record(tmp_path / "out", "policy", "right", 0)
+        read_record(tmp_path / "out", "policy", "right", 0, seed=0)
     for wrong, message in (("{", "not valid JSON"), ("[]", "holds a list"), ("{}", "not what an evaluation leaves")):
         (tmp_path / "out" / "evaluation.json").write_text(wrong)
         with pytest.raises(VertebraError, match=message):

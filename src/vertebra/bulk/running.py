@@ -28,7 +28,7 @@ from vertebra.errors import ConfigError, DataError
 from vertebra.folders import require_free, state_of, write_file
 from vertebra.interop.load import load
 from vertebra.reading import json_of, read_json
-from vertebra.training.lock import LOCK, only_writer
+from vertebra.training.lock import LOCK, only_locked, only_writer
 
 RUN = "run.json"
 ELSEWHERE = ("hf_token", "device", "attn")
@@ -172,15 +172,10 @@ def _begun(folder: Path) -> bool:
     return (folder / RUN).is_file() and set(os.listdir(folder)) - {RUN, LOCK} != set()
 
 
-def _only_locked(folder: Path) -> bool:
-    """Whether another has just begun here, and has written nothing yet."""
-    return folder.is_dir() and os.listdir(folder) == [LOCK]
-
-
 def _require_same(folder: Path, identity: dict[str, Any]) -> None:
     if not (folder / RUN).is_file():
-        if not _only_locked(folder):
-            require_free(folder, overwrite=False)
+        if not only_locked(folder):
+            require_free(folder, overwrite=None)
         return
     if not _begun(folder):
         return

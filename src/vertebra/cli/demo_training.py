@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from vertebra.simulate.workers import end_with_parent
+from vertebra.simulate.workers import processes
 from vertebra.training.watching.metrics import METRICS
 
 
@@ -41,7 +40,7 @@ def train_at_once(printer: Any, trainings: Sequence[Training], *, workers: int) 
     steps = {one.out.name: read_recipe(one.recipe, one.overrides).steps or 0 for one in trainings}
     if workers == 1:
         return {one.out.name: _found(one) for one in trainings}
-    with ProcessPoolExecutor(len(trainings), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+    with processes(len(trainings)) as pool:
         waiting = {one.out.name: pool.submit(_found, one) for one in trainings}
         _watched(printer, trainings, steps, list(waiting.values()))
         return {name: future.result() for name, future in waiting.items()}

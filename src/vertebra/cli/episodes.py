@@ -17,6 +17,13 @@ COMMANDS = ("check", "show", "stats")
 def handles(command: str, given: Mapping[str, Any], own: Collection[str]) -> bool:
     """Whether the data is a set of episodes, seen by its files alone; then the command is run on it."""
     if command not in COMMANDS or not (Path(given["data"]) / "meta" / "info.json").is_file():
+        if command in COMMANDS and all((Path(given["data"]) / part).is_dir() for part in ("meta", "data")):
+            from vertebra.errors import DataError
+
+            raise DataError(
+                f"`{given['data']}` looks like a set of a robot's episodes (meta/, data/), and has no meta/info.json; fetch or "
+                "copy it again"
+            )
         return False
     idle = [name for name, value in given.items() if name not in ("data", *own) and value not in (None, False, [], ())]
     if idle:
@@ -135,13 +142,28 @@ def stats(data: str, *, out: Path, batch_size: int, capacity: int | None, json: 
     if json:
         moments = {name: one.to_json() for name, one in found.moments.items()}
         lengths = [int(one) for one in found.lengths]
-        print_json({"lengths": lengths, "tasks": found.by_task, "vectors": moments, "picture": str(picture)})
+        print_json(
+            {
+                "lengths": lengths,
+                "tasks": found.by_task,
+                "vectors": moments,
+                "left_out": dict(found.left_out),
+                "picture": str(picture),
+            }
+        )
         return
     printer = console()
     shown = table("episodes", "sentence", "frames, mean", right=("episodes", "frames, mean"))
     for sentence, many in found.by_task.items():
         shown.add_row(f"{many:,}", sentence, f"{found.frames_of(sentence):.0f}")
     printer.print(shown)
+    for name, many in found.left_out.items():
+        frames = "frame is" if many == 1 else "frames are"
+        printer.print(
+            f"{name}: {many:,} of {len(found.vectors[name]):,} {frames} not finite and left out of its numbers; vertebra data "
+            f"check {data} lists the episodes",
+            soft_wrap=True,
+        )
     for name in found.vectors:
         still = found.dead(name)
         if still:

@@ -16,7 +16,7 @@ import numpy as np
 from vertebra.action.counting import Counter
 from vertebra.episodes.check_videos import check_videos
 from vertebra.episodes.episode_set import EpisodeSet, open_episodes
-from vertebra.episodes.facts import BOOKKEEPING, Episode
+from vertebra.episodes.facts import BOOKKEEPING, NUMERIC, Episode
 from vertebra.episodes.report import EpisodesFinding, EpisodesReport, Noted, Range, Status
 from vertebra.episodes.statistics import finite_rows, fits
 from vertebra.errors import DataError, shortened
@@ -126,6 +126,7 @@ def _check_episode(
         if key in numbers and not fits(numbers[key], one.dtype):
             message = f"holds numbers that {one.dtype} does not, and `meta/info.json` says {one.dtype}; mend the dtype"
             noted.add("columns", f"{where}: `{name}`, column `{key}`, {message}", skip=skip)
+    _check_other(given, index, set(rows.columns), noted)
     _check_counting(given, episode, numbers, noted)
     _check_task(given, episode, numbers, noted)
     vectors = {key: numbers[key] for key in given.info.numbers if key in numbers}
@@ -141,6 +142,17 @@ def _check_episode(
         for key, values in vectors.items():
             counters[key].add(values.astype(np.float64).reshape(len(values), -1))  # booleans too
     _check_double(episode, vectors, noted, seen)
+
+
+def _check_other(given: EpisodeSet, index: int, there: set[str], noted: Noted) -> None:
+    """What is neither numbers nor images is text: numbers under another name would be missing from every run."""
+    for key, dtype in given.info.other.items():
+        if key not in there:
+            continue
+        values = given.columns(index, [key])[key]
+        if np.asarray(values).dtype.kind in "biuf":
+            message = f"holds numbers, and `meta/info.json` says {dtype}; expected one of {', '.join(sorted(NUMERIC))}"
+            noted.add("columns", f"episode {index}: column `{key}` {message}", skip=[index])
 
 
 def _readable(given: EpisodeSet, index: int, columns: list[str], noted: Noted) -> dict[str, np.ndarray]:

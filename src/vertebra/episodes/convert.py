@@ -57,12 +57,20 @@ def _by_schema(
     overwrite: bool,
     progress: Callable[[int], object] | None,
 ) -> Path:
-    found = enumerate(_all(source, schema))
-    kept = ((at, one) for at, one in found if at not in skip)
+    count = 0
+
+    def kept_ones() -> Iterator[Recorded]:
+        nonlocal count
+        for at, one in enumerate(_all(source, schema)):
+            count = at + 1
+            if at not in skip:
+                yield one
+
+    kept = kept_ones()
     first = next(kept, None)
     if first is None:
         raise DataError(f"`{source}` has no episode that is not left out")
-    begun = _episode(first[1], schema)
+    begun = _episode(first, schema)
     numbers = {
         key: schema.names.get(key) or [f"{key}.{at}" for at in range(part.shape[1])] for key, part in begun[1].items()
     }
@@ -75,12 +83,16 @@ def _by_schema(
         robot=schema.robot,
         codec=schema.codec,
         overwrite=overwrite,
+        reads=[source],
     ) as writer:
-        for _, one in chain([first], kept):
+        for one in chain([first], kept):
             with _named(one.where):
                 index = writer.add(*_episode(one, schema))
             if progress is not None:
                 progress(index + 1)
+        unknown = sorted(skip - set(range(count)))
+        if unknown:  # else what should have been left out is in
+            raise DataError(f"`skip` names the episodes {unknown[:6]}, and `{source}` has 0 to {count - 1}")
     return folder
 
 
@@ -106,6 +118,11 @@ def _rows(one: Recorded, name: str) -> np.ndarray:
     values = one.array(name)
     if isinstance(values, list) or values.dtype.kind not in "fiub" or not values.ndim:
         raise DataError(f"{one.where}: `{name}` is no numbers, a row a frame")
+    if not values.size:
+        raise DataError(
+            f"{one.where}: `{name}` is empty, of the shape {values.shape}; leave the episode out by its number (--skip), or "
+            "the column"
+        )
     return values.reshape(len(values), -1)
 
 

@@ -17,6 +17,8 @@ BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index
 """The columns that every set has, and that say nothing of the robot."""
 COUNTED = ("frame_index", "episode_index", "index", "task_index")
 """Those of them that are whole numbers."""
+INFO = "meta/info.json"
+"""The file that makes a folder a set."""
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 NUMERIC = frozenset(
     [

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from vertebra.episodes.episode_set import EpisodeSet, open_episodes
+from vertebra.episodes.facts import INFO
 from vertebra.episodes.former import Former
 from vertebra.episodes.ledger import Ledger, column_of
 from vertebra.episodes.needed import arrow
 from vertebra.episodes.splice import Splice
 from vertebra.episodes.statistics import Stats, finite_rows, fits, of_images, of_numbers, of_plain, sampled
 from vertebra.episodes.tasks import json_lines
-from vertebra.errors import DataError
+from vertebra.errors import DataError, shortened
 from vertebra.folders import require_free, require_place, whole
 
 MEGABYTE = 1 << 20
@@ -44,7 +45,7 @@ def upgrade(
     unknown = sorted(set(skip) - {one.index for one in old.episodes})
     if unknown:
         raise DataError(f"`skip` names the episodes {unknown[:6]}, which `{old.folder}` does not have")
-    require_free(target, overwrite=overwrite)
+    require_free(target, overwrite=overwrite, reads=[old.folder], holds=INFO)
     require_place(target)
     stats = _stats_of_cameras(old)
     with whole(target, replace=overwrite) as part, ExitStack() as files:
@@ -124,10 +125,27 @@ def _sentences(old: EpisodeSet, index: int) -> list[str]:
     """The sentence of each frame."""
     episode = old.episodes[old.at(index)]
     if len(episode.tasks) == 1 and episode.tasks[0].strip():
+        _require_one_sentence(old, index, episode.tasks[0])
         return [episode.tasks[0]] * episode.length
     numbers = old.columns(index, ["task_index"])["task_index"].reshape(-1)
     first = {number: old.sentence(index, int(np.argmax(numbers == number))) for number in np.unique(numbers).tolist()}
     return [first[number] for number in numbers.tolist()]
+
+
+def _require_one_sentence(old: EpisodeSet, index: int, listed: str) -> None:
+    """That the frames' numbers mean what `meta` lists: of two sentences one would be lost here, and nobody would know."""
+    if "task_index" not in old.tables.rows(old.places.data(old.at(index))).columns:
+        return
+    numbers = np.unique(old.columns(index, ["task_index"])["task_index"]).tolist()
+    means = {
+        old.tasks[number] if 0 <= number < len(old.tasks) else f"task {number}, which there is not"
+        for number in numbers
+    }
+    if means != {listed}:
+        raise DataError(
+            f"episode {index}: `meta` lists `{shortened(listed)}`, and its frames have the task of "
+            f"`{shortened(' / '.join(sorted(means)))}`; mend the one that is wrong, or leave the episode out: --skip {index}"
+        )
 
 
 def _stats_of_cameras(old: EpisodeSet) -> dict[int, dict[str, Stats]]:

@@ -10,13 +10,13 @@ the files that are there into that folder and writes new ones, so that a crash l
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from vertebra.episodes.facts import Numbers
+from vertebra.episodes.facts import INFO, Numbers
 from vertebra.episodes.films import Films, require_codec
 from vertebra.episodes.former import Former, former_of
 from vertebra.episodes.given import Given, require_names, written_numbers
@@ -50,6 +50,7 @@ class EpisodeWriter:
         overwrite: bool = False,
         data_mb: float = 100,
         video_mb: float = 200,
+        reads: Iterable[str | Path] = (),
     ) -> None:
         """`cameras`: {key: (height, width)}; `numbers`: {key: a name for each dimension}. What is no 32-bit float is stored
         as `floats`, whole numbers as 64 bits. `view`: how a simulator drew the images, as plain data."""
@@ -65,7 +66,7 @@ class EpisodeWriter:
         self._sizes = {"data_files_size_in_mb": data_mb, "video_files_size_in_mb": video_mb}
         self._former = former_of(self.folder) if append else Former()
         if not append:
-            require_free(self.folder, overwrite=overwrite)
+            require_free(self.folder, overwrite=overwrite, reads=reads, holds=INFO)
         elif overwrite:
             raise ConfigError("append and overwrite exclude each other; choose one")
         self._view = dict(view or {})
@@ -137,7 +138,7 @@ class EpisodeWriter:
 
     def _finish(self) -> None:
         if not self._replace:
-            require_free(self.folder, overwrite=False)  # somebody else may have been quicker
+            require_free(self.folder, overwrite=None)  # somebody else may have been quicker
         self._close_files(silently=False)
         features = features_of(self.fps, self.cameras, self.numbers, self.codec)
         videos = self.codec != "image" and bool(self.cameras)

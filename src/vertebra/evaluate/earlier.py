@@ -15,6 +15,7 @@ from vertebra.evaluate.arms import POLICY, Arm
 from vertebra.evaluate.records import EpisodeRecord, read_record
 from vertebra.evaluate.settings import EvaluationSettings
 from vertebra.reading import read_json
+from vertebra.simulate.suites import evaluation_seed
 
 SETTINGS = "evaluation.json"
 """What says which evaluation a folder holds."""
@@ -60,7 +61,8 @@ def episodes_of(arm: Arm, settings: EvaluationSettings) -> dict[tuple[str, str, 
     found, missing = {}, []
     for task in settings.tasks:
         for number in range(settings.episodes):
-            record = read_record(folder, POLICY, task, number)
+            seed = evaluation_seed(task, settings.seed, number)
+            record = read_record(folder, POLICY, task, number, seed=seed)
             if record is None:
                 missing.append(f"{task} {number}")
             else:

@@ -73,12 +73,18 @@ def write_record(folder: Path, record: EpisodeRecord) -> None:
     write_file(path, json.dumps({**vars(record), "milliseconds": list(record.milliseconds)}))
 
 
-def read_record(folder: Path, arm: str, task: str, number: int) -> EpisodeRecord | None:
-    """The record that is kept, or None."""
+def read_record(folder: Path, arm: str, task: str, number: int, *, seed: int) -> EpisodeRecord | None:
+    """The record that is kept, or None; that of another episode is refused."""
     path = place(folder, arm, task, number)
     if not path.is_file():
         return None
     try:
-        return EpisodeRecord(**json.loads(path.read_text(encoding="utf-8")))
+        record = EpisodeRecord(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, OSError) as error:
         raise DataError(f"`{path}` is no record of an episode: {error}. Delete it, and it is run again") from error
+    if (record.arm, record.task, record.number, record.seed) != (arm, task, number, seed):
+        raise DataError(
+            f"`{path}` is the record of another episode: of {record.arm}, {record.task} {record.number} with the seed "
+            f"{record.seed}; expected the seed {seed}. Delete it, and it is run again"
+        )
+    return record

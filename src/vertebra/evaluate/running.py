@@ -31,6 +31,7 @@ from vertebra.folders import require_free, state_of, write_file
 from vertebra.simulate.kept import opened
 from vertebra.simulate.suites import TaskFacts, evaluation_seed, task_facts, view_options
 from vertebra.simulate.workers import Workers, working
+from vertebra.training.lock import only_locked, only_writer
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,21 @@ def evaluate_policy(
         raise ConfigError(
             f"outside={settings.outside!r} is the server's business: vertebra serve --outside; leave it out here"
         )
-    states = {one: _identity(one) for one in (name, *(arm.model for arm in arms if arm.model))}
-    which = _checked(folder, settings, states)
-    found = {
-        key: kept
-        for key in ((arm.name, task.name, n) for task in tasks for arm in arms for n in range(settings.episodes))
-        if (kept := read_record(folder, *key)) is not None
-    }
-    held = [record for arm in arms for key, record in episodes_of(arm, settings).items() if key not in found]
-    found |= {(one.arm, one.task, one.number): one for one in held}
-    evaluation = next(_EVALUATIONS)
-    missing = list(_missing(evaluation, name, settings, tasks, arms, found))
-    total = len(found) + sum(len(one.numbers) for one in missing)
-    with ExitStack() as after, working(workers) as team:
+    with ExitStack() as after:
+        after.enter_context(only_writer(folder))
+        states = {one: _identity(one) for one in (name, *(arm.model for arm in arms if arm.model))}
+        which = _checked(folder, settings, states)
+        found = {
+            key: kept
+            for key in ((arm.name, task.name, n) for task in tasks for arm in arms for n in range(settings.episodes))
+            if (kept := read_record(folder, *key, seed=evaluation_seed(key[1], settings.seed, key[2]))) is not None
+        }
+        held = [record for arm in arms for key, record in episodes_of(arm, settings).items() if key not in found]
+        found |= {(one.arm, one.task, one.number): one for one in held}
+        evaluation = next(_EVALUATIONS)
+        missing = list(_missing(evaluation, name, settings, tasks, arms, found))
+        total = len(found) + sum(len(one.numbers) for one in missing)
+        team = after.enter_context(working(workers))
         after.callback(ASKED.forget)
         ASKED.begin(evaluation)
         if not isinstance(policy, str):
@@ -101,9 +104,9 @@ def evaluate_policy(
         ordered = [found[arm.name, task.name, n] for task in tasks for arm in arms for n in range(settings.episodes)]
         results = Results.of(name, settings, arms, ordered)
         shown = films_of(folder, results, settings, team) if films else {}
-    write_file(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
-    write_file(folder / "report.html", evaluation_page(results, shown))
-    return results
+        write_file(folder / "results.json", json.dumps(results.to_json(), indent=1) + "\n")
+        write_file(folder / "report.html", evaluation_page(results, shown))
+        return results
 
 
 _EVALUATIONS = itertools.count()
@@ -112,7 +115,6 @@ _EVALUATIONS = itertools.count()
 
 def _keep(folder: Path, which: str, records: Sequence[EpisodeRecord]) -> None:
     if not (folder / SETTINGS).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / SETTINGS, which)
     for record in records:
         write_record(folder, record)
@@ -149,7 +151,8 @@ def _checked(folder: Path, settings: EvaluationSettings, policies: dict[str, str
     mine = json.loads(json.dumps({"settings": settings.to_json(), "policies": policies}))
     path = folder / SETTINGS
     if not path.is_file():
-        require_free(folder, overwrite=False)
+        if not only_locked(folder):
+            require_free(folder, overwrite=None)
         return json.dumps(mine, indent=1) + "\n"
     theirs = settings_there(folder)
     differ = [

@@ -96,7 +96,7 @@ def collect(
     count = workers if isinstance(workers, int) else workers.count
     _require(names, episodes=episodes, noise=noise, every=every, workers=count, seed=seed)
     folder, settings = Path(out), tuple(sorted(options.items()))
-    require_free(folder, overwrite=False)
+    require_free(folder, overwrite=None)
     for task in reversed(names):  # what is wrong with a task or an option is known before hours of work
         first = opened(task, options)  # in the end the first; those opened before it may be closed by now
     first.reset(0)

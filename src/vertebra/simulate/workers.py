@@ -9,15 +9,16 @@ import itertools
 import multiprocessing
 import multiprocessing.process
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vertebra.errors import SimulationError, VertebraError
 
@@ -31,16 +32,15 @@ class Workers:
     def __init__(self, count: int, *, ahead: int = 2) -> None:
         self.count, self._ahead = count, ahead
         self._pool: ProcessPoolExecutor | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> Workers:
         if self.count > 1:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.count, mp_context=context, initializer=end_with_parent)
+            self._pool = self._stack.enter_context(processes(self.count))
         return self
 
-    def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
     def in_order(self, call: Callable[[Work], Result], works: Iterable[Work]) -> Iterator[tuple[Work, Result]]:
         """(work, result), in the order of `works`; few of them wait, so that memory stays bounded."""
@@ -67,6 +67,35 @@ class Workers:
                 "a worker process ended in the middle of its work (killed, or out of memory). Try again with fewer workers "
                 "(--workers)"
             ) from error
+
+
+@contextmanager
+def processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    """New processes, which end with whoever started them; and at once, where this block ends by an error or Ctrl-C."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
+    try:
+        yield pool
+    except BaseException:
+        _stop(pool)
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin() -> None:
+    """Ctrl-C reaches every process of a terminal: a worker that it ended would be waited for, who started it decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """What its processes are at is of no use any more, and may take minutes."""
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    writer = getattr(getattr(pool, "_result_queue", None), "_writer", None)
+    if writer is not None:
+        writer.close()  # half a result that a process was sending would be waited for
 
 
 @contextmanager

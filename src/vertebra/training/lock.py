@@ -61,6 +61,11 @@ def only_writer(folder: Path) -> Iterator[None]:
                 place.rmdir()
 
 
+def only_locked(folder: Path) -> bool:
+    """Whether a writer has just begun here, and has written nothing yet."""
+    return folder.is_dir() and os.listdir(folder) == [LOCK]
+
+
 def _taken(path: Path) -> int:
     """An open lock file that is ours alone, with our record in it."""
     for _ in range(_TRIES):

@@ -37,6 +37,9 @@ class SetNumbers:
     vectors: Mapping[str, np.ndarray]
     """[frames, dims] of each vector of the whole set."""
     moments: Mapping[str, Moments]
+    """Of the frames whose numbers are all finite."""
+    left_out: Mapping[str, int]
+    """Frames of each vector that are not, where there are any."""
     names: Mapping[str, list[str]]
 
     @property
@@ -61,7 +64,7 @@ def numbers_of(read: EpisodeSet) -> SetNumbers:
         for name, values in read.columns(one.index).items():
             parts[name].append(np.asarray(values, np.float64).reshape(len(values), -1))
     vectors = {name: np.concatenate(found) for name, found in parts.items() if found}
-    moments = {}
+    moments, left_out = {}, {}
     for name, values in vectors.items():
         counter = Counter(values.shape[1], total=len(values))
         there = values[np.isfinite(values).all(1) & (np.abs(values) <= np.finfo(np.float32).max).all(1)]
@@ -71,11 +74,14 @@ def numbers_of(read: EpisodeSet) -> SetNumbers:
             )
         counter.add(there)
         moments[name] = counter.moments()
+        if len(there) < len(values):
+            left_out[name] = len(values) - len(there)
     return SetNumbers(
         lengths=np.array([one.length for one in read.episodes]),
         sentences=tuple(read.sentence(one.index) for one in read.episodes),
         vectors=vectors,
         moments=moments,
+        left_out=left_out,
         names={name: names_of(read, name) for name in vectors},
     )
 
