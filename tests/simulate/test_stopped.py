@@ -31,7 +31,7 @@ def endless(started: Path, works: int) -> None:
             started.touch()
 
 
-@pytest.mark.parametrize(("works", "seconds"), [(1, 0.5), (100, 0.0), (100, 0.3), (100, 1.0)])
+@pytest.mark.parametrize(("works", "seconds"), [(2, 0.5), (100, 0.0), (100, 0.3), (100, 1.0)])
 def test_it_ends_with_its_workers(works: int, seconds: float, tmp_path: Path):
     code = (
         "import sys\nfrom pathlib import Path\nfrom tests.simulate.test_stopped import endless\n"
