@@ -73,11 +73,17 @@ class Workers:
 def processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """New processes, which end with whoever started them; and at once, where this block ends by an error or Ctrl-C."""
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
     try:
         yield pool
     except BaseException:
-        _stop(pool)
+        # what they are at is of no use any more, and may take minutes; one that was just starting is not the pool's yet
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        writer = getattr(getattr(pool, "_result_queue", None), "_writer", None)
+        if writer is not None:
+            writer.close()  # half a result that a process was sending would be waited for
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -87,15 +93,6 @@ def _begin() -> None:
     """Ctrl-C reaches every process of a terminal: a worker that it ended would be waited for, who started it decides."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
-
-
-def _stop(pool: ProcessPoolExecutor) -> None:
-    """What its processes are at is of no use any more, and may take minutes."""
-    for process in list((pool._processes or {}).values()):
-        process.kill()
-    writer = getattr(getattr(pool, "_result_queue", None), "_writer", None)
-    if writer is not None:
-        writer.close()  # half a result that a process was sending would be waited for
 
 
 @contextmanager
