@@ -37,6 +37,18 @@ def _say_messages_anew():
     log.forget_warned()
 
 
+@pytest.fixture(scope="session")
+def draws():
+    """Tests that draw need a library that draws without a screen; where none is installed they are skipped with the reason."""
+    from vertebra.errors import ConfigError
+    from vertebra.simulate.gl import require_drawing
+
+    try:
+        require_drawing()
+    except ConfigError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture
 def hub():
     """`hub({"org/name": "tiny-llama2"})`: lay tiny checkpoints out as a hub cache, under real hub names.

@@ -9,21 +9,11 @@ import pytest
 
 from tests.policies.models import counted, policy_model
 from vertebra import policy as load_policy
-from vertebra.errors import ConfigError
 from vertebra.evaluate.records import EpisodeRecord
 from vertebra.serve import Server, ServeSettings
 from vertebra.serve.holding import Folder
-from vertebra.simulate.gl import require_drawing
 
 CHEAP = ("--size", "32", "--limit", "7", "--episodes", "2")
-
-
-@pytest.fixture(scope="module")
-def draws():
-    try:
-        require_drawing()
-    except ConfigError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,7 @@ from vertebra.evaluate import evaluate_policy
 from vertebra.evaluate.arms import arms_of
 from vertebra.evaluate.asked import ASKED
 from vertebra.simulate.collecting import collect
-from vertebra.simulate.gl import require_drawing
 from vertebra.simulate.workers import Workers, working
-
-
-@pytest.fixture(scope="module")
-def draws():
-    try:
-        require_drawing()
-    except ConfigError as error:
-        pytest.skip(str(error))
 
 
 def saved(folder: Path, seed: int) -> Path:
