@@ -105,6 +105,11 @@ def test_what_would_be_mixed_with_or_lost_is_refused(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="not empty; name another folder"):
         require_free(tmp_path, overwrite=False)
+    with pytest.raises(CheckpointError, match=r"holds something else \(empty, file\).*is not replaced"):
+        require_free(tmp_path, overwrite=True)
+    (tmp_path / "record").write_text("")
+    require_free(tmp_path, overwrite=True, holds=["other", "record"])
+    (tmp_path / "config.json").write_text("")
     require_free(tmp_path, overwrite=True)
     for overwrite in (False, True):
         with pytest.raises(CheckpointError, match="is a file"):

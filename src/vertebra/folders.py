@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,14 +20,16 @@ from vertebra.errors import CheckpointError, shortened
 
 PART = ".part"
 """How a file's name ends while it is being written."""
+MODEL = ("config.json", "vertebra.json", "adapter_config.json")
+"""A folder with one of these holds a model, whole or in parts."""
 
 
 def require_free(
-    folder: Path, *, overwrite: bool | None, reads: Iterable[str | Path] = (), holds: str | None = None
+    folder: Path, *, overwrite: bool | None, reads: Iterable[str | Path] = (), holds: Sequence[str] = MODEL
 ) -> None:
     """Refuse a folder that would be mixed with, or lost; `reads`: what it is made from, which no `overwrite` gives away.
 
-    `overwrite`: None where there is no such choice. `holds`: a file that tells what may be replaced from what may not.
+    `overwrite`: None where there is no such choice. `holds`: one of these files tells what may be replaced from the rest.
     """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"`{folder}` is a file; expected the name of a folder")
@@ -43,11 +45,11 @@ def require_free(
     if not overwrite:
         choice = "delete that one" if overwrite is None else "have it replaced (--overwrite, overwrite=True)"
         raise CheckpointError(f"`{folder}` exists and is not empty; name another folder, or {choice}")
-    if holds is not None and not (folder / holds).is_file():
+    if not any((folder / name).is_file() for name in holds):
         there = ", ".join(sorted(path.name for path in folder.iterdir())[:3])
         raise CheckpointError(
-            f"`{folder}` holds something else ({there}): it has no {holds}, and is not replaced. Name another folder, or "
-            "delete that one"
+            f"`{folder}` holds something else ({there}), and is not replaced: only a folder with {' or '.join(holds)} is. Name "
+            "another folder, or delete that one"
         )
 
 

@@ -243,9 +243,14 @@ def test_saving_refuses_to_mix_and_leaves_nothing_behind(tmp_path):
     with pytest.raises(CheckpointError, match="not empty"):
         backbone.save(tmp_path / "m")
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
-    backbone.save(tmp_path / "m", overwrite=True)
-    assert not (tmp_path / "m" / "precious.txt").exists()
-    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    with pytest.raises(CheckpointError, match="not replaced"):
+        backbone.save(tmp_path / "m", overwrite=True)
+    assert (tmp_path / "m" / "precious.txt").read_text() == "x"
+    backbone.save(tmp_path / "own")
+    (tmp_path / "own" / "older.txt").write_text("x")
+    backbone.save(tmp_path / "own", overwrite=True)
+    assert not (tmp_path / "own" / "older.txt").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m", "own"]
 
 
 @pytest.mark.parametrize(

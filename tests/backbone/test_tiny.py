@@ -279,14 +279,14 @@ def test_what_is_there_is_refused_or_replaced(tmp_path):
     folder.mkdir()
     write_tiny("tiny-gpt2", folder)  # an empty folder is fine
     (folder / "mine.txt").write_text("keep me")
-    with pytest.raises(ConfigError, match=r"not empty.*overwrite=True"):
+    with pytest.raises(CheckpointError, match=r"not empty.*overwrite=True"):
         write_tiny("tiny-opt", folder)
     assert (folder / "mine.txt").read_text() == "keep me"
     write_tiny("tiny-opt", folder, overwrite=True)
     assert not (folder / "mine.txt").exists()
     assert json.loads((folder / "config.json").read_text())["model_type"] == "opt"
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="is a file"):
+    with pytest.raises(CheckpointError, match="is a file"):
         write_tiny("tiny-opt", tmp_path / "file", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "x"]
 

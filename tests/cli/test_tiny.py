@@ -36,10 +36,12 @@ def test_the_list(vertebra):
 
 def test_a_full_folder_is_refused_or_replaced(vertebra, tmp_path):
     (tmp_path / "note.txt").write_text("mine")
-    done = vertebra("tiny", "--family", "gpt2", str(tmp_path))
-    assert done.code == 1
-    assert "not empty" in done.err
-    assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
+    for options, why in (((), "not empty"), (("--overwrite",), "is not replaced")):
+        done = vertebra("tiny", "--family", "gpt2", str(tmp_path), *options)
+        assert done.code == 1
+        assert why in done.err
+        assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
+    (tmp_path / "config.json").write_text("{}")
     assert vertebra("tiny", "--family", "gpt2", str(tmp_path), "--overwrite").code == 0
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "gpt2"
 

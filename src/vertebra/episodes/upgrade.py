@@ -45,7 +45,7 @@ def upgrade(
     unknown = sorted(set(skip) - {one.index for one in old.episodes})
     if unknown:
         raise DataError(f"`skip` names the episodes {unknown[:6]}, which `{old.folder}` does not have")
-    require_free(target, overwrite=overwrite, reads=[old.folder], holds=INFO)
+    require_free(target, overwrite=overwrite, reads=[old.folder], holds=[INFO])
     require_place(target)
     stats = _stats_of_cameras(old)
     with whole(target, replace=overwrite) as part, ExitStack() as files:

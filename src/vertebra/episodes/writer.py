@@ -66,7 +66,7 @@ class EpisodeWriter:
         self._sizes = {"data_files_size_in_mb": data_mb, "video_files_size_in_mb": video_mb}
         self._former = former_of(self.folder) if append else Former()
         if not append:
-            require_free(self.folder, overwrite=overwrite, reads=reads, holds=INFO)
+            require_free(self.folder, overwrite=overwrite, reads=reads, holds=[INFO])
         elif overwrite:
             raise ConfigError("append and overwrite exclude each other; choose one")
         self._view = dict(view or {})

@@ -329,7 +329,8 @@ class Model(nn.Module):
         write_model(self, folder)
 
     def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Any] | None = None) -> Path:
-        """`save` by the name that training code calls; an older folder of the same name is replaced."""
+        """`save` by the name that training code calls; an older model in that folder is replaced."""
+        require_free(Path(folder), overwrite=True)
         return write_whole(Path(folder), lambda part: write_model(self, part, state=state_dict), replace=True)
 
     @classmethod

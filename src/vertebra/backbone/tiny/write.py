@@ -19,7 +19,7 @@ from vertebra.backbone.tiny.spec import TinySpec
 from vertebra.backbone.tiny.table import TINY, TINY_ENCODERS
 from vertebra.backbone.tiny.tokenizer import make_tokenizer
 from vertebra.errors import ConfigError, UnknownNameError
-from vertebra.folders import write_whole
+from vertebra.folders import require_free, write_whole
 
 # Settings with one entry a layer; they follow when the number of layers is overridden.
 _PER_LAYER = ("layer_types", "no_rope_layers")
@@ -44,13 +44,7 @@ def write_tiny(
     """
     spec = tiny_spec(name)
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"`{folder}` is a file; a checkpoint needs a folder. Name another one.")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise ConfigError(
-            f"`{folder}` is not empty, and `{name}` would mix with what is there. "
-            "Name a new folder, or have it replaced (--overwrite, overwrite=True)."
-        )
+    require_free(folder, overwrite=overwrite)
     return write_whole(folder, lambda part: _write(spec, part, seed, config_overrides), replace=True)
 
 
