@@ -190,7 +190,7 @@ def test_no_overwrite_gives_away_what_is_read_or_what_is_no_set(tmp_path: Path):
     for source, target, words in (
         ("up/in", "up/in", "is `.*up/in`, which is read here"),
         ("up/in", "up", "holds `.*up/in`, which is read here"),
-        ("up/in", "home", r"holds something else \(thesis.txt\): it has no meta/info.json"),
+        ("up/in", "home", r"holds something else \(thesis.txt\), and is not replaced: only a folder with meta/info.json is"),
         ("up/old", "up/old", "is `.*up/old`, which is read here"),
         ("up/old", "up", "holds `.*up/old`, which is read here"),
         ("up/old", "home", "holds something else"),
