@@ -190,7 +190,11 @@ def test_no_overwrite_gives_away_what_is_read_or_what_is_no_set(tmp_path: Path):
     for source, target, words in (
         ("up/in", "up/in", "is `.*up/in`, which is read here"),
         ("up/in", "up", "holds `.*up/in`, which is read here"),
-        ("up/in", "home", r"holds something else \(thesis.txt\), and is not replaced: only a folder with meta/info.json is"),
+        (
+            "up/in",
+            "home",
+            r"holds something else \(thesis.txt\), and is not replaced: only a folder with meta/info.json is",
+        ),
         ("up/old", "up/old", "is `.*up/old`, which is read here"),
         ("up/old", "up", "holds `.*up/old`, which is read here"),
         ("up/old", "home", "holds something else"),
@@ -214,6 +218,20 @@ def test_episodes_to_leave_out_are_there(tmp_path: Path):
         convert_episodes(tmp_path / "in", tmp_path / "out", schema=schema, skip=[0, 3, 7])
     assert not (tmp_path / "out").exists()
     convert_episodes(tmp_path / "in", tmp_path / "out", schema=schema, skip=[2])
+    assert len(open_episodes(tmp_path / "out").episodes) == 2
+
+
+def test_an_episode_that_lost_its_line_is_not_left_out_in_silence(tmp_path: Path):
+    write_old(tmp_path / "old")
+    listing = tmp_path / "old" / "meta" / "episodes.jsonl"
+    rows = listing.read_text().splitlines(keepends=True)
+    listing.write_text("".join(rows[:1] + rows[2:]))
+    with pytest.raises(DataError, match=r"has 3 episodes by its info.json, and .* lists 2: 1 would be left out"):
+        convert_episodes(tmp_path / "old", tmp_path / "out")
+    with pytest.raises(DataError, match=r"names the episodes \[3\]"):
+        convert_episodes(tmp_path / "old", tmp_path / "out", skip=[1, 3])
+    assert not (tmp_path / "out").exists()
+    convert_episodes(tmp_path / "old", tmp_path / "out", skip=[1])
     assert len(open_episodes(tmp_path / "out").episodes) == 2
 
 

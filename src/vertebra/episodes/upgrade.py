@@ -42,9 +42,7 @@ def upgrade(
     if old.info.major >= 3:
         left = f"; a training leaves episodes out by data.options.skip={sorted(skip)}" if skip else ""
         raise DataError(f"`{old.folder}` is {old.version} already; there is nothing to convert{left}")
-    unknown = sorted(set(skip) - {one.index for one in old.episodes})
-    if unknown:
-        raise DataError(f"`skip` names the episodes {unknown[:6]}, which `{old.folder}` does not have")
+    _require_listed(old, skip)
     require_free(target, overwrite=overwrite, reads=[old.folder], holds=[INFO])
     require_place(target)
     stats = _stats_of_cameras(old)
@@ -67,6 +65,21 @@ def upgrade(
         sizes = {"data_files_size_in_mb": data_mb, "video_files_size_in_mb": video_mb}
         ledger.finish(features, robot=old.robot, videos=bool(films), sizes=sizes)
     return target
+
+
+def _require_listed(old: EpisodeSet, skip: Collection[int]) -> None:
+    """A line that `meta/episodes.jsonl` has lost would leave its episode out without a word, and so would a mistyped skip."""
+    listed, counted = {one.index for one in old.episodes}, old.info.raw.get("total_episodes")
+    expected = set(range(counted)) if isinstance(counted, int) else set()
+    if unknown := sorted(set(skip) - listed - expected):
+        raise DataError(f"`skip` names the episodes {unknown[:6]}, which `{old.folder}` does not have")
+    lost = sorted(expected - listed - set(skip))
+    if lost and len(listed) < len(expected):
+        raise DataError(
+            f"`{old.folder}` has {counted} episodes by its info.json, and meta/episodes.jsonl lists {len(listed)}: "
+            f"{', '.join(map(str, lost[:6]))}{' …' if len(lost) > 6 else ''} would be left out. Copy the set again, or leave "
+            f"them out: --skip {','.join(map(str, lost[:6]))}"
+        )
 
 
 def _kept(old: EpisodeSet, key: str) -> bool:
