@@ -58,8 +58,10 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--pdf", type=Path, nargs="*", default=[])
     parser.add_argument("--text", nargs="*", default=[])
-    parser.add_argument("--drawn", type=int, default=0)
+    parser.add_argument("--drawn", type=int, help="so many receipts (3 where nothing else is named)")
     given = parser.parse_args()
+    if given.drawn is None:
+        given.drawn = 0 if given.receipts or given.pdf or given.text else 3
     print("  " + " ".join(f"{name:>16}" for name in ("page", *ENGINES)))
     for name, picture, text in pages(given):
         found = []
