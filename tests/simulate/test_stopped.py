@@ -33,10 +33,23 @@ def endless(folder: Path) -> None:
             pass
 
 
-def test_it_ends_with_its_workers(tmp_path: Path):
+def large(folder: Path, payload: bytes, work: int) -> bytes:
+    """More than a pipe holds, there and back: whenever the signal comes, somebody is in the middle of sending."""
+    (folder / str(work)).touch()
+    return payload * 6
+
+
+def flood(folder: Path) -> None:
+    with Workers(2) as team:
+        for _ in team.in_order(partial(large, folder, bytes(5 << 20)), range(10**6)):
+            pass
+
+
+@pytest.mark.parametrize("at_work", ["endless", "flood"])
+def test_it_ends_with_its_workers(at_work: str, tmp_path: Path):
     code = (
-        "import sys\nfrom pathlib import Path\nfrom tests.simulate.test_stopped import endless\n"
-        "if __name__ == '__main__': endless(Path(sys.argv[1]))"
+        f"import sys\nfrom pathlib import Path\nfrom tests.simulate.test_stopped import {at_work}\n"
+        f"if __name__ == '__main__': {at_work}(Path(sys.argv[1]))"
     )
     running = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[2], start_new_session=True,
