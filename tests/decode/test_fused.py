@@ -149,6 +149,17 @@ def test_the_prompts_pass_is_multiplied_so_too(way, monkeypatch):
     assert (language_of(backbone).way, language_of(plain).way) == ("onednn", "torch")
 
 
+def test_the_first_token_in_sixteen_bits_waits_for_no_trial(monkeypatch):
+    """Nothing of the prompt's pass depends on it there; the first step after it is the first to ask."""
+    tried = []
+    monkeypatch.setattr(products, "fastest", lambda weights, total: tried.append(total) or "torch")
+    backbone = load("tiny-llama2", dtype="bfloat16")
+    generate(backbone, prompts(), max_new_tokens=1, eos_token_id=())
+    assert not tried
+    generate(backbone, prompts(), max_new_tokens=2, eos_token_id=())
+    assert len(tried) == 1
+
+
 @pytest.mark.parametrize("change", [lambda weight: weight.mul_(1.5), lambda weight: weight.data.mul_(1.5)])
 @pytest.mark.parametrize("module", ["model.layers.1.self_attn.k_proj", "model.layers.0.mlp.down_proj", "lm_head"])
 @pytest.mark.parametrize("way", ["packed"], indirect=True)

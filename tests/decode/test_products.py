@@ -107,18 +107,18 @@ def test_linears_inside_a_long_pass_are_onednns(way, monkeypatch):
     for module in modules:
         with torch.no_grad():
             expected = module(x)
-            with products.long_passes(way, torch.float32):
+            with products.long_passes(lambda: way, torch.float32):
                 torch.testing.assert_close(module(x), expected, rtol=1e-5, atol=1e-5)
                 assert module(x[:, :0]).shape == (2, 0, 32)
     assert len(counted) == 2
-    with torch.no_grad(), products.long_passes(way, torch.float32):
+    with torch.no_grad(), products.long_passes(lambda: way, torch.float32):
         nn.Linear(64, 32, dtype=torch.bfloat16)(x.bfloat16())
-    with torch.no_grad(), products.long_passes(way, torch.bfloat16):
+    with torch.no_grad(), products.long_passes(lambda: way, torch.bfloat16):
         modules[0](x)
-    with products.long_passes(way, torch.float32):
+    with products.long_passes(lambda: way, torch.float32):
         modules[0](x).sum().backward()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), products.long_passes(way, torch.float32):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), products.long_passes(lambda: way, torch.float32):
         assert modules[0](x).dtype == torch.bfloat16
-    with torch.no_grad(), products.long_passes("torch", torch.float32):
+    with torch.no_grad(), products.long_passes(lambda: "torch", torch.float32):
         modules[0](x)
     assert len(counted) == 2

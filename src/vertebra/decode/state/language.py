@@ -168,7 +168,7 @@ class Language:
         if requested.attentions and self.facts.kernel != "eager":
             with self.backbone.kernel("eager"):  # the only one that keeps attention weights
                 return self._run(call, requested)
-        with long_passes(self.way, self.dtype):
+        with long_passes(lambda: self.way, self.dtype):
             return self._run(call, requested)
 
     def _run(self, call: dict[str, Any], requested: Requested) -> Seen:

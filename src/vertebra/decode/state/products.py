@@ -160,11 +160,12 @@ def _is_ours(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = 
     )
 
 
-def long_passes(way: Way, dtype: torch.dtype) -> AbstractContextManager[Any]:
-    """How to run a pass of many columns by a model's own modules. In 16 bits torch's linear is oneDNN's anyway."""
-    if way == "torch" or dtype != torch.float32 or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+def long_passes(way: Callable[[], Way], dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """How to run a pass of many columns by a model's own modules. In 16 bits torch's linear is oneDNN's anyway, and the
+    first token need not wait until the ways are tried."""
+    if dtype != torch.float32 or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return nullcontext()
-    return _ByOneDnn()
+    return nullcontext() if way() == "torch" else _ByOneDnn()
 
 
 def _possible(weights: Sequence[torch.Tensor], total: int) -> tuple[Way, ...]:
