@@ -48,7 +48,9 @@ def flood(folder: Path) -> None:
 @pytest.mark.parametrize("at_work", ["endless", "flood"])
 def test_it_ends_with_its_workers(at_work: str, tmp_path: Path):
     code = (
-        f"import sys\nfrom pathlib import Path\nfrom tests.simulate.test_stopped import {at_work}\n"
+        f"import signal, sys\nfrom pathlib import Path\nfrom tests.simulate.test_stopped import {at_work}\n"
+        # a shell's background job, which tests may be, hands down that Ctrl-C is ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"if __name__ == '__main__': {at_work}(Path(sys.argv[1]))"
     )
     running = subprocess.Popen(
