@@ -24,7 +24,7 @@ import torch
 from transformers import AutoTokenizer, DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from timing import in_turn
-from vertebra import Batch, HFCausalLLMBackbone, Model, TokenSequence, collate, fill, generate, load_backbone
+from vertebra import Batch, Model, TokenSequence, collate, fill, generate, load_backbone
 from vertebra.backbone import tiny_checkpoint
 from vertebra.decode import AllowedIds, prefill
 from vertebra.model import PatchEncoder, new_part, new_queries
@@ -50,7 +50,7 @@ def backbone(shape: str, vocabulary: int = 1024) -> Any:
         config = LlamaConfig(vocab_size=vocabulary, max_position_embeddings=2048, **SHAPES[shape])
         LlamaForCausalLM(config).save_pretrained(folder)
         AutoTokenizer.from_pretrained(tiny_checkpoint("tiny-llama2")).save_pretrained(folder)
-        return HFCausalLLMBackbone("bench-pure", "llama2", LlamaForCausalLM, Path(folder)).eval()
+        return load_backbone(folder, inference_mode=True, weights=True, dtype="float32", builder="llama2-chat")
 
 
 def text(length: int, seed: int = 0) -> TokenSequence:
