@@ -319,10 +319,10 @@ class Model(nn.Module):
         """The same, as transformers called it before 5.20."""
         self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the model as one folder, whole or not at all."""
+    def save(self, folder: str | Path, *, overwrite: bool = False, state: Mapping[str, Any] | None = None) -> Path:
+        """Write the model as one folder, whole or not at all; `state`: its weights, where training gathered them."""
         require_free(Path(folder), overwrite=overwrite)
-        return write_whole(Path(folder), self.write, replace=True)
+        return write_whole(Path(folder), lambda part: write_model(self, part, state=state), replace=True)
 
     def write(self, folder: Path) -> None:
         """The files of `save` into a folder that exists."""
@@ -330,8 +330,7 @@ class Model(nn.Module):
 
     def save_pretrained(self, folder: str | Path, state_dict: Mapping[str, Any] | None = None) -> Path:
         """`save` by the name that training code calls; an older model in that folder is replaced."""
-        require_free(Path(folder), overwrite=True)
-        return write_whole(Path(folder), lambda part: write_model(self, part, state=state_dict), replace=True)
+        return self.save(folder, overwrite=True, state=state_dict)
 
     @classmethod
     def load(cls, folder: str | Path, **options: Any) -> Model:
