@@ -230,6 +230,12 @@ def test_an_episode_that_lost_its_line_is_not_left_out_in_silence(tmp_path: Path
         convert_episodes(tmp_path / "old", tmp_path / "out")
     with pytest.raises(DataError, match=r"names the episodes \[3\]"):
         convert_episodes(tmp_path / "old", tmp_path / "out", skip=[1, 3])
+    about = tmp_path / "old" / "meta" / "info.json"
+    before = about.read_text()
+    about.write_text(json.dumps(json.loads(before) | {"total_episodes": 10**12}))
+    with pytest.raises(DataError, match=r"lists 2: 1, 3, 4, 5, 6, 7 … would be left out"):
+        convert_episodes(tmp_path / "old", tmp_path / "out")
+    about.write_text(before)
     assert not (tmp_path / "out").exists()
     convert_episodes(tmp_path / "old", tmp_path / "out", skip=[1])
     assert len(open_episodes(tmp_path / "out").episodes) == 2

@@ -21,7 +21,7 @@ def export(
     form: Annotated[
         str, typer.Option("--format", help="vertebra, or openvla for a model that came from there.")
     ] = "vertebra",
-    overwrite: Annotated[bool, typer.Option(help="Replace what is in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the model that is in the folder.")] = False,
 ) -> None:
     """Write the model of a run at one of its checkpoints as safetensors; one process, in little memory."""
     from vertebra.cli.output import console

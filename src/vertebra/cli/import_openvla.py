@@ -27,7 +27,7 @@ def import_openvla(
     action_vocabulary: Annotated[int | None, typer.Option(help="The id behind the last action.")] = None,
     llm: Annotated[str | None, typer.Option(help="Config and tokenizer of a prismatic run's language model.")] = None,
     dtype: Annotated[str | None, typer.Option(help="What it is written in; as it is stored by default.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace what is in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the model that is in the folder.")] = False,
 ) -> None:
     """Read the model, report what had to be guessed, and write it as one folder; the input is not touched."""
     from vertebra.cli.output import console

@@ -23,7 +23,7 @@ def merge(
     bound: Annotated[
         float | None, typer.Option(help="Largest logit difference allowed, as a share of the largest logit.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace what is in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the model that is in the folder.")] = False,
 ) -> None:
     """Merge a LoRA adapter in fp32, cast, write, and report how far the logits moved."""
     from vertebra.backbone.registry import require_name

@@ -24,7 +24,7 @@ def tiny(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of its config: num_hidden_layers=4. Repeatable.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace what is in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the model that is in the folder.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the names and exit.")] = False,
 ) -> None:
     """Write a tiny but real checkpoint: true class, trained tokenizer, the family's habits; loaded like a 7B."""

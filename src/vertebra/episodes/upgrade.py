@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +71,17 @@ def upgrade(
 def _require_listed(old: EpisodeSet, skip: Collection[int]) -> None:
     """A line that `meta/episodes.jsonl` has lost would leave its episode out without a word, and so would a mistyped skip."""
     listed, counted = {one.index for one in old.episodes}, old.info.raw.get("total_episodes")
-    expected = set(range(counted)) if isinstance(counted, int) else set()
-    if unknown := sorted(set(skip) - listed - expected):
+    expected = range(counted) if isinstance(counted, int) else range(0)
+    if unknown := sorted(index for index in skip if index not in listed and index not in expected):
         raise DataError(f"`skip` names the episodes {unknown[:6]}, which `{old.folder}` does not have")
-    lost = sorted(expected - listed - set(skip))
-    if lost and len(listed) < len(expected):
+    if len(listed) >= len(expected):
+        return
+    lost = list(islice((index for index in expected if index not in listed and index not in skip), 7))
+    if lost:
         raise DataError(
             f"`{old.folder}` has {counted} episodes by its info.json, and meta/episodes.jsonl lists {len(listed)}: "
-            f"{', '.join(map(str, lost[:6]))}{' …' if len(lost) > 6 else ''} would be left out. Copy the set again, or leave "
-            f"them out: --skip {','.join(map(str, lost[:6]))}"
+            f"{', '.join(map(str, lost[:6]))}{' …' if len(lost) > 6 else ''} would be left out. Copy the set again, or name "
+            "those to leave out (--skip)"
         )
 
 
