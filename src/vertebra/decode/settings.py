@@ -168,18 +168,26 @@ class DecodeConfig:
         given: Any = self.seed
         if hasattr(given, "tolist"):  # an array, a tensor, a number of numpy's: plain for all who read it
             object.__setattr__(self, "seed", given.tolist())
-        for name, row in ROWS.items():
-            value = getattr(self, name)
-            if row.allowed is not None and value is not None and not row.allowed.admits(value):
-                raise GenerationError(f"{name} is {value!r:.60}; expected {row.allowed.expected}")
+        if self.compile and isinstance(self.cache, str) and self.cache == "dynamic" and self.use_cache:
+            object.__setattr__(self, "cache", "static")  # compiled steps need tensors that stay where they are
+        for name in self._touched:
+            allowed, value = _ALLOWED.get(name), getattr(self, name)
+            if allowed is not None and value is not None and not allowed.admits(value):
+                raise GenerationError(f"{name} is {value!r:.60}; expected {allowed.expected}")
         _check_together(self)
+
+    @cached_property
+    def _touched(self) -> list[str]:
+        """The settings that hold another object than their default."""
+        given = vars(self)
+        return [name for name, default in _DEFAULTS.items() if given[name] is not default]
 
     @property
     def samples(self) -> bool:
         if self.do_sample is not None:
             return self.do_sample
-        asking = (getattr(self, name) not in (None, ROWS[name].off) for name in SHAPING)
-        return any(asking) and self.temperature != 0
+        shaping = [name for name in self._touched if name in SHAPING]
+        return any(getattr(self, name) not in (None, ROWS[name].off) for name in shaping) and self.temperature != 0
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -188,8 +196,7 @@ class DecodeConfig:
     @cached_property
     def differing(self) -> list[str]:
         """The settings that differ from their defaults."""
-        pairs = ((name, getattr(self, name), default) for name, default in _DEFAULTS.items())
-        return [name for name, value, default in pairs if value is not default and value != default]
+        return [name for name in self._touched if getattr(self, name) != _DEFAULTS[name]]
 
     def tokens_after(self, columns: int) -> int:
         """How many tokens may follow a prompt of so many columns."""
@@ -207,6 +214,7 @@ class DecodeConfig:
 
 _HINTS = get_type_hints(DecodeConfig, include_extras=True)
 ROWS: dict[str, Row] = {name: hint.__metadata__[0] for name, hint in _HINTS.items() if get_origin(hint) is Annotated}
+_ALLOWED = {name: row.allowed for name, row in ROWS.items() if row.allowed is not None}
 SHAPING = tuple(name for name, row in ROWS.items() if row.shapes)
 _DEFAULTS: dict[str, Any] = {
     one.name: {} if one.default_factory is dict else one.default for one in fields(DecodeConfig)
@@ -278,8 +286,6 @@ def _check_together(given: DecodeConfig) -> None:
         for name in ("compile", "chunk", "cache_length"):
             if getattr(given, name):
                 raise ConfigError(f"`{name}` is about a cache, and use_cache=False keeps none")
-    if given.compile and isinstance(given.cache, str) and given.cache == "dynamic":
-        object.__setattr__(given, "cache", "static")  # compiled steps need tensors that stay where they are
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -305,7 +311,7 @@ class Question:
     @property
     def given(self) -> list[str]:
         """The names of what was given."""
-        return [one.name for one in fields(self) if _is_given(getattr(self, one.name))]
+        return [name for name in QUESTIONS if _is_given(getattr(self, name))]
 
 
 def _is_given(value: Any) -> bool:
@@ -317,8 +323,9 @@ QUESTIONS = tuple(one.name for one in fields(Question))
 
 def question_of(options: Mapping[str, Any]) -> tuple[Question, dict[str, Any]]:
     """What is about the prompt, and all other options."""
-    own = {name: value for name, value in options.items() if name in QUESTIONS and value is not None}
-    return Question(**own), {name: value for name, value in options.items() if name not in QUESTIONS}
+    about = options.keys() & QUESTIONS
+    own = {name: options[name] for name in about if options[name] is not None}
+    return Question(**own), {name: value for name, value in options.items() if name not in about}
 
 
 def about_prompt(options: Mapping[str, Any]) -> Question:

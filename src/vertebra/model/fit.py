@@ -14,6 +14,8 @@ from vertebra.sequence.length import listed
 
 def require_fit(backbone: LLMBackbone, parts: Mapping[str, AnyPart], heads: Mapping[str, ActionHead]) -> None:
     """Refuse parts and heads of other widths than the backbone's, all of them in one error."""
+    if not parts and not heads:
+        return
     width = backbone.embedding_width
     faults = [f"`{name}` makes embeddings of width {part.width}" for name, part in parts.items() if part.width != width]
     if faults:

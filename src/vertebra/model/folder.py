@@ -152,18 +152,19 @@ def share_once(model: nn.Module) -> None:
 
     safetensors refuses shared tensors, and a plain `Trainer` saves whatever `state_dict()` gives.
     """
+    model.register_state_dict_post_hook(_drop_aliases)
+    model.register_load_state_dict_pre_hook(_restore_aliases)
 
-    def drop(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-        for other in _aliases(module):
-            state.pop(prefix + other, None)
 
-    def restore(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        for other, first in _aliases(module).items():
-            if prefix + first in state:
-                state.setdefault(prefix + other, state[prefix + first])
+def _drop_aliases(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    for other in _aliases(module):
+        state.pop(prefix + other, None)
 
-    model.register_state_dict_post_hook(drop)
-    model.register_load_state_dict_pre_hook(restore)
+
+def _restore_aliases(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    for other, first in _aliases(module).items():
+        if prefix + first in state:
+            state.setdefault(prefix + other, state[prefix + first])
 
 
 def _aliases(module: nn.Module) -> dict[str, str]:

@@ -69,7 +69,9 @@ class Call:
 
 def rules_of(settings: DecodeConfig, call: Call, *, before: bool = False) -> list[Rule]:
     """The rules of one call, in their order. `before`: only those that come before what shapes the draw."""
-    given = set(settings.differing)
+    given = RULES.keys() & settings.differing
+    if not given:
+        return []
     names = [name for name in RULES if name in given and (settings.samples or not ROWS[name].shapes)]
     if before:
         names = [name for name in names if not ROWS[name].shapes and name != "renormalize_logits"]

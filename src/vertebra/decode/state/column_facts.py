@@ -36,9 +36,14 @@ class ColumnFacts:
         return not self.real.all()
 
     @cached_property
+    def causal(self) -> bool:
+        """Whether no column is of a block whose columns see each other, or of a branch."""
+        return not self._array("block").any()
+
+    @property
     def branched(self) -> bool:
         """Whether a row has branches (`vertebra.sequence.branches`)."""
-        return bool((self._array("block") < 0).any())
+        return not self.causal and bool((self._array("block") < 0).any())
 
     @cached_property
     def ends_real(self) -> bool:
@@ -48,7 +53,7 @@ class ColumnFacts:
     @cached_property
     def plain(self) -> bool:
         """One document a row, no padding, nothing both ways, positions that count up by one: plain causal attention."""
-        if self.padded or self._array("block").any():
+        if self.padded or not self.causal:
             return False
         counted = (self.position == self.position[:, :1] + self._columns).all()
         return bool(counted and (self.document == self.document[:, :1]).all())

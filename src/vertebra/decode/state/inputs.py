@@ -33,8 +33,7 @@ def encoded(model: Model, batch: Batch) -> Injection | None:
 
 
 def _refuse_slots(batch: Batch) -> None:
-    slots = batch["slot"][..., 0]
-    if batch["segments"] and bool((slots >= 0).any()):
+    if batch["segments"] and bool(((slots := batch["slot"][..., 0]) >= 0).any()):
         names = [batch["segments"][index] for index in slots.unique().tolist() if index >= 0]
         raise InjectionError(
             f"the batch has slots of {', '.join(f'`{name}`' for name in names)}, and a language backbone alone has "
