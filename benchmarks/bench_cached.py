@@ -18,7 +18,7 @@ import torch
 
 from vertebra.backbone.real import REAL
 from vertebra.training.recipes import read_recipe
-from vertebra.training.run import Prepared
+from vertebra.training.run import PreparedRun
 
 STEPS = 4
 LAST = tuple(range(26, 30))
@@ -42,7 +42,7 @@ CASES: dict[str, tuple[str, tuple[str, ...], str]] = {
 
 def stepping(recipe: str, settings: tuple[str, ...], folder: Path) -> Any:
     """A function that makes one step, forward and backward, on the next batch."""
-    made = Prepared.of(read_recipe(recipe, [*COMMON, *settings]))
+    made = PreparedRun.of(read_recipe(recipe, [*COMMON, *settings]))
     learner = made.trainer(folder).learner.train()
     batches = iter(made.feed)
 

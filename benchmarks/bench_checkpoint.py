@@ -24,8 +24,8 @@ from vertebra import config as configs
 from vertebra.config import build
 from vertebra.training import checkpoint
 from vertebra.training.config import RunConfig
-from vertebra.training.run import Prepared
-from vertebra.training.watching.metrics import METRICS, Metrics, read
+from vertebra.training.run import PreparedRun
+from vertebra.training.watching.metrics import METRICS, MetricsFile, read
 
 STEP = 5.0  # seconds; the goal is said for steps that long
 ROUNDS = 3
@@ -54,7 +54,7 @@ def bench_stall() -> None:
     """How long `save_now` holds a step up, and what the write behind it costs the processor."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        made = Prepared.of(recipe(folder, steps=2, save={"keep": 1}))
+        made = PreparedRun.of(recipe(folder, steps=2, save={"keep": 1}))
         size = sum(p.numel() for p in made.model.parameters()) / 1e6
         (folder / "run").mkdir()
         trainer = made.trainer(folder / "run")
@@ -112,7 +112,7 @@ def bench_resume() -> None:
         for number in range(ROUNDS + 1):
             shutil.rmtree(folder / "run", ignore_errors=True)
             started = until_row(folder, 1, keep=first)
-            Metrics(folder / "run").cut_back(1)
+            MetricsFile(folder / "run").cut_back(1)
             for later in checkpoint.checkpoints(first.parent)[1:]:
                 shutil.rmtree(later)
             resumed = until_row(folder, 2, "--resume")

@@ -23,8 +23,8 @@ import torch
 
 from timing import Work, in_turn, line
 from vertebra.episodes import EpisodeSet, EpisodeWriter, open_episodes
+from vertebra.training.building import build_model
 from vertebra.training.data import build_data
-from vertebra.training.model import build_model
 from vertebra.training.recipes import read_recipe
 
 EPISODES, LENGTH, SIDE, BATCH, ROUNDS = 24, 100, 128, 64, 5

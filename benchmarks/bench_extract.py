@@ -18,7 +18,7 @@ import vertebra as vt
 from timing import in_turn
 from vertebra.decode.choose.copying import copied
 from vertebra.documents import fields_of
-from vertebra.documents.asking import Reader
+from vertebra.documents.asking import DocumentReader
 from vertebra.documents.settings import ExtractSettings
 from vertebra.errors import VertebraError
 from vertebra.page import Box, Document, Line, Page
@@ -93,7 +93,7 @@ def main() -> None:
             vt.load("tiny-smollm2", weights=True, inference_mode=True, device=arguments.device),
         )
     page = drawn(arguments.lines or (70 if (model.context or 9999) > 2000 else 20))
-    reader = Reader(model=model, settings=ExtractSettings(max_new_tokens=STEPS))
+    reader = DocumentReader(model=model, settings=ExtractSettings(max_new_tokens=STEPS))
     questions = [reader.question(one) for one in fields_of(FIELDS)]
     (lines,) = reader.windows(Document((page,)), questions, STEPS, {})
     positions = len(reader.row(lines, questions[0]).sequence)

@@ -37,10 +37,10 @@ from vertebra.data.loaders.loader import Loader
 from vertebra.data.loaders.samplers import LengthGrouped, Packed, Sampler
 from vertebra.data.samples.table import ChunkBuilder, Table
 from vertebra.model.model import Model
+from vertebra.training.building import fresh_weights
 from vertebra.training.config import RunConfig
 from vertebra.training.feed import Feed
 from vertebra.training.learner import Learner
-from vertebra.training.model import fresh_weights
 from vertebra.training.trainer import ExactTrainer
 
 LONGEST, SAMPLES = 1024, 400

@@ -28,10 +28,10 @@ from vertebra.data.loaders.samplers import Shuffled
 from vertebra.data.samples.samples import Samples
 from vertebra.model.model import Model
 from vertebra.sequence.loss import token_losses
+from vertebra.training.building import fresh_weights
 from vertebra.training.config import RunConfig
 from vertebra.training.feed import Feed
 from vertebra.training.learner import Learner
-from vertebra.training.model import fresh_weights
 from vertebra.training.planning.rehearsal import Alive
 from vertebra.training.trainer import ExactTrainer
 from vertebra.tune.lora import LoraConfig, add_lora

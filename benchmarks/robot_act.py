@@ -12,7 +12,7 @@ import itertools
 import torch
 from torch import nn
 
-from vertebra.model.heads.head import are_known
+from vertebra.model.heads.interface import are_known
 
 WIDTH, HEADS, LATENT, KL = 128, 4, 16, 10.0
 

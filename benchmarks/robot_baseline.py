@@ -23,8 +23,8 @@ from vertebra.action.normalization import normalize, unnormalize
 from vertebra.evaluate import EvaluationSettings, evaluate_policy
 from vertebra.interop.acting import policy
 from vertebra.model.encoders.images import Preparation, prepare_images
+from vertebra.training.building import build_model
 from vertebra.training.data import build_data
-from vertebra.training.model import build_model
 from vertebra.training.recipes import read_recipe
 
 SIZE = 64

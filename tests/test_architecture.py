@@ -75,7 +75,7 @@ ROOMS: dict[str, list[set[str]]] = {
             "pairs",
             "squares",
             "quiz",
-            "table",
+            "registry",
             "demonstrations",
             "page_sets",
             "page_questions",
@@ -230,6 +230,17 @@ def test_no_circles_inside_a_package():
 
     for name in graph:
         visit(name, ())
+
+
+def test_no_two_classes_share_a_name():
+    """A name that is read anywhere leads to one place; private ones are their module's own affair."""
+    places: dict[str, list[str]] = {}
+    for path in modules():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name_of(path))
+    shared = {name: found for name, found in places.items() if len(found) > 1}
+    assert not shared, f"names that more than one class has: {shared}"
 
 
 def test_import_is_light():

@@ -91,7 +91,7 @@ def test_the_tree_names_folders_that_exist(page):
 
 
 def test_backbone_page_runs(monkeypatch, tmp_path, capsys):
-    from vertebra.backbone.families.table import MODELS
+    from vertebra.backbone.families.models import MODELS
 
     monkeypatch.chdir(tmp_path)
     before = dict(MODELS)

@@ -11,7 +11,7 @@ from tests.interop.openvla.made import made_folder
 from tests.training.models import config
 from vertebra.errors import BackboneError
 from vertebra.model import PatchEncoder, new_part
-from vertebra.training.model import build_model
+from vertebra.training.building import build_model
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes (extra `quantize`) packs matrices")
 

@@ -26,8 +26,8 @@ from vertebra import (
 from vertebra.backbone import Family, tiny_checkpoint, write_tiny
 from vertebra.backbone.families.llama2 import LLAMA2_MODELS
 from vertebra.backbone.families.mistral import MISTRAL_MODELS
+from vertebra.backbone.families.models import FAMILIES, MODELS
 from vertebra.backbone.families.phi import PHI_MODELS
-from vertebra.backbone.families.table import FAMILIES, MODELS
 from vertebra.errors import CheckpointError, ConfigError, UnknownNameError
 
 

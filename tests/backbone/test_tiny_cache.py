@@ -38,7 +38,7 @@ def test_without_the_variable_it_is_in_the_home(monkeypatch, tmp_path):
     assert write_module.cache_folder() == tmp_path / ".cache" / "vertebra"
 
 
-@pytest.mark.parametrize("changed", ["text.txt", "table.py", "weights.py", "templates/llama2.jinja"])
+@pytest.mark.parametrize("changed", ["text.txt", "checkpoints.py", "weights.py", "templates/llama2.jinja"])
 def test_a_changed_recipe_has_another_folder(changed, monkeypatch, tmp_path):
     before = tiny_checkpoint("tiny-gpt2")
     package = tmp_path / "package"

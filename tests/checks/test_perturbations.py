@@ -9,9 +9,9 @@ import pytest
 
 from tests.checks.perturbations import PERTURBATIONS
 from vertebra.backbone.registry import load_backbone
+from vertebra.checks.catalog import CHECKS
 from vertebra.checks.policies import OF_POLICIES
 from vertebra.checks.run import check_backbone
-from vertebra.checks.table import CHECKS
 
 
 def test_every_check_has_its_fault():

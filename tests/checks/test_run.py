@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from vertebra.backbone.families.table import MODELS, ModelRow
+from vertebra.backbone.families.models import MODELS, ModelRow
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.tiny import TINY, tiny_checkpoint, write_tiny
 from vertebra.checks import subject
+from vertebra.checks.catalog import CHECKS
 from vertebra.checks.policies import OF_POLICIES
 from vertebra.checks.precision import computing_in
 from vertebra.checks.run import check_backbone, chosen_checks
-from vertebra.checks.table import CHECKS
 from vertebra.errors import BackboneError, UnknownNameError
 from vertebra.sequence.batch import Batch, collate
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from vertebra.backbone.families.table import FAMILIES, MODELS, ModelRow
+from vertebra.backbone.families.models import FAMILIES, MODELS, ModelRow
 from vertebra.backbone.tiny import tiny_checkpoint, write_tiny
-from vertebra.checks.table import CHECKS
+from vertebra.checks.catalog import CHECKS
 from vertebra.cli import check as command
 
 

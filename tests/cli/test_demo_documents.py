@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from vertebra.cli import demo_documents
-from vertebra.cli.demo_documents import Read, Sizes, documents, scanned_samples, share_of
+from vertebra.cli.demo_documents import DemoScores, DocumentSizes, documents, scanned_samples, share_of
 from vertebra.layout import PageRecord
 from vertebra.model.model import Model
 from vertebra.page.paper.made import drawn_page
@@ -35,7 +35,7 @@ class Truth:
 
 def test_both_twins_are_trained_and_scans_are_asked_about(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr("vertebra.page.ocr.engines.engine", lambda name: Truth())
-    found = documents(Console(width=160), tmp_path, Sizes(settings=SMALL, scans=2, workers=1))
+    found = documents(Console(width=160), tmp_path, DocumentSizes(settings=SMALL, scans=2, workers=1))
     records = [PageRecord.of(Model.load(tmp_path / "documents" / name / "model").record) for name in ("boxes", "words")]
     assert [record.manner for record in records] == ["added", "text"]
     assert 0 <= found.boxes <= 1
@@ -48,7 +48,7 @@ def test_both_twins_are_trained_and_scans_are_asked_about(tmp_path: Path, monkey
 
 
 def test_every_field_of_a_scan_is_asked_whatever_was_read(tmp_path: Path):
-    from vertebra.training.model import build_model
+    from vertebra.training.building import build_model
 
     class Nothing:
         name = "nothing"
@@ -57,7 +57,7 @@ def test_every_field_of_a_scan_is_asked_whatever_was_read(tmp_path: Path):
             return drawn_page("form", 1, 9, style=Style(head=False))
 
     model = build_model(read_recipe(demo_documents.RECIPE, list(SMALL))).eval()
-    samples, asked = scanned_samples(model, Nothing(), Sizes(settings=SMALL, scans=2))
+    samples, asked = scanned_samples(model, Nothing(), DocumentSizes(settings=SMALL, scans=2))
     assert len(samples) == 2
     assert len(asked) == 12
     assert all(len(question.answer) == 2 for _, question in asked)
@@ -70,7 +70,7 @@ def test_no_engine_is_no_failure(tmp_path: Path, monkeypatch, capsys):
         raise MissingPartError("reading pictures (OCR)", "rapidocr", "ocr")
 
     monkeypatch.setattr("vertebra.page.ocr.engines.engine", absent)
-    assert demo_documents._scanned(Console(width=160), tmp_path, Sizes()) == (None, [])
+    assert demo_documents._scanned(Console(width=160), tmp_path, DocumentSizes()) == (None, [])
     assert "vertebra[ocr]" in capsys.readouterr().out
 
 
@@ -86,7 +86,7 @@ def test_no_engine_is_no_failure(tmp_path: Path, monkeypatch, capsys):
 )
 def test_it_is_good_where_it_reads_by_places(numbers, good: bool):
     boxes, words, scans = numbers
-    assert Read(boxes=boxes, words=words, scans=scans, report=Path("x"), seconds=1).good == good
+    assert DemoScores(boxes=boxes, words=words, scans=scans, report=Path("x"), seconds=1).good == good
 
 
 def test_dates_and_names_do_not_count():

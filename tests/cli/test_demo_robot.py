@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vertebra.cli.demo_robot import Moved, Sizes, robot
+from vertebra.cli.demo_robot import Moved, RobotSizes, robot
 from vertebra.episodes import open_episodes
 from vertebra.simulate import kept
 
@@ -18,7 +18,7 @@ def test_the_whole_chain_on_one_task(
 ):
     pytest.importorskip("metaworld")
     monkeypatch.setenv("VERTEBRA_CACHE", str(tmp_path / "cache"))
-    sizes = Sizes(tasks=("faucet-open",), demonstrations=2, steps=3, episodes=1, spread=2.0, workers=1, limit=40)
+    sizes = RobotSizes(tasks=("faucet-open",), demonstrations=2, steps=3, episodes=1, spread=2.0, workers=1, limit=40)
     found = robot(Console(width=200), tmp_path / "out", sizes)
     folder = tmp_path / "out" / "robot"
     shown = open_episodes(folder / "demonstrations")

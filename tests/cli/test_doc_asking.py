@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from tests.evaluate.test_documents import page
 from tests.page.pdf.made import Text, pdf
 from vertebra.cli.doc import app
-from vertebra.cli.doc_asking import Asked, ask, extract
+from vertebra.cli.doc_asking import DocumentAndModel, ask, extract
 from vertebra.documents.calibration import calibration_of
 from vertebra.errors import ConfigError, DataError, UnknownNameError, VertebraError
 from vertebra.page import Document, write_pages
@@ -126,7 +126,7 @@ def test_mistakes_before_a_model_loads(invoice: Path, schema: Path, tmp_path: Pa
 
 def test_both_commands_take_the_options_that_are_defined_once():
     asked, extracted = (inspect.signature(command).parameters for command in (ask, extract))
-    for name, one in inspect.signature(Asked, eval_str=True).parameters.items():
+    for name, one in inspect.signature(DocumentAndModel, eval_str=True).parameters.items():
         reply = [found[name].annotation.__metadata__[0].help for found in (asked, extracted)]
         assert reply == [one.annotation.__metadata__[0].help] * 2
         assert asked[name].default == extracted[name].default == one.default

@@ -28,7 +28,7 @@ def test_json(vertebra):
 
 
 def test_a_missing_part_says_how_to_get_it(vertebra, monkeypatch):
-    monkeypatch.setattr(env, "PARTS", (env.Part("no-such-thing", "nothing", "pip install 'vertebra[train]'"),))
+    monkeypatch.setattr(env, "PARTS", (env.OptionalPart("no-such-thing", "nothing", "pip install 'vertebra[train]'"),))
     out = vertebra("env").out
     assert "no-such-thing" in out
     assert "pip install 'vertebra[train]'" in out

@@ -19,7 +19,7 @@ from vertebra.decode.call import generate
 from vertebra.decode.choose.constraint import AllowedIds
 from vertebra.model.encoders.kinds import ENCODERS
 from vertebra.model.model import Model
-from vertebra.tasks.table import TASKS
+from vertebra.tasks.registry import TASKS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ASKED = "What action should the robot take to reach the bar?"

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from vertebra.backbone.families.table import FAMILIES, MODELS
+from vertebra.backbone.families.models import FAMILIES, MODELS
 from vertebra.backbone.registry import load_backbone, model_ids
 from vertebra.backbone.tiny import TINY
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from vertebra import LLMBackbone
 from vertebra.backbone.causal import HFCausalLLMBackbone
-from vertebra.backbone.families.table import FAMILIES, MODELS, builder_name
+from vertebra.backbone.families.models import FAMILIES, MODELS, builder_name
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.tiny import TINY
 from vertebra.prompt.builders import PromptBuilder

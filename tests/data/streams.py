@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.data.encode.encoders import Encoder, Placed
+from vertebra.data.encode.encoders import Encoder, PlacedSample
 from vertebra.data.loaders.collate import Collator
 from vertebra.data.loaders.samplers import InOrder, LengthGrouped, Packed, Shuffled
 from vertebra.data.loaders.stream import StreamLoader
@@ -35,7 +35,7 @@ class Numbers(Encoder):
             if isinstance(one, Fault):
                 made.fault(one)
                 continue
-            assert isinstance(one, Placed)
+            assert isinstance(one, PlacedSample)
             made.place(one.file, one.line)
             made.vectors({"ids": np.array([int(word) for word in one.sample.text.split()], np.int32)})
         return made.built()

@@ -19,7 +19,7 @@ from vertebra.data.encode.encoders import TextEncoder, WordEncoder
 from vertebra.data.encode.prepare import prepare
 from vertebra.data.read.files import JsonLines
 from vertebra.data.read.open import open_source
-from vertebra.data.samples.table import Chunk, Table, documents_of
+from vertebra.data.samples.table import RowChunk, Table, documents_of
 from vertebra.errors import ConfigError, DataError
 
 from .tokenizers import tokenizer_of
@@ -106,7 +106,7 @@ def test_an_entry_opens_without_a_walk_over_the_data(jsonl, gpt2, tmp_path, monk
     def no_walk(self: JsonLines, start: int = 0) -> None:
         raise AssertionError("the units were walked")
 
-    def counted(self: Cache, entry: Path) -> list[Chunk]:
+    def counted(self: Cache, entry: Path) -> list[RowChunk]:
         read.append(entry)
         return chunks_of(self, entry)
 

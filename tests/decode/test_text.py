@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.decode.plain import backbone
 from vertebra.backbone.tiny import TINY
-from vertebra.decode.choose.text import Detokenizer, StopStrings, Writer, cut_at
+from vertebra.decode.choose.text import Detokenizer, StopStrings, TextWriter, cut_at
 
 SAMPLES = (
     "Größe, naïve: 数据 🙂🙂 done.",
@@ -58,7 +58,7 @@ def test_a_long_text_and_long_waits(name):
     silent = [tokenizer.all_special_ids[0]] * 200
     ids = [*ids, *silent, *tokenizer("🙂 and on", add_special_tokens=False).input_ids, *ids[:50]]
     assert len(ids) > 1200
-    text, writer = Detokenizer(tokenizer), Writer(tokenizer, ("never said",))
+    text, writer = Detokenizer(tokenizer), TextWriter(tokenizer, ("never said",))
     pieces = [text.add(token) for token in ids]
     assert "".join([*pieces, text.finish()]) == whole(tokenizer, ids)
     assert "\ufffd" not in "".join(pieces)
@@ -118,7 +118,7 @@ def test_a_writer_never_gives_out_a_stop_string(string):
     tokenizer = backbone("tiny-llama2").tokenizer
     text = "The answer is forty-two. Question: what"
     ids = tokenizer(text, add_special_tokens=False).input_ids
-    writer, stop = Writer(tokenizer, (string,)), StopStrings(tokenizer, (string,), ())
+    writer, stop = TextWriter(tokenizer, (string,)), StopStrings(tokenizer, (string,), ())
     given = ""
     for token in ids:
         ended = stop.add(token)

@@ -15,8 +15,8 @@ from vertebra.backbone.registry import load_backbone
 from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part
 from vertebra.model.model import Model
+from vertebra.training.building import build_late, build_model
 from vertebra.training.learner import Learner
-from vertebra.training.model import build_late, build_model
 from vertebra.training.scale.sharding import shard
 from vertebra.tune.stages import choose
 

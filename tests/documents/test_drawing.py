@@ -12,7 +12,7 @@ from vertebra.documents import Extraction, Found, draw_extraction, extraction_pa
 from vertebra.documents.drawing import COLORS, write_extraction_page, write_extraction_picture
 from vertebra.errors import CheckpointError
 from vertebra.page import Box, Document, Line, Page
-from vertebra.page.pieces import Place
+from vertebra.page.pieces import TextPlace
 
 EVIL = "</script><script>document.title='no'</script><b>"
 
@@ -24,9 +24,9 @@ def an_extraction() -> Extraction:
         Page.of([Line("Total 9.50", Box(500, 100, 900, 200))], size=(200, 400), unit="thousand", number=2),
         Page(lines=(Line("no places"),), number=3),
     )
-    total = Place(page=1, lines=(1,), boxes=(Box(70, 80, 90, 90),))
-    again = Place(page=2, lines=(0,), boxes=(Box(700, 100, 900, 200),))
-    first = Place(page=1, lines=(0,), boxes=(Box(10, 10, 90, 20),))
+    total = TextPlace(page=1, lines=(1,), boxes=(Box(70, 80, 90, 90),))
+    again = TextPlace(page=2, lines=(0,), boxes=(Box(700, 100, 900, 200),))
+    first = TextPlace(page=1, lines=(0,), boxes=(Box(10, 10, 90, 20),))
     item = Found(name="items", value="9.50", text="9.50", confidence=0.3, places=(total,))
     fields = {
         "total": Found(name="total", value=9.5, text="9.50", confidence=0.95, places=(total, again), note="assumed"),

@@ -12,7 +12,7 @@ import torch
 
 import vertebra
 from vertebra.decode.call import generate
-from vertebra.documents.asking import UNTRAINED, Reader, places_of
+from vertebra.documents.asking import UNTRAINED, DocumentReader, places_of
 from vertebra.documents.extract import document_of, extract
 from vertebra.documents.grammar import grammar_of
 from vertebra.documents.schema import fields_of
@@ -75,7 +75,7 @@ def test_as_every_field_asked_alone(seed):
     """Shared prefix, side by side, with a cache, against one full run a field without any."""
     page = page_of(seed)
     result = extract(model(), page, SCHEMA, window=300, **HOW)
-    reader = Reader(model=model(), settings=ExtractSettings(window=300, **HOW))
+    reader = DocumentReader(model=model(), settings=ExtractSettings(window=300, **HOW))
     (lines,) = reader.windows(Document((page,)), [], 0, {})
     texts = places_of(lines, Document((page,))).texts
     for field in fields_of(SCHEMA):
@@ -129,7 +129,7 @@ def test_windows_are_one_result():
     cut = extract(model(), document, {"total": "number", "items": ["text"]}, window=60, overlap=1, **HOW)
     assert cut.windows > 4
     assert cut["total"].text is not None
-    reader = Reader(model=model(), settings=ExtractSettings(window=60, overlap=1))
+    reader = DocumentReader(model=model(), settings=ExtractSettings(window=60, overlap=1))
     best = 0.0
     for lines in reader.windows(document, [], 0, {}):
         parts = []
@@ -183,7 +183,7 @@ def test_pages_in_a_list():
     long, short = page_of(1, count=5), page_of(2, count=2)
     for pages in ([long, short], [short, long], iter([short, long]), (page_of(1, 4), page_of(2, 9))):
         document = extract(model(), pages, {"total": "number"}, **HOW).document
-        (lines,) = Reader(model=model(), settings=ExtractSettings(window=300)).windows(document, [], 0, {})
+        (lines,) = DocumentReader(model=model(), settings=ExtractSettings(window=300)).windows(document, [], 0, {})
         places = places_of(lines, document)
         for page in document:
             for number, line in enumerate(page.lines):
@@ -247,7 +247,7 @@ def test_a_model_that_was_trained_on_pages_answers_bare():
     trained = load("tiny-llama2", weights=True, inference_mode=True)
     record = {**UNTRAINED.to_json(), "absent": "none", "field": "{field}?", "template": "{question}"}
     trained.record[PAGE] = record
-    reader = Reader(model=trained, settings=ExtractSettings())
+    reader = DocumentReader(model=trained, settings=ExtractSettings())
     (field,) = fields_of({"total": "number"})
     assert reader.question(field) == "total?"
     assert not reader.quoted(field)
@@ -272,7 +272,7 @@ def test_free_answers_of_a_model_that_was_trained_on_pages():
     for seed in range(3):
         page = page_of(seed)
         result = extract(trained, page, {"total": "text"}, free=("total",), max_new_tokens=6)
-        reader = Reader(model=trained, settings=ExtractSettings())
+        reader = DocumentReader(model=trained, settings=ExtractSettings())
         (lines,) = reader.windows(Document((page,)), [reader.question(field)], 6, {})
         alone = generate(trained, reader.row(lines, reader.question(field)).sequence, max_new_tokens=6)
         assert result["total"].text == alone.text[0].strip()

@@ -6,7 +6,7 @@ import pytest
 
 from tests.layout.made import document, model, picture
 from vertebra.decode.call import generate
-from vertebra.documents.asking import Reader, places_of
+from vertebra.documents.asking import DocumentReader, places_of
 from vertebra.documents.extract import ask, extract
 from vertebra.documents.grammar import grammar_of
 from vertebra.documents.schema import fields_of
@@ -23,7 +23,7 @@ def test_every_manner(manner, patches):
     own, given = model("tiny-llama2", manner, patches=patches), document(3, pages=2)
     images = {1: picture(1), 2: picture(2)} if patches else {}
     found = extract(own, given, FIELDS, images=images, max_new_tokens=8)
-    reader = Reader(model=own, settings=ExtractSettings())
+    reader = DocumentReader(model=own, settings=ExtractSettings())
     assert not reader.quoted(fields_of(FIELDS)[0])
     (lines,) = reader.windows(given, ["?"], 8, images)
     texts = places_of(lines, given).texts

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vertebra.documents.normalise import KINDS, Habits, Read, normalised
+from vertebra.documents.normalise import KINDS, NormalisedValue, WritingHabits, normalised
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ def test_no_values(kind, text):
 def test_the_document_decides_what_a_text_leaves_open():
     assert normalised("1,234", "number").value == 1234
     assert normalised("1,234", "number").note
-    assert normalised("1,234", "number", Habits.of("0,50 12,00")).value == 1.234
-    assert normalised("1.234", "number", Habits.of("0,50 12,00")).value == 1234
+    assert normalised("1,234", "number", WritingHabits.of("0,50 12,00")).value == 1.234
+    assert normalised("1.234", "number", WritingHabits.of("0,50 12,00")).value == 1234
     assert normalised("03/04/2018", "date").value == "2018-04-03"
     assert "day first" in normalised("03/04/2018", "date").note
-    assert normalised("03/04/2018", "date", Habits.of("paid 03/25/2018")).value == "2018-03-04"
-    assert Habits.of("25/12/2018 1.50") == Habits(comma=False, day_first=True)
+    assert normalised("03/04/2018", "date", WritingHabits.of("paid 03/25/2018")).value == "2018-03-04"
+    assert WritingHabits.of("25/12/2018 1.50") == WritingHabits(comma=False, day_first=True)
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,11 @@ MARKS = st.sampled_from(
 def test_whole_numbers_come_back_exactly(number, how, marks, minus):
     mark = marks[0] if how == "threes" or marks[0] in (",", "") else ","
     text = f"{'-' if minus else ''}{in_groups(str(number), how, mark)}"
-    habits = Habits(comma=mark == ".")
+    habits = WritingHabits(comma=mark == ".")
     for kind, more in (("integer", ""), ("integer", f"{marks[1]}00"), ("number", "")):
         if more and mark == marks[1]:
             continue
-        made = normalised(text + more, kind, habits if not more else Habits(comma=marks[1] == ","))
+        made = normalised(text + more, kind, habits if not more else WritingHabits(comma=marks[1] == ","))
         assert made.error == ""
         assert type(made.value) is int
         assert made.value == (-number if minus else number)
@@ -124,7 +124,7 @@ def test_amounts_come_back_exactly_or_with_a_note(number, cents, marks):
     exact = Decimal(f"{number}.{cents}")
     assert made.error == ""
     assert Decimal(str(made.value)) == exact or "has more digits than" in made.note
-    assert len(str(number)) > 13 or made == Read(float(exact))
+    assert len(str(number)) > 13 or made == NormalisedValue(float(exact))
 
 
 @given(text=st.text("0123456789.,' ()-:/apmADecRM%½²", max_size=30), kind=st.sampled_from(list(KINDS)))

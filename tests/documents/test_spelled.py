@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import random
 
-from vertebra.documents.spelled import Spelled, spelled
+from vertebra.documents.spelled import SpelledValue, spelled
 
 
-def plain(one: Spelled):
+def plain(one: SpelledValue):
     if isinstance(one.value, dict):
         return {name: plain(inner) for name, inner in one.value.items()}
     if isinstance(one.value, list):

@@ -6,18 +6,18 @@ import pytest
 
 from vertebra.documents.extract import merge
 from vertebra.documents.field import Field
-from vertebra.documents.normalise import Habits
+from vertebra.documents.normalise import WritingHabits
 from vertebra.documents.schema import fields_of
 from vertebra.documents.values import Values, faults_of, list_faults
 from vertebra.page import Box, Line
-from vertebra.page.pieces import Places
+from vertebra.page.pieces import TextPlaces
 
 LINES = ["Rice 4.50", "Tea 2.00", "Tea 2.00", "Total RM 8.50", "Jalan 5", "81100 Johor"]
 
 
 def values(lines=LINES, page=1):
     placed = [(page, number, Line(text, Box(0, number, 9, number + 1))) for number, text in enumerate(lines)]
-    return Values(Places(placed), Habits(), absent="none")
+    return Values(TextPlaces(placed), WritingHabits(), absent="none")
 
 
 def sure(start, end):

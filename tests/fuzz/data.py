@@ -85,11 +85,11 @@ def use(folder: Path, kind: str, draw: random.Random) -> None:
     from vertebra.data.encode.prepare import prepare
     from vertebra.data.read.open import open_source
     from vertebra.prompt.chat_template import TemplatePromptBuilder
-    from vertebra.training.watching.metrics import Metrics
+    from vertebra.training.watching.metrics import MetricsFile
     from vertebra.training.watching.report import write_report
 
     if kind == "run":
-        Metrics(folder).cut_back(2)
+        MetricsFile(folder).cut_back(2)
         if draw.random() < 0.3:  # drawing takes a hundred times as long
             write_report(folder)
         return

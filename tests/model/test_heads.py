@@ -26,7 +26,7 @@ from vertebra.errors import (
 )
 from vertebra.model.description import describe
 from vertebra.model.fresh import new_l1, new_queries
-from vertebra.model.heads.head import ActionHead, chunks_of
+from vertebra.model.heads.interface import ActionHead, chunks_of
 from vertebra.model.heads.kinds import HEADS, head_from, head_record, register_head
 from vertebra.model.heads.l1 import L1Head
 from vertebra.model.model import Model

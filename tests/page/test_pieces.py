@@ -7,7 +7,7 @@ import random
 import pytest
 
 from vertebra.page import Box, Line, Word
-from vertebra.page.pieces import Place, Places, box_within, on_one_line, pieces
+from vertebra.page.pieces import TextPlace, TextPlaces, box_within, on_one_line, pieces
 
 WORDS = ["a", "b", "a:b", "RM9.50", "9.50", "(a)", "x  y", "合計", ""]
 
@@ -50,7 +50,7 @@ def test_every_place(seed):
         for page in (1, 2)
         for number in range(4)
     ]
-    places = Places(lines)
+    places = TextPlaces(lines)
     for across in (False, True):
         text = (" " if across else "\n").join(places.texts)
         values = {text[a:b] for a in range(len(text)) for b in range(a + 1, min(len(text), a + 14) + 1)}
@@ -63,14 +63,14 @@ def test_every_place(seed):
 def test_boxes_are_those_of_the_words():
     words = (Word("Total:", Box(0, 0, 5, 1)), Word("RM", Box(6, 0, 8, 1)), Word("9.50", Box(9, 0, 12, 1)))
     line = Line("Total: RM 9.50", Box(0, 0, 12, 1), words=words)
-    (place,) = Places([(3, 7, line)]).of("RM 9.50")
-    assert place == Place(page=3, lines=(7,), boxes=(Box(6, 0, 12, 1),))
-    assert Places([(1, 0, line)]).of("Total")[0].boxes == (Box(0, 0, 5, 1),)
+    (place,) = TextPlaces([(3, 7, line)]).of("RM 9.50")
+    assert place == TextPlace(page=3, lines=(7,), boxes=(Box(6, 0, 12, 1),))
+    assert TextPlaces([(1, 0, line)]).of("Total")[0].boxes == (Box(0, 0, 5, 1),)
     other = Line("Total: RM 9.50", Box(0, 0, 12, 1), words=words[:2])
     assert box_within(other, 10, 14) == Box(0, 0, 12, 1)  # words that do not spell the line: its own box
     assert box_within(Line("a b"), 0, 1) is None
     solid = Line("合計900円", Box(0, 0, 9, 1), words=(Word("合計", Box(0, 0, 2, 1)), Word("900円", Box(2, 0, 9, 1))))
-    assert Places([(1, 0, solid)]).of("900")[0].boxes == (Box(2, 0, 9, 1),)
+    assert TextPlaces([(1, 0, solid)]).of("900")[0].boxes == (Box(2, 0, 9, 1),)
 
 
 def test_a_place_over_lines_and_pages():
@@ -80,8 +80,8 @@ def test_a_place_over_lines_and_pages():
         (1, 3, Line("end", None)),
         (2, 0, Line("of it")),
     ]
-    places = Places(lines)
+    places = TextPlaces(lines)
     assert places.of("the end") == ()
-    assert places.of("the end", across=True) == (Place(page=1, lines=(4, 3), boxes=(Box(0, 0, 1, 1),)),)
-    assert places.of("end of", across=True) == (Place(page=1, lines=(3,), boxes=()),)
+    assert places.of("the end", across=True) == (TextPlace(page=1, lines=(4, 3), boxes=(Box(0, 0, 1, 1),)),)
+    assert places.of("end of", across=True) == (TextPlace(page=1, lines=(3,), boxes=()),)
     assert places.of("he end", across=True) == ()

@@ -22,7 +22,7 @@ from transformers import (
 from transformers.masking_utils import flash_attention_mask
 
 from vertebra.backbone.facts import attention_facts
-from vertebra.backbone.families.table import FAMILIES
+from vertebra.backbone.families.models import FAMILIES
 from vertebra.backbone.tiny import TINY, tiny_checkpoint
 from vertebra.errors import BackboneError
 from vertebra.sequence.batch import collate

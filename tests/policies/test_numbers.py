@@ -14,7 +14,7 @@ from vertebra.action.normalization import unnormalize
 from vertebra.action.statistics import lookup
 from vertebra.decode.actions import predict
 from vertebra.errors import ConfigError, DataError
-from vertebra.model.heads.head import Seen, chunks_of
+from vertebra.model.heads.interface import SeenByHeads, chunks_of
 from vertebra.model.heads.previous import Previous
 from vertebra.model.model import Model
 from vertebra.policies.golden import check_golden, golden_pair
@@ -46,7 +46,7 @@ def test_regression_is_the_plain_way(name, see):
     head = model.heads["action"]
     with torch.no_grad():
         hidden = model(**batch, return_loss=False, output_hidden_states=True).hidden_states[-1]
-        expected = head.actions(Seen(batch=batch, hidden=hidden), chunks_of(batch, "action", head.slots))[0]
+        expected = head.actions(SeenByHeads(batch=batch, hidden=hidden), chunks_of(batch, "action", head.slots))[0]
     assert made.shape == (CHUNK, DIMS)
     assert np.allclose(made, unnormalize(expected.double().numpy(), BRIDGE), atol=1e-5)
 

@@ -16,7 +16,7 @@ from tests.interop.openvla.made import made_folder, made_oft
 from tests.policies.models import image
 from vertebra.action.bins import openvla_bins
 from vertebra.checks.run import check
-from vertebra.model.heads.head import Seen, chunks_of
+from vertebra.model.heads.interface import SeenByHeads, chunks_of
 from vertebra.policies.golden import check_golden, golden_pair
 from vertebra.policies.observation import Observation
 from vertebra.policies.policy import Policy
@@ -103,7 +103,7 @@ def test_oft_is_one_pass_that_sees_both_ways(tmp_path):
     head: Any = model.heads["action"]
     with torch.no_grad():
         hidden = model(**batch, return_loss=False, output_hidden_states=True).hidden_states[-1]
-        expected = head.actions(Seen(batch=batch, hidden=hidden), chunks_of(batch, "action", head.slots))[0]
+        expected = head.actions(SeenByHeads(batch=batch, hidden=hidden), chunks_of(batch, "action", head.slots))[0]
     assert np.allclose(made.values, expected.numpy(), atol=1e-5)
 
 

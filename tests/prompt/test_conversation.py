@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from vertebra.data.read.conversations import alpaca, sharegpt
 from vertebra.errors import PromptError
 from vertebra.prompt.content import Content, Splice, Stretch
-from vertebra.prompt.conversation import Message, Reader, check_order, role_name, turns_of
+from vertebra.prompt.conversation import Message, MessageReader, check_order, role_name, turns_of
 from vertebra.sequence.roles import Role
 
 PAGE = {"type": "page", "lines": [{"text": "Total 5", "box": [0, 0, 9, 9]}, {"text": "", "box": [1, 1, 2, 2]}]}
 
 
 def read(content, **options) -> Content:
-    return Reader(**options).read([{"role": "user", "content": content}])[0].content
+    return MessageReader(**options).read([{"role": "user", "content": content}])[0].content
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_roles_weights_and_trust():
         {"role": "human", "content": "u"},
         {"role": "gpt", "content": "a", "weight": 0.5},
     ]
-    messages = Reader(roles=("gpt", "user"), trusted=("gpt",)).read(conversation)
+    messages = MessageReader(roles=("gpt", "user"), trusted=("gpt",)).read(conversation)
     assert [(m.role, m.weight, m.plain) for m in messages] == [
         ("system", 0.0, True),
         ("user", 1.0, True),
@@ -121,7 +121,7 @@ def test_roles_weights_and_trust():
 )
 def test_mistakes(conversation, message: str):
     with pytest.raises(PromptError, match=message):
-        Reader().read(conversation)
+        MessageReader().read(conversation)
 
 
 def test_a_misspelt_size_offers_the_nearest():
@@ -140,7 +140,7 @@ def test_a_misspelt_size_offers_the_nearest():
 )
 def test_bad_options(options, message: str):
     with pytest.raises(PromptError, match=message):
-        Reader(**options)
+        MessageReader(**options)
 
 
 def test_order_with_tools():

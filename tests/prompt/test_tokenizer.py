@@ -15,7 +15,7 @@ from tests.prompt.tokenizers import MAKERS, committed, tokenizer, with_typed
 from vertebra.errors import PromptError
 from vertebra.prompt.guard import Guard, guarded_tokens, plain_copy, plain_view
 from vertebra.prompt.rendering import render
-from vertebra.prompt.tokenizer import Encoding, Facts, FastTokenizer, tokenizer_of
+from vertebra.prompt.tokenizer import Encoding, FastTokenizer, TokenizerFacts, tokenizer_of
 
 ASK = [{"role": "user", "content": "What next?"}]
 
@@ -118,8 +118,8 @@ def test_a_tokenizer_is_two_methods():
                 for text in texts
             ]
 
-        def facts(self) -> Facts:
-            return Facts(eos="</s>", added=frozenset({"</s>"}))
+        def facts(self) -> TokenizerFacts:
+            return TokenizerFacts(eos="</s>", added=frozenset({"</s>"}))
 
     sequence = render([*ASK, {"role": "assistant", "content": "Go"}], "pure", Characters())
     assert "".join(map(chr, sequence.ids)) == "In: What next?\nOut: Go</s>"

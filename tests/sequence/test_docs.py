@@ -7,7 +7,7 @@ from pathlib import Path
 
 import transformers
 
-from vertebra.backbone.families.table import FAMILIES
+from vertebra.backbone.families.models import FAMILIES
 from vertebra.backbone.tiny import TINY
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "sequence.md").read_text()

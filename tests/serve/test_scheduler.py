@@ -12,7 +12,7 @@ from tests.policies.models import image
 from tests.serve.serving import TASK, policy
 from vertebra.errors import DataError
 from vertebra.policies import Observation
-from vertebra.serve.metrics import Metrics
+from vertebra.serve.metrics import ServerMetrics
 from vertebra.serve.refusals import Busy
 from vertebra.serve.scheduler import Scheduler
 from vertebra.serve.settings import ServeSettings
@@ -24,7 +24,7 @@ def seen(seed: int) -> Observation:
 
 def scheduled(one, work, **settings):
     """What `work(scheduler)` gives; the batches that were computed."""
-    metrics = Metrics(10)
+    metrics = ServerMetrics(10)
     scheduler = Scheduler(one, ServeSettings(**settings), metrics)
     sizes, real = [], one.decide_many
 

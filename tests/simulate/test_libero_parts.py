@@ -11,8 +11,8 @@ from vertebra.action.frames import gripped
 from vertebra.errors import MissingPartError, UnknownNameError
 from vertebra.simulate import evaluation_seed, open_task, task_facts, task_names
 from vertebra.simulate.libero import files
-from vertebra.simulate.libero.expert import CLOSED, DOWN, GRASPS, OPEN, PickAndPlace, Scene
-from vertebra.simulate.libero.table import LIMITS, SUITES
+from vertebra.simulate.libero.expert import CLOSED, DOWN, GRASPS, OPEN, LiberoScene, PickAndPlace
+from vertebra.simulate.libero.suites import LIMITS, SUITES
 from vertebra.simulate.libero.turns import axis_angle, between
 from vertebra.simulate.suites import suites
 
@@ -82,7 +82,7 @@ class Toy:
         self.expert = PickAndPlace(grasp)
 
     def step(self, push=0.0):
-        action = self.expert.act(Scene(self.hand.copy(), DOWN, self.thing.copy(), self.basket))
+        action = self.expert.act(LiberoScene(self.hand.copy(), DOWN, self.thing.copy(), self.basket))
         assert action.shape == (7,)
         assert np.abs(action).max() <= 1
         way = 0.015 * action[:3] + push

@@ -12,8 +12,8 @@ import pytest
 
 from vertebra.errors import ConfigError, DataError, SimulationError, UnknownNameError
 from vertebra.simulate import Simulation, episode_seed, open_task, task_facts, task_names
+from vertebra.simulate.metaworld.instructions import MT10, TASKS
 from vertebra.simulate.metaworld.options import CAMERAS
-from vertebra.simulate.metaworld.table import MT10, TASKS
 
 pytestmark = pytest.mark.usefixtures("draws")
 

@@ -21,10 +21,10 @@ from vertebra.errors import ConfigError, DataError
 from vertebra.model.encoders.vision.tiny import tiny_vision_checkpoint
 from vertebra.sequence.batch import Batch
 from vertebra.tasks.config import DataConfig
-from vertebra.tasks.table import task_of
+from vertebra.tasks.registry import task_of
+from vertebra.training.building import build_model
 from vertebra.training.config import RunConfig
 from vertebra.training.data import build_data
-from vertebra.training.model import build_model
 from vertebra.training.run import train
 
 WAYS = ("left", "right", "back", "up", "down", "away")

@@ -19,8 +19,8 @@ from vertebra.sequence.roles import NO_VALUE, VALUE_TARGET
 from vertebra.tasks.acting import SEGMENT, WAYS, slots_of
 from vertebra.tasks.demonstrations import Demonstrations, frames_needed, seen_at
 from vertebra.tasks.drawn_episodes import SENTENCES as SENTENCES_DRAWN
+from vertebra.training.building import build_model
 from vertebra.training.data import build_data
-from vertebra.training.model import build_model
 
 
 @pytest.fixture(scope="module")

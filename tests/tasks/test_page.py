@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.training.test_page import command_options
 from vertebra.cli.data import app
-from vertebra.tasks.table import TASKS, register_task, task_named
+from vertebra.tasks.registry import TASKS, register_task, task_named
 from vertebra.training.recipes import read_recipe
 from vertebra.training.run import train
 from vertebra.training.watching.metrics import METRICS, read, without_clock

@@ -14,7 +14,7 @@ from vertebra.tasks.chain import read_data
 from vertebra.tasks.config import DataConfig
 from vertebra.tasks.page_questions import keyed
 from vertebra.tasks.task import Job
-from vertebra.training.model import build_model
+from vertebra.training.building import build_model
 from vertebra.training.recipes import read_recipe
 
 

@@ -26,12 +26,12 @@ from vertebra.page.paper.made import drawn_page
 from vertebra.tasks import page_questions as questions
 from vertebra.tasks.chain import read_data
 from vertebra.tasks.config import DataConfig
-from vertebra.tasks.page_questions import SORTS, Asking, drawn_questions, known_questions, without
+from vertebra.tasks.page_questions import SORTS, QuestionDraft, drawn_questions, known_questions, without
 from vertebra.tasks.page_samples import PageSamples
 from vertebra.tasks.page_sets import PageDocument, PagesConfig, read_documents
 from vertebra.tasks.pages import Pages, answers_to
 from vertebra.tasks.task import Job
-from vertebra.training.model import build_model
+from vertebra.training.building import build_model
 from vertebra.training.recipes import read_recipe
 
 MANY = 30
@@ -48,9 +48,9 @@ def made(**given: Any) -> Any:
     return read_data(job(**given))
 
 
-def asking(page: Page, seed: int, record: PageRecord = RECORD, **more: Any) -> Asking:
+def asking(page: Page, seed: int, record: PageRecord = RECORD, **more: Any) -> QuestionDraft:
     lines = lines_of(page, record)
-    return Asking(
+    return QuestionDraft(
         lines=lines,
         record=record,
         known=known_questions([page], lines, record),

@@ -15,8 +15,8 @@ from tests.training.models import config
 from vertebra.data.encode.classifier import load_classifier
 from vertebra.errors import ConfigError, DataError
 from vertebra.tasks.pairs import scores
+from vertebra.training.building import build_model
 from vertebra.training.data import build_data
-from vertebra.training.model import build_model
 from vertebra.training.run import train
 
 WHO = ["the robot", "a child", "my neighbor", "the nurse"]

@@ -22,9 +22,9 @@ from vertebra.model.fresh import new_part
 from vertebra.model.model import Model
 from vertebra.tasks import quiz
 from vertebra.tasks.config import DataConfig
-from vertebra.tasks.look import COLORS, MOST, NUMBERS, SIZE, UNSEEN, Look, LookConfig, Scene
+from vertebra.tasks.look import COLORS, MOST, NUMBERS, SIZE, UNSEEN, Look, LookConfig, LookScene
 from vertebra.tasks.orders import Orders, is_unseen
-from vertebra.tasks.quiz import Item, Question, Quizzes
+from vertebra.tasks.quiz import Item, QuizQuestion, Quizzes
 from vertebra.tasks.task import HeldOut, Job
 
 MANY = 400
@@ -58,7 +58,7 @@ def test_an_orders_answer_is_what_it_orders(held_out: bool):
     assert (unseen > 0) == held_out
 
 
-def _answer(scene: Scene, text: str) -> str:
+def _answer(scene: LookScene, text: str) -> str:
     """By reading the question as a person would."""
     words = text.rstrip("?").split()
     things = scene.things
@@ -87,7 +87,7 @@ def test_a_pictures_answers_are_what_it_shows(held_out: bool):
     look, sorts, kinds = Look(), Counter(), Counter()
     for number in range(MANY):
         item = look.item(3, number, LookConfig(), held_out=held_out)
-        scene = Scene.drawn(np.random.default_rng([3, number]), unseen=held_out and number % 2 == 1)
+        scene = LookScene.drawn(np.random.default_rng([3, number]), unseen=held_out and number % 2 == 1)
         assert item.picture == scene.picture()
         assert 1 <= len(item.questions) <= MOST + 1
         assert len({question.text for question in item.questions}) == len(item.questions)
@@ -155,7 +155,10 @@ def test_shuffled_pictures_are_another_items(model):
 def test_marks_are_counted_by_sort(model, monkeypatch):
     """The first of two is answered right, a color; the count is not."""
     item = Item(
-        questions=(Question(text="a?", answer="red", sort="color"), Question(text="b?", answer="two", sort="count"))
+        questions=(
+            QuizQuestion(text="a?", answer="red", sort="color"),
+            QuizQuestion(text="b?", answer="two", sort="count"),
+        )
     )
     monkeypatch.setattr(Look, "item", lambda *_, **__: item)
     monkeypatch.setattr(quiz, "answers_to", lambda model, asked, *_: ["red" for _ in asked])

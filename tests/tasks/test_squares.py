@@ -17,7 +17,7 @@ from vertebra.model.encoders.patches import PatchEncoder
 from vertebra.model.fresh import new_part, new_queries
 from vertebra.model.model import Model
 from vertebra.tasks.acting import slots_of
-from vertebra.tasks.squares import BINS, COLORS, SIDE, SIZE, TOKENS, Episode, Squares, hand
+from vertebra.tasks.squares import BINS, COLORS, SIDE, SIZE, TOKENS, SquareEpisode, Squares, hand
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def model() -> Model:
     return Model(backbone, {"image": image, "action": new_queries(backbone, 2)})
 
 
-def pixels(episode: Episode) -> Iterator[tuple[int, int]]:
+def pixels(episode: SquareEpisode) -> Iterator[tuple[int, int]]:
     """Where the square's color is."""
     image = np.asarray(episode.image())
     ys, xs = np.nonzero((image == COLORS[episode.color]).all(-1))
@@ -37,7 +37,7 @@ def pixels(episode: Episode) -> Iterator[tuple[int, int]]:
 
 @given(st.integers(0, 2**20), st.integers(0, 1000))
 def test_the_image_shows_where_the_right_action_goes(seed: int, number: int):
-    episode = Episode(seed, number)
+    episode = SquareEpisode(seed, number)
     found = np.array(list(pixels(episode)))
     assert SIDE - 1 <= len(np.unique(found[:, 0])) <= SIDE + 1
     assert np.abs(found.mean(0) + 0.5 - episode.center).max() <= 1.0
@@ -49,12 +49,12 @@ def test_the_image_shows_where_the_right_action_goes(seed: int, number: int):
     middles = (np.arange(BINS) + 0.5) / BINS * 2 - 1
     reached = [(x, y) for x in middles for y in middles if episode.reached(np.array([[x, y]]))]
     assert 1 <= len(reached) <= 9, "chance is at most 9 of 64"
-    again = Episode(seed, number)
+    again = SquareEpisode(seed, number)
     assert (again.color, again.ground) == (episode.color, episode.ground)
     assert np.array_equal(again.actions(2), episode.actions(2))
 
 
-def bins(episode: Episode) -> list[int]:
+def bins(episode: SquareEpisode) -> list[int]:
     """The bins that hold the square's middle, by division."""
     shares = (episode.center - SIDE / 2) / (SIZE - SIDE)
     return [min(int(share * BINS), BINS - 1) for share in shares]

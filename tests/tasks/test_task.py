@@ -13,15 +13,15 @@ import pytest
 
 from tests.training.models import config
 from vertebra.data import ModelFacts, batches
-from vertebra.data.read.formats import FORMATS, Format, register_format
+from vertebra.data.read.formats import FORMATS, SampleFormat, register_format
 from vertebra.errors import ConfigError, DataError
 from vertebra.sequence.tokens import TokenSequence
 from vertebra.tasks.chain import read_data
 from vertebra.tasks.config import DataConfig
-from vertebra.tasks.table import TASKS, kinds_for, register_task, task_named
+from vertebra.tasks.registry import TASKS, kinds_for, register_task, task_named
 from vertebra.tasks.task import Job, Task, answered
+from vertebra.training.building import build_model
 from vertebra.training.data import build_data
-from vertebra.training.model import build_model
 from vertebra.training.planning.outline import outline
 
 
@@ -74,7 +74,7 @@ class Adding(Task):
 def known() -> Iterator[None]:
     before = dict(TASKS), dict(FORMATS)
     register_task(Adding)
-    register_format(Format("sums", (("a", "b"),), read_sum, makes=Sum))
+    register_format(SampleFormat("sums", (("a", "b"),), read_sum, makes=Sum))
     yield
     for table, old in zip((TASKS, FORMATS), before, strict=True):
         table.clear()
@@ -137,7 +137,7 @@ def test_names_that_are_taken():
     with pytest.raises(ConfigError, match="a subclass of `Task`"):
         register_task(Sum)  # type: ignore[type-var]
     with pytest.raises(ConfigError, match="a format `chat` exists already"):
-        register_format(Format("chat", (("a",),), read_sum))
+        register_format(SampleFormat("chat", (("a",),), read_sum))
 
 
 def test_a_changed_kind_meets_no_old_cache(tmp_path: Path):

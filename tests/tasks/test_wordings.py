@@ -11,10 +11,10 @@ import yaml
 
 from tests.tasks.robots import SENTENCES, episodes, small_set
 from vertebra.errors import ConfigError, UnknownNameError
-from vertebra.simulate.metaworld.table import TASKS
+from vertebra.simulate.metaworld.instructions import TASKS
 from vertebra.tasks.wordings import read_wordings
+from vertebra.training.building import build_model
 from vertebra.training.data import build_data
-from vertebra.training.model import build_model
 from vertebra.training.recipes import read_recipe
 
 PUSH, PULL = SENTENCES

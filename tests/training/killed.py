@@ -173,8 +173,8 @@ def main(folder: Path, seed: int, count: int) -> None:
     lines = [{"prompt": f"What is {n} plus {n}?", "completion": f"It is {n + n}."} for n in range(24)]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines))
     at = folder / "run"
-    prepared = runs.Prepared.of(config(at, data))
-    runs.Prepared.of = classmethod(lambda cls, given: prepared)  # type: ignore[method-assign,assignment]
+    prepared = runs.PreparedRun.of(config(at, data))
+    runs.PreparedRun.of = classmethod(lambda cls, given: prepared)  # type: ignore[method-assign,assignment]
     # what every child would load anew, or look through for garbage
     plots.draw([{"step": 1, "loss": 1.0}], folder)
     gc.freeze()

@@ -159,7 +159,7 @@ def before_the_first_step(folder: Path) -> dict[str, Any]:
             for _ in range(6000):
                 time.sleep(0.1)
 
-        run.Prepared.of = classmethod(load)  # type: ignore[method-assign,assignment]
+        run.PreparedRun.of = classmethod(load)  # type: ignore[method-assign,assignment]
 
     child, terminal = start("--out", str(folder), *LONG, before=slow_start)
     act = once(lambda shown: (folder / LOCK).is_file(), lambda: os.write(terminal, b"\x03"))

@@ -20,7 +20,7 @@ from vertebra.model.encoders.vision.tiny import tiny_vision_checkpoint
 from vertebra.tasks.drawn_episodes import drawn_episodes
 from vertebra.training.cached.layers import SEGMENT, UpperLayers
 from vertebra.training.cached.store import VALUES, rows_of
-from vertebra.training.run import Prepared, train
+from vertebra.training.run import PreparedRun, train
 from vertebra.training.watching.metrics import read, without_clock
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -133,30 +133,30 @@ def test_every_kind_that_shows_images_keeps_their_features(kind: str, tmp_path: 
     again = seeing(kind, out=str(tmp_path / "again"), cache__tower=True)
     train(again)
     spared = shown - calls.items
-    kept = image_makers(Prepared.of(again).data.collator.features)[0].show
+    kept = image_makers(PreparedRun.of(again).data.collator.features)[0].show
     assert spared == len(kept.numbers) > 4, "another run finds the features of every image"
 
 
 def test_images_that_change_have_no_features_to_keep(tmp_path: Path):
     options = {"every": 8, "history": 1, "shift": 2}
     with pytest.raises(ConfigError, match="changed anew in every epoch"):
-        Prepared.of(seeing("episodes", cache__tower=True, data__options=options))
+        PreparedRun.of(seeing("episodes", cache__tower=True, data__options=options))
     image = {"encoder": "vision", "name": str(tiny_vision_checkpoint("tiny-dinov2")), "each": True}
     with pytest.raises(ConfigError, match="one for each camera"):
-        Prepared.of(seeing("episodes", cache__tower=True, model__image=image))
+        PreparedRun.of(seeing("episodes", cache__tower=True, model__image=image))
 
 
 def test_towers_that_cannot_be_kept(tmp_path: Path):
     with pytest.raises(ConfigError, match="the image encoder trains"):
-        Prepared.of(towers(cache__tower=True, tune__train=["*.image.encoder.*"]))
+        PreparedRun.of(towers(cache__tower=True, tune__train=["*.image.encoder.*"]))
     with pytest.raises(ConfigError, match="has no image part"):
-        Prepared.of(layers(cache__tower=True))
+        PreparedRun.of(layers(cache__tower=True))
     with pytest.raises(ConfigError, match="fsdp and encoders"):
         layers(cache__tower=True, parallel__kind="fsdp")
 
 
 def test_features_of_another_shape_are_named():
-    made = Prepared.of(towers(cache__tower=True))
+    made = PreparedRun.of(towers(cache__tower=True))
     batch = next(iter(made.feed))
     batch["features"]["image"]["values"] = batch["features"]["image"]["values"][:, :, :-1]
     with pytest.raises(Exception, match="features have the shape"):
@@ -188,7 +188,7 @@ def test_frozen_lower_layers_run_once_a_sample(name: str, tmp_path: Path):
 
 def test_only_the_layers_that_train_run(tmp_path: Path):
     five = {"model__overrides": {"num_hidden_layers": 5}, "model__scratch": True, "tune__lora": {"layers": [3, 4]}}
-    made = Prepared.of(layers(cache__layers=True, **five))
+    made = PreparedRun.of(layers(cache__layers=True, **five))
     ran: list[int] = []
     for number, layer in enumerate(made.model.backbone.layers):
         layer.register_forward_pre_hook(lambda *_, number=number: ran.append(number))
@@ -224,7 +224,7 @@ def test_a_run_goes_on_with_its_layers_kept(tmp_path: Path):
 )
 def test_layers_that_cannot_be_kept(changes: dict[str, Any], match: str):
     with pytest.raises(ConfigError, match=match):
-        Prepared.of(layers(**{"cache__layers": True, **changes}))
+        PreparedRun.of(layers(**{"cache__layers": True, **changes}))
 
 
 def test_the_last_blocks_train(tmp_path: Path):
@@ -244,7 +244,7 @@ def test_a_layers_kinds_stay_with_it():
     }
     overrides |= {"use_sliding_window": True}
     options = {"cache__layers": True, "model__scratch": True, "tune__lora": {"layers": [3]}}
-    made = Prepared.of(layers("tiny-qwen2.5", model__overrides=overrides, **options))  # shown to be equal on the way
+    made = PreparedRun.of(layers("tiny-qwen2.5", model__overrides=overrides, **options))  # shown to be equal on the way
     assert made.upper is not None
     assert made.upper.first == 3
     assert UpperLayers(made.model).first == 3
@@ -284,4 +284,4 @@ def test_made_from_scratch_is_no_tower():
     )  # fmt: skip
     assert issubclass(PatchEncoder, nn.Module)
     with pytest.raises(ConfigError, match="the image encoder trains"):
-        Prepared.of(run)
+        PreparedRun.of(run)

@@ -84,14 +84,14 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(checkpoint, "save_tensors", full)
     for asynchronous in (False, True):
-        writer = checkpoint.Writer(tmp_path, keep=2, asynchronous=asynchronous)
+        writer = checkpoint.SnapshotWriter(tmp_path, keep=2, asynchronous=asynchronous)
         with pytest.raises(CheckpointError, match=r"No space left.*Earlier checkpoints are as they were"):
             _save(writer)
     assert [p.name for p in tmp_path.iterdir()] == [checkpoint.name_of(1)]
 
 
 def test_a_cap_that_spares_the_best(tmp_path: Path):
-    writer = checkpoint.Writer(tmp_path, keep=2, asynchronous=True)
+    writer = checkpoint.SnapshotWriter(tmp_path, keep=2, asynchronous=True)
     for step in range(1, 6):
         writer.save(snapshot(step), best=2)
     writer.wait()
@@ -113,7 +113,7 @@ def test_a_snapshot_does_not_follow_training():
 
 
 def test_the_next_snapshot_lies_where_the_former_lay(tmp_path: Path):
-    writer = checkpoint.Writer(tmp_path, keep=2, asynchronous=True)
+    writer = checkpoint.SnapshotWriter(tmp_path, keep=2, asynchronous=True)
     state = {"a": [torch.ones(2), {"b": torch.zeros(3, 2).T}], "c": 1}
     first = writer.held(state, "x")
     state["a"][0].fill_(2)
@@ -135,7 +135,7 @@ def test_memory_waits_for_the_write_that_reads_it(tmp_path: Path, monkeypatch: p
         return real(tensors, path)
 
     monkeypatch.setattr(checkpoint, "save_tensors", slow)
-    writer = checkpoint.Writer(tmp_path, keep=2, asynchronous=True)
+    writer = checkpoint.SnapshotWriter(tmp_path, keep=2, asynchronous=True)
     tensor = torch.ones(4)
     weights = writer.held({"a": tensor}, "weights")
     writer.save(checkpoint.Snapshot(step=1, weights=weights, payload={}, state={}), best=None)
@@ -163,6 +163,6 @@ def test_a_scaler_goes_there_and_back(tmp_path: Path):
     assert again.state_dict() == scaler.state_dict()
 
 
-def _save(writer: checkpoint.Writer) -> None:
+def _save(writer: checkpoint.SnapshotWriter) -> None:
     writer.save(snapshot(2), best=None)
     writer.wait()

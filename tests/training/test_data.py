@@ -21,8 +21,8 @@ from vertebra.model.model import Model
 from vertebra.tasks.chain import data_config
 from vertebra.tasks.inspection import set_up
 from vertebra.tasks.task import Job
+from vertebra.training.building import build_model
 from vertebra.training.data import build_data, job_of
-from vertebra.training.model import build_model
 from vertebra.training.output import answers
 from vertebra.training.run import train
 

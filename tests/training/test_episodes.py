@@ -19,7 +19,7 @@ from tests.tasks.robots import SENTENCES, episodes, small_set
 from vertebra.config import write
 from vertebra.episodes import open_episodes
 from vertebra.tasks.acting import WAYS
-from vertebra.training.model import build_model
+from vertebra.training.building import build_model
 from vertebra.training.planning.outline import outline
 from vertebra.training.run import train
 from vertebra.training.watching.metrics import METRICS, read, without_clock

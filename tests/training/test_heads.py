@@ -20,9 +20,9 @@ from vertebra.model.model import Model
 from vertebra.tasks.acting import WAYS
 from vertebra.tasks.squares import success
 from vertebra.training import checkpoint
-from vertebra.training.model import build_model
+from vertebra.training.building import build_model
 from vertebra.training.planning.outline import outline
-from vertebra.training.run import Prepared, train
+from vertebra.training.run import PreparedRun, train
 from vertebra.training.watching.metrics import METRICS, read, without_clock
 
 OPTIONS: dict[str, Any] = {"flow": {"width": 16, "draws": 2, "delay": 1}, "l1": {"hidden": 16}}
@@ -66,7 +66,7 @@ def test_what_a_run_leaves_acts(head: str, tmp_path: Path):
     facts = describe(done.model)
     assert [one.kind for one in facts.heads] == ([head] if head in ("l1", "flow") else [])
     assert model.record["policy"]["head"] == head
-    prepared = Prepared.of(squares(head))
+    prepared = PreparedRun.of(squares(head))
     assert 0 <= success(model, prepared.data.held_out) <= 1  # type: ignore[arg-type]
     page = (tmp_path / "run" / "report.html").read_text()
     assert "– missed" in page or "– reached" in page
@@ -76,7 +76,7 @@ def test_what_a_run_leaves_acts(head: str, tmp_path: Path):
 def test_a_plan_has_the_same_tensors(head: str):
     run = squares(head)
     planned = {name: (tuple(p.shape), p.requires_grad) for name, p in outline(run).named_parameters()}
-    prepared = Prepared.of(run)
+    prepared = PreparedRun.of(run)
     grown = {"backbone.llm.model.embed_tokens.weight", "backbone.llm.lm_head.weight"}
     made = {name: (tuple(p.shape), p.requires_grad) for name, p in prepared.model.named_parameters()}
     assert planned.keys() == made.keys()
@@ -100,8 +100,8 @@ def test_a_start_with_another_head_is_refused(tmp_path: Path):
 
 def test_what_cannot_train_a_head_is_refused():
     with pytest.raises(ConfigError, match="gradient checkpointing takes them away"):
-        Prepared.of(squares("flow", optim__checkpointing=True))
-    Prepared.of(squares("l1", optim__checkpointing=True))
+        PreparedRun.of(squares("flow", optim__checkpointing=True))
+    PreparedRun.of(squares("l1", optim__checkpointing=True))
     with pytest.raises(ConfigError, match="steps: of `flow` alone"):
         squares("l1", data__options={"steps": 3})
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from vertebra.errors import ConfigError
+from vertebra.training.building import build_late, build_model
 from vertebra.training.matching import FAR, HANDED_ON, match
-from vertebra.training.model import build_late, build_model
 from vertebra.training.recipes import read_recipe
 
 RECIPE = "receipts-drawn"

@@ -211,9 +211,9 @@ def test_a_report_of_nothing(tmp_path: Path):
 
 
 def test_metrics_survive_a_torn_line(tmp_path: Path):
-    from vertebra.training.watching.metrics import Metrics
+    from vertebra.training.watching.metrics import MetricsFile
 
-    made = Metrics(tmp_path)
+    made = MetricsFile(tmp_path)
     for step in (1, 2, 3):
         made.add({"step": step, "loss": 1.0})
     with open(made.path, "a") as file:

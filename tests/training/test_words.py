@@ -5,8 +5,8 @@ import torch
 
 from tests.training.models import config
 from vertebra.errors import ConfigError, SequenceError
+from vertebra.training.building import build_model
 from vertebra.training.data import build_data
-from vertebra.training.model import build_model
 from vertebra.training.run import train
 from vertebra.training.words import WordLearner
 from vertebra.tune.stages import TuneConfig, choose

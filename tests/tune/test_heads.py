@@ -13,9 +13,9 @@ from vertebra.errors import CheckpointError
 from vertebra.model.model import Model
 from vertebra.tune.adapter import load_adapter, save_adapter
 from vertebra.tune.merge import merge
+from vertebra.tune.pieces import what_trains
 from vertebra.tune.settings import LoraConfig, TuneConfig
 from vertebra.tune.stages import choose
-from vertebra.tune.table import what_trains
 
 LORA = TuneConfig(stage="lora", lora=LoraConfig(r=3))
 

@@ -23,8 +23,8 @@ from vertebra.training.recipes import read_recipe
 from vertebra.training.run import train
 from vertebra.training.scale.sharding import shard
 from vertebra.tune.gradients import check_gradients
+from vertebra.tune.pieces import what_trains
 from vertebra.tune.stages import TuneConfig, choose
-from vertebra.tune.table import what_trains
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "chat-full.yaml"
 

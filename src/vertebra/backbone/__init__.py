@@ -10,7 +10,7 @@ from vertebra.lazy import offer
 __getattr__, __dir__, __all__ = offer(
     __name__,
     {
-        "families.table": "Family",
+        "families.models": "Family",
         "habits": "fingerprint",
         "facts": "attention_facts",
         "head": "head_of",

@@ -20,7 +20,7 @@ from vertebra import compat, log
 from vertebra.backbone import habits as tokenizer_habits
 from vertebra.backbone import inputs as inputs_of_call
 from vertebra.backbone.facts import builder_class, builder_for, family_of
-from vertebra.backbone.families.table import builder_name
+from vertebra.backbone.families.models import builder_name
 from vertebra.backbone.interface import LLMBackbone
 from vertebra.backbone.kernels import as_device, as_dtype, choose_kernel, default_dtype
 from vertebra.backbone.pads import set_pad

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from vertebra.backbone.families.table import FAMILIES, Family, builder_name, row_named
-from vertebra.backbone.habits import Habits, anchor_of, token_id
+from vertebra.backbone.families.models import FAMILIES, Family, builder_name, row_named
+from vertebra.backbone.habits import TokenizerHabits, anchor_of, token_id
 from vertebra.errors import BackboneError
 from vertebra.prompt.builders import PromptBuilder
 from vertebra.prompt.chat_template import TemplatePromptBuilder
@@ -26,7 +26,7 @@ NO_FAMILY = "none"
 """What to give for a family when the facts are to be read off the model."""
 
 
-def family_of(name: str | None, llm: Any, tokenizer: Any, habits: Habits) -> tuple[Family, bool]:
+def family_of(name: str | None, llm: Any, tokenizer: Any, habits: TokenizerHabits) -> tuple[Family, bool]:
     """The family's row, and whether it had to be guessed. Without a name the model's own facts may find the row."""
     if name is None:
         found = recognized(llm, tokenizer, habits)
@@ -56,7 +56,7 @@ def family_of(name: str | None, llm: Any, tokenizer: Any, habits: Habits) -> tup
     )
 
 
-def recognized(llm: Any, tokenizer: Any, habits: Habits) -> Family | None:
+def recognized(llm: Any, tokenizer: Any, habits: TokenizerHabits) -> Family | None:
     """The family that architecture, vocabulary and habits name; None where none does, or none is sure."""
     fitting = [
         family

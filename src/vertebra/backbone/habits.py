@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from vertebra.backbone.families.table import Anchor
+from vertebra.backbone.families.models import Anchor
 from vertebra.errors import FingerprintError, VocabularyError
 
 # Each tells two kinds of tokenizers apart: case, digits, spaces in a row, line ends, scripts, marks, code.
@@ -29,7 +29,7 @@ PROBES = (
 
 
 @dataclass(frozen=True)
-class Habits:
+class TokenizerHabits:
     """A tokenizer, probed."""
 
     bos_id: int | None
@@ -51,7 +51,7 @@ def token_id(tokenizer: Any, token: str) -> int | None:
     return None if found is None else int(found)
 
 
-def probe(tokenizer: Any) -> Habits:
+def probe(tokenizer: Any) -> TokenizerHabits:
     """Encode a letter with and without special tokens, and look at what was put around it."""
     plain = tokenizer("a", add_special_tokens=False).input_ids
     dressed = tokenizer("a").input_ids
@@ -66,15 +66,15 @@ def probe(tokenizer: Any) -> Habits:
         )
     after = dressed[start + len(plain) :]
     lone = next((i for i in (token_id(tokenizer, token) for token in ("▁", "Ġ")) if i is not None), None)
-    return Habits(bos_id=dressed[0] if start else None, eos_id=after[0] if after else None, lone_space_id=lone)
+    return TokenizerHabits(bos_id=dressed[0] if start else None, eos_id=after[0] if after else None, lone_space_id=lone)
 
 
-def anchor_of(habits: Habits) -> Anchor:
+def anchor_of(habits: TokenizerHabits) -> Anchor:
     """The policy of a tokenizer that no family row describes."""
     return "bos" if habits.adds_bos else "none"
 
 
-def check_anchor(anchor: Anchor, habits: Habits, tokenizer: Any, who: str) -> None:
+def check_anchor(anchor: Anchor, habits: TokenizerHabits, tokenizer: Any, who: str) -> None:
     """Fail when the tokenizer does not do what its family's policy says: embeddings would enter at a wrong place."""
     wrong = None
     if anchor == "bos" and not habits.adds_bos:

@@ -19,7 +19,7 @@ from torch import nn
 
 from vertebra.backbone import habits as tokenizer_habits
 from vertebra.backbone.facts import attention_facts, family_of, submodule
-from vertebra.backbone.families.table import Anchor, Family
+from vertebra.backbone.families.models import Anchor, Family
 from vertebra.backbone.growth import Growth
 from vertebra.backbone.matrices import num_rows
 from vertebra.backbone.saving import write_backbone
@@ -135,7 +135,10 @@ class LLMBackbone(nn.Module, ABC):
         return int(pad)
 
     def require_members(self) -> None:
-        """One error that names everything which growth, decoding and checks need and this backbone lacks."""
+        """One error that names everything which growth, decoding and checks need and this backbone lacks; looked at until the
+        weights are there, and then no more."""
+        if not self._awaiting_weights:
+            return
         llm = getattr(self, "llm", None)
         lacking = ["tokenizer"] if getattr(self, "tokenizer", None) is None else []
         lacking += ["llm"] if llm is None else [f"llm.{name}" for name in _OF_LLM if not hasattr(llm, name)]
@@ -197,7 +200,7 @@ class LLMBackbone(nn.Module, ABC):
         return f"{self._model().config.model_type}-like"
 
     @cached_property
-    def habits(self) -> tokenizer_habits.Habits:
+    def habits(self) -> tokenizer_habits.TokenizerHabits:
         """What the tokenizer does, found by encoding."""
         self.require_members()
         return tokenizer_habits.probe(self.tokenizer)

@@ -12,7 +12,7 @@ from typing import Any
 
 from vertebra import log
 from vertebra.backbone.facts import NO_FAMILY
-from vertebra.backbone.families.table import Family
+from vertebra.backbone.families.models import Family
 from vertebra.backbone.habits import choose_pad, token_id
 from vertebra.backbone.vocabulary import ADDED_PAD, add_own_pad, follow_pad
 

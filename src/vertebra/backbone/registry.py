@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vertebra.backbone.families.table import FAMILIES, MODELS, Family, ModelRow, builder_name, row_named
+from vertebra.backbone.families.models import FAMILIES, MODELS, Family, ModelRow, builder_name, row_named
 from vertebra.backbone.garbage import without_search
 from vertebra.backbone.real import fetched
 from vertebra.backbone.source import RECORD, find, left_by_run, looks_like_a_path

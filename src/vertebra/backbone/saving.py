@@ -25,7 +25,7 @@ from vertebra import compat
 from vertebra.backbone.growth import KEEP, Growth, replay
 from vertebra.backbone.habits import check_fingerprint, fingerprint_record
 from vertebra.backbone.matrices import matrices, num_rows, resize
-from vertebra.backbone.source import RECORD, Source, find, read_json, weights_folder
+from vertebra.backbone.source import RECORD, CheckpointSource, find, read_json, weights_folder
 from vertebra.backbone.structure import converted_by_library
 from vertebra.backbone.tokenizers import save_tokenizer
 from vertebra.backbone.vocabulary import restricted_parameters
@@ -113,7 +113,7 @@ def _builder(backbone: Any) -> str | None:
         return None
 
 
-def read_record(source: Source) -> dict[str, Any]:
+def read_record(source: CheckpointSource) -> dict[str, Any]:
     """What a folder's record says of the backbone, checked; nothing for a folder that we did not write."""
     recorded = source.record.get("backbone", {})
     if not recorded:
@@ -154,7 +154,7 @@ _RECORDED: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def recorded_growths(recorded: dict[str, Any], source: Source, token: str | None = None) -> list[Growth]:
+def recorded_growths(recorded: dict[str, Any], source: CheckpointSource, token: str | None = None) -> list[Growth]:
     """The growths of a record, with the rows that they displaced."""
     with reading(f"a growth in {RECORD} of `{source.name}` is damaged"):
         growths = [Growth.from_json(entry) for entry in recorded["growths"]]
@@ -179,7 +179,7 @@ def _is_growth(growth: Growth) -> bool:
     )
 
 
-def load_displaced(growths: list[Growth], source: Source, token: str | None = None) -> None:
+def load_displaced(growths: list[Growth], source: CheckpointSource, token: str | None = None) -> None:
     """Give growths that were read from a record the rows that they displaced."""
     if not any(growth.spare for growth in growths):
         return
@@ -265,7 +265,14 @@ def _tensors(llm: Any, folder: Path) -> tuple[dict[str, torch.Tensor], int]:
 
 
 def _pending(
-    growths: list[Growth], rows: int, grown: int, source: Source, token: str | None, *, is_ours: bool, used: int
+    growths: list[Growth],
+    rows: int,
+    grown: int,
+    source: CheckpointSource,
+    token: str | None,
+    *,
+    is_ours: bool,
+    used: int,
 ) -> list[Growth]:
     """The growths that the file's rows have not seen; an error where the number of rows fits none of them.
 
@@ -290,7 +297,7 @@ def _pending(
     )
 
 
-def _tokens_of(source: Source, token: str | None) -> set[str] | None:
+def _tokens_of(source: CheckpointSource, token: str | None) -> set[str] | None:
     """Added tokens of the tokenizer beside some weights; None where there is none to ask."""
     file = source.file("tokenizer.json", token=token)
     if file is None:

@@ -39,7 +39,7 @@ _WEIGHTS = (
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckpointSource:
     """A checkpoint that was found: its name, the folder that holds its small files, and its config as plain data."""
 
     name: str
@@ -69,19 +69,19 @@ class Source:
             return None
 
 
-def find(name: str | Path, *, token: str | None = None) -> Source:
+def find(name: str | Path, *, token: str | None = None) -> CheckpointSource:
     """Resolve a folder or hub name, or say exactly what is missing."""
     text = str(name)
     here = fetched(text)
     folder = here or Path(text).expanduser()
     if folder.is_dir():
         data, inside = _language(_local_config(folder), f"`{folder / 'config.json'}`")
-        return Source(text, folder, _checked(text, data), local=True, inside=inside)
+        return CheckpointSource(text, folder, _checked(text, data), local=True, inside=inside)
     if folder.is_file() and looks_like_gguf(folder):
         from vertebra.backbone.gguf.convert import gguf_folder  # only such a file needs what it imports
 
         made = gguf_folder(folder)
-        return Source(text, made, _checked(text, _local_config(made)), local=True)
+        return CheckpointSource(text, made, _checked(text, _local_config(made)), local=True)
     if folder.exists():
         raise CheckpointError(
             f"`{text}` is a file; expected a folder with config.json, weights and tokenizer files, or a GGUF file"
@@ -94,7 +94,7 @@ def find(name: str | Path, *, token: str | None = None) -> Source:
         text = REAL[text].hub
     config = fetch(text, "config.json", token=token)
     data, inside = _language(read_json(config), f"the config of `{text}`")
-    source = Source(text, config.parent, _checked(text, data), local=False, inside=inside)
+    source = CheckpointSource(text, config.parent, _checked(text, data), local=False, inside=inside)
     source.file(RECORD, token=token)  # into the same snapshot: a folder of ours that was put on the hub
     return source
 
@@ -228,7 +228,7 @@ def require_tokenizer(folder: Path, name: str) -> None:
         )
 
 
-def weights_folder(source: Source, *, token: str | None = None) -> Path:
+def weights_folder(source: CheckpointSource, *, token: str | None = None) -> Path:
     """The folder that holds a checkpoint's weights; those of a hub name are fetched first, one snapshot for all."""
     if source.local:
         return source.folder

@@ -16,7 +16,7 @@ import transformers
 from transformers import GenerationConfig
 
 from vertebra import compat, log
-from vertebra.backbone.source import Source, read_json, require_counts, weight_files, weights_folder
+from vertebra.backbone.source import CheckpointSource, read_json, require_counts, weight_files, weights_folder
 from vertebra.backbone.weights import BUILDING, assign, mapped_tensors, parameters_on_meta, spelled_for
 from vertebra.errors import CheckpointError, ConfigError, MissingPartError, NetworkError, UnknownNameError, did_you_mean
 from vertebra.reading import reading
@@ -32,7 +32,7 @@ QUANTIZATIONS = ("int8", "nf4")
 _MEND = "correct config.json or the overrides"
 
 
-def causal_class(source: Source) -> type:
+def causal_class(source: CheckpointSource) -> type:
     """The explicit causal class of a checkpoint, by its config; never a class that ships with the checkpoint."""
     model_type = source.config.get("model_type")
     if model_type in _TEXT_HALVES:
@@ -70,7 +70,7 @@ def class_named(name: str) -> type:
     return found
 
 
-def require_causal(llm_cls: Any, source: Source) -> Any:
+def require_causal(llm_cls: Any, source: CheckpointSource) -> Any:
     """The class to load with: the given one where it is causal, for None the one that the checkpoint's config names."""
     if llm_cls is None:
         return causal_class(source)
@@ -82,7 +82,9 @@ def require_causal(llm_cls: Any, source: Source) -> Any:
     return llm_cls
 
 
-def build_config(source: Source, llm_cls: Any, kernel: str, dtype: torch.dtype, overrides: dict[str, Any]) -> Any:
+def build_config(
+    source: CheckpointSource, llm_cls: Any, kernel: str, dtype: torch.dtype, overrides: dict[str, Any]
+) -> Any:
     """The config of the explicit class, with the user's overrides; an unknown key fails with the nearest name."""
     model_type = source.config.get("model_type")
     config_cls = llm_cls.config_class
@@ -107,7 +109,7 @@ def build_config(source: Source, llm_cls: Any, kernel: str, dtype: torch.dtype, 
     return config
 
 
-def _text_half(source: Source, config_cls: Any) -> Any:
+def _text_half(source: CheckpointSource, config_cls: Any) -> Any:
     full = transformers.AutoConfig.for_model(source.config["model_type"]).__class__.from_dict(source.config)
     text = full.get_text_config().to_dict()
     for key in ("model_type", "architectures", "_name_or_path"):
@@ -124,7 +126,9 @@ def _text_half(source: Source, config_cls: Any) -> Any:
     return config_cls(**text)
 
 
-def load_pretrained(source: Source, llm_cls: Any, config: Any, *, token: str | None, quantization: str | None) -> Any:
+def load_pretrained(
+    source: CheckpointSource, llm_cls: Any, config: Any, *, token: str | None, quantization: str | None
+) -> Any:
     """Pretrained weights with the explicit class; whatever the checkpoint lacks is an error and never noise."""
     if config.model_type != source.config.get("model_type") or source.inside:
         llm = build_structure(llm_cls, config)  # a language half, or inside one of our models: other tensor names
@@ -193,7 +197,7 @@ def _keep_gradients(llm: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _require_whole(source: Source, report: dict[str, Any]) -> None:
+def _require_whole(source: CheckpointSource, report: dict[str, Any]) -> None:
     missing = sorted(report.get("missing_keys", ()))
     wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in report.get("mismatched_keys", ()))
     if missing or wrong:
@@ -241,7 +245,7 @@ def converted_by_library(llm: Any, folder: Path) -> dict[str, torch.Tensor] | No
     return None if report.get("missing_keys") else dict(loaded.state_dict())
 
 
-def greedy_generation(source: Source, tokenizer: Any, token: str | None = None) -> GenerationConfig:
+def greedy_generation(source: CheckpointSource, tokenizer: Any, token: str | None = None) -> GenerationConfig:
     """Decoding that is greedy until set otherwise, with the end ids that the checkpoint ships.
 
     LLaMA-2-chat and Vicuna ship a temperature without sampling; transformers warns at every call then, and refuses to

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 
 from vertebra import compat, log
 from vertebra.backbone.sentencepiece_file import Pieces, fast_tokenizer, is_sentencepiece, read_pieces
-from vertebra.backbone.source import TOKENIZER_FILES, Source, read_json
+from vertebra.backbone.source import TOKENIZER_FILES, CheckpointSource, read_json
 from vertebra.errors import CheckpointError
 from vertebra.reading import reading, why_no_json
 
@@ -39,7 +39,7 @@ _SUSPICIOUS = (re.compile(rb":\s*\d{8,}"), re.compile(rb'"continuing_subword_pre
 """A long number, a prefix that merges may lack: worth parsing the file for. One pattern for both takes ten times as long."""
 
 
-def load_tokenizer(source: Source, config: Any, most: int, *, side: str, token: str | None) -> Any:
+def load_tokenizer(source: CheckpointSource, config: Any, most: int, *, side: str, token: str | None) -> Any:
     """The fast tokenizer of a checkpoint; `most` is how many positions the user wants at the most."""
     positions = getattr(config, "max_position_embeddings", None) or most
     if not isinstance(positions, int):
@@ -63,7 +63,7 @@ def load_tokenizer(source: Source, config: Any, most: int, *, side: str, token: 
     return tokenizer
 
 
-def _require_words(tokenizer: Any, source: Source) -> None:
+def _require_words(tokenizer: Any, source: CheckpointSource) -> None:
     """Without its vocabulary file some classes make a tokenizer of nothing but special tokens, without a word."""
     ids = {i for word in _WORDS for i in tokenizer(word, add_special_tokens=False).input_ids}
     if len(ids) < 2:
@@ -75,7 +75,7 @@ def _require_words(tokenizer: Any, source: Source) -> None:
         )
 
 
-def _require_readable(source: Source, token: str | None) -> None:
+def _require_readable(source: CheckpointSource, token: str | None) -> None:
     """What ends the whole process in the library is refused before it: text that is no UTF-8, ids beyond what any
     vocabulary has, and merges without the prefix that the library cuts off them, be it in the middle of a letter."""
     for name in (FILE, "vocab.json"):
@@ -115,7 +115,7 @@ def _require_prefix(file: Path, model: Any) -> None:
             )
 
 
-def _read(source: Source, settings: Mapping[str, Any], token: str | None) -> Any:
+def _read(source: CheckpointSource, settings: Mapping[str, Any], token: str | None) -> Any:
     _require_readable(source, token)
     where = str(source.folder) if source.local else source.name
     model = source.file(SENTENCEPIECE, token=token)
@@ -132,7 +132,7 @@ def _read(source: Source, settings: Mapping[str, Any], token: str | None) -> Any
     return tokenizer
 
 
-def _converted(source: Source, pieces: Pieces, settings: Mapping[str, Any], token: str | None) -> Any:
+def _converted(source: CheckpointSource, pieces: Pieces, settings: Mapping[str, Any], token: str | None) -> Any:
     """The tokenizer of a folder that has a SentencePiece model alone, by way of the `tokenizer.json` that it means."""
     if pieces.charsmap:
         log.warn(
@@ -169,7 +169,9 @@ def _converted(source: Source, pieces: Pieces, settings: Mapping[str, Any], toke
     return tokenizer
 
 
-def _check_added(source: Source, tokenizer: Any, beside: Mapping[str, Path], declared: Mapping[str, Any]) -> None:
+def _check_added(
+    source: CheckpointSource, tokenizer: Any, beside: Mapping[str, Path], declared: Mapping[str, Any]
+) -> None:
     """Tokens that were added to a SentencePiece model have the ids with which the weights were trained."""
     listed = read_json(beside["added_tokens.json"]) if "added_tokens.json" in beside else {}
     for number, entry in declared.get("added_tokens_decoder", {}).items():
@@ -184,7 +186,7 @@ def _check_added(source: Source, tokenizer: Any, beside: Mapping[str, Path], dec
         )
 
 
-def file_backend(source: Source, token: str | None = None) -> Tokenizer | None:
+def file_backend(source: CheckpointSource, token: str | None = None) -> Tokenizer | None:
     """What a checkpoint's own `tokenizer.json` says, read by the `tokenizers` library alone; None where it has none."""
     file = source.file(FILE, token=token)
     if file is None:

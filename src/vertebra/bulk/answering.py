@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vertebra.bulk.questions import Asked, Reading, asked_of, id_of
+from vertebra.bulk.questions import BulkQuestion, DocumentRow, asked_of, id_of
 from vertebra.bulk.settings import BulkSettings
 from vertebra.data.read.rows import Fault, Row, Source
 from vertebra.decode.asking import Asker
@@ -44,12 +44,12 @@ class Answerer:
     def answer(self, shard: Shard) -> list[dict[str, Any]]:
         """An entry for each row: `row` (its number), `id` where it has one, and `answer` or `error`."""
         made: list[dict[str, Any]] = []
-        asked: list[tuple[dict[str, Any], Asked]] = []
+        asked: list[tuple[dict[str, Any], BulkQuestion]] = []
         for entry, what in self._read(shard):
             made.append(entry)
-            if isinstance(what, Asked):
+            if isinstance(what, BulkQuestion):
                 asked.append((entry, what))
-            elif isinstance(what, Reading):
+            elif isinstance(what, DocumentRow):
                 self._extract(entry, what)
             else:
                 entry["error"] = what
@@ -57,7 +57,7 @@ class Answerer:
             self._fill(asked[at : at + self.settings.batch])
         return made
 
-    def _read(self, shard: Shard) -> Iterator[tuple[dict[str, Any], Asked | Reading | str]]:
+    def _read(self, shard: Shard) -> Iterator[tuple[dict[str, Any], BulkQuestion | DocumentRow | str]]:
         for number, raw in enumerate(self.source.raw(shard.start), shard.start):
             if number >= shard.start + shard.count:
                 return
@@ -73,13 +73,13 @@ class Answerer:
                 entry["id"] = called
             yield entry, self._asked(row)
 
-    def _asked(self, row: Row) -> Asked | Reading | str:
+    def _asked(self, row: Row) -> BulkQuestion | DocumentRow | str:
         try:
             return asked_of(row, self.settings.system)
         except VertebraError as error:
             return f"{row.where}: {error}"
 
-    def _extract(self, entry: dict[str, Any], what: Reading) -> None:
+    def _extract(self, entry: dict[str, Any], what: DocumentRow) -> None:
         """The values that a document has, with where they stand."""
         try:
             options = self.settings.of_documents()
@@ -92,7 +92,7 @@ class Answerer:
             return
         entry |= {"answer": made.values, **made.to_dict()}
 
-    def _fill(self, asked: Sequence[tuple[dict[str, Any], Asked]]) -> None:
+    def _fill(self, asked: Sequence[tuple[dict[str, Any], BulkQuestion]]) -> None:
         """The answers of one batch; where it fails, those of each row alone."""
         try:
             made = self._decoded([what for _, what in asked], [entry["row"] for entry, _ in asked])
@@ -106,7 +106,7 @@ class Answerer:
         for (entry, _), more in zip(asked, made, strict=True):
             entry |= more
 
-    def _decoded(self, asked: Sequence[Asked], rows: Sequence[int]) -> list[dict[str, Any]]:
+    def _decoded(self, asked: Sequence[BulkQuestion], rows: Sequence[int]) -> list[dict[str, Any]]:
         sequences, features = [], []
         for one in asked:
             asker = Asker(self.model, Question(images=tuple(one.images)) if one.images else None)

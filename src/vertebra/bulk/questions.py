@@ -24,7 +24,7 @@ TURNS = {"messages": ("role", "content"), "conversations": ("from", "value")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class BulkQuestion:
     """One row, as a model is asked."""
 
     turns: list[dict[str, Any]]
@@ -32,7 +32,7 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class DocumentRow:
     """One row that is about a document."""
 
     document: str
@@ -41,7 +41,7 @@ class Reading:
     questions: tuple[str, ...] = ()
 
 
-def asked_of(row: Row, system: str | None = None) -> Asked | Reading:
+def asked_of(row: Row, system: str | None = None) -> BulkQuestion | DocumentRow:
     """What a row asks."""
     fields = row.fields
     if fields.get("document") not in (None, ""):  # "": an empty cell of a CSV
@@ -54,7 +54,7 @@ def asked_of(row: Row, system: str | None = None) -> Asked | Reading:
     system_prompt = fields.get("system") or system
     if system_prompt and turns[0]["role"] != "system":
         turns = [{"role": "system", "content": system_prompt}, *turns]
-    return Asked(turns=turns, images=[_found(image, row, "an image") for image in _images(fields)])
+    return BulkQuestion(turns=turns, images=[_found(image, row, "an image") for image in _images(fields)])
 
 
 def id_of(row: Row) -> Any:
@@ -69,19 +69,19 @@ def id_of(row: Row) -> Any:
     return given
 
 
-def _reading(row: Row) -> Reading:
+def _reading(row: Row) -> DocumentRow:
     fields = row.fields
     document = _found(fields["document"], row, "a document")
     if fields.get("system"):
         raise DataError("a row with a document takes no system prompt: its values are copied; leave `system` empty")
     if fields.get("schema"):
-        return Reading(document=document, schema=fields["schema"])
+        return DocumentRow(document=document, schema=fields["schema"])
     asked = fields.get("question") or fields.get("questions")
     if not asked:
         raise DataError("it names a document and neither a `schema` nor a `question`")
     if not isinstance(asked, str | list):
         raise DataError(f"what it asks of the document is a {type(asked).__name__}; expected a text or a list of texts")
-    return Reading(document=document, questions=(asked,) if isinstance(asked, str) else tuple(asked))
+    return DocumentRow(document=document, questions=(asked,) if isinstance(asked, str) else tuple(asked))
 
 
 def _turns(fields: Mapping[str, Any]) -> list[dict[str, Any]]:

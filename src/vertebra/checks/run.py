@@ -16,10 +16,10 @@ from vertebra.action.record import POLICY
 from vertebra.backbone.facts import GUESSED
 from vertebra.backbone.registry import load_backbone, row_of
 from vertebra.backbone.source import RECORD, left_by_run
+from vertebra.checks.catalog import CHECKS, Check
 from vertebra.checks.policies import OF_POLICIES, PolicyCheck
 from vertebra.checks.results import Measure, Report, Result, Skip
 from vertebra.checks.subject import Subject
-from vertebra.checks.table import CHECKS, Check
 from vertebra.checks.unchanged import unchanged
 from vertebra.decode.start import eval_mode
 from vertebra.errors import BackboneError, ConfigError, UnknownNameError, VertebraError

@@ -21,7 +21,7 @@ IMAGE_SLOTS = 16
 
 
 @dataclass(frozen=True)
-class Asked:
+class DataOptions:
     """What the shared options ask for."""
 
     job: Any
@@ -87,7 +87,7 @@ def _asked(
         list[str] | None, typer.Option("--set", help="A setting as a recipe has it: data.held_out=0.1. Repeatable.")
     ] = None,
     token: Annotated[str | None, typer.Option(help="Token for private repositories.", envvar="HF_TOKEN")] = None,
-) -> Asked:
+) -> DataOptions:
     """The options that all three commands share, as what they ask for."""
     given = {
         "kind": kind, "block": size, "format": format, "columns": _columns(column), "images": images and str(images),
@@ -108,7 +108,7 @@ def _with_slots(job: Any, count: int) -> Any:
     return replace(job, model=replace(job.model, sizes={**job.model.sizes, "image": count}))
 
 
-def _of_recipe(path: str, settings: dict[str, Any], overrides: list[str]) -> Asked:
+def _of_recipe(path: str, settings: dict[str, Any], overrides: list[str]) -> DataOptions:
     from vertebra.training.data import outlined_job
     from vertebra.training.recipes import read_recipe
 
@@ -116,12 +116,12 @@ def _of_recipe(path: str, settings: dict[str, Any], overrides: list[str]) -> Ask
     config = replace(config, data=replace(config.data, **settings))
     if config.task.reads:  # what is cached tells the places of the file that it was made from, wherever that lay
         config = replace(config, data=replace(config.data, cache=False))
-    return Asked(outlined_job(config), config.optim.batch, {})
+    return DataOptions(outlined_job(config), config.optim.batch, {})
 
 
 def _of_path(
     path: str, model: str, settings: dict[str, Any], overrides: list[str], *, tokens: tuple[str, ...], **finding: Any
-) -> Asked:
+) -> DataOptions:
     from vertebra.data.model_facts import ModelFacts
 
     facts = ModelFacts.find(model, tokens=tokens, **finding)  # a wrong name is no reason to import torch
@@ -136,11 +136,11 @@ def _of_path(
     job = Job(data=chosen, model=facts, tokens=tokens)
     # a language model alone has no slots for images, and their rows can be looked at all the same
     job = job if facts.sizes or facts.is_encoder else _with_slots(job, IMAGE_SLOTS)
-    return Asked(job, None, {"builder": finding["builder"], "hf_token": finding["token"]})
+    return DataOptions(job, None, {"builder": finding["builder"], "hf_token": finding["token"]})
 
 
 def on_data(command: Callable[..., None]) -> Callable[..., None]:
-    """A command of `Asked` and options of its own, called by the shared options and these; of episodes, its namesake."""
+    """A command of `DataOptions` and options of its own, called by the shared options and these; of episodes, its namesake."""
     shared = inspect.signature(_asked, eval_str=True).parameters
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
 
@@ -161,7 +161,7 @@ app.command()(episodes.convert)
 @app.command()
 @on_data
 def show(
-    asked: Asked,
+    asked: DataOptions,
     count: Annotated[int | None, typer.Option("-n", "--count", min=1, help="Rows of the batch.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page of HTML there.")] = None,
     episode: Annotated[int | None, typer.Option(min=0, help="Of episodes: the first that is shown.")] = None,
@@ -188,7 +188,7 @@ def show(
         _out().print(f"written to {html}", soft_wrap=True)
 
 
-def first_batch(asked: Asked, rows: int | None = None) -> tuple[Any, Any]:
+def first_batch(asked: DataOptions, rows: int | None = None) -> tuple[Any, Any]:
     """The data as its kind makes it, and the batch that a training would see first."""
     from vertebra.tasks.chain import read_data
 
@@ -199,7 +199,7 @@ def first_batch(asked: Asked, rows: int | None = None) -> tuple[Any, Any]:
 @app.command()
 @on_data
 def check(
-    asked: Asked,
+    asked: DataOptions,
     packing: Annotated[
         bool, typer.Option("--packing/--no-packing", help="Load the weights, and hold packed against unpacked.")
     ] = True,
@@ -211,7 +211,7 @@ def check(
     """Hold a data set against a model, or episodes against themselves. Exit code 0: nothing would stop or spoil a run."""
     if skip is not None:
         raise typer.BadParameter("--skip names episodes, and this is no set of them (it has no meta/info.json)")
-    from vertebra.tasks.table import task_of
+    from vertebra.tasks.registry import task_of
 
     report = task_of(asked.job.data).checked(asked.job) or _checked(asked, packing=packing)
     if json:
@@ -224,7 +224,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _checked(asked: Asked, *, packing: bool) -> Any:
+def _checked(asked: DataOptions, *, packing: bool) -> Any:
     """Rows held against a model."""
     from vertebra.data.look.report import check_data, check_packing
 
@@ -243,7 +243,7 @@ def _checked(asked: Asked, *, packing: bool) -> Any:
 @app.command()
 @on_data
 def stats(
-    asked: Asked,
+    asked: DataOptions,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("lengths.png"),
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 8,
     capacity: Annotated[
@@ -277,7 +277,7 @@ def _columns(given: list[str] | None) -> dict[str, str]:
     return {ours: theirs for ours, _, theirs in pairs}
 
 
-def _print_batch(asked: Asked, batch: Any, facts: str) -> None:
+def _print_batch(asked: DataOptions, batch: Any, facts: str) -> None:
     from rich.text import Text
 
     from vertebra.sequence.batch import uncollate
@@ -295,7 +295,7 @@ def _called(batch: Any, number: int, sequence: Any) -> str:
     return f"row {number}: {len(sequence)} positions, {batch.length - len(sequence)} padding{label}"
 
 
-def _page(asked: Asked, batch: Any, facts: str, pictures: Sequence[str]) -> str:
+def _page(asked: DataOptions, batch: Any, facts: str, pictures: Sequence[str]) -> str:
     """The rows as one page, each under its name."""
     from vertebra.sequence.batch import uncollate
     from vertebra.sequence.show import STYLE, body_of
@@ -311,7 +311,7 @@ def _page(asked: Asked, batch: Any, facts: str, pictures: Sequence[str]) -> str:
     return webpage(asked.title, body, style=STYLE)
 
 
-def _facts(asked: Asked, made: Any, batch: Any) -> str:
+def _facts(asked: DataOptions, made: Any, batch: Any) -> str:
     data, reads = asked.job.data, made.task.reads
     formats = [part.settled(format=made.task.format).name for part in data.single().values()] if reads else []
     padding = int((batch["attention_mask"] == 0).sum())

@@ -31,7 +31,7 @@ _STEPS = 60
 _REACHED = 0.8
 
 
-class Part(StrEnum):
+class DemoPart(StrEnum):
     """What can be shown."""
 
     ALL = "all"
@@ -43,12 +43,12 @@ class Part(StrEnum):
 @app.command()
 def demo(
     part: Annotated[
-        Part,
+        DemoPart,
         typer.Argument(
             help="robot: collect, train, evaluate in a simulator; documents: learn to read drawn receipts and forms; "
             "basics: three families and more; all: one after the other."
         ),
-    ] = Part.ALL,
+    ] = DemoPart.ALL,
     out: Annotated[Path, typer.Option(help="A folder for what the demo writes.", **PATH)] = Path("out"),
     real: Annotated[
         bool,
@@ -62,11 +62,11 @@ def demo(
     _make(out)
     printer = console()
     good = True
-    if part in (Part.ALL, Part.ROBOT):
+    if part in (DemoPart.ALL, DemoPart.ROBOT):
         good = _robot(printer, out)
-    if part in (Part.ALL, Part.DOCUMENTS):
+    if part in (DemoPart.ALL, DemoPart.DOCUMENTS):
         good = _documents(printer, out) and good
-    if part in (Part.ALL, Part.BASICS):
+    if part in (DemoPart.ALL, DemoPart.BASICS):
         good = _basics(printer, out, real=real) and good
     if not good:
         raise typer.Exit(1)

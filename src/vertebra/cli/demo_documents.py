@@ -31,7 +31,7 @@ main > div { display: flex; gap: 2em; margin: 1em 0; }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sizes:
+class DocumentSizes:
     """How much of everything."""
 
     settings: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Read:
+class DemoScores:
     """What came of it: shares of fields that were answered exactly."""
 
     boxes: float
@@ -61,9 +61,9 @@ class Read:
         return self.boxes >= READS and self.words <= GUESSES and scans
 
 
-def documents(printer: Any, out: Path, sizes: Sizes | None = None) -> Read:
+def documents(printer: Any, out: Path, sizes: DocumentSizes | None = None) -> DemoScores:
     """Draw, train, ask; everything that an earlier demo left there is made anew."""
-    began, sizes = time.monotonic(), sizes or Sizes()
+    began, sizes = time.monotonic(), sizes or DocumentSizes()
     folder = out / "documents"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -71,10 +71,12 @@ def documents(printer: Any, out: Path, sizes: Sizes | None = None) -> Read:
     scans, shown = _scanned(printer, folder / "boxes" / "model", sizes)
     page = folder / "documents.html"
     page.write_text(_page(found, scans, shown), encoding="utf-8")
-    return Read(boxes=found["boxes"], words=found["words"], scans=scans, report=page, seconds=time.monotonic() - began)
+    return DemoScores(
+        boxes=found["boxes"], words=found["words"], scans=scans, report=page, seconds=time.monotonic() - began
+    )
 
 
-def _trained(printer: Any, folder: Path, sizes: Sizes) -> dict[str, float]:
+def _trained(printer: Any, folder: Path, sizes: DocumentSizes) -> dict[str, float]:
     """The share of right answers of the model and of its twin, trained at once: neither uses more than one thread."""
     shared = [f"seed={sizes.seed}", *sizes.settings]
     twins = [
@@ -94,7 +96,7 @@ def share_of(found: dict[str, float]) -> float:
     return sum(rates) / len(rates)
 
 
-def _scanned(printer: Any, model: Path, sizes: Sizes) -> tuple[float | None, list[dict[str, Any]]]:
+def _scanned(printer: Any, model: Path, sizes: DocumentSizes) -> tuple[float | None, list[dict[str, Any]]]:
     """(the share of fields read right through OCR, pages with what was answered)"""
     from vertebra.errors import MissingPartError
     from vertebra.model.model import Model
@@ -121,7 +123,7 @@ def _scanned(printer: Any, model: Path, sizes: Sizes) -> tuple[float | None, lis
     return rate, list(shown.values())
 
 
-def scanned_samples(model: Any, by: Any, sizes: Sizes) -> tuple[Any, list[Any]]:
+def scanned_samples(model: Any, by: Any, sizes: DocumentSizes) -> tuple[Any, list[Any]]:
     """Pages that no training has drawn, as an OCR engine reads their pictures, and what is asked about them."""
     from dataclasses import replace
 
@@ -132,7 +134,7 @@ def scanned_samples(model: Any, by: Any, sizes: Sizes) -> tuple[Any, list[Any]]:
     from vertebra.tasks.page_questions import field_question
     from vertebra.tasks.page_samples import PageSamples
     from vertebra.tasks.page_sets import PageDocument
-    from vertebra.tasks.table import task_of
+    from vertebra.tasks.registry import task_of
     from vertebra.training.recipes import read_recipe
 
     data = read_recipe(RECIPE, sizes.settings).data

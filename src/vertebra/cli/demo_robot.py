@@ -34,7 +34,7 @@ DOES, DOES_WIDE, LOOKS, LISTENS = 0.82, 0.7, 0.3, 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sizes:
+class RobotSizes:
     """How much of everything."""
 
     tasks: tuple[str, ...] = TASKS
@@ -67,11 +67,11 @@ class Moved:
         return self.stock >= DOES and self.wide >= DOES_WIDE and self.wide - self.blind >= LOOKS and listens
 
 
-def robot(printer: Any, out: Path, sizes: Sizes | None = None) -> Moved:
+def robot(printer: Any, out: Path, sizes: RobotSizes | None = None) -> Moved:
     """Collect, train, evaluate; everything that an earlier demo left there is made anew."""
     from vertebra.simulate.workers import Workers
 
-    began, sizes = time.monotonic(), sizes or Sizes()
+    began, sizes = time.monotonic(), sizes or RobotSizes()
     folder = out / "robot"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -82,7 +82,7 @@ def robot(printer: Any, out: Path, sizes: Sizes | None = None) -> Moved:
     return Moved(**found, report=folder / "wide" / "report.html", seconds=time.monotonic() - began)
 
 
-def _collected(printer: Any, folder: Path, sizes: Sizes, team: Workers) -> None:
+def _collected(printer: Any, folder: Path, sizes: RobotSizes, team: Workers) -> None:
     from vertebra.simulate.collecting import collect
 
     made = collect(
@@ -93,7 +93,7 @@ def _collected(printer: Any, folder: Path, sizes: Sizes, team: Workers) -> None:
     printer.print(f"{sum(made.episodes.values())} demonstrations in {made.seconds:.0f} s; the experts did {rates}")
 
 
-def _trained(printer: Any, folder: Path, sizes: Sizes) -> None:
+def _trained(printer: Any, folder: Path, sizes: RobotSizes) -> None:
     """The policy, and its blind twin, which has no images to work on, is done early, and is evaluated while it waits."""
     shared = [f"data.path={folder / 'demonstrations'}"]
     shared += [f"steps={sizes.steps}"] if sizes.steps else []
@@ -110,13 +110,13 @@ def _trained(printer: Any, folder: Path, sizes: Sizes) -> None:
         printer.print(f"{name}: error on held-out episodes {found['loss']:.3f} of an action's range of 2")
 
 
-def _blind_evaluated(folder: Path, sizes: Sizes) -> None:
+def _blind_evaluated(folder: Path, sizes: RobotSizes) -> None:
     from vertebra.evaluate.running import evaluate_policy
 
     evaluate_policy(str(folder / "blind"), _settings(sizes, spread=sizes.spread), folder / "wide-blind", films=False)
 
 
-def _evaluated(printer: Any, folder: Path, sizes: Sizes, team: Workers) -> dict[str, Any]:
+def _evaluated(printer: Any, folder: Path, sizes: RobotSizes, team: Workers) -> dict[str, Any]:
     from vertebra.evaluate.running import evaluate_policy
 
     policy, arms = str(folder / "policy"), (f"blind={folder / 'wide-blind'}", "swapped")
@@ -135,7 +135,7 @@ def _evaluated(printer: Any, folder: Path, sizes: Sizes, team: Workers) -> dict[
     }
 
 
-def _settings(sizes: Sizes, arms: tuple[str, ...] = (), **options: Any) -> EvaluationSettings:
+def _settings(sizes: RobotSizes, arms: tuple[str, ...] = (), **options: Any) -> EvaluationSettings:
     from vertebra.evaluate.settings import EvaluationSettings
 
     limit = {} if sizes.limit is None else {"limit": sizes.limit}

@@ -54,7 +54,7 @@ def read(
     """Read a document as lines of text with their places: the text layer of a PDF, or OCR where there is none."""
     from dataclasses import replace
 
-    from vertebra.page.formats.table import to_text, write_pages
+    from vertebra.page.formats.registry import to_text, write_pages
     from vertebra.page.order import ORDERS
     from vertebra.page.reading import read_document
 

@@ -17,7 +17,7 @@ from vertebra.cli.paths import PATH
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class DocumentAndModel:
     """A document and the model that is asked about it: what `ask` and `extract` are both given."""
 
     model: Name
@@ -108,13 +108,13 @@ class Asked:
 
 
 def on_document(command: Callable[..., None]) -> Callable[..., None]:
-    """A command of `Asked` and options of its own, called by the fields of the one and these."""
-    shared = inspect.signature(Asked, eval_str=True).parameters
+    """A command of `DocumentAndModel` and options of its own, called by the fields of the one and these."""
+    shared = inspect.signature(DocumentAndModel, eval_str=True).parameters
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
 
     @functools.wraps(command)
     def call(**given: Any) -> None:
-        command(Asked(**{name: given.pop(name) for name in shared}), **given)
+        command(DocumentAndModel(**{name: given.pop(name) for name in shared}), **given)
 
     every = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*shared.values(), *own)]
     call.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
@@ -124,7 +124,7 @@ def on_document(command: Callable[..., None]) -> Callable[..., None]:
 
 @on_document
 def ask(
-    asked: Asked,
+    asked: DocumentAndModel,
     question: Annotated[list[str], typer.Argument(help="What to ask; each in quotes.")],
     free: Annotated[bool, typer.Option("--free", help="Let the model write the answer; it then has no place.")] = False,
     across: Annotated[bool, typer.Option("--across", help="Answers may run over the ends of lines.")] = False,
@@ -138,7 +138,7 @@ def ask(
 
 @on_document
 def extract(
-    asked: Asked,
+    asked: DocumentAndModel,
     schema: Annotated[Path, typer.Option(help='A JSON schema, or names with kinds: {"total": "number"}.', **PATH)],
     across: Annotated[
         list[str] | None, typer.Option(help="A field whose text may run over the ends of lines; repeatable.")

@@ -93,7 +93,7 @@ def _pages_of(data: str, format: str | None, size: Any) -> list[Any]:
     from dataclasses import replace
 
     from vertebra.page.files import document_files
-    from vertebra.page.formats.table import read_pages
+    from vertebra.page.formats.registry import read_pages
 
     files = document_files(data)
     pages = [page for file in files for page in read_pages(file, format, size=size, on_bad="repair")]

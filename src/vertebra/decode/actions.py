@@ -27,7 +27,7 @@ from vertebra.decode.state.inputs import encoded
 from vertebra.decode.state.language import Requested, language_of
 from vertebra.decode.state.prefill import prefill
 from vertebra.errors import GenerationError, UnknownNameError
-from vertebra.model.heads.head import ActionHead, Chunks, NoisyHead, Seen, chunks_of
+from vertebra.model.heads.interface import ActionHead, ChunkPlaces, NoisyHead, SeenByHeads, chunks_of
 from vertebra.model.heads.previous import Previous
 from vertebra.model.inject import Injection
 from vertebra.model.model import Model, model_of
@@ -90,10 +90,10 @@ def predict(
         if head.reads == "hidden":
             hidden = entered[0] if entered else None if done.seen is None else done.seen.hidden
             given_options = _given(steps=steps, seed=seed, previous=previous)
-            here = Chunks(rows=at.rows, columns=at.columns - first)
-            return head.actions(Seen(batch=done.batch, hidden=hidden), here, **given_options)
+            here = ChunkPlaces(rows=at.rows, columns=at.columns - first)
+            return head.actions(SeenByHeads(batch=done.batch, hidden=hidden), here, **given_options)
         noise = noise_of(seed, done.rows, head, done.batch.device)
-        seen = Seen(batch=done.batch, keys=tuple((layer.keys, layer.values) for layer in done.cache.layers))
+        seen = SeenByHeads(batch=done.batch, keys=tuple((layer.keys, layer.values) for layer in done.cache.layers))
         return head.actions(seen, at, **_given(noise=noise, steps=steps, previous=previous))
 
 
@@ -114,7 +114,7 @@ def denoised(
         filled = Injection(where=injection.where, values=values, added=injection.added)
         with entering_head(model.backbone.llm, lambda hidden: hidden) as entered:
             model(**batch, return_loss=False, positions=one, use_cache=False, injection=filled)
-        noisy = head.stepped(noisy, head.actions(Seen(batch=batch, hidden=entered[0]), at), now, then)
+        noisy = head.stepped(noisy, head.actions(SeenByHeads(batch=batch, hidden=entered[0]), at), now, then)
     return noisy
 
 
@@ -147,7 +147,7 @@ def _seen_as(batch: Batch, segment: str, see: See, state: DecodeState | None = N
     return seen_as(batch, here, see, above=0 if state is None else int(state.batch["block"].max()))
 
 
-def _one_each(at: Chunks, rows: int, segment: str) -> Chunks:
+def _one_each(at: ChunkPlaces, rows: int, segment: str) -> ChunkPlaces:
     counts = torch.bincount(at.rows, minlength=rows).tolist()
     wrong = [f"row {row} has {count}" for row, count in enumerate(counts) if count != 1]
     if wrong:

@@ -24,7 +24,7 @@ from vertebra.errors import ConfigError, DataError, GenerationError
 from vertebra.model.fresh import given_part
 from vertebra.model.inputs import whole_batch
 from vertebra.model.model import Model
-from vertebra.page.formats.table import read_pages, seen
+from vertebra.page.formats.registry import read_pages, seen
 from vertebra.page.page import Document, Line, Page
 from vertebra.page.reading import read_document
 from vertebra.prompt.tokenizer import tokenizer_of
@@ -39,7 +39,7 @@ _SEGMENTS = {"images": "image", "page": "boxes"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Asked:
+class AskedPrompt:
     """A prompt that a model can take."""
 
     model: Model
@@ -59,7 +59,7 @@ class Asked:
         return self.asker.answer(self.turns[row], self.opened[row], answer)
 
 
-def ask(model: Model, prompt: Any, question: Question | None = None) -> Asked:
+def ask(model: Model, prompt: Any, question: Question | None = None) -> AskedPrompt:
     """Whatever a prompt is given as."""
     question = question or Question()
     if question.inputs_embeds is not None or question.attention_mask is not None:
@@ -72,7 +72,7 @@ def ask(model: Model, prompt: Any, question: Question | None = None) -> Asked:
             raise GenerationError(
                 f"{', '.join(question.given)}: the prompt is a {type(prompt).__name__}, which holds all of it already"
             )
-        return Asked(model=model, prompt=prompt)
+        return AskedPrompt(model=model, prompt=prompt)
     if len(rows) > 1 and (question.images or question.page is not None):
         raise GenerationError(
             f"images and page belong to one prompt, and there are {len(rows)}: collate them (`model.collate`)"
@@ -80,7 +80,7 @@ def ask(model: Model, prompt: Any, question: Question | None = None) -> Asked:
     asker = Asker(model, question)
     turns = [None if isinstance(row, TokenSequence) else asker.turns(row) for row in rows]
     opened = [row if turn is None else asker.open(turn) for row, turn in zip(rows, turns, strict=True)]
-    return Asked(model=model, prompt=asker.batch(opened), asker=asker, turns=turns, opened=opened)
+    return AskedPrompt(model=model, prompt=asker.batch(opened), asker=asker, turns=turns, opened=opened)
 
 
 def _rows(prompt: Any, question: Question) -> list[Any] | None:
@@ -230,7 +230,7 @@ def _json(path: Path, what: str) -> Any:
         raise DataError(f"{what} is no JSON: {error}") from error
 
 
-def _embeddings(model: Model, prompt: Any, question: Question) -> Asked:
+def _embeddings(model: Model, prompt: Any, question: Question) -> AskedPrompt:
     """Embeddings as the slots of a segment, and the model with a part that hands them on: from here on like any others."""
     embeds, mask = question.inputs_embeds, question.attention_mask
     if embeds is None or prompt is not None or set(question.given) - {GIVEN, "attention_mask"}:
@@ -263,4 +263,4 @@ def _embeddings(model: Model, prompt: Any, question: Question) -> Asked:
         }
     )
     parts: dict[str, Any] = {**model.parts, GIVEN: given_part(width)}
-    return Asked(model=Model(model.backbone, parts), prompt=made)
+    return AskedPrompt(model=Model(model.backbone, parts), prompt=made)

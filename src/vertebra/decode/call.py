@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from vertebra.decode.asking import ask
-from vertebra.decode.engine import Run
+from vertebra.decode.engine import DecodeRun
 from vertebra.decode.result import Generation, Step, Timings
 from vertebra.decode.settings import DecodeConfig, question_of, settings_of
 from vertebra.decode.start import eval_mode, start
@@ -42,7 +42,7 @@ def generate(
 
             return generate_hf(asked.model, asked.prompt, config)
         _refuse_theirs(config)
-        run = Run(start(asked.model, asked.prompt, config), config)
+        run = DecodeRun(start(asked.model, asked.prompt, config), config)
         return collect(run, run.go())
 
 
@@ -53,7 +53,7 @@ def stream(model: Any, prompt: Any = None, settings: DecodeConfig | None = None,
     _refuse_theirs(config)
     asked = ask(model_of(model), prompt, question)
     with eval_mode(asked.model):
-        yield from Run(start(asked.model, asked.prompt, config), config, text=True).go()
+        yield from DecodeRun(start(asked.model, asked.prompt, config), config, text=True).go()
 
 
 def _refuse_theirs(settings: DecodeConfig) -> None:
@@ -62,7 +62,7 @@ def _refuse_theirs(settings: DecodeConfig) -> None:
         raise GenerationError(f'{names}: only Hugging Face\'s engine does that; use generate(…, engine="hf")')
 
 
-def collect(run: Run, steps: Iterator[Step]) -> Generation:
+def collect(run: DecodeRun, steps: Iterator[Step]) -> Generation:
     """Run it to its end and keep what was asked for."""
     given = run.settings
     kept: dict[str, list[Any]] = {"logits": [], "scores": [], "hidden_states": [], "attentions": []}

@@ -1,4 +1,4 @@
-"""Our decode engine: a `Run` yields a `Step` a token.
+"""Our decode engine: a `DecodeRun` yields a `Step` a token.
 
     prefill ─► logits ─► rules ─► choose ─► Step ─► step(tokens) ─► logits ─► …
 
@@ -19,7 +19,7 @@ from vertebra import log
 from vertebra.decode.choose.ends import Ends, ids_in
 from vertebra.decode.choose.history import History
 from vertebra.decode.choose.sampling import NEVER, Call, Context, Space, drawn, greedy, needs_history, rules_of
-from vertebra.decode.choose.text import Writer
+from vertebra.decode.choose.text import TextWriter
 from vertebra.decode.result import Step
 from vertebra.decode.settings import DecodeConfig
 from vertebra.decode.start import Start, compute
@@ -29,7 +29,7 @@ from vertebra.decode.state.language import Requested
 from vertebra.errors import GenerationError
 
 
-class Run:
+class DecodeRun:
     """One call of decoding: everything that changes while it goes on."""
 
     def __init__(self, begun: Start, settings: DecodeConfig, *, text: bool = False) -> None:
@@ -50,7 +50,7 @@ class Run:
         self.context = Context(self._history(), Space())
         self.ends = self._ends()
         self.seeds, self._uniform = self._streams()
-        self._writers = [Writer(self.backbone.tokenizer, settings.stops) for _ in self.rows] if text else []
+        self._writers = [TextWriter(self.backbone.tokenizer, settings.stops) for _ in self.rows] if text else []
         self.tokens: list[list[int]] = [[] for _ in self.rows]
         """What each row has generated."""
 

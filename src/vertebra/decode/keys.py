@@ -18,7 +18,7 @@ Fate = Literal["ours", "hf", "hf ids", "none", "refused"]
 
 
 @dataclass(frozen=True)
-class Key:
+class OptionKey:
     """What becomes of one key."""
 
     fate: Fate
@@ -31,50 +31,50 @@ _REMOTE = "it needs code from a remote repository since transformers 5, which is
 _ENCODER = "it belongs to models with an encoder of their own"
 _DRAFT = "assisted decoding crashes with embeddings, and needs a second model"
 
-FOREIGN: Mapping[str, Key] = MappingProxyType(
+FOREIGN: Mapping[str, OptionKey] = MappingProxyType(
     {
         # how a token is chosen
-        "guidance_scale": Key("hf ids", "its pass without a prompt is made of ids"),
-        "watermarking_config": Key("hf ids", "its mark depends on the id before, and the first has none there"),
+        "guidance_scale": OptionKey("hf ids", "its pass without a prompt is made of ids"),
+        "watermarking_config": OptionKey("hf ids", "its mark depends on the id before, and the first has none there"),
         # beams and several answers
-        "num_beams": Key("hf"),
-        "early_stopping": Key("hf"),
-        "length_penalty": Key("hf"),
-        "num_beam_groups": Key("refused", _REMOTE),
-        "diversity_penalty": Key("refused", _REMOTE),
-        "constraints": Key("refused", _REMOTE + "; see `constraint`"),
-        "force_words_ids": Key("refused", _REMOTE + "; see `constraint`"),
-        "penalty_alpha": Key("refused", _REMOTE),
-        "dola_layers": Key("refused", _REMOTE),
-        "low_memory": Key("refused", "it belonged to contrastive search; " + _REMOTE),
+        "num_beams": OptionKey("hf"),
+        "early_stopping": OptionKey("hf"),
+        "length_penalty": OptionKey("hf"),
+        "num_beam_groups": OptionKey("refused", _REMOTE),
+        "diversity_penalty": OptionKey("refused", _REMOTE),
+        "constraints": OptionKey("refused", _REMOTE + "; see `constraint`"),
+        "force_words_ids": OptionKey("refused", _REMOTE + "; see `constraint`"),
+        "penalty_alpha": OptionKey("refused", _REMOTE),
+        "dola_layers": OptionKey("refused", _REMOTE),
+        "low_memory": OptionKey("refused", "it belonged to contrastive search; " + _REMOTE),
         # caches and compilation
-        "cache_config": Key("hf"),
-        "disable_compile": Key("hf"),
-        "compile_config": Key("hf"),
-        "continuous_batching_config": Key("refused", "it belongs to a server of transformers' own"),
+        "cache_config": OptionKey("hf"),
+        "disable_compile": OptionKey("hf"),
+        "compile_config": OptionKey("hf"),
+        "continuous_batching_config": OptionKey("refused", "it belongs to a server of transformers' own"),
         # what is shown
-        "return_dict_in_generate": Key("none"),
+        "return_dict_in_generate": OptionKey("none"),
         # guessing ahead
-        "prompt_lookup_num_tokens": Key("hf ids", "looking ahead in the prompt needs its ids"),
-        "max_matching_ngram_size": Key("hf ids", "it belongs to prompt_lookup_num_tokens"),
-        "token_healing": Key("refused", "it makes the prompt shorter and not its mask, and then crashes"),
-        "is_assistant": Key("refused", _DRAFT),
-        "num_assistant_tokens": Key("refused", _DRAFT),
-        "num_assistant_tokens_schedule": Key("refused", _DRAFT),
-        "assistant_confidence_threshold": Key("refused", _DRAFT),
-        "assistant_early_exit": Key("refused", _DRAFT),
-        "assistant_ensemble_weight": Key("refused", _DRAFT),
-        "assistant_lookbehind": Key("refused", _DRAFT),
-        "target_lookbehind": Key("refused", _DRAFT),
-        "speculation_type": Key("refused", _DRAFT),
-        "use_mtp": Key("refused", _DRAFT),
+        "prompt_lookup_num_tokens": OptionKey("hf ids", "looking ahead in the prompt needs its ids"),
+        "max_matching_ngram_size": OptionKey("hf ids", "it belongs to prompt_lookup_num_tokens"),
+        "token_healing": OptionKey("refused", "it makes the prompt shorter and not its mask, and then crashes"),
+        "is_assistant": OptionKey("refused", _DRAFT),
+        "num_assistant_tokens": OptionKey("refused", _DRAFT),
+        "num_assistant_tokens_schedule": OptionKey("refused", _DRAFT),
+        "assistant_confidence_threshold": OptionKey("refused", _DRAFT),
+        "assistant_early_exit": OptionKey("refused", _DRAFT),
+        "assistant_ensemble_weight": OptionKey("refused", _DRAFT),
+        "assistant_lookbehind": OptionKey("refused", _DRAFT),
+        "target_lookbehind": OptionKey("refused", _DRAFT),
+        "speculation_type": OptionKey("refused", _DRAFT),
+        "use_mtp": OptionKey("refused", _DRAFT),
         # encoder-decoder models
-        "encoder_repetition_penalty": Key("refused", _ENCODER),
-        "encoder_no_repeat_ngram_size": Key("refused", _ENCODER),
-        "decoder_start_token_id": Key("refused", _ENCODER),
+        "encoder_repetition_penalty": OptionKey("refused", _ENCODER),
+        "encoder_no_repeat_ngram_size": OptionKey("refused", _ENCODER),
+        "decoder_start_token_id": OptionKey("refused", _ENCODER),
         # what a file says about itself
-        "bos_token_id": Key("none"),
-        "transformers_version": Key("none"),
-        "_from_model_config": Key("none"),
+        "bos_token_id": OptionKey("none"),
+        "transformers_version": OptionKey("none"),
+        "_from_model_config": OptionKey("none"),
     }
 )

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from vertebra.decode.allowed import COUNT
-from vertebra.decode.asking import Asked, ask
+from vertebra.decode.asking import AskedPrompt, ask
 from vertebra.decode.settings import about_prompt
 from vertebra.decode.start import eval_mode
 from vertebra.decode.state.decoding import DecodeState, Pass
@@ -110,7 +110,7 @@ def score(
         return _scored(state, expected, rows_at_once)
 
 
-def _read(candidates: Any, rows: int, asked: Asked, vocabulary: int) -> list[list[list[int]]]:
+def _read(candidates: Any, rows: int, asked: AskedPrompt, vocabulary: int) -> list[list[list[int]]]:
     """Ids of every candidate of every row."""
     if isinstance(candidates, str) or not isinstance(candidates, Sequence) or not candidates:
         raise GenerationError(

@@ -37,7 +37,7 @@ from vertebra.decode.allowed import (
     Allowed,
     texts_of,
 )
-from vertebra.decode.keys import FOREIGN, Key
+from vertebra.decode.keys import FOREIGN, OptionKey
 from vertebra.decode.state.capture import Capture
 from vertebra.errors import ConfigError, GenerationError, UnknownNameError
 from vertebra.sequence.masks import Attend
@@ -46,7 +46,7 @@ Processor = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """`processor(ids [B, L], scores [B, V]) -> scores`: a function, or a LogitsProcessor of transformers."""
 
 
-class Row(NamedTuple):
+class SettingRow(NamedTuple):
     """What follows from a setting."""
 
     allowed: Allowed | None = None
@@ -72,94 +72,94 @@ class Row(NamedTuple):
 class DecodeConfig:
     """One call's settings. Greedy, to the model's own end ids or 256 tokens, unless others are given."""
 
-    max_new_tokens: Annotated[int | None, Row(COUNT)] = None
+    max_new_tokens: Annotated[int | None, SettingRow(COUNT)] = None
     """At most so many; 256 where neither this nor `max_length` is given."""
-    max_length: Annotated[int | None, Row(COUNT)] = None
+    max_length: Annotated[int | None, SettingRow(COUNT)] = None
     """The same, prompt counted."""
-    min_new_tokens: Annotated[int, Row(FROM_0)] = 0
-    min_length: Annotated[int, Row(FROM_0)] = 0
-    max_time: Annotated[float | None, Row(SECONDS)] = None
+    min_new_tokens: Annotated[int, SettingRow(FROM_0)] = 0
+    min_length: Annotated[int, SettingRow(FROM_0)] = 0
+    max_time: Annotated[float | None, SettingRow(SECONDS)] = None
     """Seconds; the token that is being made is still finished."""
-    eos_token_id: Annotated[int | Sequence[int] | None, Row(IDS)] = None
+    eos_token_id: Annotated[int | Sequence[int] | None, SettingRow(IDS)] = None
     """Ids that end a row; None: all of the model's own; (): none."""
-    pad_token_id: Annotated[int | None, Row(ID)] = None
+    pad_token_id: Annotated[int | None, SettingRow(ID)] = None
     """What stands after a row's end; None: the model's own."""
-    stop_strings: Annotated[str | Sequence[str], Row(TEXT)] = ()
+    stop_strings: Annotated[str | Sequence[str], SettingRow(TEXT)] = ()
     """Text that ends a row. It stays in `sequences` and is cut off `text`."""
-    stop: Annotated[Callable[[Any], Sequence[bool]] | None, Row(FUNCTION, alone=True)] = None
+    stop: Annotated[Callable[[Any], Sequence[bool]] | None, SettingRow(FUNCTION, alone=True)] = None
     """`stop(step)` gives for each row whether it ends here."""
 
-    do_sample: Annotated[bool | None, Row(YES_OR_NO)] = None
+    do_sample: Annotated[bool | None, SettingRow(YES_OR_NO)] = None
     """None: sampling where temperature, top_k, top_p or min_p is given."""
-    temperature: Annotated[float | None, Row(HEAT, shapes=True)] = None
+    temperature: Annotated[float | None, SettingRow(HEAT, shapes=True)] = None
     """Scores are divided by it; 0: greedy."""
-    top_k: Annotated[int | None, Row(TOP_K, shapes=True)] = None
+    top_k: Annotated[int | None, SettingRow(TOP_K, shapes=True)] = None
     """Draw from the k best."""
-    top_p: Annotated[float | None, Row(SOME_SHARE, shapes=True)] = None
+    top_p: Annotated[float | None, SettingRow(SOME_SHARE, shapes=True)] = None
     """Draw from the best that hold this probability."""
-    min_p: Annotated[float | None, Row(SHARE, shapes=True)] = None
+    min_p: Annotated[float | None, SettingRow(SHARE, shapes=True)] = None
     """Draw from what is this likely beside the best."""
-    typical_p: Annotated[float | None, Row(SOME_SHARE, shapes=True, off=1.0)] = None
+    typical_p: Annotated[float | None, SettingRow(SOME_SHARE, shapes=True, off=1.0)] = None
     """Draw from what is about as surprising as is to be expected, up to this probability."""
-    top_h: Annotated[float | None, Row(SOME_SHARE, shapes=True)] = None
+    top_h: Annotated[float | None, SettingRow(SOME_SHARE, shapes=True)] = None
     """Draw from the best that hold this share of the entropy."""
-    epsilon_cutoff: Annotated[float | None, Row(SHARE, shapes=True, off=0.0)] = None
+    epsilon_cutoff: Annotated[float | None, SettingRow(SHARE, shapes=True, off=0.0)] = None
     """Draw from what is at least this probable."""
-    eta_cutoff: Annotated[float | None, Row(SHARE, shapes=True, off=0.0)] = None
+    eta_cutoff: Annotated[float | None, SettingRow(SHARE, shapes=True, off=0.0)] = None
     """The same, with a bound that falls where much is possible."""
-    seed: Annotated[int | Sequence[int] | None, Row(SEED)] = None
+    seed: Annotated[int | Sequence[int] | None, SettingRow(SEED)] = None
     """One a row; a single number counts up along the rows; None: drawn, and listed in the result."""
-    repetition_penalty: Annotated[float, Row(PENALTY, reads=True)] = 1.0
+    repetition_penalty: Annotated[float, SettingRow(PENALTY, reads=True)] = 1.0
     """Over the ids of the prompt's text and of what was generated; never over slots."""
-    exponential_decay_length_penalty: Annotated[tuple[int, float] | None, Row(DECAY)] = None
+    exponential_decay_length_penalty: Annotated[tuple[int, float] | None, SettingRow(DECAY)] = None
     """(step, factor): from that step on ids that end a row become likelier, by a power of the factor."""
-    no_repeat_ngram_size: Annotated[int, Row(FROM_0, reads=True)] = 0
+    no_repeat_ngram_size: Annotated[int, SettingRow(FROM_0, reads=True)] = 0
     """No so many ids stand in a row twice."""
-    sequence_bias: Annotated[Mapping[tuple[int, ...], float], Row(WORDS, reads=True, ids=True)] = field(
+    sequence_bias: Annotated[Mapping[tuple[int, ...], float], SettingRow(WORDS, reads=True, ids=True)] = field(
         default_factory=dict
     )
     """What is added to the score of the last id of a sequence whose others were just generated."""
-    bad_words_ids: Annotated[Sequence[Sequence[int]], Row(WORDS, reads=True, ids=True)] = ()
+    bad_words_ids: Annotated[Sequence[Sequence[int]], SettingRow(WORDS, reads=True, ids=True)] = ()
     """Sequences of ids that are impossible."""
-    suppress_tokens: Annotated[Sequence[int], Row(IDS, ids=True)] = ()
+    suppress_tokens: Annotated[Sequence[int], SettingRow(IDS, ids=True)] = ()
     """Ids that are impossible."""
-    begin_suppress_tokens: Annotated[Sequence[int], Row(IDS, ids=True)] = ()
+    begin_suppress_tokens: Annotated[Sequence[int], SettingRow(IDS, ids=True)] = ()
     """The same for the first token."""
-    forced_bos_token_id: Annotated[int | None, Row(IDS, ids=True)] = None
+    forced_bos_token_id: Annotated[int | None, SettingRow(IDS, ids=True)] = None
     """The first token."""
-    forced_eos_token_id: Annotated[int | Sequence[int] | None, Row(IDS, ids=True)] = None
+    forced_eos_token_id: Annotated[int | Sequence[int] | None, SettingRow(IDS, ids=True)] = None
     """The last token, where a row is as long as it may be."""
-    renormalize_logits: Annotated[bool, Row()] = False
+    renormalize_logits: Annotated[bool, SettingRow()] = False
     """Scores are log probabilities, after every rule."""
-    remove_invalid_values: Annotated[bool, Row()] = False
+    remove_invalid_values: Annotated[bool, SettingRow()] = False
     """Scores that are no numbers become numbers."""
-    logits_processor: Annotated[Sequence[Processor], Row(FUNCTIONS, reads=True)] = ()
+    logits_processor: Annotated[Sequence[Processor], SettingRow(FUNCTIONS, reads=True)] = ()
     """Rules of one's own, after ours and before the draw."""
-    constraint: Annotated[Any, Row(CONSTRAINT)] = None
+    constraint: Annotated[Any, SettingRow(CONSTRAINT)] = None
     """A `Constraint`: which ids are possible at each step."""
 
-    num_return_sequences: Annotated[int, Row(COUNT)] = 1
+    num_return_sequences: Annotated[int, SettingRow(COUNT)] = 1
     """Several answers to each prompt, which is computed once; they stand next to each other."""
 
-    use_cache: Annotated[bool, Row(state=True, alone=True)] = True
+    use_cache: Annotated[bool, SettingRow(state=True, alone=True)] = True
     """False computes the whole row anew for every token: right, slow, and good for comparing."""
-    cache: Annotated[Any, Row(key="cache_implementation", state=True, alone=True)] = "dynamic"
+    cache: Annotated[Any, SettingRow(key="cache_implementation", state=True, alone=True)] = "dynamic"
     """`dynamic`, `static`, or a transformers cache that holds the first columns of the batch."""
-    cache_length: Annotated[int | None, Row(COUNT, key="max_cache_len", state=True, alone=True)] = None
+    cache_length: Annotated[int | None, SettingRow(COUNT, key="max_cache_len", state=True, alone=True)] = None
     """Columns of a static cache; None: as many as this call can need."""
-    chunk: Annotated[int | None, Row(COUNT, key="prefill_chunk_size", state=True, alone=True)] = None
+    chunk: Annotated[int | None, SettingRow(COUNT, key="prefill_chunk_size", state=True, alone=True)] = None
     """Prompts are computed in passes of at most so many columns."""
-    compile: Annotated[bool | str | Callable[..., Any], Row(alone=True)] = False
+    compile: Annotated[bool | str | Callable[..., Any], SettingRow(alone=True)] = False
     """Compile the decode step, over a static cache; anything but a bool is a backend of torch.compile."""
-    attend: Annotated[Attend | None, Row(FUNCTION, state=True, alone=True)] = None
+    attend: Annotated[Attend | None, SettingRow(FUNCTION, state=True, alone=True)] = None
     """A free rule of who sees whom, as in `sequence.masks`."""
 
-    keep_state: Annotated[bool, Row(alone=True)] = False
+    keep_state: Annotated[bool, SettingRow(alone=True)] = False
     """Give back where it ended, so that it can be extended and decoded on. Rows that end then stay in the batch."""
-    output_logits: Annotated[bool, Row(shows=True)] = False
-    output_scores: Annotated[bool, Row(shows=True)] = False
-    output_hidden_states: Annotated[bool | Capture, Row(shows=True)] = False
-    output_attentions: Annotated[bool | Capture, Row(shows=True)] = False
+    output_logits: Annotated[bool, SettingRow(shows=True)] = False
+    output_scores: Annotated[bool, SettingRow(shows=True)] = False
+    output_hidden_states: Annotated[bool | Capture, SettingRow(shows=True)] = False
+    output_attentions: Annotated[bool | Capture, SettingRow(shows=True)] = False
 
     hf: Mapping[str, Any] = field(default_factory=dict)
     """Keys that only Hugging Face's engine honors."""
@@ -213,14 +213,16 @@ class DecodeConfig:
 
 
 _HINTS = get_type_hints(DecodeConfig, include_extras=True)
-ROWS: dict[str, Row] = {name: hint.__metadata__[0] for name, hint in _HINTS.items() if get_origin(hint) is Annotated}
+ROWS: dict[str, SettingRow] = {
+    name: hint.__metadata__[0] for name, hint in _HINTS.items() if get_origin(hint) is Annotated
+}
 _ALLOWED = {name: row.allowed for name, row in ROWS.items() if row.allowed is not None}
 SHAPING = tuple(name for name, row in ROWS.items() if row.shapes)
 _DEFAULTS: dict[str, Any] = {
     one.name: {} if one.default_factory is dict else one.default for one in fields(DecodeConfig)
 }
-_OURS = {name: Key("ours", setting=name) for name in ROWS}
-KEYS: Mapping[str, Key] = {**_OURS, **{row.key: _OURS[name] for name, row in ROWS.items() if row.key}, **FOREIGN}
+_OURS = {name: OptionKey("ours", setting=name) for name in ROWS}
+KEYS: Mapping[str, OptionKey] = {**_OURS, **{row.key: _OURS[name] for name, row in ROWS.items() if row.key}, **FOREIGN}
 """Every option by every name that it has, and what becomes of it."""
 # What an option says for itself undoes in a config that it is laid over.
 _OVERRULES = {

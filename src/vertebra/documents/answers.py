@@ -45,7 +45,7 @@ class Answer:
         return math.exp(min(total, 0.0))
 
 
-class Window:
+class ReadWindow:
     """A window of a document that a model has read, ready for questions."""
 
     def __init__(self, model: Model, rows: Sequence[PageRow]) -> None:

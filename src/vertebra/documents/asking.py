@@ -22,7 +22,7 @@ from vertebra.layout.rows import PageRow, page_row
 from vertebra.layout.windows import page_windows
 from vertebra.model.model import Model
 from vertebra.page.page import Document
-from vertebra.page.pieces import Places
+from vertebra.page.pieces import TextPlaces
 
 UNTRAINED = PageRecord(
     manner="text",
@@ -41,7 +41,7 @@ LEAST = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reader:
+class DocumentReader:
     """One model and how it is asked."""
 
     model: Model
@@ -111,10 +111,10 @@ class Reader:
         return page_row(lines, [(question, None)], self.record, self.renderer, images=images)
 
 
-def places_of(lines: Sequence[Laid], document: Document) -> Places:
+def places_of(lines: Sequence[Laid], document: Document) -> TextPlaces:
     """The lines of a window, with the places that they have in the document."""
     pages = {page.number: page for page in document}
-    return Places([(one.page, one.number, pages[one.page].lines[one.number]) for one in lines])
+    return TextPlaces([(one.page, one.number, pages[one.page].lines[one.number]) for one in lines])
 
 
 def _shape(field: Field) -> str:

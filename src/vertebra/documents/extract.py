@@ -16,13 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vertebra.documents.answers import Answer, Window
-from vertebra.documents.asking import Reader, places_of
+from vertebra.documents.answers import Answer, ReadWindow
+from vertebra.documents.asking import DocumentReader, places_of
 from vertebra.documents.calibration import calibration_of
 from vertebra.documents.field import Field
 from vertebra.documents.found import Extraction, Found
 from vertebra.documents.grammar import grammar_of
-from vertebra.documents.normalise import Habits
+from vertebra.documents.normalise import WritingHabits
 from vertebra.documents.schema import fields_of
 from vertebra.documents.settings import ExtractSettings
 from vertebra.documents.values import Values, list_faults, list_of, record_of
@@ -82,7 +82,7 @@ def extract_fields(
 ) -> Extraction:
     """The same for fields as they are, however they were made."""
     given = document_of(document)
-    run = _Run(Reader(model=model_of(model), settings=settings), fields, given, images)
+    run = _Run(DocumentReader(model=model_of(model), settings=settings), fields, given, images)
     found = run.go()
     missing = [f"`{one.name}` is required, and was found nowhere" for one in fields if _missing(one, found)]
     errors = tuple(dict.fromkeys([*run.errors, *missing]))
@@ -141,7 +141,7 @@ def _missing(one: Field, found: Mapping[str, Found]) -> bool:
 class _Run:
     """One extraction while it goes on."""
 
-    reader: Reader
+    reader: DocumentReader
     fields: tuple[Field, ...]
     document: Document
     images: Mapping[int, Any] | None
@@ -160,7 +160,7 @@ class _Run:
         if not windows:
             self.errors.append("the document has no text: nothing was asked")
             return {one.name: _nothing(one) for one in self.fields}
-        habits = Habits.of(self.document.text)
+        habits = WritingHabits.of(self.document.text)
         per_field: dict[str, list[Found]] = {one.name: [] for one in self.fields}
         for number, lines in enumerate(windows, 1):
             if self._left() == 0:
@@ -191,11 +191,11 @@ class _Run:
         self.errors.append(f"the {most:g} s were over before {', '.join(what)}; what was found by then is kept")
 
     def _window(
-        self, lines: list[Laid], questions: Sequence[str], images: Mapping[int, Any], habits: Habits
+        self, lines: list[Laid], questions: Sequence[str], images: Mapping[int, Any], habits: WritingHabits
     ) -> dict[str, Found]:
         """All fields of one window."""
         reader, settings = self.reader, self.reader.settings
-        window = Window(reader.model, [reader.row(lines, question, images) for question in questions])
+        window = ReadWindow(reader.model, [reader.row(lines, question, images) for question in questions])
         values = Values(places_of(lines, self.document), habits, absent=reader.record.absent)
         texts = values.places.texts
         found: dict[str, Found] = {}

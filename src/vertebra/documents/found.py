@@ -9,7 +9,7 @@ from typing import Any
 
 from vertebra.page.geometry import Box
 from vertebra.page.page import Document
-from vertebra.page.pieces import Place
+from vertebra.page.pieces import TextPlace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Found:
     """As it stands on the page."""
     confidence: float = 0.0
     """0..1: how sure the model is of this answer, absence included."""
-    places: tuple[Place, ...] = ()
+    places: tuple[TextPlace, ...] = ()
     """Every place where this text stands in what the model read; more than one: it cannot be known which was meant."""
     note: str = ""
     """What was assumed, or why there is no value."""

@@ -2,7 +2,7 @@
 
     RM 1,234.50 → 1234.5      1.234,50 € → 1234.5      (5.00) → -5.0      25/12/2018 → 2018-12-25      26DEC18 → 2018-12-26
 
-What one text leaves open (1,234 or 03/04/2018), the others of the same document decide (`Habits`); where they do not, a
+What one text leaves open (1,234 or 03/04/2018), the others of the same document decide (`WritingHabits`); where they do not, a
 note says what was assumed. It knows no pages and no models.
 """
 
@@ -63,7 +63,7 @@ _YES, _NO = (
 
 
 @dataclass(frozen=True)
-class Habits:
+class WritingHabits:
     """How a document writes its numbers and dates."""
 
     comma: bool | None = None
@@ -71,7 +71,7 @@ class Habits:
     day_first: bool | None = None
 
     @classmethod
-    def of(cls, text: str) -> Habits:
+    def of(cls, text: str) -> WritingHabits:
         """What the other numbers and dates of a text show."""
         commas = len(re.findall(r"\d,\d\d(?!\d)(?!,\d)", text))
         points = len(re.findall(r"\d\.\d\d(?!\d)(?![./]\d)", text))
@@ -81,7 +81,7 @@ class Habits:
 
 
 @dataclass(frozen=True)
-class Read:
+class NormalisedValue:
     """A value, or why there is none; `note` says what was assumed."""
 
     value: Any = None
@@ -89,10 +89,10 @@ class Read:
     note: str = ""
 
 
-def normalised(text: str, kind: str, habits: Habits | None = None) -> Read:
+def normalised(text: str, kind: str, habits: WritingHabits | None = None) -> NormalisedValue:
     """A text as a value of a kind; texts of other kinds are themselves."""
     how = KINDS.get(kind)
-    return Read(text) if how is None else how(_plain_digits(text), habits or Habits())
+    return NormalisedValue(text) if how is None else how(_plain_digits(text), habits or WritingHabits())
 
 
 def _plain_digits(text: str) -> str:
@@ -101,7 +101,7 @@ def _plain_digits(text: str) -> str:
     return re.sub(r"[−–—－]", "-", unicodedata.normalize("NFKC", text)).replace("\xa0", " ")
 
 
-def amount(text: str, habits: Habits) -> Read:
+def amount(text: str, habits: WritingHabits) -> NormalisedValue:
     """The one number in a text: whole where it has no decimals, and else a float; a note where that cannot hold it."""
     digits, found = _digits(text, habits)
     if found.error:
@@ -114,12 +114,12 @@ def amount(text: str, habits: Habits) -> Read:
     if not decimals.strip("0"):
         return replace(found, value=int(number))
     if math.isinf(value):
-        return Read(error="is too large for a number with decimals")
+        return NormalisedValue(error="is too large for a number with decimals")
     note = f"`{shortened(digits, 60)}` has more digits than a number with decimals keeps"
     return replace(found, value=value, note="; ".join(filter(None, (found.note, note))))
 
 
-def _digits(text: str, habits: Habits) -> tuple[str, Read]:
+def _digits(text: str, habits: WritingHabits) -> tuple[str, NormalisedValue]:
     """The one number in a text, as Python writes it; the `Read` has what was assumed, or why there is none."""
     found = _NUMBER.findall(text)
     # a blank between groups of three belongs to the number, any other parts two numbers
@@ -127,19 +127,19 @@ def _digits(text: str, habits: Habits) -> tuple[str, Read]:
         part for one in found for part in ([one] if re.fullmatch(r"\d{1,3}( \d{3})+([.,]\d+)?", one) else one.split())
     ]
     if not parts:
-        return "", Read(error="holds no number")
+        return "", NormalisedValue(error="holds no number")
     if len(parts) > 1:
-        return "", Read(error=f"holds {len(parts)} numbers")
+        return "", NormalisedValue(error=f"holds {len(parts)} numbers")
     digits, note = _point(parts[0].replace(" ", ""), habits)
     if len(digits) > MOST_DIGITS:
-        return "", Read(error=f"is a number of more than {MOST_DIGITS:,} digits")
+        return "", NormalisedValue(error=f"is a number of more than {MOST_DIGITS:,} digits")
     at = text.find(found[0])
     negative = _MINUS.search(text[:at]) is not None or text[at + len(found[0]) :].strip() in ("-", "CR", "cr")
     negative |= re.fullmatch(r"\s*\(.*\)\s*", text) is not None and "%" not in text
-    return f"-{digits}" if negative else digits, Read(note=note)
+    return f"-{digits}" if negative else digits, NormalisedValue(note=note)
 
 
-def _point(number: str, habits: Habits) -> tuple[str, str]:
+def _point(number: str, habits: WritingHabits) -> tuple[str, str]:
     """A number with a point before its decimals and nothing between its thousands."""
     number = re.sub(r"['’٬]", "", number).replace("٫", ".")
     signs = [sign for sign in number if sign in ".,"]
@@ -165,48 +165,48 @@ def _point(number: str, habits: Habits) -> tuple[str, str]:
     return f"{before}.{after}", note
 
 
-def whole(text: str, habits: Habits) -> Read:
+def whole(text: str, habits: WritingHabits) -> NormalisedValue:
     """A number without a fraction."""
     digits, found = _digits(text, habits)
     number, _, decimals = digits.partition(".")
     if found.error or decimals.strip("0"):
-        return Read(error=found.error or "is no whole number")
+        return NormalisedValue(error=found.error or "is no whole number")
     return replace(found, value=int(number))
 
 
-def day(text: str, habits: Habits) -> Read:
+def day(text: str, habits: WritingHabits) -> NormalisedValue:
     """A date, as ISO writes it."""
     found, note = _date(text, habits)
-    return Read(error="holds no date") if found is None else Read(found.isoformat(), note=note)
+    return NormalisedValue(error="holds no date") if found is None else NormalisedValue(found.isoformat(), note=note)
 
 
-def moment(text: str, habits: Habits) -> Read:
+def moment(text: str, habits: WritingHabits) -> NormalisedValue:
     """A date and a time of day, as ISO writes them; midnight where no time is given."""
     found, note = _date(text, habits)
     if found is None:
-        return Read(error="holds no date")
+        return NormalisedValue(error="holds no date")
     rest = _without_date(text)
     at = _time(rest)
     if at is None and (impossible := _TIME.search(rest)):
         note = "; ".join(filter(None, (note, f"`{impossible[0].strip()}` is no time of day, and is left out")))
-    return Read(datetime.combine(found, at or time()).isoformat(), note=note)
+    return NormalisedValue(datetime.combine(found, at or time()).isoformat(), note=note)
 
 
-def clock(text: str, habits: Habits) -> Read:
+def clock(text: str, habits: WritingHabits) -> NormalisedValue:
     """A time of day, as ISO writes it."""
     at = _time(_without_date(text))
-    return Read(error="holds no time of day") if at is None else Read(at.isoformat())
+    return NormalisedValue(error="holds no time of day") if at is None else NormalisedValue(at.isoformat())
 
 
-def truth(text: str, habits: Habits) -> Read:
+def truth(text: str, habits: WritingHabits) -> NormalisedValue:
     """Yes or no."""
     word = text.strip().lower()
     if word in _YES or word in _NO:
-        return Read(word in _YES)
-    return Read(error="is neither yes nor no")
+        return NormalisedValue(word in _YES)
+    return NormalisedValue(error="is neither yes nor no")
 
 
-KINDS: dict[str, Callable[[str, Habits], Read]] = {
+KINDS: dict[str, Callable[[str, WritingHabits], NormalisedValue]] = {
     "number": amount, "integer": whole, "date": day, "datetime": moment, "time": clock, "boolean": truth,
 }  # fmt: skip
 
@@ -219,7 +219,7 @@ def _without_date(text: str) -> str:
     return text
 
 
-def _date(text: str, habits: Habits) -> tuple[date | None, str]:
+def _date(text: str, habits: WritingHabits) -> tuple[date | None, str]:
     if match := _NUMERIC_DATE.search(text):
         return _numeric(match.groups(), habits)
     for pattern, order in _NAMED_DATES:
@@ -240,7 +240,7 @@ def _month(word: str) -> int | None:
     return MONTHS.get(plain) or (begun.pop() if len(begun) == 1 else None)
 
 
-def _numeric(parts: tuple[str, ...], habits: Habits) -> tuple[date | None, str]:
+def _numeric(parts: tuple[str, ...], habits: WritingHabits) -> tuple[date | None, str]:
     first, second, third = parts
     if len(first) == 4:
         return _made(int(first), int(second), int(third)), ""

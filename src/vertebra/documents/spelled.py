@@ -17,42 +17,42 @@ _BLANK = re.compile(r"\s*")
 
 
 @dataclass
-class Spelled:
+class SpelledValue:
     """A value, from which character on, and up to which."""
 
     value: Any
-    """A text, a number, true, false or None; of records a dict of `Spelled`, of lists a list of them."""
+    """A text, a number, true, false or None; of records a dict of `SpelledValue`, of lists a list of them."""
     start: int
     end: int
     whole: bool = True
     """It was written to its end."""
 
 
-def spelled(text: str) -> Spelled:
+def spelled(text: str) -> SpelledValue:
     """The value that a text spells."""
     found, _ = _value(text, _BLANK.match(text).end())  # type: ignore[union-attr]
-    return found or Spelled(None, 0, len(text), whole=False)
+    return found or SpelledValue(None, 0, len(text), whole=False)
 
 
-def _value(text: str, at: int) -> tuple[Spelled | None, int]:
+def _value(text: str, at: int) -> tuple[SpelledValue | None, int]:
     if text.startswith("{", at):
         return _many(text, at, "}")
     if text.startswith("[", at):
         return _many(text, at, "]")
     if match := _STRING.match(text, at):
-        return Spelled(_unescaped(match[1]), at, match.end()), match.end()
+        return SpelledValue(_unescaped(match[1]), at, match.end()), match.end()
     if text.startswith('"', at):
-        return Spelled(_unescaped(text[at + 1 :]), at, len(text), whole=False), len(text)
+        return SpelledValue(_unescaped(text[at + 1 :]), at, len(text), whole=False), len(text)
     if match := _PLAIN.match(text, at):
-        return Spelled(json.loads(match[0]), at, match.end()), match.end()
+        return SpelledValue(json.loads(match[0]), at, match.end()), match.end()
     return None, len(text)
 
 
-def _many(text: str, at: int, close: str) -> tuple[Spelled, int]:
+def _many(text: str, at: int, close: str) -> tuple[SpelledValue, int]:
     """The members of a record or a list."""
     start, at, done = at, at + 1, False
-    record: dict[str, Spelled] = {}
-    items: list[Spelled] = []
+    record: dict[str, SpelledValue] = {}
+    items: list[SpelledValue] = []
     while at < len(text) and not done:
         at = _BLANK.match(text, at).end()  # type: ignore[union-attr]
         if text.startswith(close, at):
@@ -75,7 +75,7 @@ def _many(text: str, at: int, close: str) -> tuple[Spelled, int]:
             record[name] = found
         else:
             items.append(found)
-    return Spelled(
+    return SpelledValue(
         record if close == "}" else items, start, at if done else len(text), whole=done
     ), at if done else len(text)
 

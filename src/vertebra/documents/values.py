@@ -14,9 +14,9 @@ from typing import Any
 
 from vertebra.documents.field import Field
 from vertebra.documents.found import Found
-from vertebra.documents.normalise import Habits, normalised
-from vertebra.documents.spelled import Spelled, spelled
-from vertebra.page.pieces import Place, Places, pieces
+from vertebra.documents.normalise import WritingHabits, normalised
+from vertebra.documents.spelled import SpelledValue, spelled
+from vertebra.page.pieces import TextPlace, TextPlaces, pieces
 
 Probability = Callable[[int, int], float]
 """Of the characters from one to another."""
@@ -26,8 +26,8 @@ Probability = Callable[[int, int], float]
 class Values:
     """Makes values of one window's answers."""
 
-    places: Places
-    habits: Habits
+    places: TextPlaces
+    habits: WritingHabits
     absent: str = "null"
     errors: list[str] = field(default_factory=list)
 
@@ -38,19 +38,19 @@ class Values:
             answer = text.strip()
             if answer == self.absent.strip() or not answer:
                 return Found(name=asked.name, confidence=probability(0, len(text)))
-            return self._leaf(asked, Spelled(answer, start, len(text), whole=whole), probability, asked.name)
+            return self._leaf(asked, SpelledValue(answer, start, len(text), whole=whole), probability, asked.name)
         return self._value(asked, spelled(text), probability, asked.name)
 
-    def _value(self, asked: Field, spelled: Spelled, probability: Probability, path: str) -> Found:
+    def _value(self, asked: Field, spelled: SpelledValue, probability: Probability, path: str) -> Found:
         if asked.kind == "record":
             return self._record(asked, spelled, probability, path)
         if asked.kind == "list":
             return self._list(asked, spelled, probability, path)
         return self._leaf(asked, spelled, probability, path)
 
-    def _record(self, asked: Field, spelled: Spelled, probability: Probability, path: str) -> Found:
+    def _record(self, asked: Field, spelled: SpelledValue, probability: Probability, path: str) -> Found:
         inner = spelled.value if isinstance(spelled.value, dict) else {}
-        never = Spelled(None, spelled.start, spelled.end)  # absent as a whole
+        never = SpelledValue(None, spelled.start, spelled.end)  # absent as a whole
         fields = {
             one.name: self._value(one, inner.get(one.name, never), probability, f"{path}.{one.name}")
             for one in asked.fields
@@ -61,14 +61,14 @@ class Values:
         fields = {one.name: fields[one.name] for one in asked.fields}
         return record_of(asked.name, fields)
 
-    def _list(self, asked: Field, spelled: Spelled, probability: Probability, path: str) -> Found:
+    def _list(self, asked: Field, spelled: SpelledValue, probability: Probability, path: str) -> Found:
         assert asked.item is not None
         given = spelled.value if isinstance(spelled.value, list) else []
         items = tuple(self._value(asked.item, one, probability, f"{path}[{n}]") for n, one in enumerate(given))
         some = tuple(one for one in items if one.value is not None)
         return list_of(asked.name, some, empty=probability(spelled.start, spelled.end))
 
-    def _leaf(self, asked: Field, spelled: Spelled, probability: Probability, path: str) -> Found:
+    def _leaf(self, asked: Field, spelled: SpelledValue, probability: Probability, path: str) -> Found:
         confidence = probability(spelled.start, spelled.end)
         if spelled.value is None:
             return Found(name=asked.name, confidence=confidence)
@@ -94,7 +94,7 @@ class Values:
         )  # fmt: skip
         return self._judged(asked, found, path)
 
-    def _chosen(self, asked: Field, spelled: Spelled, confidence: float) -> Found:
+    def _chosen(self, asked: Field, spelled: SpelledValue, confidence: float) -> Found:
         text = str(spelled.value)
         if not spelled.whole and spelled.value not in asked.choices:
             return Found(name=asked.name, confidence=confidence, note="the answer was cut off")
@@ -102,7 +102,7 @@ class Values:
             name=asked.name, value=spelled.value, text=text, confidence=confidence, places=self.places.of(text)
         )  # fmt: skip
 
-    def _standing(self, text: str, whole: bool, *, across: bool) -> tuple[str, tuple[Place, ...]]:
+    def _standing(self, text: str, whole: bool, *, across: bool) -> tuple[str, tuple[TextPlace, ...]]:
         """A text and where it stands; of one that was cut off, as many of its pieces as stand somewhere."""
         found = self.places.of(text, across=across)
         if found or whole:

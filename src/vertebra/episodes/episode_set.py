@@ -19,7 +19,7 @@ import numpy as np
 from vertebra.episodes.facts import BOOKKEEPING, COUNTED, Camera, Episode, Info, Numbers, read_info
 from vertebra.episodes.modality import Modality, read_modality
 from vertebra.episodes.pictures import picture_of
-from vertebra.episodes.places import Places, find_places
+from vertebra.episodes.places import EpisodePlaces, find_places
 from vertebra.episodes.tables import Tables, whole_numbers
 from vertebra.episodes.tasks import read_tasks
 from vertebra.episodes.videos import Videos
@@ -61,7 +61,7 @@ class EpisodeSet:
     """How a simulator drew the images; nothing for real robots."""
 
     def __init__(
-        self, folder: Path, info: Info, tasks: tuple[str, ...], places: Places, modality: Modality | None = None
+        self, folder: Path, info: Info, tasks: tuple[str, ...], places: EpisodePlaces, modality: Modality | None = None
     ) -> None:
         self.folder, self.info, self.tasks = folder, info, tasks
         self.version, self.fps, self.robot = info.version, info.fps, info.robot

@@ -14,7 +14,7 @@ from vertebra.errors import ConfigError, DataError, did_you_mean
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenEpisode:
     """An episode that fits."""
 
     sentence: str
@@ -34,7 +34,7 @@ class Given:
         names: Mapping[str, Sequence[str]],
         cameras: Mapping[str, tuple[int, int]],
         floats: str,
-    ) -> Given:
+    ) -> GivenEpisode:
         faults: list[str] = []
         if not isinstance(sentence, str) or not sentence.strip():
             faults.append(f"the sentence is {sentence!r:.40}; expected what the robot is to do, in words")
@@ -67,7 +67,7 @@ class Given:
             raise DataError(f"the episode does not fit those before it: {'; '.join(wrong)}; hand over one type")
 
 
-def written_numbers(given: Given, names: Mapping[str, Sequence[str]]) -> dict[str, Numbers]:
+def written_numbers(given: GivenEpisode, names: Mapping[str, Sequence[str]]) -> dict[str, Numbers]:
     """What the set has from its first episode on."""
     return {
         key: Numbers(str(values.dtype), (values.shape[1],), tuple(names[key]), key)

@@ -19,7 +19,7 @@ LARGEST = 1 << 48
 """Beyond any number of frames or episodes."""
 
 
-class Places(Protocol):
+class EpisodePlaces(Protocol):
     """Where things lie; `at` is the place of an episode in the list."""
 
     episodes: tuple[Episode, ...]
@@ -31,7 +31,7 @@ class Places(Protocol):
         """The video file and the second at which the episode begins in it."""
 
 
-def find_places(folder: Path, info: Info) -> Places:
+def find_places(folder: Path, info: Info) -> EpisodePlaces:
     return NewPlaces(folder, info) if info.major >= 3 else OldPlaces(folder, info)
 
 

@@ -18,7 +18,7 @@ from vertebra.episodes.tables import ADVICE, whole_file
 from vertebra.errors import DataError
 
 
-class Splice:
+class SplicedFilms:
     """One camera's files, with the methods of `Films`."""
 
     def __init__(self, folder: Path, key: str, *, fps: int | float, most: float) -> None:

@@ -39,7 +39,7 @@ def whole_file(path: Path) -> Iterator[None]:
         yield
 
 
-class Rows:
+class ParquetRows:
     """One open parquet file."""
 
     def __init__(self, path: Path, *, one: bool) -> None:
@@ -102,11 +102,11 @@ class Tables:
 
     def __init__(self, folder: Path, *, one: bool) -> None:
         self.folder, self.one = folder, one
-        self._files: Recent[Rows] = Recent(FILES)
+        self._files: Recent[ParquetRows] = Recent(FILES)
         self._columns: Recent[Any] = Recent(BYTES, weight=_size)
 
-    def rows(self, name: str) -> Rows:
-        return self._files.get(name, lambda: Rows(self.folder / name, one=self.one))
+    def rows(self, name: str) -> ParquetRows:
+        return self._files.get(name, lambda: ParquetRows(self.folder / name, one=self.one))
 
     def count(self, name: str, episode: int) -> int:
         return self.rows(name).place(episode)[1]
@@ -155,7 +155,7 @@ class Tables:
             return found
 
     @staticmethod
-    def _decoded(rows: Rows, group: int, column: str) -> np.ndarray:
+    def _decoded(rows: ParquetRows, group: int, column: str) -> np.ndarray:
         with reading(f"`{rows.path}` cannot be read", ADVICE, error=DataError):
             return as_numpy(rows.read(group, column), f"`{rows.path}`, column `{column}`")
 

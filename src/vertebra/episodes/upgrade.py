@@ -20,7 +20,7 @@ from vertebra.episodes.facts import INFO
 from vertebra.episodes.former import Former
 from vertebra.episodes.ledger import Ledger, column_of
 from vertebra.episodes.needed import arrow
-from vertebra.episodes.splice import Splice
+from vertebra.episodes.splice import SplicedFilms
 from vertebra.episodes.statistics import Stats, finite_rows, fits, of_images, of_numbers, of_plain, sampled
 from vertebra.episodes.tasks import json_lines
 from vertebra.errors import DataError, shortened
@@ -51,7 +51,7 @@ def upgrade(
         ledger = Ledger(part, Former(), fps=old.fps, most=data_mb * MEGABYTE)
         files.callback(ledger.close)
         films = {
-            key: Splice(part, key, fps=old.fps, most=video_mb * MEGABYTE)
+            key: SplicedFilms(part, key, fps=old.fps, most=video_mb * MEGABYTE)
             for key, camera in old.info.cameras.items()
             if camera.video
         }
@@ -90,7 +90,7 @@ def _kept(old: EpisodeSet, key: str) -> bool:
 
 
 def _take(
-    old: EpisodeSet, index: int, ledger: Ledger, films: Mapping[str, Splice], cameras: Mapping[str, Stats]
+    old: EpisodeSet, index: int, ledger: Ledger, films: Mapping[str, SplicedFilms], cameras: Mapping[str, Stats]
 ) -> None:
     at = old.at(index)
     length = old.episodes[at].length

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from vertebra.episodes.facts import INFO, Numbers
 from vertebra.episodes.films import Films, require_codec
 from vertebra.episodes.former import Former, former_of
-from vertebra.episodes.given import Given, require_names, written_numbers
+from vertebra.episodes.given import GivenEpisode, require_names, written_numbers
 from vertebra.episodes.ledger import Ledger, column_of
 from vertebra.episodes.needed import arrow
 from vertebra.episodes.pictures import pictures_column
@@ -116,7 +116,7 @@ class EpisodeWriter:
         """
         if self._state != "open":
             raise ConfigError("episodes are added inside `with EpisodeWriter(…) as writer:`")
-        given = Given.of(sentence, numbers, images, names=self.names, cameras=self.cameras, floats=self.floats)
+        given = GivenEpisode.of(sentence, numbers, images, names=self.names, cameras=self.cameras, floats=self.floats)
         if not self.numbers:
             self.numbers = written_numbers(given, self.names)
         given.require_dtypes(self.numbers)
@@ -125,7 +125,7 @@ class EpisodeWriter:
         self._state = "open"
         return index
 
-    def _write(self, given: Given) -> int:
+    def _write(self, given: GivenEpisode) -> int:
         stats = {key: of_numbers(values) for key, values in given.numbers.items()}
         stats |= {key: of_images(images) for key, images in given.images.items()}
         clips: dict[str, Any] = {}

@@ -16,7 +16,7 @@ PREFIX = "observation.images."
 
 
 @dataclass(frozen=True, eq=False)
-class Chunk:
+class ActionChunk:
     """Actions that a policy gave."""
 
     actions: np.ndarray
@@ -94,18 +94,19 @@ class Actor:
 
     def decide(
         self, seen: Sequence[Mapping[str, Any]], instructions: Sequence[str], robots: Sequence[int]
-    ) -> list[Chunk]:
+    ) -> list[ActionChunk]:
         """A chunk for each of several robots."""
         if hasattr(self._policy, "decide_many"):
             made = self._policy.decide_many(seen, instructions, self._key, robots=robots, sure=False)
-            found = [Chunk(one.chunk, one.outside, one.not_a_number) for one in made]
+            found = [ActionChunk(one.chunk, one.outside, one.not_a_number) for one in made]
         elif self.many:
-            found = [Chunk(np.asarray(one)) for one in self._policy.act_many(seen, instructions, robots=robots)]
+            found = [ActionChunk(np.asarray(one)) for one in self._policy.act_many(seen, instructions, robots=robots)]
         else:
             found = [
-                Chunk(np.asarray(self._policy.act(one, text))) for one, text in zip(seen, instructions, strict=True)
+                ActionChunk(np.asarray(self._policy.act(one, text)))
+                for one, text in zip(seen, instructions, strict=True)
             ]
-        return [Chunk(_rows(one.actions)[: self._execute], one.outside, one.not_a_number) for one in found]
+        return [ActionChunk(_rows(one.actions)[: self._execute], one.outside, one.not_a_number) for one in found]
 
     def observation(self, images: Mapping[str, np.ndarray], state: np.ndarray) -> dict[str, Any]:
         """What it is shown, under its own names of cameras."""

@@ -8,7 +8,7 @@ from vertebra.evaluate.remote import Served, is_address
 from vertebra.evaluate.settings import EvaluationSettings
 
 
-class Asked:
+class LoadedPolicies:
     """Those of one evaluation, in this process."""
 
     def __init__(self) -> None:
@@ -59,5 +59,5 @@ class Asked:
         return self._actors[whole]
 
 
-ASKED = Asked()
+ASKED = LoadedPolicies()
 """Those of this process."""

@@ -31,7 +31,7 @@ RATE = 15
 
 
 @dataclass(frozen=True)
-class Film:
+class EpisodeFilm:
     """A film of an episode."""
 
     record: EpisodeRecord
@@ -39,7 +39,7 @@ class Film:
     gif: bytes
 
 
-def films_of(folder: Path, results: Results, settings: EvaluationSettings, team: Workers) -> dict[str, Film]:
+def films_of(folder: Path, results: Results, settings: EvaluationSettings, team: Workers) -> dict[str, EpisodeFilm]:
     """The films of the policy itself, by the names of their files in `films/`; those that are there are not drawn again."""
     made = {}
     for task in settings.tasks:
@@ -52,7 +52,10 @@ def films_of(folder: Path, results: Results, settings: EvaluationSettings, team:
     lacking = [work for work in works if not all(path.is_file() for path in work[0])]
     for _ in team.in_order(_draw, lacking):
         pass
-    return {name: Film(record, *(path.read_bytes() for path in _paths(folder, name))) for name, record in made.items()}
+    return {
+        name: EpisodeFilm(record, *(path.read_bytes() for path in _paths(folder, name)))
+        for name, record in made.items()
+    }
 
 
 def _paths(folder: Path, name: str) -> tuple[Path, Path]:

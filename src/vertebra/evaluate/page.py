@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vertebra.evaluate.films import Film
+from vertebra.evaluate.films import EpisodeFilm
 from vertebra.evaluate.results import ArmResults, Paired, Rate, Results
 from vertebra.webpage import beside, data_url, escaped, webpage
 
@@ -18,7 +18,7 @@ _MEANS = {
 }
 
 
-def evaluation_page(results: Results, films: Mapping[str, Film] | None = None) -> str:
+def evaluation_page(results: Results, films: Mapping[str, EpisodeFilm] | None = None) -> str:
     """The page, ready to be written to a file."""
     body = [_head(results), _rates(results), _arms(results), _films(films or {}), _facts(results)]
     title, style = f"{results.policy}: an evaluation", beside("vertebra.evaluate", "page.css")
@@ -90,7 +90,7 @@ def _pair(one: ArmResults, paired: Paired) -> str:
     )
 
 
-def _films(films: Mapping[str, Film]) -> str:
+def _films(films: Mapping[str, EpisodeFilm]) -> str:
     if not films:
         return ""
     figures = []

@@ -29,7 +29,7 @@ def is_address(name: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class ServedFacts:
     """Of a policy's record, what the loop looks at."""
 
     cameras: tuple[str, ...]
@@ -82,11 +82,11 @@ class Served:
         self._clients.clear()
 
 
-def _facts(about: Mapping[str, Any]) -> Facts | None:
+def _facts(about: Mapping[str, Any]) -> ServedFacts | None:
     """None: a server of others, which reports nothing of its policy and is shown everything."""
     if not about.get("vertebra"):
         return None
-    return Facts(
+    return ServedFacts(
         cameras=tuple(about["cameras"]), dims=about["dims"], proprio=about["proprio"], history=about["history"],
         frame=about["frame"], view=about["view"], gives=about["execute"],
     )  # fmt: skip

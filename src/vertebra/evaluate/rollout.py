@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vertebra.errors import DataError, SimulationError
-from vertebra.evaluate.actor import Actor, Chunk
+from vertebra.evaluate.actor import ActionChunk, Actor
 from vertebra.evaluate.records import EpisodeRecord, packed
 from vertebra.simulate.simulation import Simulation
 
@@ -47,7 +47,7 @@ class Live:
     def fail(self, error: SimulationError) -> None:
         self.broken, self.success, self.done = str(error), False, True
 
-    def carry_out(self, chunk: Chunk) -> None:
+    def carry_out(self, chunk: ActionChunk) -> None:
         self.outside += chunk.outside
         self.not_a_number += chunk.not_a_number
         if not len(chunk.actions):

@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = offer(
         "description": "describe",
         "fresh": "new_part new_queries new_l1 new_flow",
         "inject": "Injection",
-        "heads.head": "ActionHead",
+        "heads.interface": "ActionHead",
         "heads.l1": "L1Head",
         "heads.flow": "FlowHead",
         "heads.previous": "Previous",

@@ -60,7 +60,7 @@ class HeadFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFacts:
+class MultimodalFacts:
     """A multimodal folder."""
 
     folder: str
@@ -101,7 +101,7 @@ class ModelFacts:
         return "\n".join(lines)
 
 
-def describe(folder: str | Path) -> ModelFacts:
+def describe(folder: str | Path) -> MultimodalFacts:
     """The facts of a multimodal folder; a damaged or other folder is an error that names the fault."""
     source = find(folder)
     described, backbone = source.record.get("parts"), source.record.get("backbone")
@@ -116,10 +116,10 @@ def describe(folder: str | Path) -> ModelFacts:
 
 def facts_of(
     name: str, record: Mapping[str, Any], headers: Mapping[str, Any], *, layers: int | None = None
-) -> ModelFacts:
+) -> MultimodalFacts:
     """The facts that a record and the headers of tensors say."""
     backbone = record["backbone"]
-    facts = ModelFacts(
+    facts = MultimodalFacts(
         folder=name,
         backbone=backbone["id"],
         family=backbone["family"],

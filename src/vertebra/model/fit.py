@@ -8,13 +8,14 @@ from vertebra.backbone.interface import LLMBackbone
 from vertebra.errors import ConfigError
 from vertebra.model.encoding import AnyPart, serving
 from vertebra.model.fresh import entering_width
-from vertebra.model.heads.head import ActionHead
+from vertebra.model.heads.interface import ActionHead
 from vertebra.sequence.length import listed
 
 
 def require_fit(backbone: LLMBackbone, parts: Mapping[str, AnyPart], heads: Mapping[str, ActionHead]) -> None:
     """Refuse parts and heads of other widths than the backbone's, all of them in one error."""
     if not parts and not heads:
+        backbone.require_members()
         return
     width = backbone.embedding_width
     faults = [f"`{name}` makes embeddings of width {part.width}" for name, part in parts.items() if part.width != width]

@@ -22,7 +22,7 @@ from torch import nn
 from vertebra.backbone.registry import load_backbone
 from vertebra.backbone.saving import config_to_save, save_vocabulary
 from vertebra.backbone.saving import record as backbone_record
-from vertebra.backbone.source import MULTIMODAL, RECORD, Source, find
+from vertebra.backbone.source import MULTIMODAL, RECORD, CheckpointSource, find
 from vertebra.backbone.tensorfile import save_shards
 from vertebra.backbone.weights import mapped_tensors, parameters_on_meta
 from vertebra.errors import CheckpointError
@@ -115,14 +115,14 @@ def own_weights(model: nn.Module) -> None:
                 parameter.data = parameter.data.clone()
 
 
-def recorded_parts(source: Source) -> dict[str, Any]:
+def recorded_parts(source: CheckpointSource) -> dict[str, Any]:
     """The parts that a folder's record describes, without weights."""
     described = source.record.get("parts") or {}
     with parameters_on_meta():
         return {name: part_from(entry, where=f"part `{name}` of `{source.name}`") for name, entry in described.items()}
 
 
-def recorded_heads(source: Source) -> dict[str, Any]:
+def recorded_heads(source: CheckpointSource) -> dict[str, Any]:
     """The heads that a folder's record describes, without weights."""
     described = source.record.get("heads") or {}
     with parameters_on_meta():

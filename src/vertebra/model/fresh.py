@@ -17,7 +17,7 @@ from vertebra.model.encoders.part import ItemEncoder, Part, Place
 from vertebra.model.encoders.queries import Queries, Start
 from vertebra.model.encoders.vector import VectorEncoder
 from vertebra.model.heads.flow import FlowHead
-from vertebra.model.heads.head import ActionHead
+from vertebra.model.heads.interface import ActionHead
 from vertebra.model.heads.l1 import L1Head
 from vertebra.model.projectors import Projector, bring_to_size, mark, rms
 

@@ -35,7 +35,7 @@ from vertebra.model.encoding import AnyPart, encode_items, serving
 from vertebra.model.fit import require_fit
 from vertebra.model.folder import load_model, share_once, write_model
 from vertebra.model.heads.answering import Answering, loss_of, without_answers
-from vertebra.model.heads.head import ActionHead
+from vertebra.model.heads.interface import ActionHead
 from vertebra.model.inject import Injection, inject, place
 from vertebra.model.inputs import cached_positions, has_slots, whole_batch
 from vertebra.model.recompute import require_no_keys, require_plain

@@ -22,6 +22,6 @@ __getattr__, __dir__, __all__ = offer(
         "metrics.tags": "entity_f1",
         "metrics.tables": "cell_f1 teds table_cells",
         "metrics.evidence": "box_hits line_f1 lines_with word_f1",
-        "formats.table": "read_pages write_pages to_text FORMATS",
+        "formats.registry": "read_pages write_pages to_text FORMATS",
     },
 )

@@ -25,7 +25,7 @@ Order = Literal["given", "top", "columns"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placed:
+class PlacedText:
     """What words and lines share; the text comes first."""
 
     text: str = field(kw_only=False)
@@ -40,12 +40,12 @@ class Placed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Word(Placed):
+class Word(PlacedText):
     """One word and its place."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line(Placed):
+class Line(PlacedText):
     """One line (of a form: one entity) and its place, in reading order of the script: what is read first stands first."""
 
     words: tuple[Word, ...] = ()

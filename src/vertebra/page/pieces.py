@@ -62,7 +62,7 @@ def _kind(letter: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class TextPlace:
     """One place where a text stands."""
 
     page: int
@@ -73,7 +73,7 @@ class Place:
     """A box a line, in the page's unit: around the words that hold it, or around the line where its words are unknown."""
 
 
-class Places:
+class TextPlaces:
     """Lines in reading order, (page number, line number, line) each, and where texts stand in them."""
 
     def __init__(self, lines: Sequence[tuple[int, int, Line]]) -> None:
@@ -91,7 +91,7 @@ class Places:
             self._ends.update(at + end for _, end in found)
             at += len(text) + len(SEPARATOR)
 
-    def of(self, value: str, *, across: bool = False) -> tuple[Place, ...]:
+    def of(self, value: str, *, across: bool = False) -> tuple[TextPlace, ...]:
         """Every place of a value, in reading order. `across`: it may run over the ends of lines, with a blank between."""
         value = on_one_line(value)
         text = (" " if across else SEPARATOR).join(self.texts)
@@ -104,7 +104,7 @@ class Places:
                 yield start
             start = text.find(value, start + 1)
 
-    def _place(self, start: int, end: int) -> Place:
+    def _place(self, start: int, end: int) -> TextPlace:
         first, last = bisect_right(self._at, start) - 1, bisect_right(self._at, end - 1) - 1
         boxes = []
         for number in range(first, last + 1):
@@ -115,7 +115,7 @@ class Places:
         # a place on two pages is told by the page on which it begins
         page = self._lines[first][0]
         on_page = [self._lines[number] for number in range(first, last + 1) if self._lines[number][0] == page]
-        return Place(page=page, lines=tuple(number for _, number, _ in on_page), boxes=tuple(boxes[: len(on_page)]))
+        return TextPlace(page=page, lines=tuple(number for _, number, _ in on_page), boxes=tuple(boxes[: len(on_page)]))
 
 
 def box_within(line: Line, start: int, end: int) -> Box | None:

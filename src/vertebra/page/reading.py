@@ -14,7 +14,7 @@ from typing import Any, Literal
 from vertebra import log
 from vertebra.errors import DataError
 from vertebra.page.checking import OnBad
-from vertebra.page.formats.table import read_pages
+from vertebra.page.formats.registry import read_pages
 from vertebra.page.ocr.engines import SECONDS, OcrEngine, engine, installed, read_picture
 from vertebra.page.page import Document, Page
 from vertebra.page.pdf.forms import with_fields
@@ -31,7 +31,7 @@ When = Literal["needed", "always", "never"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class PageReading:
     """How a file is read."""
 
     format: str | None = None
@@ -50,13 +50,13 @@ class Reading:
 
 
 def read_document(path: str | Path, pages: Iterable[int] | None = None, **how: Any) -> Document:
-    """All pages of a file, or those of some numbers, each once; options as `Reading` lists them."""
+    """All pages of a file, or those of some numbers, each once; options as `PageReading` lists them."""
     return Document(tuple(stream_pages(path, pages, **how)), Path(path).name)
 
 
 def stream_pages(path: str | Path, pages: Iterable[int] | None = None, **how: Any) -> Iterator[Page]:
     """The same, one page at a time."""
-    asked = Reading(**how)
+    asked = PageReading(**how)
     path = Path(path)
     numbers = None if pages is None else list(dict.fromkeys(pages))
     if not path.is_file():
@@ -84,18 +84,18 @@ def _numbered(found: Iterable[Page], numbers: list[int] | None, path: Path) -> I
     yield from document if numbers is None else map(document.page, numbers)
 
 
-def _require_no_format(asked: Reading, path: Path, what: str) -> None:
+def _require_no_format(asked: PageReading, path: Path, what: str) -> None:
     if asked.format is not None:
         raise DataError(
             f"`{path}` is {what}, which is in no format of pages; leave `format=` ({asked.format!r:.40}) out"
         )
 
 
-def _engine(asked: Reading) -> OcrEngine:
+def _engine(asked: PageReading) -> OcrEngine:
     return engine(asked.ocr) if isinstance(asked.ocr, str) else asked.ocr
 
 
-def _pictures(path: Path, numbers: list[int] | None, asked: Reading) -> Iterator[Page]:
+def _pictures(path: Path, numbers: list[int] | None, asked: PageReading) -> Iterator[Page]:
     """The pages of a picture, one at a time: a scanner's TIFF has many."""
     if asked.when == "never":
         raise DataError(f"`{path}` is a picture, and without OCR it has no text; allow it (--when needed)")
@@ -105,7 +105,7 @@ def _pictures(path: Path, numbers: list[int] | None, asked: Reading) -> Iterator
         yield replace(page, number=number, name=path.name)
 
 
-def _pdf(path: Path, numbers: list[int] | None, asked: Reading) -> Iterator[Page]:
+def _pdf(path: Path, numbers: list[int] | None, asked: PageReading) -> Iterator[Page]:
     by: OcrEngine | None = None
     with opened_pdf(path, asked.password) as document:
         for number, pdf_page in pages_of(document, path, numbers):
@@ -124,7 +124,7 @@ def _pdf(path: Path, numbers: list[int] | None, asked: Reading) -> Iterator[Page
             yield _by_ocr(pdf_page, page, by, reason, asked)
 
 
-def _by_ocr(pdf_page: Any, page: Page, by: OcrEngine, reason: str, asked: Reading) -> Page:
+def _by_ocr(pdf_page: Any, page: Page, by: OcrEngine, reason: str, asked: PageReading) -> Page:
     """The page read from its picture, in points like all pages of a PDF."""
     picture = rendered(pdf_page, asked.dpi, MOST_PIXELS)
     found = read_picture(picture, by, seconds=asked.seconds)

@@ -17,13 +17,13 @@ import numpy as np
 from vertebra.action.record import ActionRecord
 from vertebra.backbone.habits import fingerprint
 from vertebra.model.model import Model
-from vertebra.policies.prompts import Asked
+from vertebra.policies.prompts import PolicyPrompt
 from vertebra.sequence.visibility import allowed
 
 LIBRARIES = ("vertebra", "torch", "transformers", "tokenizers", "numpy", "Pillow")
 
 
-def facts_of(model: Model, record: ActionRecord, row: Asked, key: str) -> dict[str, Any]:
+def facts_of(model: Model, record: ActionRecord, row: PolicyPrompt, key: str) -> dict[str, Any]:
     """Everything about one row that must be the same for its action to be."""
     sequence = row.sequence
     return {
@@ -81,7 +81,7 @@ def _attention(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _seen(model: Model, row: Asked) -> np.ndarray:
+def _seen(model: Model, row: PolicyPrompt) -> np.ndarray:
     batch = model.collate([row.sequence], side="right")
     return allowed(batch, window=model.backbone.attention_facts.window).cpu().numpy()
 

@@ -26,7 +26,7 @@ from vertebra.decode.parallel import fill
 from vertebra.errors import TooLongError
 from vertebra.model.model import Model
 from vertebra.policies.prefix import Prefixes
-from vertebra.policies.prompts import SLOTS, Asked
+from vertebra.policies.prompts import SLOTS, PolicyPrompt
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +42,7 @@ class Predicted:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Asking:
+class AskedModel:
     """A model and how it is asked."""
 
     model: Model
@@ -76,19 +76,19 @@ class Asking:
         heads: dict[str, Any] = dict(self.model.heads.items())
         return int(heads[SLOTS].early) if SLOTS in heads else 0
 
-    def collated(self, rows: Sequence[Asked]) -> Any:
+    def collated(self, rows: Sequence[PolicyPrompt]) -> Any:
         return self.model.collate([row.sequence for row in rows], [row.features for row in rows], side="left")
 
 
 def predict(
-    asking: Asking, rows: Sequence[Asked], *, sure: bool = False, options: Mapping[str, Any] | None = None
+    asking: AskedModel, rows: Sequence[PolicyPrompt], *, sure: bool = False, options: Mapping[str, Any] | None = None
 ) -> Predicted:
     """The chunks of these rows, in one batch. `sure`: with probabilities; `options`: a continuous head's own."""
     _require_room(asking, rows)
     return HEADS[asking.record.head](asking, rows, sure, dict(options or {}))
 
 
-def _require_room(asking: Asking, rows: Sequence[Asked]) -> None:
+def _require_room(asking: AskedModel, rows: Sequence[PolicyPrompt]) -> None:
     longest = max(len(row.sequence) for row in rows)
     behind = asking.numbers if asking.record.head == "tokens" else 0
     limit = asking.model.context
@@ -99,7 +99,7 @@ def _require_room(asking: Asking, rows: Sequence[Asked]) -> None:
         )
 
 
-def _tokens(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mapping[str, Any]) -> Predicted:
+def _tokens(asking: AskedModel, rows: Sequence[PolicyPrompt], sure: bool, options: Mapping[str, Any]) -> Predicted:
     bins = asking.bins
     assert bins is not None
     steps = asking.numbers
@@ -123,7 +123,7 @@ def _tokens(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mapping[
     return _actions(asking, ids, logits)
 
 
-def _parallel(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mapping[str, Any]) -> Predicted:
+def _parallel(asking: AskedModel, rows: Sequence[PolicyPrompt], sure: bool, options: Mapping[str, Any]) -> Predicted:
     bins = asking.bins
     assert bins is not None
     made = fill(asking.model, **_prompt(asking, rows), at=SLOTS, allowed=bins.allowed)
@@ -136,12 +136,12 @@ def _parallel(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mappin
     return _actions(asking, ids, logits)
 
 
-def _numbers(asking: Asking, rows: Sequence[Asked], sure: bool, options: Mapping[str, Any]) -> Predicted:
+def _numbers(asking: AskedModel, rows: Sequence[PolicyPrompt], sure: bool, options: Mapping[str, Any]) -> Predicted:
     made = by_head(asking.model, **_prompt(asking, rows), segment=SLOTS, **options)
     return Predicted(values=made.double().cpu().numpy())
 
 
-def _prompt(asking: Asking, rows: Sequence[Asked]) -> dict[str, Any]:
+def _prompt(asking: AskedModel, rows: Sequence[PolicyPrompt]) -> dict[str, Any]:
     """The rows as a batch, or behind what is kept of their instruction."""
     shared = asking.prefixes.shared(asking.model, rows) if asking.prefixes is not None else None
     if shared is None:
@@ -151,7 +151,7 @@ def _prompt(asking: Asking, rows: Sequence[Asked]) -> dict[str, Any]:
     return {"prompt": sequences, "state": state, "features": [row.features for row in rest]}
 
 
-def _actions(asking: Asking, ids: np.ndarray, logits: np.ndarray | None) -> Predicted:
+def _actions(asking: AskedModel, ids: np.ndarray, logits: np.ndarray | None) -> Predicted:
     """Ids [B, C · D] and the logits of their bins as actions."""
     bins, shape = asking.bins, (len(ids), asking.record.chunk, asking.record.dims)
     assert bins is not None
@@ -166,7 +166,7 @@ def _actions(asking: Asking, ids: np.ndarray, logits: np.ndarray | None) -> Pred
     return Predicted(values=values, ids=np.where(broken[:, None, None], -1, table), probabilities=probabilities)
 
 
-HEADS: dict[str, Callable[[Asking, Sequence[Asked], bool, Mapping[str, Any]], Predicted]] = {
+HEADS: dict[str, Callable[[AskedModel, Sequence[PolicyPrompt], bool, Mapping[str, Any]], Predicted]] = {
     "tokens": _tokens,
     "parallel": _parallel,
     "l1": _numbers,

@@ -14,7 +14,7 @@ from vertebra.errors import DataError
 from vertebra.policies.observation import Observation
 
 
-class Memory:
+class RobotMemory:
     """Of one robot, since its episode began."""
 
     def __init__(self, history: int) -> None:
@@ -23,7 +23,7 @@ class Memory:
         self.values: np.ndarray | None = None
         """[C, D] the last chunk, in −1…1."""
 
-    def copied(self) -> Memory:
+    def copied(self) -> RobotMemory:
         """The same, to go on from twice."""
         made = copy.copy(self)
         made.images, made.ensemble = self.images.copy(), copy.deepcopy(self.ensemble)

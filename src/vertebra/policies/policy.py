@@ -28,11 +28,11 @@ from vertebra.model.heads.previous import Previous
 from vertebra.model.model import Model
 from vertebra.policies.decision import Decision, sureness
 from vertebra.policies.fit import bins_of, check_dims, check_head, check_settings, require_list, require_rows
-from vertebra.policies.heads import Asking, Predicted, predict
-from vertebra.policies.memory import Memory
+from vertebra.policies.heads import AskedModel, Predicted, predict
+from vertebra.policies.memory import RobotMemory
 from vertebra.policies.observation import Missing, Observation, faults
 from vertebra.policies.prefix import Prefixes
-from vertebra.policies.prompts import Asked, Prompts
+from vertebra.policies.prompts import PolicyPrompt, Prompts
 from vertebra.policies.settings import PolicySettings
 
 
@@ -50,12 +50,12 @@ class Policy:
         self.bins = None if self.record.bins is None else bins_of(self.record, model)
         after = self.record.images == "after" and self.settings.keep_prefix
         self.prefixes = Prefixes() if after else None
-        self.asking = Asking(model=model, record=self.record, bins=self.bins, prefixes=self.prefixes)
+        self.asking = AskedModel(model=model, record=self.record, bins=self.bins, prefixes=self.prefixes)
         self.prompts = Prompts(model, self.record, slots=self.asking.slots(), early=self.asking.early())
         self.counts: Counter[str] = Counter()
         """What happened so far: `actions`, `outside`, `not a number`, `missing camera`."""
         self._statistics: dict[str, DatasetStatistics] = {}
-        self._robots: dict[Hashable, Memory] = {}
+        self._robots: dict[Hashable, RobotMemory] = {}
 
     @property
     def keys(self) -> list[str]:
@@ -157,12 +157,12 @@ class Policy:
         """Forget one robot, and nothing else: what is kept of instructions stays."""
         self._robots.pop(robot, None)
 
-    def memories(self, robots: Sequence[Hashable]) -> dict[Hashable, Memory | None]:
+    def memories(self, robots: Sequence[Hashable]) -> dict[Hashable, RobotMemory | None]:
         """What is remembered of these robots now, for `recall`."""
         known = ((robot, self._robots.get(robot)) for robot in robots)
         return {robot: None if memory is None else memory.copied() for robot, memory in known}
 
-    def recall(self, memories: Mapping[Hashable, Memory | None]) -> None:
+    def recall(self, memories: Mapping[Hashable, RobotMemory | None]) -> None:
         """Remember of these robots what was remembered then: as if they had asked nothing since."""
         for robot, memory in memories.items():
             if memory is None:
@@ -178,7 +178,7 @@ class Policy:
         """The data set that a key means: itself, or the only one."""
         return self._known(unnorm_key)[0]
 
-    def predicted(self, observation: Observation, instruction: str, key: str) -> tuple[Predicted, Asked]:
+    def predicted(self, observation: Observation, instruction: str, key: str) -> tuple[Predicted, PolicyPrompt]:
         """What the head predicts for one observation, with probabilities, and the row it was given. Nothing is remembered."""
         self._require_fit([observation], [instruction], missing="mask", count=False)
         row = self.prompts.row(observation, instruction, self._proprio(observation, self._known(key)[1]))
@@ -222,7 +222,7 @@ class Policy:
 
     def _rows(
         self, seen: Sequence[Observation], texts: Sequence[str], known: Sequence[DatasetStatistics]
-    ) -> list[Asked]:
+    ) -> list[PolicyPrompt]:
         """A row for each robot; files that cannot be read are found here, all of them."""
         rows, found = [], []
         for number, (one, text, statistics) in enumerate(zip(seen, texts, known, strict=True)):
@@ -243,7 +243,7 @@ class Policy:
         return normalize(np.asarray(observation.proprio, np.float64), statistics.proprio, how, proprio=True)
 
     def _predicted(
-        self, rows: Sequence[Asked], names: Sequence[Hashable], *, sure: bool, done: int | None
+        self, rows: Sequence[PolicyPrompt], names: Sequence[Hashable], *, sure: bool, done: int | None
     ) -> Predicted:
         """What the head predicts for all rows; those that go on from a chunk, with it."""
         left = [None if done is None else self._memory(name).left(done) for name in names]
@@ -333,5 +333,5 @@ class Policy:
             )
         return actions
 
-    def _memory(self, robot: Hashable) -> Memory:
-        return self._robots.setdefault(robot, Memory(self.record.history))
+    def _memory(self, robot: Hashable) -> RobotMemory:
+        return self._robots.setdefault(robot, RobotMemory(self.record.history))

@@ -18,7 +18,7 @@ import numpy as np
 from vertebra.decode.state.decoding import DecodeState
 from vertebra.decode.state.prefill import prefill
 from vertebra.model.model import Model
-from vertebra.policies.prompts import Asked
+from vertebra.policies.prompts import PolicyPrompt
 
 LEAST = 4
 """Positions of a prefix that is worth keeping."""
@@ -37,7 +37,7 @@ class Prefixes:
     def forget(self) -> None:
         self._states.clear()
 
-    def shared(self, model: Model, rows: Sequence[Asked]) -> tuple[DecodeState, list[Asked]] | None:
+    def shared(self, model: Model, rows: Sequence[PolicyPrompt]) -> tuple[DecodeState, list[PolicyPrompt]] | None:
         """(the state of what all rows begin with, a row for each; what remains of each row), or None: nothing is shared."""
         length = _plain(rows)
         if length < LEAST:
@@ -53,10 +53,12 @@ class Prefixes:
         self._states.move_to_end(key)
         while len(self._states) > MOST:
             self._states.popitem(last=False)
-        rest = [Asked(sequence=row.sequence.cut(length, len(row.sequence)), features=row.features) for row in rows]
+        rest = [
+            PolicyPrompt(sequence=row.sequence.cut(length, len(row.sequence)), features=row.features) for row in rows
+        ]
         return state.fork([0] * len(rows)), rest
 
-    def state(self, model: Model, rows: Sequence[Asked]) -> DecodeState | None:
+    def state(self, model: Model, rows: Sequence[PolicyPrompt]) -> DecodeState | None:
         """The rows as one state, ready to be decoded; None: nothing is shared."""
         found = self.shared(model, rows)
         if found is None:
@@ -67,7 +69,7 @@ class Prefixes:
         return state
 
 
-def _plain(rows: Sequence[Asked]) -> int:
+def _plain(rows: Sequence[PolicyPrompt]) -> int:
     """Positions that all rows begin with alike, before the first slot of any; the last one is never among them."""
     length = min(len(row.sequence) - 1 for row in rows)
     for row in rows:

@@ -32,7 +32,7 @@ KEPT = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Asked:
+class PolicyPrompt:
     """One observation as a row."""
 
     sequence: TokenSequence
@@ -61,10 +61,10 @@ class Prompts:
                 f"{', '.join(self.sizes) or 'none'}"
             )
 
-    def row(self, observation: Observation, instruction: str, proprio: Any) -> Asked:
+    def row(self, observation: Observation, instruction: str, proprio: Any) -> PolicyPrompt:
         """`proprio`: normalised; None where the model asks for none."""
         items = self._items(observation, proprio)
-        return Asked(sequence=self._sequence(instruction, items), features=self._prepared(items))
+        return PolicyPrompt(sequence=self._sequence(instruction, items), features=self._prepared(items))
 
     def _prepared(self, items: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
         """Arrays for a batch; what cannot be read is named by its camera, all of it at once."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vertebra.prompt.content import Splice
-from vertebra.prompt.layout import Piece
+from vertebra.prompt.pieces import PromptPiece
 from vertebra.prompt.tokenizer import Encoding
 from vertebra.sequence.roles import Role
 from vertebra.sequence.tokens import TokenSequence
@@ -23,7 +23,7 @@ class Written:
     """A conversation written out, before it is encoded."""
 
     text: str
-    pieces: list[Piece]
+    pieces: list[PromptPiece]
     cut: bool
     """The sequence ends with its last splice: the ids of an answer that goes on."""
 
@@ -74,7 +74,9 @@ def assemble(
     return Traced(sequence, origin)
 
 
-def _by_character(pieces: Sequence[Piece], lengths: Sequence[int], encoding: Encoding) -> tuple[np.ndarray, np.ndarray]:
+def _by_character(
+    pieces: Sequence[PromptPiece], lengths: Sequence[int], encoding: Encoding
+) -> tuple[np.ndarray, np.ndarray]:
     """Each token's role and weight, from the characters behind it.
 
     A token that straddles a border is its last character's (`▁Hi` is the answer's, though the space is the format's),
@@ -95,7 +97,9 @@ def _by_character(pieces: Sequence[Piece], lengths: Sequence[int], encoding: Enc
     return roles[last], np.where(trained >= encoding.start, weights[trained], np.float32(0.0))
 
 
-def _by_line(pieces: Sequence[Piece], lengths: Sequence[int], encoding: Encoding, front: int) -> np.ndarray | None:
+def _by_line(
+    pieces: Sequence[PromptPiece], lengths: Sequence[int], encoding: Encoding, front: int
+) -> np.ndarray | None:
     """[N, 2]: each token's line and word: those of its last character, or of the first where that is but white space."""
     lines: np.ndarray | None = None
     at = 0

@@ -16,13 +16,13 @@ from typing import Any, ClassVar, Literal
 from vertebra import log
 from vertebra.errors import ConfigError, PromptError, did_you_mean
 from vertebra.prompt.content import Content
-from vertebra.prompt.conversation import Message, Reader, check_order
-from vertebra.prompt.layout import End, Piece, text_of
+from vertebra.prompt.conversation import Message, MessageReader, check_order
+from vertebra.prompt.pieces import End, PromptPiece, text_of
 from vertebra.prompt.templates import Template
 from vertebra.sequence.roles import Role
 
 SystemChoice = Literal["native", "fold"]
-_READERS = {False: Reader(), True: Reader(empty_questions=True)}
+_READERS = {False: MessageReader(), True: MessageReader(empty_questions=True)}
 
 
 class PromptBuilder(ABC):
@@ -66,7 +66,7 @@ class PromptBuilder(ABC):
         """The prompt so far; after a question, ready for its answer."""
 
     @abstractmethod
-    def layout(self, messages: Sequence[Message], end: End, tokenizer: Any = None) -> list[Piece]:
+    def layout(self, messages: Sequence[Message], end: End, tokenizer: Any = None) -> list[PromptPiece]:
         """A whole conversation as pieces. `tokenizer` is for formats that a tokenizer carries."""
 
     def writes_bos(self, tokenizer: Any) -> bool:
@@ -169,7 +169,7 @@ class TurnPromptBuilder(PromptBuilder):
     def writes_bos(self, tokenizer: Any) -> bool:
         return bool(self.template.start)
 
-    def layout(self, messages: Sequence[Message], end: End, tokenizer: Any = None) -> list[Piece]:
+    def layout(self, messages: Sequence[Message], end: End, tokenizer: Any = None) -> list[PromptPiece]:
         return self._layout(messages, end, self.template.to_the_letter)
 
     def _string(self, messages: Sequence[Message], end: End) -> str:
@@ -177,12 +177,12 @@ class TurnPromptBuilder(PromptBuilder):
             return ""
         return text_of(self._layout(self.with_system(messages), end, True))
 
-    def _layout(self, messages: Sequence[Message], end: End, cut_mark: bool) -> list[Piece]:
+    def _layout(self, messages: Sequence[Message], end: End, cut_mark: bool) -> list[PromptPiece]:
         check_order(messages)
         template = self.template
-        pieces = [Piece(template.start, Role.TEXT)] if template.start else []
+        pieces = [PromptPiece(template.start, Role.TEXT)] if template.start else []
         turns = [message for message in messages if message.role != "system"]
-        inside: list[Piece] = []
+        inside: list[PromptPiece] = []
         for message in messages[: len(messages) - len(turns)]:
             block, inside = self._system_pieces(message, cut_mark)
             pieces += block
@@ -191,10 +191,10 @@ class TurnPromptBuilder(PromptBuilder):
             if message.role == "user":
                 self._warn_of_marks(content.text)
                 pieces += [
-                    Piece(template.user[0], Role.USER),
+                    PromptPiece(template.user[0], Role.USER),
                     *inside,
-                    Piece.of(message, content),
-                    Piece(template.user[1], Role.USER),
+                    PromptPiece.of(message, content),
+                    PromptPiece(template.user[1], Role.USER),
                 ]
                 inside = []
             else:
@@ -202,28 +202,28 @@ class TurnPromptBuilder(PromptBuilder):
                 if template.trims_open and not content.begins_with_splice:
                     pieces[-1:] = _left_to_the_answer(pieces[-1], message.weight)
                 pieces += [
-                    Piece(template.answer[0], Role.ASSISTANT),
-                    Piece.of(message, content),
-                    Piece(template.stop, Role.ASSISTANT, message.weight),
-                    Piece(rest, Role.ASSISTANT),
+                    PromptPiece(template.answer[0], Role.ASSISTANT),
+                    PromptPiece.of(message, content),
+                    PromptPiece(template.stop, Role.ASSISTANT, message.weight),
+                    PromptPiece(rest, Role.ASSISTANT),
                 ]
         if end == "answer":
             return pieces[:-2]
         if end == "open":
-            opening = Piece(template.answer[0], Role.ASSISTANT)
+            opening = PromptPiece(template.answer[0], Role.ASSISTANT)
             if template.trims_open:
-                pieces[-1] = Piece(pieces[-1].text.rstrip(), pieces[-1].role)
+                pieces[-1] = PromptPiece(pieces[-1].text.rstrip(), pieces[-1].role)
             pieces.append(opening)
         return pieces
 
-    def _system_pieces(self, message: Message, cut_mark: bool) -> tuple[list[Piece], list[Piece]]:
+    def _system_pieces(self, message: Message, cut_mark: bool) -> tuple[list[PromptPiece], list[PromptPiece]]:
         """(what stands before the turns, what stands inside the first question)."""
         template = self.template
         content = self._cleaned(message, cut_mark)
         if content.empty and (self.system == "fold" or not template.to_the_letter):
             return [], []
         if self.system == "fold":
-            return [], [Piece.of(message, content), Piece("\n\n", Role.SYSTEM)]
+            return [], [PromptPiece.of(message, content), PromptPiece("\n\n", Role.SYSTEM)]
         if template.system_rule == "drop":
             return [], []
         if template.system_rule == "refuse":
@@ -231,8 +231,8 @@ class TurnPromptBuilder(PromptBuilder):
                 f"the `{template.name}` format has no place for a system prompt ({content.text!r:.60}). "
                 'Leave it out, or put it before the first question with system="fold".'
             )
-        before, after = (Piece(mark, Role.SYSTEM) for mark in template.system)
-        block = [before, Piece.of(message, content), after]
+        before, after = (PromptPiece(mark, Role.SYSTEM) for mark in template.system)
+        block = [before, PromptPiece.of(message, content), after]
         return ([], block) if template.system_rule == "inside" else (block, [])
 
     def _cleaned(self, message: Message, cut_mark: bool) -> Content:
@@ -263,13 +263,13 @@ class TurnPromptBuilder(PromptBuilder):
                 )
 
 
-def _left_to_the_answer(mark: Piece, weight: float) -> list[Piece]:
+def _left_to_the_answer(mark: PromptPiece, weight: float) -> list[PromptPiece]:
     """A mark before an answer, its last blanks apart: an open prompt ends without them, so the model must say them.
 
     On a SentencePiece tokenizer `Out: 3` is `Out: ▁ 3`: without its own weight nobody would ever learn the `▁`.
     """
     text = mark.text.rstrip()
-    return [Piece(text, mark.role), Piece(mark.text[len(text) :], Role.ASSISTANT, weight)]
+    return [PromptPiece(text, mark.role), PromptPiece(mark.text[len(text) :], Role.ASSISTANT, weight)]
 
 
 @cache

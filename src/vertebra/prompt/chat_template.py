@@ -17,8 +17,8 @@ from vertebra.errors import PromptError
 from vertebra.prompt.builders import PromptBuilder, SystemChoice
 from vertebra.prompt.content import Content
 from vertebra.prompt.conversation import ROLES, Message, check_order
-from vertebra.prompt.layout import End, Piece, until_last_content
-from vertebra.prompt.template_words import Shown, TemplateWords, words_of
+from vertebra.prompt.pieces import End, PromptPiece, until_last_content
+from vertebra.prompt.template_words import ShownMessage, TemplateWords, words_of
 from vertebra.sequence.roles import Role
 
 _MARK = "\U0010f0fc{}\U0010f0fd"
@@ -74,7 +74,7 @@ class TemplatePromptBuilder(PromptBuilder):
     def writes_bos(self, tokenizer: Any) -> bool:
         return "bos_token" in words_of(self._source(tokenizer)).source
 
-    def layout(self, messages: Sequence[Message], end: End, tokenizer: Any = None) -> list[Piece]:
+    def layout(self, messages: Sequence[Message], end: End, tokenizer: Any = None) -> list[PromptPiece]:
         messages = self._ordered(messages)
         source = self._source(tokenizer)
         template = words_of(source)
@@ -138,7 +138,7 @@ def _skeleton(
     source: Any,
     template: TemplateWords,
     messages: Sequence[Message],
-    shown: Sequence[Shown],
+    shown: Sequence[ShownMessage],
     opened: bool,
     arguments: Mapping[str, Any],
 ) -> list[str]:
@@ -164,7 +164,11 @@ def _skeleton(
 
 
 def _fill(
-    text: str, skeleton: Sequence[str], messages: Sequence[Message], shown: Sequence[Shown], visible: Sequence[str]
+    text: str,
+    skeleton: Sequence[str],
+    messages: Sequence[Message],
+    shown: Sequence[ShownMessage],
+    visible: Sequence[str],
 ) -> tuple[str, list[_Filled]]:
     """(the template's first words, each text with the words behind it); raise unless that gives `text` exactly."""
     owners = [(index, stretch) for index, one in enumerate(shown) for stretch in one.texts]
@@ -222,7 +226,7 @@ def _fitting(text: str, start: int, choices: Sequence[Sequence[str]]) -> tuple[l
     return taken, reached
 
 
-def _check_nothing_dropped(messages: Sequence[Message], shown: Sequence[Shown], present: set[int]) -> None:
+def _check_nothing_dropped(messages: Sequence[Message], shown: Sequence[ShownMessage], present: set[int]) -> None:
     for index, (message, one) in enumerate(zip(messages, shown, strict=True)):
         has_content = any(message.content.text[a:b].strip() for a, b in one.texts) or bool(message.content.splices)
         if index not in present and (has_content or message.role == "assistant"):
@@ -246,32 +250,34 @@ def _trimmings(text: str) -> list[tuple[int, int]]:
 def _pieces(
     filling: tuple[str, list[_Filled]],
     messages: Sequence[Message],
-    shown: Sequence[Shown],
+    shown: Sequence[ShownMessage],
     template: TemplateWords,
     opened: bool,
-) -> list[Piece]:
+) -> list[PromptPiece]:
     """Texts and words as pieces: an answer goes from its first text or own word to its stop token."""
     first, filled = filling
     bos = template.bos if template.bos and first.startswith(template.bos) else ""
-    pieces = [Piece(bos, Role.TEXT)]
+    pieces = [PromptPiece(bos, Role.TEXT)]
     before: int | None = None
     words = first[len(bos) :]
     for one in [*filled, None]:
         after = None if one is None else one.message
         if before is not None and before == after:
-            pieces.append(Piece(words, ROLES[messages[before].role], messages[before].weight))
+            pieces.append(PromptPiece(words, ROLES[messages[before].role], messages[before].weight))
         else:
             if before is not None:
                 closing, words = _closing(words, messages[before], shown[before], template)
                 pieces += closing
             pieces += _opening(words, messages, shown, before, after, opened)
         if one is not None:
-            pieces.append(Piece.of(messages[one.message], one.content))
+            pieces.append(PromptPiece.of(messages[one.message], one.content))
             before, words = one.message, one.words
     return pieces
 
 
-def _closing(words: str, message: Message, shown: Shown, template: TemplateWords) -> tuple[list[Piece], str]:
+def _closing(
+    words: str, message: Message, shown: ShownMessage, template: TemplateWords
+) -> tuple[list[PromptPiece], str]:
     """(what ends a message: its own last word, the stop token, the space behind it; the words that are left)"""
     role = ROLES[message.role]
     own = shown.words[-1] if words.startswith(shown.words[-1]) else ""
@@ -283,27 +289,28 @@ def _closing(words: str, message: Message, shown: Shown, template: TemplateWords
     rest = words[len(stop) :]
     space = rest[: len(rest) - len(rest.lstrip())]
     weight = message.weight if message.role == "assistant" else 0.0
-    return [Piece(own, role, message.weight), Piece(stop, role, weight), Piece(space, role)], rest[len(space) :]
+    pieces = [PromptPiece(own, role, message.weight), PromptPiece(stop, role, weight), PromptPiece(space, role)]
+    return pieces, rest[len(space) :]
 
 
 def _opening(
     words: str,
     messages: Sequence[Message],
-    shown: Sequence[Shown],
+    shown: Sequence[ShownMessage],
     before: int | None,
     after: int | None,
     opened: bool,
-) -> list[Piece]:
+) -> list[PromptPiece]:
     """What leads to a message, or to the answer that is awaited; a word that the message itself begins with is its."""
     if after is None:
         role = Role.TEXT if before is None else ROLES[messages[before].role]
-        return [Piece(words, Role.ASSISTANT if opened else role)]
+        return [PromptPiece(words, Role.ASSISTANT if opened else role)]
     message = messages[after]
     own = shown[after].words[0].strip()
     at = words.rfind(own) if own else -1
     at = len(words) if at < 0 else at
     role = ROLES[message.role]
-    return [Piece(words[:at], role), Piece(words[at:], role, message.weight)]
+    return [PromptPiece(words[:at], role), PromptPiece(words[at:], role, message.weight)]
 
 
 def _apply(source: Any, conversation: Sequence[tuple[str, str]], opened: bool, arguments: Mapping[str, Any]) -> str:

@@ -101,7 +101,7 @@ def check_order(messages: Sequence[Message], *, tools: bool = False) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class MessageReader:
     """Turns what people write into messages; `sizes` says how many slots a part of each segment takes."""
 
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -211,22 +211,22 @@ class Reader:
         return Splice(role, segment=name, count=int(count), anchored=anchored)
 
 
-def _text(reader: Reader, part: Mapping[str, Any], where: str) -> Content:
+def _text(reader: MessageReader, part: Mapping[str, Any], where: str) -> Content:
     text = part.get("text")
     if not isinstance(text, str):
         raise PromptError(f"a text part of {where} has the text {text!r:.80}; expected a string under `text`")
     return Content(text)
 
 
-def _image(reader: Reader, part: Mapping[str, Any], where: str) -> Content:
+def _image(reader: MessageReader, part: Mapping[str, Any], where: str) -> Content:
     return Content("", ((0, reader.slots(part, where, Role.IMAGE, "image", None)),))
 
 
-def _vector(reader: Reader, part: Mapping[str, Any], where: str) -> Content:
+def _vector(reader: MessageReader, part: Mapping[str, Any], where: str) -> Content:
     return Content("", ((0, reader.slots(part, where, Role.VECTOR, "proprio", 1)),))
 
 
-def _page(reader: Reader, part: Mapping[str, Any], where: str) -> Content:
+def _page(reader: MessageReader, part: Mapping[str, Any], where: str) -> Content:
     """The lines of a page, each with the slot of its box."""
     slot: Splice | None = None
     if part.get("slot") != "none":
@@ -235,7 +235,7 @@ def _page(reader: Reader, part: Mapping[str, Any], where: str) -> Content:
     return page_content(part, where, slot)
 
 
-def _action(reader: Reader, part: Mapping[str, Any], where: str) -> Content:
+def _action(reader: MessageReader, part: Mapping[str, Any], where: str) -> Content:
     """The ids of an action, or the slots that parallel decoding fills."""
     if "ids" not in part:
         return Content("", ((0, reader.slots(part, where, Role.ACTION, "action", None)),))
@@ -250,7 +250,7 @@ def _action(reader: Reader, part: Mapping[str, Any], where: str) -> Content:
     return Content("", ((0, Splice(Role.ACTION, ids=tuple(int(value) for value in ids))),))
 
 
-_PARTS: dict[str, Callable[[Reader, Mapping[str, Any], str], Content]] = {
+_PARTS: dict[str, Callable[[MessageReader, Mapping[str, Any], str], Content]] = {
     "text": _text,
     "image": _image,
     "page": _page,

@@ -20,10 +20,10 @@ from vertebra import log
 from vertebra.errors import ConfigError, PromptError, did_you_mean
 from vertebra.prompt.assembly import Traced, Written, assemble
 from vertebra.prompt.builders import PromptBuilder
-from vertebra.prompt.conversation import Reader, part_types
-from vertebra.prompt.layout import End, Piece, text_of
+from vertebra.prompt.conversation import MessageReader, part_types
+from vertebra.prompt.pieces import End, PromptPiece, text_of
 from vertebra.prompt.registry import prompt_builder
-from vertebra.prompt.tokenizer import Facts, Spans, tokenizer_of
+from vertebra.prompt.tokenizer import Spans, TokenizerFacts, tokenizer_of
 from vertebra.sequence.roles import Role
 from vertebra.sequence.tokens import TokenSequence
 
@@ -101,7 +101,7 @@ def render_traced(
             f"open_turn={open_turn!r}: True ends ready for an answer, False does not, None: after a question"
         )
     speaker = _speaker(builder)
-    reader = Reader(
+    reader = MessageReader(
         sizes or {}, roles=roles, trusted=trusted, anchored=anchored, empty_questions=speaker.empty_questions
     )
     encoder = tokenizer_of(tokenizer)
@@ -150,7 +150,7 @@ def _speaker(builder: PromptBuilder | type[PromptBuilder] | str) -> PromptBuilde
 
 
 def _write(
-    reader: Reader, builder: PromptBuilder, tokenizer: Any, conversation: Conversation, open_turn: bool | None
+    reader: MessageReader, builder: PromptBuilder, tokenizer: Any, conversation: Conversation, open_turn: bool | None
 ) -> Written:
     """The conversation as one string and its pieces."""
     messages = builder.with_system(reader.read(conversation))
@@ -172,7 +172,7 @@ def _write(
     return Written(text_of(pieces), pieces, cut)
 
 
-def _plain_spans(pieces: Sequence[Piece]) -> Spans:
+def _plain_spans(pieces: Sequence[PromptPiece]) -> Spans:
     """Where no added token may be recognised; neighbors become one span."""
     spans: list[tuple[int, int]] = []
     at = 0
@@ -188,7 +188,7 @@ def _plain_spans(pieces: Sequence[Piece]) -> Spans:
 
 
 def _front(
-    ids: np.ndarray, facts: Facts, anchor: Anchor | None, builder: PromptBuilder, tokenizer: Any
+    ids: np.ndarray, facts: TokenizerFacts, anchor: Anchor | None, builder: PromptBuilder, tokenizer: Any
 ) -> tuple[tuple[int, ...], int]:
     """(ids to put in front of the text, how many of the sequence's first ids are BOS)."""
     own = facts.prefix or (() if facts.bos_id is None else (facts.bos_id,))
@@ -221,7 +221,7 @@ def _front(
     return own, len(own)
 
 
-def _warn_of_text(pieces: Sequence[Piece], facts: Facts) -> None:
+def _warn_of_text(pieces: Sequence[PromptPiece], facts: TokenizerFacts) -> None:
     """A user's typed tokens are expected to stay text; an answer's may have been meant."""
     for piece in pieces:
         if not piece.plain or piece.role not in (Role.ASSISTANT, Role.SYSTEM, Role.TOOL):
@@ -234,7 +234,7 @@ def _warn_of_text(pieces: Sequence[Piece], facts: Facts) -> None:
                 )
 
 
-def _warn_without_stop(builder: PromptBuilder, facts: Facts, prompts: Sequence[Written]) -> None:
+def _warn_without_stop(builder: PromptBuilder, facts: TokenizerFacts, prompts: Sequence[Written]) -> None:
     stop = builder.stop
     if stop is None or stop in facts.added or not any(piece.weight for p in prompts for piece in p.pieces):
         return

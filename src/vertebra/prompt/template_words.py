@@ -21,7 +21,7 @@ _BLIND = "\U0010f0fe"
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownMessage:
     """How one message is shown to the template: stretches of its text, and the template's own words around them."""
 
     texts: tuple[tuple[int, int], ...]
@@ -50,14 +50,14 @@ class TemplateWords:
     def bos(self) -> str | None:
         return self.state[0]
 
-    def split(self, message: Message) -> Shown:
+    def split(self, message: Message) -> ShownMessage:
         """A message's text without the words that the template should see."""
         text = message.content.text
         found = []
         if self.allowed is not None and message.role in ("system", "assistant") and not message.content.splices:
             found = list(self.allowed.finditer(text))
         if not found:
-            return Shown(((0, len(text)),), ("", ""))
+            return ShownMessage(((0, len(text)),), ("", ""))
         texts: list[tuple[int, int]] = []
         words = [""]
         at = 0
@@ -69,7 +69,7 @@ class TemplateWords:
             at = stop
         if not texts:  # nothing but words: an empty text behind them stands for the message
             texts, words = [(at, at)], [*words, ""]
-        return Shown(tuple(texts), tuple(words))
+        return ShownMessage(tuple(texts), tuple(words))
 
     def visible(self, message: Message) -> str:
         """A message's text as the template sees it, character for character as long as the real one."""

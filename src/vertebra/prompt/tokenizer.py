@@ -37,7 +37,7 @@ class Encoding:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class TokenizerFacts:
     """A tokenizer's named tokens. An id is None where the tokenizer has no such token."""
 
     prefix: tuple[int, ...] = ()
@@ -64,7 +64,7 @@ class Tokenizer(Protocol):
         """Each text as a whole; no added token begins or ends inside its plain spans."""
         ...
 
-    def facts(self) -> Facts: ...
+    def facts(self) -> TokenizerFacts: ...
 
 
 class FastTokenizer:
@@ -105,7 +105,7 @@ class FastTokenizer:
         backend = _backend_of(tokenizer)
         return backend is not self._backend() or len(backend.get_added_tokens_decoder()) != len(self._added)
 
-    def facts(self) -> Facts:
+    def facts(self) -> TokenizerFacts:
         owner = self._owner()
         named = owner is not None and owner is not self._backend()
         bos, eos, pad = _names_of(owner) if named else self._names
@@ -113,7 +113,7 @@ class FastTokenizer:
         prefix = self._prefix()
         if bos_id is None and len(prefix) == 1:
             bos_id, bos = prefix[0], self._own.id_to_token(prefix[0])
-        return Facts(prefix, bos, bos_id, eos, eos_id, pad_id, self._added)
+        return TokenizerFacts(prefix, bos, bos_id, eos, eos_id, pad_id, self._added)
 
     def encode(self, texts: Sequence[str], plain: Sequence[Spans]) -> list[Encoding]:
         try:

@@ -21,9 +21,9 @@ import torch
 
 from vertebra.errors import BackboneError, SequenceError, UnknownNameError
 from vertebra.sequence.batch import Batch
-from vertebra.sequence.visibility import Attend, View, allowed, looks_ahead
+from vertebra.sequence.visibility import Attend, VisibilitySide, allowed, looks_ahead
 
-__all__ = ["KERNELS", "Attend", "AttentionFacts", "AttentionPlan", "View", "allowed", "plan_attention"]
+__all__ = ["KERNELS", "Attend", "AttentionFacts", "AttentionPlan", "VisibilitySide", "allowed", "plan_attention"]
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 

@@ -48,7 +48,7 @@ _VIEWS = {
 """What a free rule can ask a position, and the batch key that answers; `segment`, `slot` and `index` come on top."""
 
 
-class View:
+class VisibilitySide:
     """One side of the rule: a batch's vectors, shaped so that query and key broadcast against each other."""
 
     def __init__(self, batch: Batch, start: int, stop: int, dim: int) -> None:
@@ -86,7 +86,7 @@ class View:
         return self.segment == names.index(segment)
 
 
-Attend = Callable[[View, View], torch.Tensor]
+Attend = Callable[[VisibilitySide, VisibilitySide], torch.Tensor]
 """A free rule: `attend(query, key)` says for every pair whether the query may see the key."""
 
 
@@ -95,7 +95,7 @@ def allowed(
 ) -> torch.Tensor:
     """The table [B, Q, K] of who sees whom; queries begin at `first_query` (what lies before is cached)."""
     _check_window(window)
-    query, key = View(batch, first_query, batch.length, 2), View(batch, 0, batch.length, 1)
+    query, key = VisibilitySide(batch, first_query, batch.length, 2), VisibilitySide(batch, 0, batch.length, 1)
     real = batch["attention_mask"].bool()
     real_q, real_k = real[:, first_query:, None], real[:, None, :]
     same_block = (query.block == key.block) & (query.block > 0)
@@ -122,7 +122,7 @@ def looks_ahead(batch: Batch, *, first_query: int = 0) -> torch.Tensor:
     return (shared.diff(dim=1) == 0).any()
 
 
-def _free(attend: Attend, query: View, key: View, table: torch.Tensor) -> torch.Tensor:
+def _free(attend: Attend, query: VisibilitySide, key: VisibilitySide, table: torch.Tensor) -> torch.Tensor:
     answer = attend(query, key)
     if not isinstance(answer, torch.Tensor) or answer.dtype != torch.bool:
         came = f"{answer.dtype} tensor" if isinstance(answer, torch.Tensor) else type(answer).__name__

@@ -23,7 +23,7 @@ from vertebra.serve.acting import body_of
 from vertebra.serve.observing import bounded_image
 from vertebra.serve.refusals import Broken, Refusal, refusal_of
 from vertebra.serve.service import Service
-from vertebra.serve.speaking import Piece
+from vertebra.serve.speaking import AnswerPiece
 from vertebra.wire.bounds import Bounds
 from vertebra.wire.text import from_json
 
@@ -156,7 +156,7 @@ def _constraint(form: Any) -> Any:
     return json_schema(schema)
 
 
-async def _whole(head: dict[str, Any], pieces: AsyncIterator[Piece], answers: int) -> dict[str, Any]:
+async def _whole(head: dict[str, Any], pieces: AsyncIterator[AnswerPiece], answers: int) -> dict[str, Any]:
     texts, last = [""] * answers, None
     async with aclosing(pieces):  # type: ignore[type-var]
         async for piece in pieces:
@@ -171,7 +171,7 @@ async def _whole(head: dict[str, Any], pieces: AsyncIterator[Piece], answers: in
 
 
 async def _streamed(
-    head: dict[str, Any], first: Piece, pieces: AsyncIterator[Piece], with_usage: bool
+    head: dict[str, Any], first: AnswerPiece, pieces: AsyncIterator[AnswerPiece], with_usage: bool
 ) -> AsyncIterator[str]:
     def event(choices: list[Any], **more: Any) -> str:
         return f"data: {json.dumps({**head, 'object': 'chat.completion.chunk', 'choices': choices, **more})}\n\n"
@@ -195,7 +195,7 @@ async def _streamed(
     yield "data: [DONE]\n\n"
 
 
-def _finished(piece: Piece, row: int) -> str:
+def _finished(piece: AnswerPiece, row: int) -> str:
     assert piece.reasons is not None
     reason = piece.reasons[row]
     if reason not in _FINISHED:
@@ -203,6 +203,6 @@ def _finished(piece: Piece, row: int) -> str:
     return _FINISHED[reason]
 
 
-def _usage(piece: Piece) -> dict[str, int]:
+def _usage(piece: AnswerPiece) -> dict[str, int]:
     completion = sum(piece.tokens)
     return {"prompt_tokens": piece.prompt, "completion_tokens": completion, "total_tokens": piece.prompt + completion}

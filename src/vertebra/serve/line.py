@@ -25,7 +25,7 @@ class Waiting(Protocol):
 J = TypeVar("J", bound=Waiting)
 
 
-class Line(ABC, Generic[J]):
+class WaitingLine(ABC, Generic[J]):
     """Subclasses take jobs from `_queue`, under `_here`, until `_ended`. Abstract."""
 
     def __init__(self, settings: ServeSettings, *, name: str) -> None:

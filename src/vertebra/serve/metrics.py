@@ -35,7 +35,7 @@ class Histogram:
         yield f"{name}_count {below}"
 
 
-class Metrics:
+class ServerMetrics:
     """Counted by several threads."""
 
     def __init__(self, kept: int) -> None:

@@ -46,7 +46,7 @@ FRONT = (
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Asked:
+class ObservationRequest:
     """What one client asks."""
 
     observation: Observation
@@ -58,7 +58,7 @@ class Asked:
 
 def asked_of(
     given: Any, record: ActionRecord, *, rename: Mapping[str, str] | None = None, bounds: Bounds | None = None
-) -> Asked:
+) -> ObservationRequest:
     """One request, in whatever spelling. Its values are held against the policy later."""
     bounds = bounds or Bounds()
     flat, images = _flattened(given)
@@ -78,7 +78,7 @@ def asked_of(
         {name: _image(image, bounds, f"history, camera `{name}`") for name, image in one.items()}
         for one in _past(history)
     ]
-    return Asked(
+    return ObservationRequest(
         observation=Observation(images=read, proprio=state, history=past),
         instruction=text,
         unnorm_key=_text(beside["unnorm_key"], "unnorm_key"),

@@ -22,14 +22,14 @@ from vertebra.errors import DataError, VertebraError
 from vertebra.policies.decision import Decision
 from vertebra.policies.observation import Observation, faults
 from vertebra.policies.policy import Policy
-from vertebra.serve.line import Line
-from vertebra.serve.metrics import Metrics
+from vertebra.serve.line import WaitingLine
+from vertebra.serve.metrics import ServerMetrics
 from vertebra.serve.refusals import Broken, OutOfTime
 from vertebra.serve.settings import ServeSettings
 
 
 @dataclass(kw_only=True, eq=False)
-class Job:
+class QueuedRequest:
     """A request in the queue."""
 
     observation: Observation
@@ -45,10 +45,10 @@ class Job:
     """Nobody waits for it any more."""
 
 
-class Scheduler(Line[Job]):
+class Scheduler(WaitingLine[QueuedRequest]):
     """Asks one policy for many clients."""
 
-    def __init__(self, policy: Policy, settings: ServeSettings, metrics: Metrics) -> None:
+    def __init__(self, policy: Policy, settings: ServeSettings, metrics: ServerMetrics) -> None:
         super().__init__(settings, name="policy")
         self.policy, self.metrics = policy, metrics
         self._expected = 1
@@ -84,7 +84,7 @@ class Scheduler(Line[Job]):
         def answer(outcome: Decision | BaseException) -> None:
             loop.call_soon_threadsafe(settle, outcome)
 
-        job = Job(
+        job = QueuedRequest(
             observation=observation, instruction=instruction, key=key, robot=object() if robot is None else robot, done=done,
             answer=answer, kept=robot is not None,
         )  # fmt: skip
@@ -125,7 +125,7 @@ class Scheduler(Line[Job]):
             if batch:
                 self._answer(batch)
 
-    def _next(self) -> list[Job] | None:
+    def _next(self) -> list[QueuedRequest] | None:
         """The jobs of the next pass; none where only robots are to be forgotten; None at the end."""
         with self._here:
             free = time.monotonic()
@@ -145,9 +145,9 @@ class Scheduler(Line[Job]):
             self._forget_gone()
             return self._taken()
 
-    def _taken(self) -> list[Job]:
-        batch: list[Job] = []
-        rest: deque[Job] = deque()
+    def _taken(self) -> list[QueuedRequest]:
+        batch: list[QueuedRequest] = []
+        rest: deque[QueuedRequest] = deque()
         robots: set[Hashable] = set()
         while self._queue:
             job = self._queue.popleft()
@@ -162,7 +162,7 @@ class Scheduler(Line[Job]):
         self._queue = rest
         return batch
 
-    def _answer(self, batch: list[Job]) -> None:
+    def _answer(self, batch: list[QueuedRequest]) -> None:
         begun = time.monotonic()
         before = self.policy.memories([job.robot for job in batch]) if self.policy.remembers else {}
         outcome: list[Decision | BaseException]
@@ -186,13 +186,13 @@ class Scheduler(Line[Job]):
                 self._remember(job.robot)
             job.answer(one)
 
-    def _decided(self, batch: list[Job]) -> list[Decision]:
+    def _decided(self, batch: list[QueuedRequest]) -> list[Decision]:
         return self.policy.decide_many(
             [job.observation for job in batch], [job.instruction for job in batch], [job.key for job in batch],
             robots=[job.robot for job in batch], done=batch[0].done, sure=False,
         )  # fmt: skip
 
-    def _alone(self, job: Job) -> Decision | BaseException:
+    def _alone(self, job: QueuedRequest) -> Decision | BaseException:
         try:
             return self._decided([job])[0]
         except Exception as error:  # a model may raise anything; it is logged

@@ -18,8 +18,8 @@ from vertebra.policies.decision import Decision
 from vertebra.policies.drawn import drawn_observation
 from vertebra.policies.policy import Policy
 from vertebra.serve.holding import Folder, own_weights
-from vertebra.serve.metrics import Metrics
-from vertebra.serve.observing import Asked
+from vertebra.serve.metrics import ServerMetrics
+from vertebra.serve.observing import ObservationRequest
 from vertebra.serve.refusals import Busy
 from vertebra.serve.scheduler import Scheduler
 from vertebra.serve.settings import ServeSettings
@@ -37,7 +37,7 @@ class Service:
         folder: Folder | None = None,
     ) -> None:
         self.settings, self.folder = settings, folder
-        self.metrics = Metrics(settings.history)
+        self.metrics = ServerMetrics(settings.history)
         self.policy = served if isinstance(served, Policy) else None
         self.scheduler = None if self.policy is None else Scheduler(self.policy, settings, self.metrics)
         self.speaker = Speaker(served, settings, self.metrics) if isinstance(served, Model) else None
@@ -107,7 +107,7 @@ class Service:
         if not self.ready:
             raise Busy("the model is not ready yet")
 
-    async def act(self, asked: Asked, robot: str | None) -> Decision:
+    async def act(self, asked: ObservationRequest, robot: str | None) -> Decision:
         """The decision about a request; `robot`: who asks, unless the request names its session."""
         assert self.scheduler is not None
         assert self.policy is not None

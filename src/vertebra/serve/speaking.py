@@ -13,19 +13,19 @@ from typing import Any
 
 from vertebra import log
 from vertebra.decode.asking import ask
-from vertebra.decode.engine import Run
+from vertebra.decode.engine import DecodeRun
 from vertebra.decode.settings import question_of, settings_of
 from vertebra.decode.start import eval_mode, start
 from vertebra.errors import VertebraError
 from vertebra.model.model import Model
-from vertebra.serve.line import Line
-from vertebra.serve.metrics import Metrics
+from vertebra.serve.line import WaitingLine
+from vertebra.serve.metrics import ServerMetrics
 from vertebra.serve.refusals import Broken, OutOfTime
 from vertebra.serve.settings import ServeSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class AnswerPiece:
     """What became certain of each answer; the last one has the reasons and the counts."""
 
     text: list[str]
@@ -40,15 +40,15 @@ class Piece:
 class _Job:
     turns: list[Any]
     options: dict[str, Any]
-    answer: Callable[[Piece | BaseException | None], None]
+    answer: Callable[[AnswerPiece | BaseException | None], None]
     came: float = field(default_factory=time.monotonic)
     left: bool = False
 
 
-class Speaker(Line[_Job]):
+class Speaker(WaitingLine[_Job]):
     """Asks one model for many clients."""
 
-    def __init__(self, model: Model, settings: ServeSettings, metrics: Metrics) -> None:
+    def __init__(self, model: Model, settings: ServeSettings, metrics: ServerMetrics) -> None:
         super().__init__(settings, name="model")
         self.model, self.metrics = model, metrics
         self.sees = "image" in model.sizes
@@ -57,12 +57,12 @@ class Speaker(Line[_Job]):
         async for _ in self.answer([{"role": "user", "content": "warm up"}], {"max_new_tokens": 2}):
             pass
 
-    async def answer(self, turns: list[Any], options: dict[str, Any]) -> AsyncIterator[Piece]:
+    async def answer(self, turns: list[Any], options: dict[str, Any]) -> AsyncIterator[AnswerPiece]:
         """The pieces of the answers; whoever stops listening stops the model too."""
         loop = asyncio.get_running_loop()
-        coming: asyncio.Queue[Piece | BaseException | None] = asyncio.Queue()
+        coming: asyncio.Queue[AnswerPiece | BaseException | None] = asyncio.Queue()
 
-        def give(one: Piece | BaseException | None) -> None:
+        def give(one: AnswerPiece | BaseException | None) -> None:
             loop.call_soon_threadsafe(coming.put_nowait, one)
 
         job = _Job(turns=turns, options=options, answer=give)
@@ -107,12 +107,12 @@ class Speaker(Line[_Job]):
         config = settings_of(None, **options)
         asked = ask(self.model, job.turns, question)
         with eval_mode(asked.model):
-            run = Run(start(asked.model, asked.prompt, config), config, text=True)
+            run = DecodeRun(start(asked.model, asked.prompt, config), config, text=True)
             for step in run.go():
                 if job.left:
                     return
                 if any(step.text):
-                    job.answer(Piece(text=list(step.text)))
+                    job.answer(AnswerPiece(text=list(step.text)))
             reasons = [run.ends.reasons[row] for row in range(run.total)]
             counts = [len(ids) for ids in run.tokens]
-            job.answer(Piece(text=[""] * run.total, reasons=reasons, prompt=run.prompt_length, tokens=counts))
+            job.answer(AnswerPiece(text=[""] * run.total, reasons=reasons, prompt=run.prompt_length, tokens=counts))

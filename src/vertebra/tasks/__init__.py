@@ -7,4 +7,4 @@ from __future__ import annotations
 
 from vertebra.lazy import offer
 
-__getattr__, __dir__, __all__ = offer(__name__, {"config": "DataConfig", "table": "register_task", "task": "Task"})
+__getattr__, __dir__, __all__ = offer(__name__, {"config": "DataConfig", "registry": "register_task", "task": "Task"})

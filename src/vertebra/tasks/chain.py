@@ -30,7 +30,7 @@ from vertebra.data.samples.samples import Picked, Samples
 from vertebra.data.samples.table import Table
 from vertebra.errors import ConfigError
 from vertebra.tasks.config import DataConfig
-from vertebra.tasks.table import kinds_for, task_of
+from vertebra.tasks.registry import kinds_for, task_of
 from vertebra.tasks.task import Job, Task
 
 

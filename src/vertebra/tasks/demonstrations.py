@@ -37,7 +37,7 @@ IMAGES = "images"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Shown:
+class ShownDemonstration:
     """One demonstration, without its images."""
 
     episode: int
@@ -61,7 +61,7 @@ class Demonstrations(Samples):
 
     def __init__(
         self,
-        shown: Sequence[Shown],
+        shown: Sequence[ShownDemonstration],
         model: ModelFacts,
         record: ActionRecord,
         way: Acting,
@@ -203,7 +203,7 @@ def frames_needed(length: int, every: int, record: ActionRecord) -> list[int]:
     return sorted({seen for frame in range(0, length, every) for seen in seen_at(frame, record)})
 
 
-class Prepared(ImageItems):
+class PreparedItems(ImageItems):
     """The items of a sample's slots, which are prepared already."""
 
     def images(self, extra: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ from vertebra.data.samples.samples import Samples
 from vertebra.errors import ConfigError
 from vertebra.tasks.acting import SEGMENT, Acting, ActingConfig, acting
 from vertebra.tasks.config import DataConfig
-from vertebra.tasks.demonstrations import Demonstrations, Prepared, Shown
+from vertebra.tasks.demonstrations import Demonstrations, PreparedItems, ShownDemonstration
 from vertebra.tasks.drawn_episodes import drawn_episodes
 from vertebra.tasks.read_sets import EpisodesConfig, ReadSet, first_set, read_sets
 from vertebra.tasks.task import Features, Job, Task
@@ -79,7 +79,7 @@ class Episodes(Task):
         return {"images": images} | ({"proprio": one.state[0]} if read.proprio else {}), one.sentence
 
     def features(self, job: Job) -> Features | None:
-        return Prepared()
+        return PreparedItems()
 
     def packs(self, data: DataConfig) -> bool:
         return False  # images fill most of a row
@@ -104,8 +104,8 @@ class Episodes(Task):
         return TableMixture(train, weights, stop=data.stop), TableMixture(apart) if apart else None
 
     def _samples(
-        self, key: str, read: ReadSet, shown: list[Shown], *, job: Job, options: EpisodesConfig, record: ActionRecord,
-        augmentation: Augmentation | None = None, wordings: Wordings | None = None,
+        self, key: str, read: ReadSet, shown: list[ShownDemonstration], *, job: Job, options: EpisodesConfig,
+        record: ActionRecord, augmentation: Augmentation | None = None, wordings: Wordings | None = None,
     ) -> Samples:  # fmt: skip
         how: Any = job.model.preparation
         frames = {name: read.frames(name, how, record, job.data.cache) for name in record.cameras}

@@ -12,7 +12,7 @@ from vertebra.data.samples.table import Table
 from vertebra.errors import ConfigError, TooLongError
 from vertebra.tasks.chain import encoded, require_fit
 from vertebra.tasks.classes import labels_of
-from vertebra.tasks.table import task_of
+from vertebra.tasks.registry import task_of
 from vertebra.tasks.task import Job
 
 

@@ -29,7 +29,7 @@ from PIL import Image, ImageDraw
 
 from vertebra.config import Amount, Bound, require_bounds
 from vertebra.errors import ConfigError
-from vertebra.tasks.quiz import Item, Question, Quiz, QuizConfig
+from vertebra.tasks.quiz import Item, Quiz, QuizConfig, QuizQuestion
 
 COLORS = {
     "red": (215, 40, 40), "green": (30, 160, 60), "blue": (45, 80, 220), "yellow": (235, 205, 40),
@@ -75,7 +75,7 @@ class Look(Quiz):
 
     def item(self, seed: int, number: int, options: Any, *, held_out: bool) -> Item:
         rng = np.random.default_rng([seed, number])
-        scene = Scene.drawn(rng, unseen=held_out and number % 2 == 1, most=options.things)
+        scene = LookScene.drawn(rng, unseen=held_out and number % 2 == 1, most=options.things)
         last = () if held_out else (scene.about_all(),)
         count = MOST if held_out else options.questions
         return Item(questions=(*_chosen(scene, count, rng), *last), picture=scene.picture(), scene=scene)
@@ -111,14 +111,14 @@ class Thing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
+class LookScene:
     """One to four things in places of their own, on a dark ground."""
 
     things: tuple[Thing, ...]
     ground: tuple[int, int, int]
 
     @classmethod
-    def drawn(cls, rng: np.random.Generator, *, unseen: bool, most: int = 4) -> Scene:
+    def drawn(cls, rng: np.random.Generator, *, unseen: bool, most: int = 4) -> LookScene:
         """`most`: things; `unseen`: its first thing is of a kind that no other scene has."""
         places = rng.permutation(ACROSS**2)[: rng.integers(1, most + 1)]
         things = [_thing(rng, int(place), unseen=unseen and not at) for at, place in enumerate(places)]
@@ -147,28 +147,28 @@ class Scene:
             else:
                 yield "nothing", EMPTY
 
-    def about_all(self) -> Question:
+    def about_all(self) -> QuizQuestion:
         """What is where, in the order of reading."""
         things = sorted(self.things, key=lambda thing: (thing.row, thing.column))
         answer = ", ".join(f"{PLACES[thing.row * ACROSS + thing.column]} {thing}" for thing in things)
-        return Question(text="What is where?", answer=answer, sort="all")
+        return QuizQuestion(text="What is where?", answer=answer, sort="all")
 
-    def about_one(self) -> Iterator[Question]:
+    def about_one(self) -> Iterator[QuizQuestion]:
         """Color and shape of what is the only one of its shape or color."""
         shapes, colors = [thing.shape for thing in self.things], [thing.color for thing in self.things]
         for thing in self.things:
             if shapes.count(thing.shape) == 1:
-                yield Question(text=f"What color is the {thing.shape}?", answer=thing.color, sort="color")
+                yield QuizQuestion(text=f"What color is the {thing.shape}?", answer=thing.color, sort="color")
             if colors.count(thing.color) == 1:
-                yield Question(text=f"What shape is the {thing.color} one?", answer=thing.shape, sort="shape")
+                yield QuizQuestion(text=f"What shape is the {thing.color} one?", answer=thing.shape, sort="shape")
 
-    def about_counts(self) -> Iterator[Question]:
-        yield Question(text="How many shapes are there?", answer=NUMBERS[len(self.things)], sort="count")
+    def about_counts(self) -> Iterator[QuizQuestion]:
+        yield QuizQuestion(text="How many shapes are there?", answer=NUMBERS[len(self.things)], sort="count")
         colors = [thing.color for thing in self.things]
         for color in COLORS:
-            yield Question(text=f"How many are {color}?", answer=NUMBERS[colors.count(color)], sort="count")
+            yield QuizQuestion(text=f"How many are {color}?", answer=NUMBERS[colors.count(color)], sort="count")
 
-    def about_places(self) -> Iterator[Question]:
+    def about_places(self) -> Iterator[QuizQuestion]:
         kinds = [thing.kind for thing in self.things]
         single = [thing for thing in self.things if kinds.count(thing.kind) == 1]
         for a in single:
@@ -176,7 +176,7 @@ class Scene:
                 for word, first, second in (("left of", a.column, b.column), ("above", a.row, b.row)):
                     if first != second:
                         answer = "yes" if first < second else "no"
-                        yield Question(text=f"Is the {a} {word} the {b}?", answer=answer, sort="relation")
+                        yield QuizQuestion(text=f"Is the {a} {word} the {b}?", answer=answer, sort="relation")
 
 
 def _thing(rng: np.random.Generator, place: int, *, unseen: bool) -> Thing:
@@ -189,7 +189,7 @@ def _thing(rng: np.random.Generator, place: int, *, unseen: bool) -> Thing:
     return Thing(color=color, shape=shape, x=x + dx, y=y + dy, reach=int(rng.integers(20, 31)), row=row, column=column)
 
 
-def _chosen(scene: Scene, most: int, rng: np.random.Generator) -> Iterator[Question]:
+def _chosen(scene: LookScene, most: int, rng: np.random.Generator) -> Iterator[QuizQuestion]:
     """Some questions, of each sort in turn while there are any; half of the counts are of colors that are there."""
     counts = list(scene.about_counts())
     there = [question for question in counts if question.answer != NUMBERS[0]]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from vertebra.tasks.quiz import Item, Question, Quiz
+from vertebra.tasks.quiz import Item, Quiz, QuizQuestion
 
 _ITEMS = {
     "mug": "mugs", "lamp": "lamps", "chair": "chairs", "towel": "towels", "basket": "baskets", "clock": "clocks",
@@ -57,7 +57,7 @@ class Orders(Quiz):
             day=rng.choice(_DAYS),
         )
         answer = json.dumps({"item": item, "color": color, "count": count})
-        return Item(questions=(Question(text=text[0].upper() + text[1:], answer=answer, sort="accuracy"),))
+        return Item(questions=(QuizQuestion(text=text[0].upper() + text[1:], answer=answer, sort="accuracy"),))
 
 
 def is_unseen(item: str, color: str) -> bool:

@@ -55,7 +55,7 @@ class PageQuestion:
 
 
 @dataclass(kw_only=True)
-class Asking:
+class QuestionDraft:
     """Lines that are asked about, what the document knows, and what was taken already."""
 
     lines: Sequence[Laid]
@@ -95,8 +95,8 @@ class Asking:
         return None if not fit else fit[int(self.draw.integers(len(fit)))]
 
 
-def _known(sort: str) -> Callable[[Asking], PageQuestion | None]:
-    def ask(given: Asking) -> PageQuestion | None:
+def _known(sort: str) -> Callable[[QuestionDraft], PageQuestion | None]:
+    def ask(given: QuestionDraft) -> PageQuestion | None:
         if sort == "fields" and given.others and given.draw.random() < given.missing:
             name = given.others[int(given.draw.integers(len(given.others)))]
             return field_question(name, given.record.absent, given.record)
@@ -106,39 +106,39 @@ def _known(sort: str) -> Callable[[Asking], PageQuestion | None]:
     return ask
 
 
-def _text_by_box(given: Asking) -> PageQuestion | None:
+def _text_by_box(given: QuestionDraft) -> PageQuestion | None:
     at = given.line()
     return None if at is None else _about(given, at, "text-by-box")
 
 
-def _masked_text(given: Asking) -> PageQuestion | None:
+def _masked_text(given: QuestionDraft) -> PageQuestion | None:
     at = given.line()
     return None if at is None else _about(given, at, "masked-text", hides={at: "text"})
 
 
-def _about(given: Asking, at: int, sort: str, **more: Any) -> PageQuestion:
+def _about(given: QuestionDraft, at: int, sort: str, **more: Any) -> PageQuestion:
     line = given.lines[at]
     box = {"type": "box", "box": list(line.box or ())}
     return PageQuestion(parts=("?", box), answer=line.text, sort=sort, **more)
 
 
-def _box_by_text(given: Asking) -> PageQuestion | None:
+def _box_by_text(given: QuestionDraft) -> PageQuestion | None:
     at = given.line(text=True)
     return None if at is None else _where(given, at, "box-by-text")
 
 
-def _masked_position(given: Asking) -> PageQuestion | None:
+def _masked_position(given: QuestionDraft) -> PageQuestion | None:
     at = given.line(text=True)
     return None if at is None else _where(given, at, "masked-position", hides={at: "box"})
 
 
-def _where(given: Asking, at: int, sort: str, **more: Any) -> PageQuestion:
+def _where(given: QuestionDraft, at: int, sort: str, **more: Any) -> PageQuestion:
     line = given.lines[at]
     place = " ".join(str(round(100 * number / given.record.scale)) for number in line.box or ())
     return PageQuestion(parts=(f'Where is "{line.text}"?',), answer=place, sort=sort, **more)
 
 
-def _geometry(given: Asking) -> PageQuestion | None:
+def _geometry(given: QuestionDraft) -> PageQuestion | None:
     """How one line lies to another, where only one word fits."""
     one, other = given.line(text=True), given.line(text=True)
     if one is None or other is None or one == other:
@@ -150,7 +150,7 @@ def _geometry(given: Asking) -> PageQuestion | None:
     return PageQuestion(parts=(f'How does "{a.text}" lie to "{b.text}"?',), answer=how, sort="geometry")
 
 
-def _cells(given: Asking) -> PageQuestion | None:
+def _cells(given: QuestionDraft) -> PageQuestion | None:
     """What stands right of a line in its row, or below it in its column."""
     at = given.line(text=True)
     if at is None:
@@ -163,7 +163,7 @@ def _cells(given: Asking) -> PageQuestion | None:
     return PageQuestion(parts=parts, answer=given.lines[found].text, sort="cells")
 
 
-SORTS: dict[str, Callable[[Asking], PageQuestion | None]] = {
+SORTS: dict[str, Callable[[QuestionDraft], PageQuestion | None]] = {
     "fields": _known("fields"),
     "questions": _known("questions"),
     "value-by-box": _known("value-by-box"),
@@ -187,7 +187,7 @@ def require_sorts(weights: Mapping[str, float]) -> None:
             raise UnknownNameError("sort of questions", name, SORTS)
 
 
-def drawn_questions(given: Asking, weights: Mapping[str, float], count: int) -> list[PageQuestion]:
+def drawn_questions(given: QuestionDraft, weights: Mapping[str, float], count: int) -> list[PageQuestion]:
     """Up to `count` questions about the same lines; none asks for what another hides, and none comes twice."""
     names = [name for name, weight in weights.items() if weight > 0]
     ends = list(accumulate(weights[name] for name in names))

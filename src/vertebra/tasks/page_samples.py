@@ -29,7 +29,7 @@ from vertebra.layout.rows import PageRow, box_array, page_row
 from vertebra.layout.windows import page_windows
 from vertebra.sequence.length import listed
 from vertebra.sequence.tokens import VECTORS
-from vertebra.tasks.page_questions import Asking, PageQuestion, drawn_questions, known_questions, without
+from vertebra.tasks.page_questions import PageQuestion, QuestionDraft, drawn_questions, known_questions, without
 from vertebra.tasks.page_sets import PageDocument, PagesConfig
 
 HELD_OUT = 1 << 20
@@ -40,7 +40,7 @@ KEPT = 256
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class WindowSample:
     """A window of a document."""
 
     document: PageDocument
@@ -92,17 +92,17 @@ class PageSamples(Samples):
         self.lengths = np.array([self.base + view.cost + options.reserve for view in self.views], np.int64)
         self._made: OrderedDict[tuple[int, int], PageRow] = OrderedDict()
 
-    def _asks(self, view: View) -> bool:
+    def _asks(self, view: WindowSample) -> bool:
         """Whether there is anything to ask about a window."""
         own = any(view.known.get(name) for name in self.options.learn)
         made = any(weight > 0 and name not in view.known for name, weight in self.options.learn.items())
         return own or made or (self.options.missing > 0 and self.options.learn.get("fields", 0) > 0)
 
-    def _views(self, document: PageDocument, room: int) -> Iterator[View]:
+    def _views(self, document: PageDocument, room: int) -> Iterator[WindowSample]:
         eyes = self.record.image and bool(document.pictures)
         for lines in page_windows(document.pages, self.record, self.renderer, room=room, images=eyes):
             known = known_questions(document.pages, lines, self.record, self.options.fields)
-            yield View(document, lines, known, self._cost(lines, eyes))
+            yield WindowSample(document, lines, known, self._cost(lines, eyes))
 
     def _cost(self, lines: Sequence[Laid], eyes: bool) -> int:
         images = {line.page: object() for line in lines} if eyes else None
@@ -132,8 +132,8 @@ class PageSamples(Samples):
             self._made.popitem(last=False)
         return self._made[key]
 
-    def _row(self, view: View, draw: Any) -> PageRow:
-        asking = Asking(
+    def _row(self, view: WindowSample, draw: Any) -> PageRow:
+        asking = QuestionDraft(
             lines=view.lines, record=self.record, known=view.known, draw=draw, missing=self.options.missing,
             others=[name for name in self.names if all(one.name != name for one in view.known["fields"])],
         )  # fmt: skip
@@ -147,7 +147,7 @@ class PageSamples(Samples):
         return page_row(view.lines, [("?", self.record.absent)], self.record, self.renderer, images=images)
 
     def _apart(
-        self, view: View, asked: Sequence[PageQuestion], draw: Any, images: Mapping[int, Any], limit: int
+        self, view: WindowSample, asked: Sequence[PageQuestion], draw: Any, images: Mapping[int, Any], limit: int
     ) -> PageRow | None:
         """As many of the questions as there is room for, none of which sees another."""
         lines = without(view.lines, asked)
@@ -156,7 +156,7 @@ class PageSamples(Samples):
         return self.apart(lines, turns, images=images, most=limit) if turns else None
 
     def _together(
-        self, view: View, asked: Sequence[PageQuestion], draw: Any, images: Mapping[int, Any], limit: int
+        self, view: WindowSample, asked: Sequence[PageQuestion], draw: Any, images: Mapping[int, Any], limit: int
     ) -> PageRow | None:
         """As many of the questions as there is room for, one after the other."""
         for count in range(len(asked), 0, -1):
@@ -168,7 +168,7 @@ class PageSamples(Samples):
                 return row
         return None
 
-    def _pictured(self, view: View) -> list[int]:
+    def _pictured(self, view: WindowSample) -> list[int]:
         if not self.record.image:
             return []
         return [

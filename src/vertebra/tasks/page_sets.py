@@ -196,7 +196,7 @@ def read_documents(path: Any, pattern: str | None = None) -> list[PageDocument]:
 
 
 def _of_file(file: Path) -> Iterator[PageDocument]:
-    from vertebra.page.formats.table import read_pages
+    from vertebra.page.formats.registry import read_pages
     from vertebra.page.reading import read_document
 
     if ".jsonl" in file.suffixes:

@@ -36,7 +36,7 @@ LEARNED = 400
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class QuizQuestion:
     """One question, and the one answer to it that is right."""
 
     text: str
@@ -49,7 +49,7 @@ class Question:
 class Item:
     """Questions about one thing."""
 
-    questions: tuple[Question, ...]
+    questions: tuple[QuizQuestion, ...]
     picture: bytes | None = None
     """A PNG."""
     scene: Any = None
@@ -156,14 +156,14 @@ class Quizzes(Samples):
         ids = [(sequence.ids.tolist(), sequence.weight.tolist()) for sequence in self._sequences[:8]]
         return digest(self.quiz.name, self.count, self.seed, self.held_out, self.job.data.shuffled_images, ids)
 
-    def alone(self) -> Iterator[tuple[int, Question]]:
+    def alone(self) -> Iterator[tuple[int, QuizQuestion]]:
         """Every question, with the number of its item: one of each item, then the next of each."""
         for place in range(max((len(item.questions) for item in self.items), default=0)):
             for number, item in enumerate(self.items):
                 if place < len(item.questions):
                     yield number, item.questions[place]
 
-    def guessed(self, asked: Sequence[tuple[int, Question]]) -> float:
+    def guessed(self, asked: Sequence[tuple[int, QuizQuestion]]) -> float:
         """How many of these questions are right for one who has learned how frequent answers are, and sees nothing."""
         frequent = self._frequent
         guesses = [frequent.get(one.text) or frequent.get(one.sort, Counter()) for _, one in asked]
@@ -183,7 +183,7 @@ class Quizzes(Samples):
                     frequent.setdefault(known_by, Counter())[question.answer] += 1
         return frequent
 
-    def asking(self, number: int, question: Question) -> TokenSequence:
+    def asking(self, number: int, question: QuizQuestion) -> TokenSequence:
         """One question alone, as a prompt."""
         content = self._content(question, first=self.items[number].picture is not None)
         return self.rendered([{"role": "user", "content": content}], open_turn=True)
@@ -223,18 +223,18 @@ class Quizzes(Samples):
             self._ids[word] = int(self.job.model.tokenizer(f" {word}", add_special_tokens=False).input_ids[0])
         return self._ids[word]
 
-    def _turns(self, questions: Sequence[Question], *, pictured: bool) -> list[dict[str, Any]]:
+    def _turns(self, questions: Sequence[QuizQuestion], *, pictured: bool) -> list[dict[str, Any]]:
         turns: list[dict[str, Any]] = []
         for question in questions:
             content = self._content(question, first=pictured and not turns)
             turns += [{"role": "user", "content": content}, {"role": "assistant", "content": question.answer}]
         return turns
 
-    def _content(self, question: Question, *, first: bool) -> Any:
+    def _content(self, question: QuizQuestion, *, first: bool) -> Any:
         return [{"type": "image"}, {"type": "text", "text": question.text}] if first else question.text
 
 
-def answers_to(model: Any, asked: Sequence[tuple[int, Question]], quizzes: Quizzes, length: int) -> Iterator[str]:
+def answers_to(model: Any, asked: Sequence[tuple[int, QuizQuestion]], quizzes: Quizzes, length: int) -> Iterator[str]:
     """Greedy answers to questions that are each asked alone."""
     import torch
 

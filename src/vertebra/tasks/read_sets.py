@@ -26,7 +26,7 @@ from vertebra.errors import ConfigError, DataError, UnknownNameError
 from vertebra.model.encoders.images import Preparation, prepare_images
 from vertebra.tasks.acting import ActingConfig
 from vertebra.tasks.config import DataConfig
-from vertebra.tasks.demonstrations import Shown, frames_needed
+from vertebra.tasks.demonstrations import ShownDemonstration, frames_needed
 
 if TYPE_CHECKING:
     from vertebra.episodes import EpisodeSet
@@ -94,7 +94,7 @@ class ReadSet:
             raise DataError(f"`{folder}` has no episode to learn from; {len(options.skip)} are left out (skip)")
         self.dims, self.proprio = self.shown[0].actions.shape[1], self.shown[0].state.shape[1]
 
-    def divided(self, share: float) -> tuple[list[Shown], list[Shown]]:
+    def divided(self, share: float) -> tuple[list[ShownDemonstration], list[ShownDemonstration]]:
         """Episodes to train on, and those held out: the same ones in every run, some of each sentence."""
         apart: set[int] = set()
         for number, sentence in enumerate(dict.fromkeys(one.sentence for one in self.shown)):
@@ -214,7 +214,7 @@ def _cameras(read: EpisodeSet, names: tuple[str, ...] | None) -> list[str]:
     return [known[name] for name in names]
 
 
-def _shown(read: EpisodeSet, options: EpisodesConfig) -> list[Shown]:
+def _shown(read: EpisodeSet, options: EpisodesConfig) -> list[ShownDemonstration]:
     """Every demonstration that is not left out; faults of all of them in one error."""
     for name in (*options.state, options.action):
         if name not in read.numbers:
@@ -234,7 +234,7 @@ def _shown(read: EpisodeSet, options: EpisodesConfig) -> list[Shown]:
         sentence = read.sentence(one.index)
         if not sentence.strip():
             mute.append(one.index)
-        found.append(Shown(episode=one.index, sentence=sentence, state=state, actions=actions))
+        found.append(ShownDemonstration(episode=one.index, sentence=sentence, state=state, actions=actions))
     wrong = [
         f"{what} in the episodes {given[:20]} ({len(given)} in all)"
         for what, given in (("NaN or infinite numbers", faults), ("no instruction", mute))

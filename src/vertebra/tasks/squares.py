@@ -79,7 +79,7 @@ class Reach(Task):
         return {POLICY: made.to_json()}
 
     def example(self, job: Job) -> tuple[Any, str] | None:
-        episode = Episode(job.seed + 1, 0)
+        episode = SquareEpisode(job.seed + 1, 0)
         return {"images": {"image": np.asarray(episode.image())}}, episode.instruction
 
     def features(self, job: Job) -> Features | None:
@@ -104,7 +104,7 @@ class Reach(Task):
         return shown(model, _squares(job.model, job.data, 4, job.seed + 1), 4)
 
 
-class Episode:
+class SquareEpisode:
     """One image, its instruction, and where the square's middle is."""
 
     def __init__(self, seed: int, number: int) -> None:
@@ -182,7 +182,7 @@ class Squares(Samples):
         self.sizes, self.anchor = dict(model.sizes), model.backbone.anchor
         self.ids = ids_of(self.tokenizer)
         self.bins = bins_of(self.ids)
-        self.episodes = [Episode(seed, number) for number in range(count)]
+        self.episodes = [SquareEpisode(seed, number) for number in range(count)]
         self._sequences = [self._sequence(episode) for episode in self.episodes]
         self.lengths = np.array([len(sequence) for sequence in self._sequences])
 
@@ -211,10 +211,10 @@ class Squares(Samples):
         """The sequence as it stands before the answer, exactly as it was trained on."""
         return self.way.opened(self._sequences[index], self.ids[:1])
 
-    def _asked(self, episode: Episode) -> list[dict[str, Any]]:
+    def _asked(self, episode: SquareEpisode) -> list[dict[str, Any]]:
         return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": episode.instruction}]}]
 
-    def _sequence(self, episode: Episode) -> TokenSequence:
+    def _sequence(self, episode: SquareEpisode) -> TokenSequence:
         actions = episode.actions(self.way.chunk)
         answer = {"role": "assistant", "content": self.way.content(self.ids[:1], actions, self.bins)}
         turns = [*self._asked(episode), answer]

@@ -209,14 +209,14 @@ def _with_tensors(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     return [_with_tensors(item, tensors) for item in tree] if isinstance(tree, list) else tree
 
 
-class Writer:
+class SnapshotWriter:
     """Writes snapshots one after the other, in the background where asked; a failure surfaces at the next call."""
 
     def __init__(self, folder: Path, *, keep: int, asynchronous: bool, first: Callable[[], None] | None = None) -> None:
         self.folder, self.keep, self.asynchronous = folder, keep, asynchronous
         self.first = first
         """What must have reached the disk before a checkpoint that counts on it."""
-        self._memory = Memory()
+        self._memory = SnapshotMemory()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -274,7 +274,7 @@ def _step_back() -> None:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
-class Memory:
+class SnapshotMemory:
     """Room on the CPU for one snapshot, used again by the next: new pages would cost more than the copy itself."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from vertebra.config import Amount, Bound, Count, Filled, Place, Share, Some, require_bounds
 from vertebra.errors import ConfigError
 from vertebra.tasks.config import DataConfig
-from vertebra.tasks.table import faults_of, task_named, task_of
+from vertebra.tasks.registry import faults_of, task_named, task_of
 from vertebra.tasks.task import Task
 from vertebra.tune.settings import TuneConfig
 

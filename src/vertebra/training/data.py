@@ -21,7 +21,7 @@ def job_of(config: RunConfig, model: Any) -> Job:
 
 def outlined_job(config: RunConfig) -> Job:
     """The same before there is a model: no weights are loaded."""
-    from vertebra.training.model import grow
+    from vertebra.training.building import grow
     from vertebra.training.planning.outline import described_tower, outlined_parts
 
     model = config.model

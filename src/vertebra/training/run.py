@@ -23,6 +23,7 @@ from vertebra.errors import ConfigError, MissingPartError, TrainingError
 from vertebra.folders import require_place, write_whole
 from vertebra.tasks.chain import TaskData
 from vertebra.training import checkpoint
+from vertebra.training.building import build_late, build_model
 from vertebra.training.cached.apply import with_cache
 from vertebra.training.cached.layers import UpperLayers
 from vertebra.training.config import RunConfig
@@ -32,7 +33,6 @@ from vertebra.training.feed import Feed, steps_of
 from vertebra.training.folder import RUN, check_claim, check_finished, claim
 from vertebra.training.learner import Learner
 from vertebra.training.lock import only_writer
-from vertebra.training.model import build_late, build_model
 from vertebra.training.output import answers, best_place, finish, write_output
 from vertebra.training.own_loss import LossFunction, loss_function
 from vertebra.training.planning.budget import log_budget
@@ -41,17 +41,17 @@ from vertebra.training.scale.export import model_at
 from vertebra.training.scale.sharding import check_hybrid
 from vertebra.training.scale.start import Late
 from vertebra.training.stop import Stopper
-from vertebra.training.watching.metrics import Metrics
+from vertebra.training.watching.metrics import MetricsFile
 from vertebra.training.watching.samples import read_samples, write_samples
 from vertebra.training.watching.trackers import open_tracker, require_tracker
 from vertebra.training.words import WordLearner
 from vertebra.tune.lora import Adapter
+from vertebra.tune.pieces import as_text, what_trains
 from vertebra.tune.stages import choose
-from vertebra.tune.table import as_text, what_trains
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RunOutcome:
     """How a run ended."""
 
     folder: Path
@@ -75,7 +75,7 @@ def train(
     overwrite: bool = False,
     dry_run: bool = False,
     loss: LossFunction | None = None,
-) -> Outcome:
+) -> RunOutcome:
     """Train as the config says. `dry_run` does everything once, in a folder that is removed again. `loss`: a function
     `(outputs, batch, num_items) -> loss` in place of the loss; a recipe names one in `loss.function`."""
     check_machine(config)
@@ -87,13 +87,13 @@ def train(
         return _run(config, folder, resume=resume, overwrite=overwrite, loss=loss)
 
 
-def _run(config: RunConfig, folder: Path, *, resume: bool, overwrite: bool, loss: LossFunction | None) -> Outcome:
+def _run(config: RunConfig, folder: Path, *, resume: bool, overwrite: bool, loss: LossFunction | None) -> RunOutcome:
     first = _rank() == 0
     if first:
         check_claim(folder, resume=resume, overwrite=overwrite)
     # hashing gigabytes needs a processor and no interpreter: it goes on while the model is built
     search = ThreadPoolExecutor(1).submit(checkpoint.newest_good, folder / "checkpoints") if first and resume else None
-    made = Prepared.of(config)
+    made = PreparedRun.of(config)
     trainer = made.trainer(folder, loss)
     newest: Path | None = trainer.shards.gathered(search.result() if search else None)[0]
     finished = newest is not None and trainer.finished_at(newest)
@@ -121,25 +121,25 @@ def _run(config: RunConfig, folder: Path, *, resume: bool, overwrite: bool, loss
                 trainer.tracker.close()
     if trainer.stopper.asked is not None and trainer.state.global_step < made.feed.steps:
         trainer.shards.leave()
-        return Outcome(
+        return RunOutcome(
             folder=folder, step=trainer.state.global_step, steps=made.feed.steps, stopped=trainer.stopper.asked
         )
     model = _written(made, trainer, folder)
-    return Outcome(
+    return RunOutcome(
         folder=folder, step=trainer.state.global_step, steps=made.feed.steps, model=model, found=_last_eval(folder)
     )
 
 
 def _go_on(folder: Path, newest: Path | None) -> None:
     """The metrics cut back to a checkpoint."""
-    Metrics(folder).cut_back(checkpoint.step_of(newest) if newest else 0)
+    MetricsFile(folder).cut_back(checkpoint.step_of(newest) if newest else 0)
     if newest is None:
         log.info(f"`{folder}` holds no checkpoint yet; the run starts at its beginning")
     else:
         log.info(f"going on from `{newest}`")
 
 
-def _answer_before(made: Prepared, trainer: Any, folder: Path) -> None:
+def _answer_before(made: PreparedRun, trainer: Any, folder: Path) -> None:
     """What the model says before it is trained; of a sharded one by all ranks together."""
     if trainer.shards.gathered("before" in read_samples(folder))[0]:
         return
@@ -152,7 +152,7 @@ def _answer_before(made: Prepared, trainer: Any, folder: Path) -> None:
         write_samples(folder, {"before": before})
 
 
-def _written(made: Prepared, trainer: Any, folder: Path) -> Path:
+def _written(made: PreparedRun, trainer: Any, folder: Path) -> Path:
     """The model's folder, by rank 0 alone: the others have left by then, and wait for nothing."""
     shards, config = trainer.shards, made.config
     if not shards.sharded:
@@ -171,7 +171,7 @@ def _written(made: Prepared, trainer: Any, folder: Path) -> Path:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Prepared:
+class PreparedRun:
     """Everything of a run but its trainer."""
 
     config: RunConfig
@@ -185,7 +185,7 @@ class Prepared:
     """What of the model comes when it is sharded."""
 
     @classmethod
-    def of(cls, config: RunConfig) -> Prepared:
+    def of(cls, config: RunConfig) -> PreparedRun:
         rank, world = _rank(), int(os.environ.get("WORLD_SIZE", "1"))
         model: Any
         late: Late | None = None
@@ -267,7 +267,7 @@ def signature_of(model: Any) -> str:
     return f"{model.identifier}/{shapes.hexdigest()[:16]}"
 
 
-def _dry(config: RunConfig, loss: LossFunction | None = None) -> Outcome:
+def _dry(config: RunConfig, loss: LossFunction | None = None) -> RunOutcome:
     """Memory, data, tokens, one step forward and backward, one evaluation, one checkpoint; nothing stays."""
     if _rank() == 0:
         log_budget(config, int(os.environ.get("WORLD_SIZE", "1")))
@@ -275,7 +275,7 @@ def _dry(config: RunConfig, loss: LossFunction | None = None) -> Outcome:
     short = replace(
         short, eval=replace(config.eval, batches=1), watch=replace(config.watch, bar=False, report_to="none")
     )
-    made = Prepared.of(short)
+    made = PreparedRun.of(short)
     found: dict[str, Any] = {}
 
     def once(part: Path) -> None:
@@ -298,7 +298,7 @@ def _dry(config: RunConfig, loss: LossFunction | None = None) -> Outcome:
             with contextlib.suppress(OSError):  # somebody else's by now
                 folder.rmdir()
     log.info(f"dry run: {found['samples']}, one step, one evaluation and one checkpoint are good")
-    return Outcome(folder=Path(config.folder), step=1, steps=made.feed.steps, found=found)
+    return RunOutcome(folder=Path(config.folder), step=1, steps=made.feed.steps, found=found)
 
 
 class _Done(Exception):

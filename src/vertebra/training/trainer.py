@@ -32,7 +32,7 @@ from vertebra.training.scale.sharding import leave_unwrapped, shard
 from vertebra.training.scale.shards import Shards
 from vertebra.training.stop import Stopper
 from vertebra.training.watch import Interval, Judge, NotFinite
-from vertebra.training.watching.metrics import Metrics
+from vertebra.training.watching.metrics import MetricsFile
 from vertebra.training.watching.progress import Display
 from vertebra.training.watching.trackers import Tracker
 from vertebra.tune.gradients import check_gradients
@@ -57,7 +57,7 @@ class ExactTrainer(Trainer):
     ) -> None:
         self.config, self.feed, self.folder = config, feed, folder
         self.stopper = stopper or Stopper()
-        self.metrics = Metrics(folder)
+        self.metrics = MetricsFile(folder)
         self.evaluator, self.signature = evaluate, dict(signature or {})
         self.interval, self.judge = Interval(), Judge(patience=config.eval.patience)
         self.not_finite = NotFinite(folder, choice=config.on_nan, explodes=config.explodes)
@@ -76,7 +76,7 @@ class ExactTrainer(Trainer):
         # rows go to metrics.jsonl and to the display; the printer would put dicts between them
         self.remove_callback(PrinterCallback)
         self.shards = Shards(self.accelerator, sharded=sharded)
-        self.writer = checkpoint.Writer(
+        self.writer = checkpoint.SnapshotWriter(
             folder / "checkpoints",
             keep=config.save.keep,
             asynchronous=config.save.asynchronous and not self.shards.sharded,

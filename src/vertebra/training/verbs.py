@@ -11,7 +11,7 @@ from vertebra.training.config import RunConfig
 from vertebra.training.planning import plan as planning
 from vertebra.training.planning.plan import Plan
 from vertebra.training.recipes import read_recipe
-from vertebra.training.run import Outcome
+from vertebra.training.run import RunOutcome
 from vertebra.training.run import train as run
 from vertebra.training.tiny import tiny_config
 
@@ -23,7 +23,7 @@ def train(
     out: str | Path | None = None,
     tiny: bool = False,
     **options: Any,
-) -> Outcome:
+) -> RunOutcome:
     """Train by a recipe: its name, its file, or its config; where the model lies is `.model` of what comes back.
 
     `overrides`: `["optim.lr=1e-4"]`. `out`: the folder of the run. `tiny`: the whole of it on a tiny backbone, in

@@ -11,6 +11,6 @@ __getattr__, __dir__, __all__ = offer(
         "lora": "LoraConfig add_lora",
         "adapter": "load_adapter save_adapter",
         "gradients": "check_gradients",
-        "table": "what_trains as_text",
+        "pieces": "what_trains as_text",
     },
 )

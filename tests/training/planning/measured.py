@@ -24,7 +24,7 @@ from tests.training.models import config
 from vertebra.model.encoders.vision import VisionTower
 from vertebra.sequence.batch import Batch, collate
 from vertebra.sequence.tokens import TokenSequence
-from vertebra.training import model as models
+from vertebra.training import building as models
 from vertebra.training.learner import Learner
 from vertebra.training.optim import make_optimizer
 from vertebra.training.planning import shapes

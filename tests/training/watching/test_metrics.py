@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vertebra.errors import CheckpointError
-from vertebra.training.watching.metrics import METRICS, Metrics, read
+from vertebra.training.watching.metrics import METRICS, MetricsFile, read
 from vertebra.training.watching.report import write_report
 
 ROWS = [{"step": step, "loss": 2.0 / step, "tokens": step, "clock": {"seconds": 0.1}} for step in (1, 2, 3)]
@@ -24,7 +24,7 @@ def test_rows_are_read_up_to_a_torn_line_and_cut_back(tmp_path):
     assert read(write(tmp_path, *lines)) == ROWS
     for torn in ('{"step": 4, "lo', "[" * 100_000, '{"step": ' + "7" * 5000 + "}"):
         assert read(write(tmp_path, *lines, torn, lines[0])) == ROWS
-    Metrics(tmp_path).cut_back(2)
+    MetricsFile(tmp_path).cut_back(2)
     assert read(tmp_path / METRICS) == ROWS[:2]
 
 
@@ -42,7 +42,7 @@ def test_rows_are_read_up_to_a_torn_line_and_cut_back(tmp_path):
 )
 def test_rows_that_no_run_wrote_are_named_by_their_line(tmp_path, row, why):
     path = write(tmp_path, json.dumps(ROWS[0]), json.dumps(row))
-    for use in (lambda: read(path), lambda: Metrics(tmp_path).cut_back(9), lambda: write_report(tmp_path)):
+    for use in (lambda: read(path), lambda: MetricsFile(tmp_path).cut_back(9), lambda: write_report(tmp_path)):
         with pytest.raises(CheckpointError, match=f"{METRICS}`, line 2: {why}"):
             use()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from vertebra.backbone.causal import HFCausalLLMBackbone
-from vertebra.backbone.families.table import MODELS
+from vertebra.backbone.families.models import MODELS
 from vertebra.errors import UnknownNameError
 
 

@@ -6,9 +6,9 @@ user's cache, and `write_hub_cache` lays them out under the real hub names for u
 
 from __future__ import annotations
 
+from vertebra.backbone.tiny.checkpoints import TINY, TINY_ENCODERS
 from vertebra.backbone.tiny.hub import write_hub_cache
 from vertebra.backbone.tiny.spec import TinySpec, TinyTokenizer
-from vertebra.backbone.tiny.table import TINY, TINY_ENCODERS
 from vertebra.backbone.tiny.tokenizer import tiny_text
 from vertebra.backbone.tiny.write import tiny_checkpoint, tiny_spec, write_tiny
 

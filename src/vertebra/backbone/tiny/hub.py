@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from vertebra.backbone.tiny.table import TINY, TINY_ENCODERS
+from vertebra.backbone.tiny.checkpoints import TINY, TINY_ENCODERS
 from vertebra.backbone.tiny.write import tiny_checkpoint, tiny_spec
 from vertebra.errors import ConfigError
 from vertebra.folders import write_whole

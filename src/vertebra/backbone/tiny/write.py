@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from vertebra.backbone.tiny.checkpoints import TINY, TINY_ENCODERS
 from vertebra.backbone.tiny.spec import TinySpec
-from vertebra.backbone.tiny.table import TINY, TINY_ENCODERS
 from vertebra.backbone.tiny.tokenizer import make_tokenizer
 from vertebra.errors import ConfigError, UnknownNameError
 from vertebra.folders import require_free, write_whole

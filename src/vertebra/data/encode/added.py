@@ -22,8 +22,7 @@ from vertebra.data.read.conversations import Conversation
 from vertebra.data.read.formats import Pair, Sample, Text
 from vertebra.data.samples.table import Table
 from vertebra.errors import UnknownNameError
-from vertebra.prompt.conversation import ROLES
-from vertebra.prompt.conversation import Reader as ConversationReader
+from vertebra.prompt.conversation import ROLES, MessageReader
 
 EVERYBODY = "all"
 """Every role but the user."""
@@ -38,7 +37,7 @@ def trusted_roles(names: Collection[str]) -> tuple[str, ...]:
         if unknown is not None:
             raise UnknownNameError("role", str(unknown), TRUSTED)
         names = {*(name for name in names if name != EVERYBODY), *TRUSTED[:-1]}
-    return tuple(sorted(ConversationReader(trusted=names).trusted))
+    return tuple(sorted(MessageReader(trusted=names).trusted))
 
 
 def uses(table: Table, ids: Sequence[int]) -> Counter[int]:
@@ -71,7 +70,7 @@ def warn_unused(table: Table, tokenizer: Any, tokens: Collection[str], *, conver
 
 
 @dataclass
-class Spelled:
+class SpelledTokens:
     """Who spells which added tokens in the texts of a data set."""
 
     tokens: Sequence[str]

@@ -21,7 +21,7 @@ import numpy as np
 
 from vertebra.data.encode.tokens import one_thread_in_this_process
 from vertebra.data.read.tables import datasets_library
-from vertebra.data.samples.table import LISTS, Chunk, ChunkBuilder
+from vertebra.data.samples.table import LISTS, ChunkBuilder, RowChunk
 from vertebra.errors import DataError
 from vertebra.reading import reading
 
@@ -59,7 +59,7 @@ class Cache:
             return entry  # damaged: reading it tells
         return entry if layout == LAYOUT else None
 
-    def read(self, entry: Path) -> list[Chunk]:
+    def read(self, entry: Path) -> list[RowChunk]:
         """The chunks of an entry, mapped from disk."""
         advice = "delete that folder, it will be made again"
         with reading(f"the cached data in {entry} is damaged", advice, error=DataError):
@@ -87,7 +87,7 @@ class Cache:
 
 def mapped(
     spans: Sequence[tuple[int, int]],
-    encode: Callable[[int, int], Iterable[Chunk]],
+    encode: Callable[[int, int], Iterable[RowChunk]],
     columns: Sequence[str],
     *,
     folder: Path,
@@ -120,7 +120,7 @@ class _Mapping:
     """What each process runs; a class, so that it can be sent there."""
 
     def __init__(
-        self, encode: Callable[[int, int], Iterable[Chunk]], columns: tuple[str, ...], *, forked: bool
+        self, encode: Callable[[int, int], Iterable[RowChunk]], columns: tuple[str, ...], *, forked: bool
     ) -> None:
         self.encode, self.columns, self.forked = encode, columns, forked
 
@@ -134,7 +134,7 @@ class _Mapping:
         return pa.concat_tables(tables or [to_arrow(ChunkBuilder(self.columns).built(), self.columns)])
 
 
-def to_arrow(chunk: Chunk, columns: Sequence[str]) -> Any:
+def to_arrow(chunk: RowChunk, columns: Sequence[str]) -> Any:
     """A chunk as an Arrow table; its arrays are handed over, not converted one by one."""
     import pyarrow as pa
 
@@ -154,13 +154,13 @@ def to_arrow(chunk: Chunk, columns: Sequence[str]) -> Any:
     return pa.table(made)
 
 
-def read_entry(entry: Path) -> list[Chunk]:
+def read_entry(entry: Path) -> list[RowChunk]:
     """All chunks of an entry. Another process opens a cached table by this, instead of being sent its arrays."""
     names = json.loads((entry / MANIFEST).read_text())["files"]
     return [chunk for name in names for chunk in read_chunks(entry / name)]
 
 
-def read_chunks(path: Path) -> Iterator[Chunk]:
+def read_chunks(path: Path) -> Iterator[RowChunk]:
     """The chunks of one file; the vectors stay on the disk until they are used."""
     import pyarrow as pa
 
@@ -169,7 +169,7 @@ def read_chunks(path: Path) -> Iterator[Chunk]:
             yield _chunk(batch)
 
 
-def _chunk(batch: Any) -> Chunk:
+def _chunk(batch: Any) -> RowChunk:
     columns: dict[str, np.ndarray] = {}
     offsets = np.zeros(batch.num_rows + 1, np.int64)
     for name in [field for field in batch.schema.names if field in LISTS]:
@@ -181,7 +181,7 @@ def _chunk(batch: Any) -> Chunk:
             offsets = raw - raw[0]
     files = batch.column("file").dictionary_encode()
     scale = batch.column("scale").to_numpy()
-    return Chunk(
+    return RowChunk(
         offsets=offsets,
         columns=columns,
         lines=batch.column("line").to_numpy(),

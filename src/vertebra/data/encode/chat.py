@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from vertebra.data.encode.added import trusted_roles
-from vertebra.data.encode.encoders import Encoder, Placed, place_sequence
+from vertebra.data.encode.encoders import Encoder, PlacedSample, place_sequence
 from vertebra.data.encode.items import ImageItems
 from vertebra.data.encode.pairs import QUESTION, as_conversation
 from vertebra.data.read.conversations import Conversation
 from vertebra.data.read.formats import Pair
 from vertebra.data.read.labels import Labels
 from vertebra.data.read.rows import Fault
-from vertebra.data.samples.table import Chunk, ChunkBuilder
+from vertebra.data.samples.table import ChunkBuilder, RowChunk
 from vertebra.errors import DataError, PromptError, SequenceError, VertebraError
 from vertebra.model.encoders.images import Preparation, prepare_images
 from vertebra.prompt.builders import PromptBuilder
@@ -96,9 +96,9 @@ class ChatEncoder(Encoder):
             "pairs": None if self.labels is None else (self.labels.names, self.labels.by_number, self.question),
         }
 
-    def encode(self, batch: Sequence[Placed | Fault]) -> Chunk:
+    def encode(self, batch: Sequence[PlacedSample | Fault]) -> RowChunk:
         checked = [one if isinstance(one, Fault) else self._checked(one) for one in batch]
-        good = [one.sample for one in checked if isinstance(one, Placed)]
+        good = [one.sample for one in checked if isinstance(one, PlacedSample)]
         sequences = iter(self._rendered([sample for sample in good if isinstance(sample, Conversation)]))
         made = ChunkBuilder(self.columns)
         for one in checked:
@@ -112,7 +112,7 @@ class ChatEncoder(Encoder):
                 place_sequence(made, one, sequence)
         return made.built()
 
-    def _checked(self, placed: Placed) -> Placed | Fault:
+    def _checked(self, placed: PlacedSample) -> PlacedSample | Fault:
         """A sample that can be rendered, as far as can be seen before, or its fault."""
         fault = self.refuse(placed)
         if fault is not None:

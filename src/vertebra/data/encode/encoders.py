@@ -15,12 +15,12 @@ import numpy as np
 from vertebra.data.encode.tokens import TextTokenizer, framed, stop_id
 from vertebra.data.read.formats import Pair, Sample, Text
 from vertebra.data.read.rows import Fault
-from vertebra.data.samples.table import Chunk, ChunkBuilder
+from vertebra.data.samples.table import ChunkBuilder, RowChunk
 from vertebra.errors import VertebraError
 from vertebra.sequence.tokens import TokenSequence
 
 
-class Placed(NamedTuple):
+class PlacedSample(NamedTuple):
     """A sample and where it comes from."""
 
     file: str
@@ -60,9 +60,9 @@ class Encoder(ABC):
         """Everything that changes its output, the tokenizer apart; plain values, for the key of the cache."""
 
     @abstractmethod
-    def encode(self, batch: Sequence[Placed | Fault]) -> Chunk: ...
+    def encode(self, batch: Sequence[PlacedSample | Fault]) -> RowChunk: ...
 
-    def refuse(self, placed: Placed) -> Fault | None:
+    def refuse(self, placed: PlacedSample) -> Fault | None:
         """The fault of a sample of another kind."""
         if isinstance(placed.sample, self.takes):
             return None
@@ -97,7 +97,7 @@ class TextEncoder(Encoder):
     def options(self) -> Mapping[str, Any]:
         return {"bos": self.bos, "stop": list(self.stop)}
 
-    def encode(self, batch: Sequence[Placed | Fault]) -> Chunk:
+    def encode(self, batch: Sequence[PlacedSample | Fault]) -> RowChunk:
         made, texts = place_texts(self, batch)
         flat = framed(self.tokens(texts), self.tokens.prefix if self.bos else (), self.stop)
         return made.built(flat.lengths, {"ids": flat.values})
@@ -119,7 +119,7 @@ class WordEncoder(Encoder):
     def options(self) -> Mapping[str, Any]:
         return {}
 
-    def encode(self, batch: Sequence[Placed | Fault]) -> Chunk:
+    def encode(self, batch: Sequence[PlacedSample | Fault]) -> RowChunk:
         made, texts = place_texts(self, batch)
         flat, words = self.tokens.with_words(texts)
         return made.built(flat.lengths, {"ids": flat.values, "word": words})
@@ -158,14 +158,14 @@ class SequenceEncoder(Encoder):
     def options(self) -> Mapping[str, Any]:
         return {"key": self.key, "slots": self.slots}
 
-    def encode(self, batch: Sequence[Placed | Fault]) -> Chunk:
+    def encode(self, batch: Sequence[PlacedSample | Fault]) -> RowChunk:
         made = ChunkBuilder(self.columns)
         for one in batch:
             fault = one if isinstance(one, Fault) else self.refuse(one)
             if fault is not None:
                 made.fault(fault)
                 continue
-            assert isinstance(one, Placed)
+            assert isinstance(one, PlacedSample)
             try:
                 place_sequence(made, one, self.write(one.sample))
             except VertebraError as error:
@@ -173,7 +173,7 @@ class SequenceEncoder(Encoder):
         return made.built()
 
 
-def place_sequence(made: ChunkBuilder, one: Placed, sequence: TokenSequence) -> None:
+def place_sequence(made: ChunkBuilder, one: PlacedSample, sequence: TokenSequence) -> None:
     """A row's sequence, with its images where it has some; one that teaches nothing is a fault."""
     if not (sequence.weight[1:] > 0).any():
         made.fault(one.fault("no supervised token: nothing of it weighs anything in the loss"))
@@ -185,7 +185,7 @@ def place_sequence(made: ChunkBuilder, one: Placed, sequence: TokenSequence) -> 
     made.vectors({name: np.asarray(getattr(sequence, name)) for name in made.columns})
 
 
-def place_texts(encoder: Encoder, batch: Sequence[Placed | Fault]) -> tuple[ChunkBuilder, list[str]]:
+def place_texts(encoder: Encoder, batch: Sequence[PlacedSample | Fault]) -> tuple[ChunkBuilder, list[str]]:
     """The rows of a batch with their places, and the texts of those that are samples."""
     made = ChunkBuilder(encoder.columns)
     texts: list[str] = []
@@ -193,7 +193,7 @@ def place_texts(encoder: Encoder, batch: Sequence[Placed | Fault]) -> tuple[Chun
         fault = one if isinstance(one, Fault) else encoder.refuse(one)
         if fault is not None:
             made.fault(fault)
-        elif isinstance(one, Placed) and isinstance(one.sample, Text):
+        elif isinstance(one, PlacedSample) and isinstance(one.sample, Text):
             made.place(one.file, one.line, item=one.item, scale=one.sample.weight)
             texts.append(one.sample.text)
     return made, texts

@@ -28,7 +28,7 @@ By = Literal["token", "sample"]
 
 
 @dataclass(frozen=True)
-class Key:
+class KeyWord:
     """One word, and the ids that spell it."""
 
     word: str
@@ -58,11 +58,11 @@ class KeyTokens:
         self._texts = _token_texts(tokenizer)
         self._pattern = _whole_words(tuple(words))
         bulk = TextTokenizer(tokenizer)
-        self.keys: dict[str, Key] = {}
+        self.keys: dict[str, KeyWord] = {}
         for word in dict.fromkeys(words):
             flat = bulk([word, f"a {word}", "a"])
             after_space = flat.row(1)[len(flat.row(2)) :]
-            self.keys[word] = Key(word, tuple(flat.row(0).tolist()), tuple(after_space.tolist()))
+            self.keys[word] = KeyWord(word, tuple(flat.row(0).tolist()), tuple(after_space.tolist()))
 
     def occurrences(self, ids: np.ndarray) -> list[tuple[int, int, str]]:
         """(from, to, word) of every key in these ids: all tokens that have a part in it."""

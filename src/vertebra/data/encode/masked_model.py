@@ -26,7 +26,7 @@ from vertebra.sequence.loss import sequence_loss
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledText:
     """One text with its masks filled."""
 
     text: str
@@ -120,7 +120,7 @@ class MaskedLM(EncoderModel):
         self.mask_id = mask_id(tokenizer)
 
     @torch.inference_mode()
-    def fill(self, texts: str | Sequence[str], *, top: int = 5) -> list[Filled]:
+    def fill(self, texts: str | Sequence[str], *, top: int = 5) -> list[FilledText]:
         """Fill every mask token in the texts; all masks of all texts in one forward pass."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         mask = self.tokenizer.mask_token
@@ -142,7 +142,7 @@ class MaskedLM(EncoderModel):
         best = chances.topk(min(top, chances.shape[-1]), dim=-1)
         return [self._filled(row, given, best) for row in range(len(texts))]
 
-    def _filled(self, row: int, given: dict[str, torch.Tensor], best: Any) -> Filled:
+    def _filled(self, row: int, given: dict[str, torch.Tensor], best: Any) -> FilledText:
         ids = given["input_ids"][row][given["attention_mask"][row].bool()].clone()
         at = (ids == self.mask_id).nonzero()[:, 0]
         ids[at] = best.indices[row, at, 0].to(ids.device)
@@ -154,7 +154,7 @@ class MaskedLM(EncoderModel):
             for place in at
         ]
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return Filled(text, ids.tolist(), at.tolist(), guesses)
+        return FilledText(text, ids.tolist(), at.tolist(), guesses)
 
 
 def context_of(config: Any) -> int:

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.data.encode.encoders import Encoder, Placed
+from vertebra.data.encode.encoders import Encoder, PlacedSample
 from vertebra.data.read.conversations import Conversation
 from vertebra.data.read.formats import Pair, Sample
 from vertebra.data.read.labels import Labels
 from vertebra.data.read.rows import Fault, digest
 from vertebra.data.samples.samples import Samples, Vectors
-from vertebra.data.samples.table import Chunk, ChunkBuilder
+from vertebra.data.samples.table import ChunkBuilder, RowChunk
 from vertebra.errors import DataError, VocabularyError
 from vertebra.prompt.conversation import turns_of
 from vertebra.sequence.tokens import NO_TARGET
@@ -109,9 +109,9 @@ class PairEncoder(Encoder):
             "by_number": self.labels.by_number,
         }
 
-    def encode(self, batch: Sequence[Placed | Fault]) -> Chunk:
+    def encode(self, batch: Sequence[PlacedSample | Fault]) -> RowChunk:
         made = ChunkBuilder(self.columns)
-        pairs = [one for one in batch if isinstance(one, Placed) and isinstance(one.sample, Pair)]
+        pairs = [one for one in batch if isinstance(one, PlacedSample) and isinstance(one.sample, Pair)]
         texts = [
             text
             for one in pairs
@@ -125,7 +125,7 @@ class PairEncoder(Encoder):
             if fault is not None:
                 made.fault(fault)
                 continue
-            assert isinstance(one, Placed)
+            assert isinstance(one, PlacedSample)
             assert isinstance(one.sample, Pair)
             label = self.labels.number(one.sample.label)
             first, second = flat.row(2 * row), flat.row(2 * row + 1)

@@ -19,13 +19,13 @@ from typing import Any
 from vertebra import log
 from vertebra.backbone.tiny.write import cache_folder
 from vertebra.data.encode.cache import PIPELINE, Cache, mapped, read_entry
-from vertebra.data.encode.encoders import Encoder, Placed
+from vertebra.data.encode.encoders import Encoder, PlacedSample
 from vertebra.data.read.conversations import MISSING_IMAGE, Conversation
 from vertebra.data.read.formats import Pair, Reader, Text
 from vertebra.data.read.open import open_source
 from vertebra.data.read.progress import on_terminal, progress
 from vertebra.data.read.rows import Fault, Faults, OnBad, Raw, Row, Source, digest
-from vertebra.data.samples.table import Chunk, Table, hash_of
+from vertebra.data.samples.table import RowChunk, Table, hash_of
 from vertebra.errors import ConfigError, DataError, MissingPartError
 
 SPAN = 1000
@@ -110,9 +110,9 @@ class Scan:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_walk": None, "_at": -1}
 
-    def encode(self, start: int, stop: int) -> Iterator[Chunk]:
+    def encode(self, start: int, stop: int) -> Iterator[RowChunk]:
         """Units `start:stop`, in one chunk or, where they are long, in several."""
-        batch: list[Placed | Fault] = []
+        batch: list[PlacedSample | Fault] = []
         held = 0
         for one in self._samples(start, stop):
             batch.append(one)
@@ -123,7 +123,7 @@ class Scan:
         if batch:
             yield self._encoded(batch)
 
-    def whole(self) -> Iterator[Chunk]:
+    def whole(self) -> Iterator[RowChunk]:
         """Everything, for a source whose size is not known."""
         start = 0
         while True:
@@ -132,14 +132,14 @@ class Scan:
                 return
             start += SPAN
 
-    def _encoded(self, batch: list[Placed | Fault]) -> Chunk:
+    def _encoded(self, batch: list[PlacedSample | Fault]) -> RowChunk:
         chunk = self.encoder.encode(batch)
         if self.tally is not None:
             with open(self.tally, "ab", buffering=0) as file:
                 file.write(b"\0" * len(batch))
         return chunk
 
-    def _samples(self, start: int, stop: int) -> Iterator[Placed | Fault]:
+    def _samples(self, start: int, stop: int) -> Iterator[PlacedSample | Fault]:
         if self._walk is None or self._at != start:
             self._walk, self._at = self.source.raw(start), start
         for raw in islice(self._walk, stop - start):
@@ -148,12 +148,12 @@ class Scan:
             if isinstance(row, Row):
                 sample = self.reader(row)
                 if sample is not None:
-                    yield sample if isinstance(sample, Fault) else Placed(row.file, row.line, sample, row.item)
+                    yield sample if isinstance(sample, Fault) else PlacedSample(row.file, row.line, sample, row.item)
             elif row is not None:
                 yield row
 
 
-def _held(scan: Scan, *, known: bool, num_proc: int, show: bool) -> list[Chunk]:
+def _held(scan: Scan, *, known: bool, num_proc: int, show: bool) -> list[RowChunk]:
     """Everything in memory, by this process."""
     name = scan.source.name
     if num_proc > 1:
@@ -175,7 +175,7 @@ def _image_folders(scan: Scan, images: str | Path | None) -> list[str]:
     return sorted({os.path.dirname(os.path.abspath(part.name)) for part in scan.source.parts()})
 
 
-def _found(folder: Cache, key: str) -> tuple[Path, list[Chunk]] | None:
+def _found(folder: Cache, key: str) -> tuple[Path, list[RowChunk]] | None:
     """The entry and its chunks, unless it lacked images when it was made: they may be there by now."""
     entry = folder.find(key)
     if entry is None:
@@ -257,7 +257,7 @@ def _watched(tally: Path, what: str, total: int, *, show: bool) -> Iterator[None
             watcher.join()
 
 
-def _size(one: Placed | Fault) -> int:
+def _size(one: PlacedSample | Fault) -> int:
     if isinstance(one, Fault):
         return len(one.message)
     sample = one.sample

@@ -21,7 +21,7 @@ from torch.utils.data import Sampler as TorchSampler
 from vertebra.data.loaders.collate import Collator
 from vertebra.data.loaders.parcel import received, sent
 from vertebra.data.loaders.ranks import place_among_ranks, weightless
-from vertebra.data.loaders.samplers import Plan, Sampler, Share
+from vertebra.data.loaders.samplers import EpochPlan, Sampler, Share
 from vertebra.data.loaders.workers import begin, only_parent_ends, starting
 from vertebra.data.read.rows import digest
 from vertebra.data.samples.samples import Samples, Vectors, is_supervised
@@ -75,7 +75,7 @@ class Loader:
         return self._at.epoch
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> EpochPlan:
         """The plan of the current epoch."""
         return self._at.plan
 
@@ -161,10 +161,10 @@ class _Position(TorchSampler[Share]):
     def __init__(self, samples: Samples, sampler: Sampler, rank: int, world: int) -> None:
         self.samples, self.sampler, self.rank, self.world = samples, sampler, rank, world
         self.epoch = self.batches = 0
-        self._plan: Plan | None = None
+        self._plan: EpochPlan | None = None
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> EpochPlan:
         if self._plan is None or self._plan.epoch != self.epoch:
             self._plan = self.sampler.plan(self.samples, self.epoch, self.world)
         return self._plan

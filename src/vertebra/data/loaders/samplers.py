@@ -41,7 +41,7 @@ class Share(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class EpochPlan:
     """One epoch: the samples in order, where each row begins, where each global batch begins."""
 
     epoch: int
@@ -73,7 +73,7 @@ class Sampler(ABC):
         self.batch_size, self.seed, self.drop_last = batch_size, seed, drop_last
 
     @abstractmethod
-    def plan(self, samples: Samples, epoch: int, world: int = 1) -> Plan: ...
+    def plan(self, samples: Samples, epoch: int, world: int = 1) -> EpochPlan: ...
 
     def settings(self) -> dict[str, Any]:
         """What its plans follow from, the number of ranks apart; plain values."""
@@ -97,17 +97,17 @@ class Sampler(ABC):
 class InOrder(Sampler):
     """The samples as they come: for evaluation."""
 
-    def plan(self, samples: Samples, epoch: int, world: int = 1) -> Plan:
+    def plan(self, samples: Samples, epoch: int, world: int = 1) -> EpochPlan:
         order = samples.order(epoch, self.seed, shuffle=False)
-        return Plan(epoch, order, np.arange(len(order) + 1), self._edges(len(order), self.batch_size * world))
+        return EpochPlan(epoch, order, np.arange(len(order) + 1), self._edges(len(order), self.batch_size * world))
 
 
 class Shuffled(Sampler):
     """The samples in a new order every epoch."""
 
-    def plan(self, samples: Samples, epoch: int, world: int = 1) -> Plan:
+    def plan(self, samples: Samples, epoch: int, world: int = 1) -> EpochPlan:
         order = samples.order(epoch, self.seed)
-        return Plan(epoch, order, np.arange(len(order) + 1), self._edges(len(order), self.batch_size * world))
+        return EpochPlan(epoch, order, np.arange(len(order) + 1), self._edges(len(order), self.batch_size * world))
 
 
 class LengthGrouped(Sampler):
@@ -116,7 +116,7 @@ class LengthGrouped(Sampler):
     The batch with the longest sample comes first, so that a batch too large for the memory shows at once.
     """
 
-    def plan(self, samples: Samples, epoch: int, world: int = 1) -> Plan:
+    def plan(self, samples: Samples, epoch: int, world: int = 1) -> EpochPlan:
         size = self.batch_size * world
         order = samples.order(epoch, self.seed)
         # At least four stretches where there are enough samples: one alone would be the same sorted order every epoch.
@@ -132,7 +132,7 @@ class LengthGrouped(Sampler):
         if len(order) % size:
             shuffled = np.append(shuffled[shuffled != len(starts) - 1], len(starts) - 1)
         members = np.concatenate([order[starts[batch] : starts[batch] + size] for batch in shuffled])
-        return Plan(epoch, members, np.arange(len(members) + 1), self._edges(len(members), size))
+        return EpochPlan(epoch, members, np.arange(len(members) + 1), self._edges(len(members), size))
 
 
 class Packed(Sampler):
@@ -142,7 +142,7 @@ class Packed(Sampler):
         super().__init__(batch_size, seed=seed, drop_last=drop_last)
         self.capacity = capacity
 
-    def plan(self, samples: Samples, epoch: int, world: int = 1) -> Plan:
+    def plan(self, samples: Samples, epoch: int, world: int = 1) -> EpochPlan:
         order = samples.order(epoch, self.seed)
         # Equal lengths keep their (shuffled) order, so rows have other members every epoch, and as many rows.
         with progress("packing", len(order), unit="samples", show=len(order) > LARGE) as advance:
@@ -151,10 +151,10 @@ class Packed(Sampler):
         rows = [packed[row] for row in self._rng(epoch).permutation(len(packed))]
         members = order[np.concatenate([np.asarray(row) for row in rows])]
         starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-        return Plan(epoch, members, starts, self._edges(len(rows), self.batch_size * world))
+        return EpochPlan(epoch, members, starts, self._edges(len(rows), self.batch_size * world))
 
 
-def slots_per_token(samples: Samples, plan: Plan, *, world: int = 1, multiple_of: int = 1) -> float:
+def slots_per_token(samples: Samples, plan: EpochPlan, *, world: int = 1, multiple_of: int = 1) -> float:
     """Positions that are computed for each useful one: 1 is no padding at all."""
     row_lengths = np.add.reduceat(samples.lengths[plan.members], plan.rows[:-1])
     slots = 0

@@ -23,13 +23,13 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from vertebra import log
-from vertebra.data.encode.encoders import Encoder, Placed
+from vertebra.data.encode.encoders import Encoder, PlacedSample
 from vertebra.data.encode.tokens import one_thread_in_this_process
 from vertebra.data.loaders.collate import Collator
 from vertebra.data.loaders.loader import Maker
 from vertebra.data.loaders.parcel import received, sent
 from vertebra.data.loaders.ranks import Exchange, exchange_among, filler, place_among_ranks
-from vertebra.data.loaders.samplers import Plan, Sampler
+from vertebra.data.loaders.samplers import EpochPlan, Sampler
 from vertebra.data.loaders.workers import begin, only_parent_ends, starting
 from vertebra.data.read.formats import Reader
 from vertebra.data.read.open import open_source
@@ -291,15 +291,15 @@ class _Blocks(IterableDataset[Block]):
         rows = len(plan.rows) - 1
         count = -(-rows // self.sampler.batch_size)
         edges = np.array([rows * step // count for step in range(count + 1)])
-        plan = Plan(self.epoch, plan.members, plan.rows, edges)
+        plan = EpochPlan(self.epoch, plan.members, plan.rows, edges)
         maker = Maker(samples, self.collator, self.shift)
         return Block(number, [maker[plan.share(step, 0, 1)] for step in range(count)], table.faults)
 
-    def _placed(self, walk: Source, raw: Raw) -> Placed | Fault | None:
+    def _placed(self, walk: Source, raw: Raw) -> PlacedSample | Fault | None:
         row = walk.parse(raw)
         if not isinstance(row, Row):
             return row
         sample = self.reader(row)
         if sample is None or isinstance(sample, Fault):
             return sample
-        return Placed(row.file, row.line, sample, row.item)
+        return PlacedSample(row.file, row.line, sample, row.item)

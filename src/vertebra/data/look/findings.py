@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vertebra.data.encode.added import TRUSTED, Spelled, uses
+from vertebra.data.encode.added import TRUSTED, SpelledTokens, uses
 from vertebra.data.encode.chat import ChatEncoder
 from vertebra.data.look.setup import Setup
 from vertebra.data.read.labels import Labels
@@ -74,7 +74,7 @@ def of_ids(setup: Setup) -> list[Finding]:
     ]
 
 
-def of_added(setup: Setup, spelled: Spelled) -> list[Finding]:
+def of_added(setup: Setup, spelled: SpelledTokens) -> list[Finding]:
     """Tokens that this vocabulary was grown by, and others that the texts spell: what the rows make of them.
 
     One that was added, that an answer spells, and that no row holds as the token spoils a run: its row learns nothing.

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vertebra.data.encode.added import Spelled
+from vertebra.data.encode.added import SpelledTokens
 from vertebra.data.encode.pairs import PairEncoder
 from vertebra.data.look.findings import SHOWN, Finding, counted, of_added, of_ids, of_labels
 from vertebra.data.look.setup import Setup
@@ -74,7 +74,7 @@ class _Rows:
     labels: dict[str, list[str]] = field(default_factory=dict)
     """The places of each label."""
     blank: list[str] = field(default_factory=list)
-    spelled: Spelled = field(default_factory=lambda: Spelled(()))
+    spelled: SpelledTokens = field(default_factory=lambda: SpelledTokens(()))
     _seen: dict[str, str] = field(default_factory=dict)
 
     def see(self, place: str, sample: Sample, labels: Labels | None) -> None:
@@ -140,7 +140,7 @@ def histogram(lengths: np.ndarray) -> tuple[tuple[int, int, int], ...]:
 
 def _scanned(setup: Setup) -> _Rows:
     """One walk over the rows: faults (those of reading and those of encoding), doubles, empty answers, images."""
-    found = _Rows(spelled=Spelled(guarded_tokens(setup.model.tokenizer.added_tokens_decoder.values())))
+    found = _Rows(spelled=SpelledTokens(guarded_tokens(setup.model.tokenizer.added_tokens_decoder.values())))
     unusable = {fault.where: fault for fault in setup.table.faults}
     for source, reader in setup.sources:
         with progress(f"checking {source.name}", source.units()) as advance:

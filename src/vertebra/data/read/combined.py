@@ -75,7 +75,7 @@ class Chain(Source):
         return made
 
 
-class Head(Source):
+class FirstUnits(Source):
     """The first units of a source; no more of it is read."""
 
     def __init__(self, source: Source, size: int) -> None:
@@ -96,7 +96,7 @@ class Head(Source):
         return None if whole is None else digest("head", self.size, whole)
 
     def at_epoch(self, epoch: int, *, seed: int = 0, shuffle: bool = True) -> Source:
-        return Head(self.source.at_epoch(epoch, seed=seed, shuffle=shuffle), self.size)
+        return FirstUnits(self.source.at_epoch(epoch, seed=seed, shuffle=shuffle), self.size)
 
     def label_names(self) -> dict[str, list[str]]:
         return self.source.label_names()

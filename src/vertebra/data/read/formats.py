@@ -54,7 +54,7 @@ Sample = Text | Conversation | Pair
 
 
 @dataclass(frozen=True)
-class Format:
+class SampleFormat:
     """A spelling of samples: which columns it needs, and how they are read."""
 
     name: str
@@ -99,21 +99,21 @@ label as `Quality`); the last two are single sentences with a class.
 A table of `text` and `label` is recognised as text; call it `pairs` to have its classes."""
 
 # In the order in which a row is tried: the more telling columns first (many tables also carry a `text` column).
-FORMATS: dict[str, Format] = {
+FORMATS: dict[str, SampleFormat] = {
     made.name: made
     for made in (
-        Format("messages", (("messages",),), messages, ("weights", "weight", "images")),
-        Format("sharegpt", (("conversations",),), sharegpt, ("image", "system", "weight")),
-        Format("alpaca", (("instruction", "output"),), alpaca, ("input", "system", "weight")),
-        Format("prompt_completion", (("prompt", "completion"),), prompt_completion, ("system", "weight")),
-        Format("text", (("text",), ("content",)), _text, ("weight",), Text),
-        Format("pairs", PAIR_COLUMNS, _pair, ("label", "Quality"), Pair),
+        SampleFormat("messages", (("messages",),), messages, ("weights", "weight", "images")),
+        SampleFormat("sharegpt", (("conversations",),), sharegpt, ("image", "system", "weight")),
+        SampleFormat("alpaca", (("instruction", "output"),), alpaca, ("input", "system", "weight")),
+        SampleFormat("prompt_completion", (("prompt", "completion"),), prompt_completion, ("system", "weight")),
+        SampleFormat("text", (("text",), ("content",)), _text, ("weight",), Text),
+        SampleFormat("pairs", PAIR_COLUMNS, _pair, ("label", "Quality"), Pair),
     )
 }
 ALIASES = {"llava": "sharegpt", "chat": "messages", "plain": "text"}
 
 
-def register_format(format: Format) -> Format:
+def register_format(format: SampleFormat) -> SampleFormat:
     """Let rows be read that have columns of your own; its name must be new. It is recognised after those that are here."""
     if format.name in FORMATS or format.name in ALIASES:
         raise ConfigError(f"a format `{format.name}` exists already. Formats: {', '.join([*FORMATS, *ALIASES])}")
@@ -121,7 +121,7 @@ def register_format(format: Format) -> Format:
     return format
 
 
-def detect(columns: Iterable[str]) -> Format | None:
+def detect(columns: Iterable[str]) -> SampleFormat | None:
     """The format that these columns spell."""
     have = list(columns)
     return next((made for made in FORMATS.values() if made.fits(have)), None)
@@ -146,7 +146,7 @@ class Reader:
     ) -> None:
         self.columns, self.keep, self.left_out = dict(columns or {}), keep, 0
         self.images = None if images is None else Path(images)
-        self.format: Format | None = None
+        self.format: SampleFormat | None = None
         self.has_images = False
         self._needed: dict[tuple[str, ...], tuple[str, ...]] = {}  # what rows of these columns are read from
         if format is not None:
@@ -217,7 +217,7 @@ class Reader:
             'with columns={"text": "their name"}'
         )
 
-    def _missing(self, format: Format, fields: Mapping[str, Any], found: Format | None) -> str:
+    def _missing(self, format: SampleFormat, fields: Mapping[str, Any], found: SampleFormat | None) -> str:
         if found is not None and found is not format:
             return f"mixed formats: this row looks like `{found.name}`, the others are `{self.name}`"
         expected = min(format.columns, key=lambda group: len(set(group) - set(fields)))

@@ -34,7 +34,7 @@ LISTS = {
 
 
 @dataclass(frozen=True)
-class Chunk:
+class RowChunk:
     """Some rows, flat."""
 
     offsets: np.ndarray
@@ -64,9 +64,9 @@ class Chunk:
 class Table(Samples):
     """All rows of a source, tokenized; a sample is a row. Rows with faults are counted in `faults` and are no samples."""
 
-    def __init__(self, chunks: Sequence[Chunk], *, meta: Mapping[str, Any]) -> None:
+    def __init__(self, chunks: Sequence[RowChunk], *, meta: Mapping[str, Any]) -> None:
         self.chunks = [chunk for chunk in chunks if len(chunk)]
-        self.opened_by: tuple[Callable[..., Sequence[Chunk]], tuple[Any, ...]] | None = None
+        self.opened_by: tuple[Callable[..., Sequence[RowChunk]], tuple[Any, ...]] | None = None
         """How another process opens the same chunks, where they lie in a cache."""
         self.meta = dict(meta)
         """What made it: objective, tokenizer fingerprint, data fingerprint, format, options."""
@@ -150,7 +150,7 @@ class Table(Samples):
         """Whether some samples count more than others."""
         return any(chunk.scale is not None for chunk in self.chunks)
 
-    def _place(self, index: int) -> tuple[Chunk, int]:
+    def _place(self, index: int) -> tuple[RowChunk, int]:
         return self.chunks[int(self._chunk[index])], int(self._row[index])
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -161,7 +161,7 @@ class Table(Samples):
         return f"Table({len(self):,} samples, {self.tokens:,} tokens, {sum(len(c.faults) for c in self.chunks)} faults)"
 
 
-def hash_of(chunk: Chunk) -> str:
+def hash_of(chunk: RowChunk) -> str:
     """A hash of everything that the samples of a chunk say."""
     made = hashlib.blake2b(np.ascontiguousarray(chunk.offsets).tobytes(), digest_size=16)
     for name in sorted(chunk.columns):
@@ -170,13 +170,13 @@ def hash_of(chunk: Chunk) -> str:
     return digest(made.hexdigest(), None if chunk.scale is None else chunk.scale.tolist(), sorted(chunk.extras.items()))
 
 
-def _opened(by: Callable[..., Sequence[Chunk]], arguments: tuple[Any, ...], meta: Mapping[str, Any]) -> Table:
+def _opened(by: Callable[..., Sequence[RowChunk]], arguments: tuple[Any, ...], meta: Mapping[str, Any]) -> Table:
     table = Table(by(*arguments), meta=meta)
     table.opened_by = (by, arguments)
     return table
 
 
-def _good(chunk: Chunk) -> np.ndarray:
+def _good(chunk: RowChunk) -> np.ndarray:
     """Rows that are samples: no fault, and at least one position."""
     good = np.diff(chunk.offsets) > 0
     good[list(chunk.faults)] = False
@@ -220,7 +220,7 @@ class ChunkBuilder:
         self._faults[len(self._lines)] = fault.message
         self.place(fault.file, fault.line, item=fault.item)
 
-    def built(self, lengths: np.ndarray | None = None, columns: Mapping[str, np.ndarray] | None = None) -> Chunk:
+    def built(self, lengths: np.ndarray | None = None, columns: Mapping[str, np.ndarray] | None = None) -> RowChunk:
         """The chunk; `lengths` and `columns` hold the rows without faults, where they were made all at once."""
         if columns is None:
             columns = {name: _flat(name, rows) for name, rows in self._rows.items()}
@@ -234,7 +234,7 @@ class ChunkBuilder:
         code = {name: number for number, name in enumerate(names)}
         scale = np.ones(len(self._lines), np.float32)
         scale[list(self._scales)] = list(self._scales.values())
-        return Chunk(
+        return RowChunk(
             offsets=np.concatenate([[0], np.cumsum(full)]).astype(np.int64),
             columns=columns,
             lines=np.array(self._lines, np.int64),

@@ -55,7 +55,7 @@ class Detokenizer:
         return self._decode(ids, skip_special_tokens=not self._special, clean_up_tokenization_spaces=False)
 
 
-class Writer:
+class TextWriter:
     """One row's text for whoever reads along: what might still become a stop string is held back."""
 
     def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:

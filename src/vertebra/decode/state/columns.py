@@ -20,7 +20,7 @@ from vertebra.sequence.tokens import TokenSequence
 
 
 @dataclass(frozen=True)
-class Piece:
+class ColumnPiece:
     """Columns that were given together, and what the encoders made of their features."""
 
     start: int
@@ -31,18 +31,18 @@ class Piece:
     def stop(self) -> int:
         return self.start + self.batch.length
 
-    def select(self, rows: torch.Tensor | None) -> Piece:
+    def select(self, rows: torch.Tensor | None) -> ColumnPiece:
         """These rows of it; encoded features are rows first, or know themselves how to be selected."""
         if rows is None:
             return self
         encoded = self.encoded if self.encoded is None else self.encoded.select(rows)
-        return Piece(self.start, self.batch.select(rows), encoded)
+        return ColumnPiece(self.start, self.batch.select(rows), encoded)
 
-    def before(self, length: int) -> Piece:
+    def before(self, length: int) -> ColumnPiece:
         """The piece without the columns from `length` on. What was encoded stays whole: it is read by column."""
         if self.stop <= length:
             return self
-        return Piece(self.start, cut_columns(self.batch, 0, length - self.start), self.encoded)
+        return ColumnPiece(self.start, cut_columns(self.batch, 0, length - self.start), self.encoded)
 
 
 def cut_columns(batch: Batch, start: int, stop: int) -> Batch:

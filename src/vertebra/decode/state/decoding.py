@@ -21,7 +21,7 @@ import torch
 from vertebra.decode.state import cache as caches
 from vertebra.decode.state.checks import check_prompt, check_room
 from vertebra.decode.state.column_facts import ColumnFacts
-from vertebra.decode.state.columns import Piece, cut_columns, joined, with_steps
+from vertebra.decode.state.columns import ColumnPiece, cut_columns, joined, with_steps
 from vertebra.decode.state.compiled import CompiledStep
 from vertebra.decode.state.inputs import encoded, inputs_of
 from vertebra.decode.state.language import LAST, Requested, Seen
@@ -58,7 +58,7 @@ class DecodeState:
         length: int = 0,
         static_length: int | None = None,
         attend: Attend | None = None,
-        pieces: list[Piece] | None = None,
+        pieces: list[ColumnPiece] | None = None,
     ) -> None:
         """`cache`: None keeps nothing; every pass computes the whole row anew: the honest twin, as slow as it sounds."""
         self.model, self.language, self.cache, self.attend = prompt.model, prompt.language, cache, attend
@@ -71,7 +71,7 @@ class DecodeState:
         self.compiled: CompiledStep | None = None
         """What runs the steps, where they are compiled."""
         self._given, self._layout = prompt.batch, prompt.layout
-        self._pieces = pieces or [Piece(0, prompt.batch, encoded(prompt.model, prompt.batch))]
+        self._pieces = pieces or [ColumnPiece(0, prompt.batch, encoded(prompt.model, prompt.batch))]
         self._tail: list[tuple[torch.Tensor, torch.Tensor | None]] = []  # the steps since, not yet joined to the given
         self._whole: Batch | None = None  # both together, where somebody has asked
         self._masks: StepMasks | None = None
@@ -101,14 +101,14 @@ class DecodeState:
         return self._whole
 
     @property
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[ColumnPiece]:
         """The same as they were given, each with what was encoded of it; the steps are more of them."""
         if not self._tail:
             return self._pieces
         batch, start, before = self.batch, self._given.length, self._pieces
         if before[-1].encoded is None:  # ids after ids are one piece
             start, before = before[-1].start, before[:-1]
-        return [*before, Piece(start, cut_columns(batch, start, batch.length), None)]
+        return [*before, ColumnPiece(start, cut_columns(batch, start, batch.length), None)]
 
     @property
     def layout(self) -> ColumnFacts:
@@ -186,7 +186,7 @@ class DecodeState:
         layout = ColumnFacts(whole)
         check_prompt(whole, layout, self.language)
         self._match_windows(layout.counts_by_column)
-        piece = Piece(batch.length, chunk, self.model.encode(chunk))
+        piece = ColumnPiece(batch.length, chunk, self.model.encode(chunk))
         self._given = whole
         self._pieces.append(piece)
         self._changed()

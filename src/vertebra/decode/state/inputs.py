@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vertebra.decode.state.columns import Piece
+from vertebra.decode.state.columns import ColumnPiece
 from vertebra.errors import GenerationError, InjectionError
 from vertebra.model.inject import Injection
 from vertebra.model.model import Model
@@ -45,7 +45,7 @@ def _drops(module: nn.Module) -> bool:
     return isinstance(module, nn.Dropout) and module.training and module.p > 0
 
 
-def inputs_of(model: Model, pieces: Sequence[Piece], start: int, stop: int) -> dict[str, torch.Tensor]:
+def inputs_of(model: Model, pieces: Sequence[ColumnPiece], start: int, stop: int) -> dict[str, torch.Tensor]:
     """Inputs of columns start:stop, from the pieces that hold them; embeddings as soon as one has any."""
     parts = []
     for piece in pieces:

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from vertebra.decode.tracing.pictures import MaskPicture
 from vertebra.decode.tracing.record import PassRecord
-from vertebra.decode.tracing.sheets import Sheet
+from vertebra.decode.tracing.sheets import TraceSheet
 from vertebra.decode.tracing.trace import Candidate, StepTrace, Trace
 from vertebra.decode.tracing.words import MEANS, line_place, size, span, story, time_of, what_went_in
 from vertebra.webpage import beside, escaped, webpage
@@ -74,7 +74,7 @@ def _prompt(trace: Trace) -> str:
     )
 
 
-def _sheet(sheet: Sheet, number: int) -> str:
+def _sheet(sheet: TraceSheet, number: int) -> str:
     """A page as the row has it: the box of each line, its text, the positions that it takes."""
     x, y = _PAGE[0] / sheet.scale, _PAGE[1] / sheet.scale
     drawn, bare = [], []

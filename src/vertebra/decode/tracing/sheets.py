@@ -36,21 +36,21 @@ class SheetLine:
 
 
 @dataclass
-class Sheet:
+class TraceSheet:
     """One page of a row."""
 
     lines: list[SheetLine]
     scale: float
 
 
-def sheets(model: Any, batch: Any, row: int, tokenizer: Any) -> list[Sheet]:
+def sheets(model: Any, batch: Any, row: int, tokenizer: Any) -> list[TraceSheet]:
     """The pages of a row that has boxes or lines of pages; a run of lines is a page."""
     real = batch["attention_mask"][row].bool()
     ids, roles, slots = (batch[key][row, real].tolist() for key in ("input_ids", "role", "slot"))
     boxes = _boxes(batch, row, slots)
     added = BOXES in model.parts and model.parts[BOXES].place == "added"
     scale = float(model.record.get("page", {}).get("scale", SCALE))
-    found: list[Sheet] = []
+    found: list[TraceSheet] = []
     open_line: list[int] = []
     begun = False
 
@@ -66,7 +66,7 @@ def sheets(model: Any, batch: Any, row: int, tokenizer: Any) -> list[Sheet]:
     for at, role in enumerate(roles):
         if role == Role.PAGE:
             if not begun:
-                found.append(Sheet(lines=[], scale=scale))
+                found.append(TraceSheet(lines=[], scale=scale))
                 begun = True
             open_line.append(at)
             is_word = added or slots[at][0] < 0

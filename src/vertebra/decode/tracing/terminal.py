@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vertebra.decode.tracing.pictures import MaskPicture
-from vertebra.decode.tracing.sheets import Sheet
+from vertebra.decode.tracing.sheets import TraceSheet
 from vertebra.decode.tracing.trace import StepTrace, Trace
 from vertebra.decode.tracing.words import MEANS, line_place, size, span, story, time_of, what_went_in
 
@@ -46,7 +46,7 @@ def _prompt(trace: Trace) -> Text:
     return parts
 
 
-def _sheet(sheet: Sheet, number: int) -> Table:
+def _sheet(sheet: TraceSheet, number: int) -> Table:
     """The lines of a page with the positions that they take."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in (f"page {number}", "box", "line"):

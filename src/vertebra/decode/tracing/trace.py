@@ -16,12 +16,12 @@ import torch
 from vertebra.decode.asking import ask
 from vertebra.decode.call import collect
 from vertebra.decode.choose.sampling import Rule
-from vertebra.decode.engine import Run
+from vertebra.decode.engine import DecodeRun
 from vertebra.decode.result import REASONS, Step
 from vertebra.decode.settings import DecodeConfig, question_of, settings_of
 from vertebra.decode.start import Start, eval_mode, start
 from vertebra.decode.tracing.record import Event, PassRecord, Recorder
-from vertebra.decode.tracing.sheets import Sheet, sheets
+from vertebra.decode.tracing.sheets import TraceSheet, sheets
 from vertebra.errors import GenerationError
 from vertebra.model.model import model_of
 from vertebra.sequence.roles import Role
@@ -85,7 +85,7 @@ class Trace:
     stop_means: str
     total_seconds: float
     tokens: list[int] = field(default_factory=list)
-    pages: list[Sheet] = field(default_factory=list)
+    pages: list[TraceSheet] = field(default_factory=list)
     """Of a row with lines of pages."""
 
     def to_json(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def trace(
     )
 
 
-class _Traced(Run):
+class _Traced(DecodeRun):
     """A run whose choices are noted too."""
 
     def __init__(self, begun: Start, settings: DecodeConfig, recorder: Recorder) -> None:

@@ -20,7 +20,7 @@ SHORTEST = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class GoldQuestion:
     """One question about one page, with its gold answers; none: the page does not have it."""
 
     field: Field
@@ -42,17 +42,17 @@ def type_of(text: str) -> str:
     return "text"
 
 
-def asked_of(page: Page, fields: Iterable[str] | None = None, across: Iterable[str] = ()) -> list[Asked]:
+def asked_of(page: Page, fields: Iterable[str] | None = None, across: Iterable[str] = ()) -> list[GoldQuestion]:
     """The one value of each field (`known_fields`), and all questions of `facts["questions"]`; `fields`: of these names."""
     over = {_plain_name(name) for name in across}
     found = [
-        Asked(field=Field(name=name, across=name in over), golds=() if value is None else (value,))
+        GoldQuestion(field=Field(name=name, across=name in over), golds=() if value is None else (value,))
         for name, value in known_fields(page).items()
     ]
     for one in page.facts.get("questions") or ():
         question, golds = str(one["question"]), tuple(map(str, one.get("answers") or ()))
         if golds and question not in [two.field.name for two in found]:
-            found.append(Asked(field=Field(name=question, question=question), golds=golds))
+            found.append(GoldQuestion(field=Field(name=question, question=question), golds=golds))
     asked = None if fields is None else {_plain_name(name) for name in fields}
     return found if asked is None else [one for one in found if _plain_name(one.field.name) in asked]
 

@@ -14,7 +14,7 @@ from vertebra.documents.found import Found
 from vertebra.documents.normalise import normalised
 from vertebra.documents.settings import ExtractSettings
 from vertebra.evaluate.documents.arms import DocumentArm, document_arms
-from vertebra.evaluate.documents.asked import Asked, asked_of, evidence, relative_boxes, require_asked
+from vertebra.evaluate.documents.asked import GoldQuestion, asked_of, evidence, relative_boxes, require_asked
 from vertebra.evaluate.documents.results import AnswerRecord, DocumentResults
 from vertebra.layout.record import PAGE, PageRecord
 from vertebra.model.model import model_of
@@ -75,7 +75,7 @@ def _order(model: Any, arm: DocumentArm) -> dict[str, Any]:
 
 
 def _page(
-    model: Any, arm: DocumentArm, how: ExtractSettings, page: Page, number: int, seed: int, asked: list[Asked]
+    model: Any, arm: DocumentArm, how: ExtractSettings, page: Page, number: int, seed: int, asked: list[GoldQuestion]
 ) -> list[AnswerRecord]:
     chance = random.Random(f"{seed} {number} {page.name}")  # the same for every arm and in every process
     read = page if arm.change is None else arm.change(page, chance)
@@ -88,7 +88,9 @@ def _page(
     return [_record(arm, number, seed, one, page, read, found[one.field.name]) for one in asked]
 
 
-def _record(arm: DocumentArm, number: int, seed: int, one: Asked, page: Page, read: Page, found: Found) -> AnswerRecord:
+def _record(
+    arm: DocumentArm, number: int, seed: int, one: GoldQuestion, page: Page, read: Page, found: Found
+) -> AnswerRecord:
     answer = found.text or ""
     gold_lines = evidence(read, one.golds)
     gold_boxes = relative_boxes(page, evidence(page, one.golds)) if arm.read_anew else relative_boxes(read, gold_lines)
@@ -112,7 +114,7 @@ def _all_there(answer: str, page: Page) -> bool:
     return set(plain(answer).split()) <= {word for line in page.lines for word in plain(line.text).split()}
 
 
-def _same(answer: str, one: Asked) -> bool:
+def _same(answer: str, one: GoldQuestion) -> bool:
     """Equal as values of the gold answer's type, or as texts without case and double blanks."""
     kind = {"date": "date", "amount": "number"}.get(one.kind)
     for gold in one.golds:

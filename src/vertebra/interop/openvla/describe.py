@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from vertebra.interop.openvla.read import load_openvla
-from vertebra.model.description import ModelFacts, facts_of
+from vertebra.model.description import MultimodalFacts, facts_of
 from vertebra.model.folder import record_of
 
 
-def describe_openvla(where: str | Path) -> ModelFacts:
+def describe_openvla(where: str | Path) -> MultimodalFacts:
     """The facts of a folder of OpenVLA's or OFT's, or of a run of prismatic's."""
     model = load_openvla(where)
     headers = {

@@ -37,7 +37,7 @@ LARGEST = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class OpenVLAFacts:
     """What an OpenVLA folder says of itself."""
 
     where: str
@@ -117,7 +117,7 @@ def _config(folder: Path) -> Mapping[str, Any]:
         return {}
 
 
-def read_facts(folder: Path, base: Path | None = None) -> Facts:
+def read_facts(folder: Path, base: Path | None = None) -> OpenVLAFacts:
     """The facts of a folder in Hugging Face's form, all faults of its config in one error. `base`: whose config holds
     where the folder has none of its own."""
     place = folder if (folder / CONFIG).is_file() or base is None else base
@@ -136,7 +136,7 @@ def read_facts(folder: Path, base: Path | None = None) -> Facts:
             f"`{folder / CONFIG}` names {len(ids)} towers ({', '.join(ids)}) and has use_fused_vision_backbone={fused}; "
             "expected two towers where they are fused, else one"
         )
-    return Facts(
+    return OpenVLAFacts(
         where=str(folder),
         config=config,
         preprocessor=_preprocessor(folder if (folder / PREPROCESSOR).is_file() or base is None else base),
@@ -202,7 +202,7 @@ def _strings(given: Any, name: str, folder: Path) -> tuple[str, ...]:
     return tuple(given)
 
 
-def require_one_size(facts: Facts) -> int:
+def require_one_size(facts: OpenVLAFacts) -> int:
     """The side of its images; towers that look at images of several sizes cannot share them."""
     if len(set(facts.image_sizes)) > 1:
         raise ConfigError(

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
-from vertebra.interop.openvla.folder import Facts
+from vertebra.interop.openvla.folder import OpenVLAFacts
 from vertebra.interop.openvla.oft import Extras
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
+class FoundFolder:
     """A folder as it was found: its facts, and its tensors under the names of Hugging Face's form."""
 
-    facts: Facts
+    facts: OpenVLAFacts
     tensors: Mapping[str, torch.Tensor]
     llm: str | Path
     """Where config and tokenizer of the language model are."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vertebra.errors import CheckpointError, UnknownNameError
-from vertebra.interop.openvla.folder import PREPROCESSOR, Facts, require_one_size
+from vertebra.interop.openvla.folder import PREPROCESSOR, OpenVLAFacts, require_one_size
 from vertebra.model.encoders.images import Preparation
 from vertebra.reading import reading
 
@@ -20,7 +20,7 @@ STRATEGIES = ("resize-naive", "resize-crop", "letterbox")
 _PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
-def image_facts(facts: Facts, *, first: tuple[str, ...] = ()) -> tuple[Preparation, list[Statistics]]:
+def image_facts(facts: OpenVLAFacts, *, first: tuple[str, ...] = ()) -> tuple[Preparation, list[Statistics]]:
     """How its images become pixels (`first`: steps before all others), and mean and std of every tower."""
     shipped, size = facts.preprocessor, require_one_size(facts)
     with reading(f"`{facts.where}/{PREPROCESSOR}` is damaged", "copy it again"):

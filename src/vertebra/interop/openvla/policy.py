@@ -17,7 +17,7 @@ from vertebra.action.record import POLICY, ActionRecord
 from vertebra.backbone.weights import parameters_on_meta, some
 from vertebra.errors import CheckpointError
 from vertebra.interop.openvla import oft
-from vertebra.interop.openvla.folder import Facts
+from vertebra.interop.openvla.folder import OpenVLAFacts
 from vertebra.interop.openvla.options import TEMPLATES, Guesses, ImportOptions
 from vertebra.model.encoders.part import Part
 from vertebra.model.encoders.queries import Queries
@@ -33,7 +33,9 @@ Acting = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 """Record, parts, heads."""
 
 
-def acting(facts: Facts, backbone: Any, extras: oft.Extras | None, options: ImportOptions, guesses: Guesses) -> Acting:
+def acting(
+    facts: OpenVLAFacts, backbone: Any, extras: oft.Extras | None, options: ImportOptions, guesses: Guesses
+) -> Acting:
     """What makes a model act; nothing for one that is no policy."""
     if not facts.acts:
         return {}, {}, {}
@@ -44,7 +46,7 @@ def acting(facts: Facts, backbone: Any, extras: oft.Extras | None, options: Impo
     return _token_by_token(facts, backbone, options, guesses)
 
 
-def _token_by_token(facts: Facts, backbone: Any, options: ImportOptions, guesses: Guesses) -> Acting:
+def _token_by_token(facts: OpenVLAFacts, backbone: Any, options: ImportOptions, guesses: Guesses) -> Acting:
     record = ActionRecord(
         head="tokens",
         dims=_dims(facts, None, guesses),
@@ -55,7 +57,9 @@ def _token_by_token(facts: Facts, backbone: Any, options: ImportOptions, guesses
     return {POLICY: record.to_json()}, {}, {}
 
 
-def _in_slots(facts: Facts, backbone: Any, extras: oft.Extras, options: ImportOptions, guesses: Guesses) -> Acting:
+def _in_slots(
+    facts: OpenVLAFacts, backbone: Any, extras: oft.Extras, options: ImportOptions, guesses: Guesses
+) -> Acting:
     """OFT without a head: the tokens of a whole chunk in one pass."""
     parts, proprio = _proprio(extras, backbone)
     shape = oft.shape_of(_names(facts), _dims(facts, None, guesses), proprio, options, guesses)
@@ -68,7 +72,9 @@ def _in_slots(facts: Facts, backbone: Any, extras: oft.Extras, options: ImportOp
     return {POLICY: record.to_json()}, {**parts, ACTION: _slots(shape, backbone)}, {}
 
 
-def _by_head(facts: Facts, backbone: Any, extras: oft.Extras, options: ImportOptions, guesses: Guesses) -> Acting:
+def _by_head(
+    facts: OpenVLAFacts, backbone: Any, extras: oft.Extras, options: ImportOptions, guesses: Guesses
+) -> Acting:
     """OFT: a chunk of numbers in one pass, or out of noise."""
     where = f"`{extras.files.get(oft.HEAD)}` of `{facts.where}`"
     parts, proprio = _proprio(extras, backbone)
@@ -139,7 +145,7 @@ def _chunk(shape: oft.Shape) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _asked(facts: Facts, backbone: Any, options: ImportOptions, guesses: Guesses) -> dict[str, Any]:
+def _asked(facts: OpenVLAFacts, backbone: Any, options: ImportOptions, guesses: Guesses) -> dict[str, Any]:
     """What every record says of the prompt, and of the data."""
     return {
         "template": TEMPLATES[prompt_of(facts, options, guesses)],
@@ -150,16 +156,16 @@ def _asked(facts: Facts, backbone: Any, options: ImportOptions, guesses: Guesses
     }
 
 
-def _bins(facts: Facts, backbone: Any, options: ImportOptions, guesses: Guesses) -> dict[str, Any]:
+def _bins(facts: OpenVLAFacts, backbone: Any, options: ImportOptions, guesses: Guesses) -> dict[str, Any]:
     return {"scheme": "openvla", "vocabulary": vocabulary(facts, backbone, options, guesses), "count": facts.bins}
 
 
-def _names(facts: Facts) -> tuple[str, ...]:
+def _names(facts: OpenVLAFacts) -> tuple[str, ...]:
     """Names that may hold a robot's: of data sets first, then of the folder."""
     return (*facts.statistics, Path(facts.where).name)
 
 
-def _dims(facts: Facts, head: int | None, guesses: Guesses) -> int:
+def _dims(facts: OpenVLAFacts, head: int | None, guesses: Guesses) -> int:
     """Numbers in an action: the head's, which the statistics must have too, or those of the statistics."""
     dims = facts.dims()
     if head is not None:
@@ -176,7 +182,7 @@ def _dims(facts: Facts, head: int | None, guesses: Guesses) -> int:
     return first
 
 
-def vocabulary(facts: Facts, backbone: Any, options: ImportOptions, guesses: Guesses) -> int:
+def vocabulary(facts: OpenVLAFacts, backbone: Any, options: ImportOptions, guesses: Guesses) -> int:
     """The id behind that of the action −1: what the original's inference code computes."""
     if options.action_vocabulary is not None:
         return options.action_vocabulary
@@ -194,7 +200,7 @@ def vocabulary(facts: Facts, backbone: Any, options: ImportOptions, guesses: Gue
     return last
 
 
-def prompt_of(facts: Facts, options: ImportOptions, guesses: Guesses) -> str:
+def prompt_of(facts: OpenVLAFacts, options: ImportOptions, guesses: Guesses) -> str:
     """Which version of the format its prompts have."""
     if options.prompt is not None:
         return options.prompt

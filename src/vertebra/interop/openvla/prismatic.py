@@ -30,12 +30,12 @@ from vertebra.interop.openvla.folder import (
     CONFIG,
     PREPROCESSOR,
     STATISTICS,
-    Facts,
+    OpenVLAFacts,
     read_statistics,
     run_of,
     small_files,
 )
-from vertebra.interop.openvla.found import Found
+from vertebra.interop.openvla.found import FoundFolder
 from vertebra.interop.openvla.names import FEATURIZERS
 from vertebra.interop.openvla.options import ImportOptions
 from vertebra.reading import as_object, read_json, reading
@@ -113,7 +113,7 @@ def checkpoint_of(where: Path) -> Path:
     return steps[-1]
 
 
-def find_run(where: Path, options: ImportOptions) -> Found:
+def find_run(where: Path, options: ImportOptions) -> FoundFolder:
     """A run as what `read` builds a model of."""
     run = run_of(where)
     made = _made_of(read_json(run / CONFIG), run)
@@ -142,7 +142,7 @@ def find_run(where: Path, options: ImportOptions) -> Found:
         "torch_dtype": "bfloat16",
     }
     preprocessor = _preprocessor(made["image_resize_strategy"], vision)
-    facts = Facts(
+    facts = OpenVLAFacts(
         where=str(where),
         config=config,
         preprocessor=preprocessor,
@@ -156,7 +156,7 @@ def find_run(where: Path, options: ImportOptions) -> Found:
         CONFIG: json.dumps(config, indent=2, sort_keys=True).encode(),
         PREPROCESSOR: json.dumps(preprocessor, indent=2, sort_keys=True).encode(),
     }
-    return Found(facts=facts, tensors=tensors, llm=llm, files=files)
+    return FoundFolder(facts=facts, tensors=tensors, llm=llm, files=files)
 
 
 def _made_of(config: Mapping[str, Any], run: Path) -> dict[str, str]:

@@ -25,7 +25,7 @@ from vertebra.interop.openvla import names, oft, policy, prismatic
 from vertebra.interop.openvla import towers as timm
 from vertebra.interop.openvla.folder import (
     ADAPTER,
-    Facts,
+    OpenVLAFacts,
     has_weights,
     kind_of,
     read_facts,
@@ -33,7 +33,7 @@ from vertebra.interop.openvla.folder import (
     small_files,
 )
 from vertebra.interop.openvla.folder import CONFIG as CONFIG_JSON
-from vertebra.interop.openvla.found import Found
+from vertebra.interop.openvla.found import FoundFolder
 from vertebra.interop.openvla.images import image_facts
 from vertebra.interop.openvla.lora import merged, read_lora
 from vertebra.interop.openvla.options import Guesses, ImportOptions
@@ -75,7 +75,7 @@ def load_openvla(
     return build(found, options, guesses, **backbone)
 
 
-def find_folder(folder: Path, base: str | Path | None, dtype: torch.dtype | None, guesses: Guesses) -> Found:
+def find_folder(folder: Path, base: str | Path | None, dtype: torch.dtype | None, guesses: Guesses) -> FoundFolder:
     """A folder in Hugging Face's form, with what OFT put beside it."""
     extras = oft.read_extras(folder) if kind_of(folder) == "oft" else None
     adapter = folder / ADAPTER
@@ -99,7 +99,7 @@ def find_folder(folder: Path, base: str | Path | None, dtype: torch.dtype | None
     llm = folder if (folder / CONFIG_JSON).is_file() else under
     assert llm is not None, "read_facts found a config"
     files = {**(small_files(under) if under else {}), **small_files(folder)}
-    return Found(facts=facts, tensors=tensors, llm=llm, files=files, extras=extras, merged=marks)
+    return FoundFolder(facts=facts, tensors=tensors, llm=llm, files=files, extras=extras, merged=marks)
 
 
 def _base(folder: Path, base: str | Path | None) -> Path:
@@ -122,7 +122,7 @@ def merged_before(folder: Path) -> tuple[str, ...]:
     return (digest([adapter]),) if has_weights(folder) and (adapter / CONFIG).is_file() else ()
 
 
-def build(found: Found, options: ImportOptions, guesses: Guesses, **asked: Any) -> Model:
+def build(found: FoundFolder, options: ImportOptions, guesses: Guesses, **asked: Any) -> Model:
     """The model of what was found."""
     facts = found.facts
     asked.pop("weights", None)
@@ -156,7 +156,7 @@ def build(found: Found, options: ImportOptions, guesses: Guesses, **asked: Any) 
     return made.eval() if runs else to_train(made)
 
 
-def steps_of(found: Found, options: ImportOptions, guesses: Guesses) -> tuple[str, ...]:
+def steps_of(found: FoundFolder, options: ImportOptions, guesses: Guesses) -> tuple[str, ...]:
     """What happens to an image before its preparation: OFT resizes as its data were, and cuts where training did."""
     resized = ("tf-lanczos",) if found.extras is not None else ()
     cut = options.center_crop
@@ -169,7 +169,7 @@ def steps_of(found: Found, options: ImportOptions, guesses: Guesses) -> tuple[st
 
 
 def image_part(
-    found: Found, options: ImportOptions, width: int, steps: tuple[str, ...] = ()
+    found: FoundFolder, options: ImportOptions, width: int, steps: tuple[str, ...] = ()
 ) -> tuple[tuple[str, ...], Part]:
     """The kinds of the towers, and the part without weights: towers and projector as the tensors are shaped."""
     facts, towers, kinds = found.facts, [], []
@@ -206,7 +206,7 @@ def film_of(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     return shapes["blocks.0.scale.weight"][1] if "blocks.0.scale.weight" in shapes else None
 
 
-def _fill(backbone: Any, tensors: dict[str, torch.Tensor], facts: Facts) -> None:
+def _fill(backbone: Any, tensors: dict[str, torch.Tensor], facts: OpenVLAFacts) -> None:
     """Map the language model's tensors into its structure."""
     rows = backbone.num_rows
     embedding = next((t for name, t in tensors.items() if name.endswith("embed_tokens.weight")), None)

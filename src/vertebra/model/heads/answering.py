@@ -17,7 +17,7 @@ import torch
 
 from vertebra.backbone.kept import keeping, kept
 from vertebra.errors import InjectionError, SequenceError
-from vertebra.model.heads.head import ActionHead, Chunks, Seen, chunks_of
+from vertebra.model.heads.interface import ActionHead, ChunkPlaces, SeenByHeads, chunks_of
 from vertebra.sequence.batch import Batch
 from vertebra.sequence.length import listed
 from vertebra.sequence.loss import Supervised, value_weights
@@ -27,7 +27,7 @@ class Answering:
     """The chunks of a batch that heads learn, by segment."""
 
     def __init__(
-        self, batch: Batch, taken: Mapping[str, tuple[ActionHead, Chunks, torch.Tensor]], backbone: Any
+        self, batch: Batch, taken: Mapping[str, tuple[ActionHead, ChunkPlaces, torch.Tensor]], backbone: Any
     ) -> None:
         self.batch, self._taken = batch, dict(taken)
         self._weights = value_weights(batch)
@@ -78,7 +78,7 @@ class Answering:
 
     def loss(self, hidden: torch.Tensor | None) -> torch.Tensor:
         """The losses of all heads, summed by weight. `hidden` [B, L, D]: as they enter the language model's head."""
-        seen = Seen(batch=self.batch, hidden=hidden, keys=None if self.cache is None else kept(self.cache))
+        seen = SeenByHeads(batch=self.batch, hidden=hidden, keys=None if self.cache is None else kept(self.cache))
         losses = [head.loss(seen, at, values, at.at(self._weights)) for head, at, values in self._taken.values()]
         return torch.stack(losses).sum()
 

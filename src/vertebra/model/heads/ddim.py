@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from vertebra.errors import CheckpointError, ConfigError
-from vertebra.model.heads.head import Chunks, NoisyHead, Seen, require_sizes
+from vertebra.model.heads.interface import ChunkPlaces, NoisyHead, SeenByHeads, require_sizes
 from vertebra.model.heads.l1 import L1Head, ResidualNet
 
 PREDICTOR = "noise_predictor.mlp_resnet."
@@ -97,14 +97,14 @@ class DdimHead(NoisyHead):
         rates = torch.exp(torch.arange(half) * -math.log(10000) / (half - 1))
         return torch.cat([(time * rates).sin(), (time * rates).cos()])
 
-    def actions(self, seen: Seen, at: Chunks, **options: Any) -> torch.Tensor:
+    def actions(self, seen: SeenByHeads, at: ChunkPlaces, **options: Any) -> torch.Tensor:
         """The noise that one pass sees in its slots; `denoised` asks for it again and again."""
         assert seen.hidden is not None, "it reads hidden states"
         states = at.before(seen.hidden)[:, 1:]
         net = self.noise_predictor.mlp_resnet
         return net(states.reshape(len(states), self.chunk, -1).to(net.fc1.weight.dtype)).float()
 
-    def loss(self, seen: Seen, at: Chunks, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def loss(self, seen: SeenByHeads, at: ChunkPlaces, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         raise ConfigError("OFT's diffusion head denoises here and does not learn; train a head `l1` or `flow`")
 
     def left(self) -> torch.Tensor:

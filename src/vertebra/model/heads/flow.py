@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from vertebra.errors import ConfigError, UnknownNameError
 from vertebra.model.heads.expert import Expert
-from vertebra.model.heads.head import ActionHead, Chunks, Seen, are_known, require_sizes, wide
+from vertebra.model.heads.interface import ActionHead, ChunkPlaces, SeenByHeads, are_known, require_sizes, wide
 from vertebra.model.heads.prefix import Prefix, prefix_of
 from vertebra.model.heads.previous import Previous, guided, require_previous
 
@@ -100,16 +100,18 @@ class FlowHead(ActionHead):
         entering = self.time_out(F.silu(self.time_in(entering)))
         return wide(self.action_out(self.expert(entering, prefix)))
 
-    def prefix(self, seen: Seen, at: Chunks) -> Prefix:
+    def prefix(self, seen: SeenByHeads, at: ChunkPlaces) -> Prefix:
         """What the chunks of a batch see of the backbone."""
         shape = int(self._shape["key_heads"] or 0), int(self._shape["head_dim"] or 0)
         if self.insulated and seen.keys is not None:
-            seen = Seen(batch=seen.batch, keys=tuple((keys.detach(), values.detach()) for keys, values in seen.keys))
+            seen = SeenByHeads(
+                batch=seen.batch, keys=tuple((keys.detach(), values.detach()) for keys, values in seen.keys)
+            )
         return prefix_of(seen, at, self.layers, shape, self.action_in.weight.dtype)
 
     # Training
 
-    def loss(self, seen: Seen, at: Chunks, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def loss(self, seen: SeenByHeads, at: ChunkPlaces, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         prefix = self.prefix(seen, at)
         if self.draws > 1:
             values, weights = (table.repeat_interleave(self.draws, 0) for table in (values, weights))
@@ -145,8 +147,8 @@ class FlowHead(ActionHead):
 
     def actions(
         self,
-        seen: Seen,
-        at: Chunks,
+        seen: SeenByHeads,
+        at: ChunkPlaces,
         *,
         steps: int | None = None,
         noise: torch.Tensor | None = None,

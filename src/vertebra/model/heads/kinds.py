@@ -8,7 +8,7 @@ from typing import Any
 from vertebra.errors import CheckpointError, ConfigError, did_you_mean
 from vertebra.model.heads.ddim import DdimHead
 from vertebra.model.heads.flow import FlowHead
-from vertebra.model.heads.head import ActionHead
+from vertebra.model.heads.interface import ActionHead
 from vertebra.model.heads.l1 import L1Head
 from vertebra.reading import reading
 

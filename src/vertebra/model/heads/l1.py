@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from vertebra.errors import CheckpointError
-from vertebra.model.heads.head import ActionHead, Chunks, Seen, are_known, require_sizes, wide
+from vertebra.model.heads.interface import ActionHead, ChunkPlaces, SeenByHeads, are_known, require_sizes, wide
 
 
 class ResidualBlock(nn.Module):
@@ -112,12 +112,12 @@ class L1Head(ActionHead):
             return self.model(states[:, 0]).view(-1, self.chunk, self.dims)
         return self.model(states.reshape(len(states), self.chunk, -1))
 
-    def actions(self, seen: Seen, at: Chunks, **options: Any) -> torch.Tensor:
+    def actions(self, seen: SeenByHeads, at: ChunkPlaces, **options: Any) -> torch.Tensor:
         self.refuse(options)
         assert seen.hidden is not None, "it reads hidden states"
         return wide(self(at.before(seen.hidden)))
 
-    def loss(self, seen: Seen, at: Chunks, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def loss(self, seen: SeenByHeads, at: ChunkPlaces, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         known = are_known(values)
         errors = (self.actions(seen, at) - values.where(known, 0)).abs() * known
         if self.one_slot:

@@ -15,7 +15,7 @@ import torch
 
 from vertebra.backbone.kept import LayerKeys
 from vertebra.errors import BackboneError
-from vertebra.model.heads.head import Chunks, Seen
+from vertebra.model.heads.interface import ChunkPlaces, SeenByHeads
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,7 +76,9 @@ class Prefix:
         return Prefix(layers=layers, hidden=hidden, start=start, length=self.length)
 
 
-def prefix_of(seen: Seen, at: Chunks, reads: Sequence[int], shape: tuple[int, int], dtype: torch.dtype) -> Prefix:
+def prefix_of(
+    seen: SeenByHeads, at: ChunkPlaces, reads: Sequence[int], shape: tuple[int, int], dtype: torch.dtype
+) -> Prefix:
     """What the chunks of a batch see. `shape`: the heads and the width of keys that are expected."""
     assert seen.keys is not None, "it reads keys"
     _check_shapes(seen.keys, reads, shape)

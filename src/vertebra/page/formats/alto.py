@@ -8,7 +8,7 @@ from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
 from vertebra.errors import DataError
-from vertebra.page.formats.source import Source, points_of, share, shown, whole
+from vertebra.page.formats.source import PageSource, points_of, share, shown, whole
 from vertebra.page.formats.xml import tree, written
 from vertebra.page.geometry import Box, around, corners
 from vertebra.page.page import Line, Page, Word, joined, line_of
@@ -22,7 +22,7 @@ def fits(root: str) -> bool:
     return root == "alto"
 
 
-def read(source: Source) -> list[Page]:
+def read(source: PageSource) -> list[Page]:
     root = tree(source.content)
     named = (root.findtext(".//MeasurementUnit") or "pixel").strip()
     if named not in UNITS:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vertebra.errors import DataError
-from vertebra.page.formats.source import Source, pixels, placed_words, required_box, text_of
+from vertebra.page.formats.source import PageSource, pixels, placed_words, required_box, text_of
 from vertebra.page.geometry import around, corners
 from vertebra.page.page import Line, Page, Word, line_of
 from vertebra.reading import json_of
@@ -23,7 +23,7 @@ def fits(data: Any) -> bool:
     return isinstance(data, dict) and isinstance(data.get("valid_line"), list)
 
 
-def read(source: Source) -> list[Page]:
+def read(source: PageSource) -> list[Page]:
     data = source.content
     if "ground_truth" in data:  # a row of the data set on the hub
         data = json_of(data["ground_truth"]) if isinstance(data["ground_truth"], str) else data["ground_truth"]

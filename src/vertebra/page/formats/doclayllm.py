@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vertebra.errors import DataError
-from vertebra.page.formats.source import Source, box_of, pixels, text_of
+from vertebra.page.formats.source import PageSource, box_of, pixels, text_of
 from vertebra.page.page import Line, Page
 
 
@@ -19,7 +19,7 @@ def fits(data: Any) -> bool:
     )
 
 
-def read(source: Source) -> list[Page]:
+def read(source: PageSource) -> list[Page]:
     lines = [
         Line(text_of(row["text"]), box_of(row["box"]) if row["box"] is not None else None) for row in source.content
     ]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vertebra.page.formats.source import Source, required_box, text_of
+from vertebra.page.formats.source import PageSource, required_box, text_of
 from vertebra.page.geometry import Box
 from vertebra.page.page import Line, Page
 
@@ -18,7 +18,7 @@ def fits(data: Any) -> bool:
     return isinstance(data, dict) and data.get("schema_name") == "DoclingDocument"
 
 
-def read(source: Source) -> list[Page]:
+def read(source: PageSource) -> list[Page]:
     data = source.content
     sizes = {int(n): (page["size"]["width"], page["size"]["height"]) for n, page in data.get("pages", {}).items()}
     lines: dict[int, list[Line]] = {number: [] for number in sorted(sizes)}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vertebra.page.formats.source import Source, placed_words, points_of, required_box, share, text_of
+from vertebra.page.formats.source import PageSource, placed_words, points_of, required_box, share, text_of
 from vertebra.page.geometry import Box, around, corners
 from vertebra.page.page import Line, Page, Word, line_of
 
@@ -20,12 +20,12 @@ def fits(data: Any) -> bool:
     )
 
 
-def read(source: Source) -> list[Page]:
+def read(source: PageSource) -> list[Page]:
     pages = source.content.get("pages", [source.content])
     return [_page(source, found, number) for number, found in enumerate(pages, 1)]
 
 
-def _page(source: Source, found: dict[str, Any], number: int) -> Page:
+def _page(source: PageSource, found: dict[str, Any], number: int) -> Page:
     height, width = found["dimensions"]
     lines = [_line(line) for block in found["blocks"] for line in block.get("lines", ())]
     lines += list(_tables(found))

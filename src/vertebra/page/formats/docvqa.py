@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vertebra.errors import DataError
-from vertebra.page.formats.source import Source, text_of
+from vertebra.page.formats.source import PageSource, text_of
 from vertebra.page.page import Page
 
 _SET = ("dataset_name", "dataset_split", "dataset_version")
@@ -20,7 +20,7 @@ def fits(data: Any) -> bool:
     )
 
 
-def read(source: Source) -> list[Page]:
+def read(source: PageSource) -> list[Page]:
     kept = {name: source.content[name] for name in _SET if name in source.content}
     questions: dict[str, list[dict[str, Any]]] = {}
     for row in source.content["data"]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vertebra.errors import DataError
-from vertebra.page.formats.source import Source, box_of, pixels, placed_words, required_box, text_of
+from vertebra.page.formats.source import PageSource, box_of, pixels, placed_words, required_box, text_of
 from vertebra.page.page import Line, Page, Word
 
 
@@ -15,7 +15,7 @@ def fits(data: Any) -> bool:
     return isinstance(data, dict) and isinstance(data.get("form"), list)
 
 
-def read(source: Source) -> list[Page]:
+def read(source: PageSource) -> list[Page]:
     entities = source.content["form"]
     numbers = {entity.get("id", n): n for n, entity in enumerate(entities)}
     lines = [_line(entity) for entity in entities]

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 from vertebra.errors import shortened
-from vertebra.page.formats.source import Source, box_of, pixels, required_box, share, shown, words_of
+from vertebra.page.formats.source import PageSource, box_of, pixels, required_box, share, shown, words_of
 from vertebra.page.page import Line, Page, Word, line_of
 
 LINES = ("ocr_line", "ocr_header", "ocr_caption", "ocr_textfloat", "ocrx_line")
@@ -22,7 +22,7 @@ def fits(text: str) -> bool:
     return "ocr_page" in text and "<" in text
 
 
-def read(source: Source) -> list[Page]:
+def read(source: PageSource) -> list[Page]:
     parser = _Pages()
     parser.feed(source.content)
     parser.close()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from vertebra.page.formats.source import Source, pixels, points_of, required_box, text_of
+from vertebra.page.formats.source import PageSource, pixels, points_of, required_box, text_of
 from vertebra.page.geometry import corners
 from vertebra.page.page import Page, quad_line
 
@@ -18,7 +18,7 @@ def fits(data: Any) -> bool:
     return bool(rows) and all(isinstance(row, dict) and "ocr" in row and "poly" in row for row in rows)
 
 
-def read(source: Source) -> list[Page]:
+def read(source: PageSource) -> list[Page]:
     rows = source.content if isinstance(source.content, list) else [source.content]
     pages = []
     for number, row in enumerate(rows, 1):

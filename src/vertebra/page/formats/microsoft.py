@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vertebra.errors import DataError
-from vertebra.page.formats.source import Source, pixels, placed_words, points_of, required_box, share, text_of
+from vertebra.page.formats.source import PageSource, pixels, placed_words, points_of, required_box, share, text_of
 from vertebra.page.geometry import around, corners
 from vertebra.page.page import Line, Page, Word
 
@@ -20,11 +20,11 @@ def fits(data: Any) -> bool:
     return isinstance(data, dict) and isinstance(data.get("recognitionResults"), list)
 
 
-def read(source: Source) -> list[Page]:
+def read(source: PageSource) -> list[Page]:
     return [_page(source, found, number) for number, found in enumerate(source.content["recognitionResults"], 1)]
 
 
-def _page(source: Source, found: dict[str, Any], number: int) -> Page:
+def _page(source: PageSource, found: dict[str, Any], number: int) -> Page:
     unit = found.get("unit", "pixel")
     if unit not in ("pixel", "inch"):
         raise DataError(f"{source.where} measures in {unit!r:.40}; expected pixel or inch")

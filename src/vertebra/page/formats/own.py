@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vertebra.page.formats.source import Source, box_of, points_of, share, text_of
+from vertebra.page.formats.source import PageSource, box_of, points_of, share, text_of
 from vertebra.page.geometry import around, corners
 from vertebra.page.page import Line, Page, Word
 
@@ -23,12 +23,12 @@ def _is_page(page: Any) -> bool:
     return isinstance(lines, list) and all(isinstance(line, dict) and "text" in line for line in lines[:3])
 
 
-def read(source: Source) -> list[Page]:
+def read(source: PageSource) -> list[Page]:
     pages = source.content.get("pages", [source.content])
     return [_page(source, page, number) for number, page in enumerate(pages, 1)]
 
 
-def _page(source: Source, page: Mapping[str, Any], number: int) -> Page:
+def _page(source: PageSource, page: Mapping[str, Any], number: int) -> Page:
     given = {name: page[name] for name in ("unit", "size_unit", "origin", "dpi", "name") if page.get(name) is not None}
     beside = {name: value for name, value in page.items() if name not in _KNOWN}
     facts = {**beside, **(page.get("facts") or {})}

@@ -12,7 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 from vertebra.errors import DataError
-from vertebra.page.formats.source import Source, box_of, pixels, placed_words, points_of, required_box, share, text_of
+from vertebra.page.formats.source import (
+    PageSource,
+    box_of,
+    pixels,
+    placed_words,
+    points_of,
+    required_box,
+    share,
+    text_of,
+)
 from vertebra.page.geometry import corners, turned_size
 from vertebra.page.page import Line, Page, Word, quad_line
 
@@ -72,7 +81,7 @@ def _is_row(row: Any) -> bool:
     )  # fmt: skip
 
 
-def read(source: Source) -> list[Page]:
+def read(source: PageSource) -> list[Page]:
     results = _results(source.content)
     if not results:
         pages = [source.content] if _is_row(source.content[0]) else source.content
@@ -86,7 +95,7 @@ def _old_line(row: Sequence[Any]) -> Line:
     return quad_line(text_of(row[1][0]), points_of(row[0]), confidence=share(row[1][1]))
 
 
-def _page(source: Source, found: dict[str, Any], number: int) -> Page:
+def _page(source: PageSource, found: dict[str, Any], number: int) -> Page:
     mended = found.get("doc_preprocessor_res") or {}
     angle, settings = _angle(mended), mended.get("model_settings") or {}
     if angle % 90:

@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
 from vertebra.errors import shortened
-from vertebra.page.formats.source import Source, pixels, points_of, share, shown
+from vertebra.page.formats.source import PageSource, pixels, points_of, share, shown
 from vertebra.page.formats.xml import tree, written
 from vertebra.page.geometry import Box, Quad, around, corners
 from vertebra.page.page import Line, Page, Word, joined
@@ -21,7 +21,7 @@ def fits(root: str) -> bool:
     return root == "PcGts"
 
 
-def read(source: Source) -> list[Page]:
+def read(source: PageSource) -> list[Page]:
     pages = []
     for number, page in enumerate(tree(source.content).iter("Page"), 1):
         width, height = page.get("imageWidth"), page.get("imageHeight")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vertebra.errors import DataError
-from vertebra.page.formats.source import Source, pixels, points_of, required_box, share, text_of
+from vertebra.page.formats.source import PageSource, pixels, points_of, required_box, share, text_of
 from vertebra.page.geometry import corners
 from vertebra.page.page import Page, quad_line
 
@@ -20,7 +20,7 @@ def fits(data: Any) -> bool:
     )
 
 
-def read(source: Source) -> list[Page]:
+def read(source: PageSource) -> list[Page]:
     lines = [
         quad_line(text_of(row["txt"]), points_of(row["box"]), confidence=share(row.get("score")))
         for row in source.content

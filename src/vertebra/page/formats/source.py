@@ -10,12 +10,12 @@ from typing import Any
 from vertebra.errors import DataError
 from vertebra.page.checking import OnBad
 from vertebra.page.geometry import Box
-from vertebra.page.page import Line, Page, Placed, Word, joined
+from vertebra.page.page import Line, Page, PlacedText, Word, joined
 from vertebra.page.units import Origin, Size, UnitName
 
 
 @dataclass(frozen=True)
-class Source:
+class PageSource:
     """A file's content, and what its reader was given beside it."""
 
     content: Any
@@ -106,7 +106,7 @@ def pixels(page: Page) -> Page:
     return page if page.unit == "pixel" else page.to("pixel", dpi=page.dpi or 72)
 
 
-def required_box(one: Placed, format: str) -> Box:
+def required_box(one: PlacedText, format: str) -> Box:
     """The box of a word or line, for formats that cannot leave it out."""
     if one.box is None:
         raise DataError(

@@ -13,7 +13,7 @@ from typing import Any
 
 from vertebra.errors import DataError
 from vertebra.page.formats.decoding import text_of_file
-from vertebra.page.formats.source import Source, pixels, points_of, required_box, shown
+from vertebra.page.formats.source import PageSource, pixels, points_of, required_box, shown
 from vertebra.page.geometry import corners
 from vertebra.page.page import Line, Page, quad_line
 from vertebra.reading import as_object, json_of, reading
@@ -27,7 +27,7 @@ def fits(text: str) -> bool:
     return bool(_ROW.match(first))
 
 
-def read(source: Source) -> list[Page]:
+def read(source: PageSource) -> list[Page]:
     lines: list[Line] = []
     for number, row in enumerate(source.content.lstrip("\ufeff").split("\n"), 1):
         cells = row.rstrip("\r").split(",", 8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vertebra.page.formats.source import Source, pixels, required_box, share, shown, whole, words_of
+from vertebra.page.formats.source import PageSource, pixels, required_box, share, shown, whole, words_of
 from vertebra.page.geometry import Box
 from vertebra.page.page import Line, Page, Word, line_of
 
@@ -16,7 +16,7 @@ def fits(text: str) -> bool:
     return text.lstrip("\ufeff").startswith("level\tpage_num\tblock_num")
 
 
-def read(source: Source) -> list[Page]:
+def read(source: PageSource) -> list[Page]:
     sizes: dict[int, tuple[float, float]] = {}
     boxes: dict[tuple[int, ...], Box] = {}
     words: dict[tuple[int, ...], list[Word]] = {}

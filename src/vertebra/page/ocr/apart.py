@@ -19,7 +19,7 @@ from typing import Any
 
 from vertebra.errors import DataError
 from vertebra.page.formats import own
-from vertebra.page.formats.source import Source
+from vertebra.page.formats.source import PageSource
 from vertebra.page.page import Page
 from vertebra.page.pictures import turned_image
 
@@ -112,7 +112,7 @@ def read_apart(name: str, apart: Apart, image: Any, seconds: float) -> Page:
         if ours:
             raise DataError(text)
         raise DataError(f"{name} failed ({kind}: {text}); try another engine (--ocr), or another picture")
-    (page,) = own.read(Source(answer["page"], f"{name}'s answer", on_bad="repair"))
+    (page,) = own.read(PageSource(answer["page"], f"{name}'s answer", on_bad="repair"))
     turned = int(page.facts.get("turned", 0))
     notes = (*answer["page"].get("notes", ()), *page.notes)
     return replace(page, image=turned_image(image, turned), notes=tuple(notes))

@@ -12,7 +12,7 @@ from typing import Any
 
 from vertebra.errors import ConfigError, DataError, UnknownNameError, VertebraError
 from vertebra.page.formats import tsv
-from vertebra.page.formats.source import Source
+from vertebra.page.formats.source import PageSource
 from vertebra.page.ocr.engines import SECONDS, upright
 from vertebra.page.page import Page
 from vertebra.page.pictures import turned_image
@@ -62,7 +62,7 @@ class Tesseract:
 
     def _page(self, image: Any) -> Page:
         text = self._run(image, "--psm", str(self.mode), "tsv")
-        (page, *_) = tsv.read(Source(text, "tesseract's answer", image.size, on_bad="repair")) or [
+        (page, *_) = tsv.read(PageSource(text, "tesseract's answer", image.size, on_bad="repair")) or [
             Page.of([], size=image.size)
         ]
         return page

@@ -11,7 +11,7 @@ import numpy as np
 from vertebra.page.geometry import around, corners
 from vertebra.page.page import Line, Page, Word
 from vertebra.page.paper.fonts import font
-from vertebra.page.paper.sheet import Sheet
+from vertebra.page.paper.sheet import PaperSheet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Wear:
     """Share of the contrast that is lost."""
 
 
-def pictured(sheet: Sheet, draw: Any, wear: Wear | None = None, number: int = 1) -> Page:
+def pictured(sheet: PaperSheet, draw: Any, wear: Wear | None = None, number: int = 1) -> Page:
     """The page of a sheet with its picture (`page.image`), both slanted alike; lines then have quads."""
     from PIL import Image, ImageDraw, ImageFilter
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from vertebra.page.paper import words
 from vertebra.page.paper.fonts import fonts
-from vertebra.page.paper.sheet import Run, Sheet
+from vertebra.page.paper.sheet import PaperSheet, TextRun
 
 PAIRS = 6
 """Names with values on a sheet; a guess among them is right once in six."""
@@ -40,52 +40,52 @@ class Style:
     """Whether amounts add up, so that the largest is the total; else each is drawn for itself."""
 
 
-def sheet_of(kind: str, draw: Any, style: Style | None = None) -> Sheet:
+def sheet_of(kind: str, draw: Any, style: Style | None = None) -> PaperSheet:
     """A sheet of a kind; `draw` is numpy's generator."""
     return SHEETS[kind](draw, style or Style())
 
 
-def receipt(draw: Any, style: Style) -> Sheet:
+def receipt(draw: Any, style: Style) -> PaperSheet:
     """A narrow page: who sold, what, and amounts in rows, names to the left and values to the right."""
     wide = int(draw.integers(380, 560))
     face, size = _face(draw, style), int(draw.integers(17, 24))
-    sheet = Sheet(kind="receipt", size=(wide, 1))
+    sheet = PaperSheet(kind="receipt", size=(wide, 1))
     margin, y = int(draw.integers(16, 40)), float(draw.integers(14, 50))
     if style.head:
         y = _head(sheet, draw, face, size, y)
         for _ in range(int(draw.integers(1, 4))):
-            sheet.write(Run(str(draw.choice(words.GOODS)), margin, y, face, size))
-            sheet.write(Run(_amount(draw), wide - margin, y, face, size, "r"))
+            sheet.write(TextRun(str(draw.choice(words.GOODS)), margin, y, face, size))
+            sheet.write(TextRun(_amount(draw), wide - margin, y, face, size, "r"))
             y += size * 1.5
         y += size * float(draw.uniform(0.2, 1.0))
     step = size * float(draw.uniform(1.35, 2.0))
     value_at = wide - margin if draw.random() < 0.7 else wide * float(draw.uniform(0.72, 0.9))
     for name, printed, value in _amounts(draw, style):
         sheet.state(name, value, "amount")
-        sheet.write(Run(printed, margin, y, face, size, label=name, key=True))
-        sheet.write(Run(value, value_at, y, face, size, "r", name))
+        sheet.write(TextRun(printed, margin, y, face, size, label=name, key=True))
+        sheet.write(TextRun(value, value_at, y, face, size, "r", name))
         y += step
     if style.head and draw.random() < 0.6:
-        sheet.write(Run(str(draw.choice(words.THANKS)), wide / 2, y + size * 0.4, face, size, "m"))
+        sheet.write(TextRun(str(draw.choice(words.THANKS)), wide / 2, y + size * 0.4, face, size, "m"))
         y += size * 2
     sheet.size = (wide, int(y + draw.integers(10, 60)))
     return sheet
 
 
-def form(draw: Any, style: Style) -> Sheet:
+def form(draw: Any, style: Style) -> PaperSheet:
     """Cells in a grid: in each a name, and its value below it or beside it."""
     columns = int(draw.choice([2, 3]))
     face, size = _face(draw, style), int(draw.integers(17, 23))
     below = draw.random() < 0.6
     cell = (int(draw.integers(190, 240)), int(size * (draw.uniform(3.4, 4.4) if below else draw.uniform(1.9, 2.6))))
     wide = columns * cell[0] + 40
-    sheet = Sheet(kind="form", size=(wide, 1))
+    sheet = PaperSheet(kind="form", size=(wide, 1))
     y = float(draw.integers(14, 40))
     if style.head:
-        sheet.write(Run(str(draw.choice(words.FORMS)), wide / 2, y, face, size + 3, "m"))
+        sheet.write(TextRun(str(draw.choice(words.FORMS)), wide / 2, y, face, size + 3, "m"))
         date = _date(draw)
         sheet.state("date", date, "date")
-        sheet.write(Run(date, wide - 20, y + size * 2, face, size, "r", "date"))
+        sheet.write(TextRun(date, wide - 20, y + size * 2, face, size, "r", "date"))
         y += size * 4
     left = 20 + float(draw.uniform(0, 12))
     pairs = _numbers(draw, style)
@@ -93,11 +93,11 @@ def form(draw: Any, style: Style) -> Sheet:
         x, top = left + place % columns * cell[0], y + place // columns * cell[1]
         sheet.state(name, value, "number")
         small = size - 2 if below else size
-        sheet.write(Run(printed, x, top, face, small, label=name, key=True))
+        sheet.write(TextRun(printed, x, top, face, small, label=name, key=True))
         if below:
-            sheet.write(Run(value, x + float(draw.uniform(0, 10)), top + size * 1.35, face, size, label=name))
+            sheet.write(TextRun(value, x + float(draw.uniform(0, 10)), top + size * 1.35, face, size, label=name))
         else:
-            sheet.write(Run(value, x + cell[0] * 0.62, top, face, size, label=name))
+            sheet.write(TextRun(value, x + cell[0] * 0.62, top, face, size, label=name))
     rows = -(-len(pairs) // columns)
     if draw.random() < 0.5:
         for row in range(rows + 1):
@@ -107,11 +107,11 @@ def form(draw: Any, style: Style) -> Sheet:
     return sheet
 
 
-SHEETS: dict[str, Callable[[Any, Style], Sheet]] = {"receipt": receipt, "form": form}
+SHEETS: dict[str, Callable[[Any, Style], PaperSheet]] = {"receipt": receipt, "form": form}
 """The kinds of sheets by name."""
 
 
-def _head(sheet: Sheet, draw: Any, face: str, size: int, y: float) -> float:
+def _head(sheet: PaperSheet, draw: Any, face: str, size: int, y: float) -> float:
     """Who sold, where and when; where the next line begins."""
     middle, company = sheet.size[0] / 2, _company(draw)
     address = [
@@ -119,18 +119,18 @@ def _head(sheet: Sheet, draw: Any, face: str, size: int, y: float) -> float:
         f"{draw.integers(10000, 99999)} {_name(draw)}",
     ]
     sheet.state("company", company, "text")
-    sheet.write(Run(company, middle, y, face, size + 2, "m", "company"))
+    sheet.write(TextRun(company, middle, y, face, size + 2, "m", "company"))
     y += size * 1.7
     sheet.state("address", ", ".join(address), "text")
     for text in address:
-        sheet.write(Run(text, middle, y, face, size, "m", "address"))
+        sheet.write(TextRun(text, middle, y, face, size, "m", "address"))
         y += size * 1.4
     if draw.random() < 0.5:
-        sheet.write(Run(str(draw.choice(words.TITLES)), middle, y, face, size, "m"))
+        sheet.write(TextRun(str(draw.choice(words.TITLES)), middle, y, face, size, "m"))
         y += size * 1.6
     date = _date(draw)
     sheet.state("date", date, "date")
-    sheet.write(Run(date, 30 if draw.random() < 0.5 else middle, y, face, size, label="date"))
+    sheet.write(TextRun(date, 30 if draw.random() < 0.5 else middle, y, face, size, label="date"))
     return y + size * float(draw.uniform(1.6, 2.4))
 
 

@@ -11,7 +11,7 @@ from vertebra.page.paper.fonts import font
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TextRun:
     """One line of text. `x` is its left end, its middle or its right end, `y` its top."""
 
     text: str
@@ -43,12 +43,12 @@ class Run:
 
 
 @dataclass(kw_only=True)
-class Sheet:
+class PaperSheet:
     """What stands on a page, and what it says."""
 
     kind: str
     size: tuple[int, int]
-    runs: list[Run] = field(default_factory=list)
+    runs: list[TextRun] = field(default_factory=list)
     fields: dict[str, str] = field(default_factory=dict)
     """What it says, by field."""
     sorts: dict[str, str] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Sheet:
     rules: list[tuple[float, float, float, float]] = field(default_factory=list)
     """Straight lines, from and to."""
 
-    def write(self, *runs: Run) -> None:
+    def write(self, *runs: TextRun) -> None:
         self.runs += runs
 
     def state(self, name: str, value: str, sort: str) -> None:
@@ -75,5 +75,5 @@ class Sheet:
         return Page.of(lines, size=self.size, number=number, facts=facts, on_bad="repair", name=self.kind)
 
 
-def _label(run: Run) -> str | None:
+def _label(run: TextRun) -> str | None:
     return None if run.label is None else f"{run.label}.key" if run.key else run.label

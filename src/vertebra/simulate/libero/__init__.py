@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vertebra.simulate.libero.files import require_package, tasks
-from vertebra.simulate.libero.table import EXPERTS, OFFICIAL, SUITES
+from vertebra.simulate.libero.suites import EXPERTS, OFFICIAL, SUITES
 from vertebra.simulate.simulation import Simulation
 from vertebra.simulate.suites import TaskFacts
 
@@ -37,7 +37,7 @@ def facts(name: str) -> TaskFacts:
 def open_task(name: str, **options: Any) -> Simulation:
     """A task, ready to act in; MuJoCo is imported here."""
     from vertebra import config
-    from vertebra.simulate.libero.options import Options
+    from vertebra.simulate.libero.options import LiberoOptions
     from vertebra.simulate.libero.task import Libero
 
-    return Libero(tasks()[name], config.build(Options, options, where=f"the options of `{name}`"))
+    return Libero(tasks()[name], config.build(LiberoOptions, options, where=f"the options of `{name}`"))

@@ -60,7 +60,7 @@ GRASPS: dict[str, Grasp] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class LiberoScene:
     """Where things stand, in meters; the floor is 0."""
 
     hand: np.ndarray
@@ -79,7 +79,7 @@ class PickAndPlace:
         self._waited = 0
         self._held = np.zeros(3)
 
-    def act(self, scene: Scene) -> np.ndarray:
+    def act(self, scene: LiberoScene) -> np.ndarray:
         """[7]: three of the hand's way, three of its turn, the fingers."""
         self._go_on(scene)
         way = _GAIN * (self._target(scene) - scene.hand) / REACH[0]
@@ -87,7 +87,7 @@ class PickAndPlace:
         fingers = CLOSED if self.phase in ("close", "lift", "carry", "lower") else OPEN
         return np.concatenate([np.clip(way, -1, 1), np.clip(turn, -1, 1), [fingers]])
 
-    def _go_on(self, scene: Scene) -> None:
+    def _go_on(self, scene: LiberoScene) -> None:
         """The phase of this moment."""
         off = self._target(scene) - scene.hand
         beside = float(np.hypot(off[0], off[1]))
@@ -116,7 +116,7 @@ class PickAndPlace:
     def _enter(self, phase: Phase) -> None:
         self.phase, self._waited = phase, 0
 
-    def _target(self, scene: Scene) -> np.ndarray:
+    def _target(self, scene: LiberoScene) -> np.ndarray:
         """Where the hand should be in this phase."""
         grasp = scene.thing + np.array((0.0, self._grasp.aside, self._grasp.up))
         foot = self._grasp.up + self._grasp.foot  # below the hand, once it is held

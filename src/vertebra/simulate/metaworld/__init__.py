@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from vertebra.simulate.metaworld.instructions import MT10, TASKS, limit_of
 from vertebra.simulate.metaworld.measured import MEASURED
-from vertebra.simulate.metaworld.table import MT10, TASKS, limit_of
 from vertebra.simulate.simulation import Simulation
 from vertebra.simulate.suites import TaskFacts
 
@@ -37,7 +37,7 @@ def facts(name: str) -> TaskFacts:
 def open_task(name: str, **options: Any) -> Simulation:
     """A task, ready to act in; MuJoCo is imported here."""
     from vertebra import config
-    from vertebra.simulate.metaworld.options import Options
+    from vertebra.simulate.metaworld.options import MetaworldOptions
     from vertebra.simulate.metaworld.task import MetaWorld
 
-    return MetaWorld(name, config.build(Options, options, where=f"the options of `{name}`"))
+    return MetaWorld(name, config.build(MetaworldOptions, options, where=f"the options of `{name}`"))

@@ -31,7 +31,7 @@ WRIST = "gripperPOV"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class MetaworldOptions:
     """How a task is opened."""
 
     cameras: tuple[str, ...] = ("side", WRIST)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vertebra.simulate.drawing import Drawing, prepare
-from vertebra.simulate.metaworld.options import CAMERAS, WRIST, Free, Options
+from vertebra.simulate.metaworld.options import CAMERAS, WRIST, Free, MetaworldOptions
 
 _ARM, _HIDDEN = 5, 5
 """Groups of geometries and of sites that Meta-World has no use for."""
@@ -15,10 +15,10 @@ _PRISTINE = ("body_pos", "body_quat", "site_pos", "site_quat", "geom_pos", "geom
 """What resets change in a model, and leave changed."""
 
 
-class Scene:
+class MetaworldScene:
     """The scene of one task's environment."""
 
-    def __init__(self, env: Any, options: Options, *, marked: bool) -> None:
+    def __init__(self, env: Any, options: MetaworldOptions, *, marked: bool) -> None:
         import mujoco
 
         self._model, self._data, self._options = env.model, env.data, options

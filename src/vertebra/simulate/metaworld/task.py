@@ -13,10 +13,10 @@ import numpy as np
 
 from vertebra.errors import ConfigError, DataError, SimulationError
 from vertebra.simulate.gl import require_simulator
+from vertebra.simulate.metaworld.instructions import TASKS, InstructedTask, limit_of
 from vertebra.simulate.metaworld.measured import MEASURED
-from vertebra.simulate.metaworld.options import Options
-from vertebra.simulate.metaworld.scene import Scene
-from vertebra.simulate.metaworld.table import TASKS, Row, limit_of
+from vertebra.simulate.metaworld.options import MetaworldOptions
+from vertebra.simulate.metaworld.scene import MetaworldScene
 from vertebra.simulate.simulation import Outcome
 
 
@@ -28,8 +28,8 @@ class MetaWorld:
     fps = 80
     robot = "sawyer"
 
-    def __init__(self, name: str, options: Options | None = None) -> None:
-        self.name, self.options, self._row = name, options or Options(), TASKS[name]
+    def __init__(self, name: str, options: MetaworldOptions | None = None) -> None:
+        self.name, self.options, self._row = name, options or MetaworldOptions(), TASKS[name]
         _require_held(name, self._row, self.options)
         require_simulator()
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
@@ -41,7 +41,7 @@ class MetaWorld:
         self.limit = self.options.limit or limit_of(name)
         self._steps = -1  # not reset yet
         self._open()
-        self._scene = Scene(self._env, self.options, marked=self._row.marked)
+        self._scene = MetaworldScene(self._env, self.options, marked=self._row.marked)
 
     def _open(self) -> None:
         from gymnasium.spaces import Box
@@ -125,7 +125,7 @@ class MetaWorld:
             raise SimulationError(f"`{self.name}`: the simulation became unstable at step {self._steps}")
 
 
-def placement(stock: Any, row: Row, options: Options) -> tuple[np.ndarray, np.ndarray]:
+def placement(stock: Any, row: InstructedTask, options: MetaworldOptions) -> tuple[np.ndarray, np.ndarray]:
     """Between what objects are placed: stock, or that of the shared scene, made wider about its middle."""
     low, high = stock.low, stock.high
     if options.shared and row.shared:
@@ -135,7 +135,7 @@ def placement(stock: Any, row: Row, options: Options) -> tuple[np.ndarray, np.nd
     return middle - wider * half, middle + wider * half
 
 
-def _require_held(name: str, row: Row, options: Options) -> None:
+def _require_held(name: str, row: InstructedTask, options: MetaworldOptions) -> None:
     if options.shared and row.shared is None:
         pairs = ", ".join(
             f"{one} / {TASKS[one].partner}" for one in TASKS if TASKS[one].partner and one.endswith("open")

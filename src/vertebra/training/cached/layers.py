@@ -26,7 +26,7 @@ from vertebra.errors import ConfigError
 from vertebra.model.encoders.part import ItemFault
 from vertebra.model.model import Model
 from vertebra.sequence.tokens import VECTORS
-from vertebra.training.cached.store import Rows, rows_of, weights_of
+from vertebra.training.cached.store import VectorRows, rows_of, weights_of
 
 SEGMENT = "lower"
 AT_ONCE = 8
@@ -43,7 +43,7 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 class LowerSamples(Samples):
     """Samples whose every position is a slot, which the kept hidden state fills."""
 
-    def __init__(self, samples: Samples, rows: Rows) -> None:
+    def __init__(self, samples: Samples, rows: VectorRows) -> None:
         self.samples, self.rows = samples, rows
         self.lengths, self.mixes = samples.lengths, samples.mixes
 
@@ -82,7 +82,7 @@ class UpperLayers:
                 f"cache.layers: `{model.identifier}` widens its embeddings in front of its layers, where hidden states "
                 "cannot enter. Leave cache.layers out"
             )
-        self.model = Model(self.backbone, {SEGMENT: Given(self.backbone.embedding_width)})  # type: ignore[dict-item]
+        self.model = Model(self.backbone, {SEGMENT: GivenEmbeddings(self.backbone.embedding_width)})  # type: ignore[dict-item]
         path, _, self._name = self.backbone.family.layers.rpartition(".")
         self._parent = self.backbone.llm.get_submodule(path)
         self._config = getattr(self._parent, "config", self.backbone.llm.config)
@@ -110,7 +110,7 @@ class UpperLayers:
                 config.layer_types = kinds
 
 
-class Given(nn.Module):
+class GivenEmbeddings(nn.Module):
     """A part whose embeddings come with the batch: [M, D] -> [M, 1, D]."""
 
     slots, place, added = 1, "slots", False

@@ -1,4 +1,4 @@
-"""`Rows`: vectors by number, on disk, mapped: computed once, whole or not at all, and found again under their key.
+"""`VectorRows`: vectors by number, on disk, mapped: computed once, whole or not at all, and found again under their key.
 
     values.npy   [T, width] fp32: the vectors of all rows, one after the other
     starts.npy   [N + 1]    where each row begins
@@ -30,7 +30,7 @@ Compute = Callable[[], Iterator[tuple[Sequence[int], Sequence[np.ndarray]]]]
 """Batches of (row numbers, their vectors [L, width])."""
 
 
-class Rows:
+class VectorRows:
     """The vectors of each row; a copy in another process maps the same file."""
 
     def __init__(self, folder: Path) -> None:
@@ -59,7 +59,7 @@ class Rows:
         return self._mapped
 
 
-def rows_of(key: str, lengths: Sequence[int], width: int, compute: Compute, *, what: str) -> Rows:
+def rows_of(key: str, lengths: Sequence[int], width: int, compute: Compute, *, what: str) -> VectorRows:
     """The rows under a key of the user's cache, computed now where they are not there yet.
 
     `what`: what they are, for messages, as in "image features".
@@ -67,7 +67,7 @@ def rows_of(key: str, lengths: Sequence[int], width: int, compute: Compute, *, w
     folder = cache_folder() / "features" / key
     if folder.is_dir():
         log.info(f"{len(lengths):,} {what} from {folder}")
-        return Rows(folder)
+        return VectorRows(folder)
     starts = np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64))])
     size = int(starts[-1]) * width * 4
     _require_room(folder, size, what)
@@ -86,7 +86,7 @@ def rows_of(key: str, lengths: Sequence[int], width: int, compute: Compute, *, w
         values.flush()
         np.save(part / STARTS, starts)
 
-    return Rows(write_whole(folder, fill, replace=False))
+    return VectorRows(write_whole(folder, fill, replace=False))
 
 
 def weights_of(*modules: torch.nn.Module) -> str:

@@ -23,7 +23,7 @@ from vertebra.data.read.rows import digest
 from vertebra.data.samples.samples import Samples
 from vertebra.errors import ConfigError
 from vertebra.model.encoders.part import ItemEncoder
-from vertebra.training.cached.store import Rows, rows_of, weights_of
+from vertebra.training.cached.store import VectorRows, rows_of, weights_of
 
 AT_ONCE = 32
 """Images of one pass through the tower."""
@@ -34,14 +34,14 @@ SEGMENT = "image"
 class CachedImages:
     """What images became: what shows them in place of pixels."""
 
-    def __init__(self, rows: Rows, numbers: Mapping[str, int]) -> None:
+    def __init__(self, rows: VectorRows, numbers: Mapping[str, int]) -> None:
         self.rows, self.numbers = rows, dict(numbers)
 
     def __call__(self, images: Sequence[Any] | np.ndarray) -> np.ndarray:
         return np.stack([self.rows[self.numbers[image_key(image)]] for image in images])
 
 
-class Place(NamedTuple):
+class ImagePlace(NamedTuple):
     """Where an image is found: samples, which of them, maker, segment, number among the images there."""
 
     samples: int
@@ -81,7 +81,7 @@ def cached_images(
     return CachedImages(rows, numbers)
 
 
-def _pixels(samples: Sequence[Samples], shows: Sequence[ImageItems], at: Place) -> np.ndarray:
+def _pixels(samples: Sequence[Samples], shows: Sequence[ImageItems], at: ImagePlace) -> np.ndarray:
     """[1, 3, S, S]: one image, as the tower takes it."""
     show = shows[at.maker]
     return show.pixels([show.images(samples[at.samples].extra(at.sample))[at.segment][at.number]])
@@ -118,12 +118,12 @@ def _frozen_tower(model: Any) -> ItemEncoder:
     return encoder
 
 
-def _images(samples: Sequence[Samples], shows: Sequence[ImageItems]) -> tuple[dict[str, int], list[Place]]:
+def _images(samples: Sequence[Samples], shows: Sequence[ImageItems]) -> tuple[dict[str, int], list[ImagePlace]]:
     """The number of each image by its key, and where one of its kind is found.
 
     Numbers follow the keys, and not the order of the samples: runs that see the same images in another order share the rows.
     """
-    found: dict[str, Place] = {}
+    found: dict[str, ImagePlace] = {}
     for which, some in enumerate(samples):
         _require_the_same(some, shows)
         for index in range(len(some)):
@@ -135,11 +135,11 @@ def _images(samples: Sequence[Samples], shows: Sequence[ImageItems]) -> tuple[di
     return {key: number for number, key in enumerate(keys)}, [found[key] for key in keys]
 
 
-def _of_sample(extra: Mapping[str, Any], shows: Sequence[ImageItems]) -> Iterator[tuple[Place, Any]]:
+def _of_sample(extra: Mapping[str, Any], shows: Sequence[ImageItems]) -> Iterator[tuple[ImagePlace, Any]]:
     for maker, show in enumerate(shows):
         for segment, images in show.images(extra).items():
             for number, image in enumerate(images):
-                yield Place(0, 0, maker, segment, number), image
+                yield ImagePlace(0, 0, maker, segment, number), image
 
 
 def _require_the_same(samples: Samples, shows: Sequence[ImageItems]) -> None:

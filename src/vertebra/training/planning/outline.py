@@ -22,8 +22,8 @@ from vertebra.model.encoders.vision import VisionTower
 from vertebra.model.folder import recorded_heads, recorded_parts
 from vertebra.model.model import Model
 from vertebra.model.projectors import Projector
+from vertebra.training.building import image_encoder, image_parts
 from vertebra.training.config import RunConfig
-from vertebra.training.model import image_encoder, image_parts
 from vertebra.training.planning.shapes import shape_of, tower_shape
 from vertebra.tune.parts import parts_of
 from vertebra.tune.stages import choose

@@ -7,7 +7,7 @@ from typing import Any
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 
-from vertebra.backbone.families.table import FAMILIES
+from vertebra.backbone.families.models import FAMILIES
 from vertebra.backbone.registry import row_of
 from vertebra.backbone.source import find
 from vertebra.backbone.structure import causal_class, class_named

@@ -19,8 +19,8 @@ from vertebra.backbone.weights import mapped_tensors
 from vertebra.errors import CheckpointError
 from vertebra.folders import require_free, write_whole
 from vertebra.training import checkpoint
+from vertebra.training.building import build_late
 from vertebra.training.config import RunConfig
-from vertebra.training.model import build_late
 from vertebra.training.output import write_model
 from vertebra.training.recipes import read_run
 from vertebra.training.scale.shards import SHARDS, changing, consolidate

@@ -20,7 +20,7 @@ from vertebra.reading import json_of
 METRICS = "metrics.jsonl"
 
 
-class Metrics:
+class MetricsFile:
     """The metrics file of a run, open for appending."""
 
     def __init__(self, folder: Path) -> None:

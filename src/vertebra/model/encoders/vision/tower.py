@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from vertebra import compat
-from vertebra.backbone.source import Source, find, read_json, weight_files
+from vertebra.backbone.source import CheckpointSource, find, read_json, weight_files
 from vertebra.backbone.weights import parameters_on_meta
 from vertebra.errors import CheckpointError, ConfigError, InjectionError
 from vertebra.model.encoders.images import Preparation
@@ -218,7 +218,7 @@ def _edge(size: Any, name: str) -> int | None:
     return size if isinstance(size, int) else (size or {}).get(name)
 
 
-def _shipped(source: Source, token: str | None) -> dict[str, Any]:
+def _shipped(source: CheckpointSource, token: str | None) -> dict[str, Any]:
     file = source.file("preprocessor_config.json", token=token)
     return read_json(file) if file is not None else {}
 
@@ -230,7 +230,7 @@ def _statistics(mean: Any, std: Any, own: tuple[tuple[float, ...], ...]) -> tupl
     return chosen
 
 
-def _pretrained(source: Source, config: Any, token: str | None) -> nn.Module:
+def _pretrained(source: CheckpointSource, config: Any, token: str | None) -> nn.Module:
     """The checkpoint's own model, whole: what it lacks is an error and never noise."""
     if source.local:
         weight_files(source.folder)

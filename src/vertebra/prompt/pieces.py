@@ -18,7 +18,7 @@ End = Literal["closed", "open", "answer"]
 
 
 @dataclass(slots=True)  # not frozen, as `Content`
-class Piece:
+class PromptPiece:
     """A stretch of a prompt: a mark of the format (`plain` is False), or what a message says."""
 
     text: str
@@ -30,7 +30,7 @@ class Piece:
     content: bool = False
 
     @classmethod
-    def of(cls, message: Message, content: Content) -> Piece:
+    def of(cls, message: Message, content: Content) -> PromptPiece:
         """The piece of a message; `content` is its content as the format shows it."""
         return cls(
             content.text,
@@ -43,11 +43,11 @@ class Piece:
         )
 
 
-def text_of(pieces: Iterable[Piece]) -> str:
+def text_of(pieces: Iterable[PromptPiece]) -> str:
     return "".join([piece.text for piece in pieces])
 
 
-def until_last_content(pieces: list[Piece]) -> list[Piece]:
+def until_last_content(pieces: list[PromptPiece]) -> list[PromptPiece]:
     """The pieces up to the last that a message says, without the marks that close it."""
     last = max((number for number, piece in enumerate(pieces) if piece.content), default=-1)
     return pieces[: last + 1]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.tune.models import backbone, with_parts
+from vertebra.tune.pieces import as_text, total, what_trains
 from vertebra.tune.stages import TuneConfig, choose
-from vertebra.tune.table import as_text, total, what_trains
 
 
 def test_the_table_counts_what_the_model_has():

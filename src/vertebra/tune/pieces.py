@@ -23,7 +23,7 @@ _LAYER = re.compile(r"^(.*?)\.(\d+)(\.|$)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class TrainedPiece:
     """One piece of a model."""
 
     piece: str
@@ -38,11 +38,11 @@ class Row:
         return self.trained / self.parameters if self.parameters else 0.0
 
 
-def what_trains(model: nn.Module) -> list[Row]:
+def what_trains(model: nn.Module) -> list[TrainedPiece]:
     """One row a piece, in the model's order; shared tensors count once."""
     rows_alone = _rows_alone(model)
     scratch = [name for name, module in model.named_modules() if getattr(module, "pretrained", None) is False]
-    rows: dict[str, Row] = {}
+    rows: dict[str, TrainedPiece] = {}
     numbers: dict[str, set[int]] = {}
     for name, parameter in model.named_parameters():
         piece = _piece(name, numbers)
@@ -50,7 +50,7 @@ def what_trains(model: nn.Module) -> list[Row]:
             piece += " (from scratch)"
         if id(parameter) in rows_alone:
             piece += " (new rows only)"
-        row = rows.get(piece, Row(piece=piece))
+        row = rows.get(piece, TrainedPiece(piece=piece))
         trains = parameter.requires_grad
         rows[piece] = replace(
             row,
@@ -69,8 +69,8 @@ def _rows_alone(model: nn.Module) -> dict[int, int]:
     return {id(table): len(new_row_ids(backbone)) * (table.numel() // len(table)) for table in tables}
 
 
-def total(rows: Sequence[Row]) -> Row:
-    return Row(
+def total(rows: Sequence[TrainedPiece]) -> TrainedPiece:
+    return TrainedPiece(
         piece="all",
         tensors=sum(row.tensors for row in rows),
         trained_tensors=sum(row.trained_tensors for row in rows),
@@ -79,7 +79,7 @@ def total(rows: Sequence[Row]) -> Row:
     )
 
 
-def as_text(rows: Sequence[Row]) -> str:
+def as_text(rows: Sequence[TrainedPiece]) -> str:
     """The table in plain text, for terminals and log files."""
     head = ("piece", "tensors", "trained", "parameters", "trained", "share")
     body = [

@@ -18,14 +18,14 @@ from vertebra.errors import DataError, UnknownNameError
 from vertebra.folders import write_file
 from vertebra.page.checking import OnBad
 from vertebra.page.formats.decoding import text_of_file
-from vertebra.page.formats.source import Source
+from vertebra.page.formats.source import PageSource
 from vertebra.page.page import Document, Page, numbered
 from vertebra.page.units import Size
 from vertebra.reading import json_of, reading
 
 
 @dataclass(frozen=True)
-class Format:
+class PageFormat:
     """A row: its module, the shape of its files, what it is called."""
 
     module: str
@@ -37,29 +37,29 @@ class Format:
         return importlib.import_module(f"vertebra.page.formats.{self.module}")
 
 
-FORMATS: dict[str, Format] = {
-    "docling": Format("docling", "json", "Docling's document"),
-    "funsd": Format("funsd", "json", "FUNSD: forms with labels and links"),
-    "cord": Format("cord", "json", "CORD v2: receipts with categories"),
-    "docvqa": Format("docvqa", "json", "DocVQA: questions about pages"),
-    "microsoft-read": Format("microsoft", "json", "Microsoft Read, the text beside DocVQA"),
-    "doctr": Format("doctr", "json", "docTR's export"),
-    "vertebra": Format("own", "json", "our own: everything that a page has"),
-    "laytextllm": Format("laytextllm", "json", "LayTextLLM: samples with one question"),
-    "paddle": Format("paddle", "json", "PaddleOCR 3 and 2"),
-    "rapidocr": Format("rapid", "json", "RapidOCR"),
-    "doclayllm": Format("doclayllm", "json", "DocLayLLM: lines with boxes"),
-    "alto": Format("alto", "xml", "ALTO 2 to 4"),
-    "page": Format("pagexml", "xml", "PAGE-XML"),
-    "hocr": Format("hocr", "text", "hOCR"),
-    "tesseract": Format("tsv", "text", "tesseract's TSV"),
-    "sroie": Format("sroie", "text", "SROIE: quads and text"),
+FORMATS: dict[str, PageFormat] = {
+    "docling": PageFormat("docling", "json", "Docling's document"),
+    "funsd": PageFormat("funsd", "json", "FUNSD: forms with labels and links"),
+    "cord": PageFormat("cord", "json", "CORD v2: receipts with categories"),
+    "docvqa": PageFormat("docvqa", "json", "DocVQA: questions about pages"),
+    "microsoft-read": PageFormat("microsoft", "json", "Microsoft Read, the text beside DocVQA"),
+    "doctr": PageFormat("doctr", "json", "docTR's export"),
+    "vertebra": PageFormat("own", "json", "our own: everything that a page has"),
+    "laytextllm": PageFormat("laytextllm", "json", "LayTextLLM: samples with one question"),
+    "paddle": PageFormat("paddle", "json", "PaddleOCR 3 and 2"),
+    "rapidocr": PageFormat("rapid", "json", "RapidOCR"),
+    "doclayllm": PageFormat("doclayllm", "json", "DocLayLLM: lines with boxes"),
+    "alto": PageFormat("alto", "xml", "ALTO 2 to 4"),
+    "page": PageFormat("pagexml", "xml", "PAGE-XML"),
+    "hocr": PageFormat("hocr", "text", "hOCR"),
+    "tesseract": PageFormat("tsv", "text", "tesseract's TSV"),
+    "sroie": PageFormat("sroie", "text", "SROIE: quads and text"),
 }
 """The formats by name."""
 _ROOT = re.compile(r"<(?:[\w.-]+:)?([A-Za-z_][\w.-]*)[\s>/]")
 
 
-def format_of(name: str) -> Format:
+def format_of(name: str) -> PageFormat:
     if name not in FORMATS:
         raise UnknownNameError("format of pages", name, FORMATS)
     return FORMATS[name]
@@ -80,7 +80,7 @@ def read_pages(
     """
     path = Path(source) if isinstance(source, (str, Path)) else None
     where = f"`{path}`" if path else "the input"
-    given = Source(None, where, size or _size_of(image), image, on_bad, path)
+    given = PageSource(None, where, size or _size_of(image), image, on_bad, path)
     if path is None:
         return Document(numbered(_read(replace(given, content=source), format), where), None)
     text, notes = text_of_file(path)
@@ -95,7 +95,7 @@ def read_pages(
     return Document(numbered(_read(replace(given, content=text), format), where), path.name)
 
 
-def _json_lines(given: Source, text: str, format: str | None) -> Iterator[Page]:
+def _json_lines(given: PageSource, text: str, format: str | None) -> Iterator[Page]:
     for number, row in enumerate(text.split("\n"), 1):  # `splitlines` would cut texts at U+2028 and others of its kind
         if row.strip():
             with reading(f"line {number} of {given.where} is no JSON", "mend it, or take it out", error=DataError):
@@ -110,7 +110,7 @@ def _numbered(pages: Iterable[Page]) -> Iterator[Page]:
         yield replace(page, number=number)
 
 
-def _read(given: Source, format: str | None) -> list[Page]:
+def _read(given: PageSource, format: str | None) -> list[Page]:
     name = format or seen(given.content)
     if name is None:
         raise DataError(f"{given.where} is in no known format of pages; name it with `format=`: {', '.join(FORMATS)}")

@@ -27,7 +27,7 @@ from vertebra.sequence.roles import NO_VALUE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Chunks:
+class ChunkPlaces:
     """Where the chunks of a batch stand, in row order."""
 
     rows: torch.Tensor
@@ -48,7 +48,7 @@ class Chunks:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
+class SeenByHeads:
     """What a pass of the backbone over a batch left for heads."""
 
     batch: Batch
@@ -81,11 +81,11 @@ class ActionHead(nn.Module, ABC):
         """What it is, in a few words."""
 
     @abstractmethod
-    def loss(self, seen: Seen, at: Chunks, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def loss(self, seen: SeenByHeads, at: ChunkPlaces, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """The sum of the losses of `values` [M, chunk, dims] by `weights` [M, k], in fp32."""
 
     @abstractmethod
-    def actions(self, seen: Seen, at: Chunks, **options: Any) -> torch.Tensor:
+    def actions(self, seen: SeenByHeads, at: ChunkPlaces, **options: Any) -> torch.Tensor:
         """[M, chunk, dims] in fp32."""
 
     def refuse(self, options: dict[str, Any], *known: str) -> None:
@@ -120,11 +120,11 @@ class NoisyHead(ActionHead):
         """A chunk with less noise in it, by the noise that `actions` saw."""
 
 
-def chunks_of(batch: Batch, segment: str, slots: int) -> Chunks:
+def chunks_of(batch: Batch, segment: str, slots: int) -> ChunkPlaces:
     """The chunks of a segment, `slots` places each; one error lists every row that has no whole number of them."""
     if segment not in batch["segments"]:
         empty = torch.zeros(0, dtype=torch.long, device=batch.device)
-        return Chunks(rows=empty, columns=empty.view(0, slots))
+        return ChunkPlaces(rows=empty, columns=empty.view(0, slots))
     here = batch["slot"][..., 0] == batch["segments"].index(segment)
     counts = here.sum(1)
     if bool((counts % slots != 0).any()):
@@ -134,12 +134,12 @@ def chunks_of(batch: Batch, segment: str, slots: int) -> Chunks:
             f'with a part {{"type": "{segment}", "count": {slots}}}'
         )
     rows, columns = here.nonzero(as_tuple=True)
-    at = Chunks(rows=rows.view(-1, slots)[:, 0], columns=columns.view(-1, slots))
+    at = ChunkPlaces(rows=rows.view(-1, slots)[:, 0], columns=columns.view(-1, slots))
     _check_documents(batch, segment, at)
     return at
 
 
-def _check_documents(batch: Batch, segment: str, at: Chunks) -> None:
+def _check_documents(batch: Batch, segment: str, at: ChunkPlaces) -> None:
     """A chunk stands in one document, behind something that says what it is about."""
     document = at.at(batch["document"])
     first = at.columns[:, :1] - 1

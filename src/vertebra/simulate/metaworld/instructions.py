@@ -24,7 +24,7 @@ class Shared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class InstructedTask:
     """One task."""
 
     instruction: str
@@ -41,11 +41,11 @@ _WINDOW = Shared(joint="window_slide", at=0.1, low=(-0.1, 0.7, 0.16), high=(0.1,
 _FAUCET = Shared(joint="knob_Joint_1", at=0.0, low=(-0.1, 0.8, 0.0), high=(0.1, 0.85, 0.0))
 
 
-def _row(instruction: str, *paraphrases: str, **more: object) -> Row:
-    return Row(instruction=instruction, paraphrases=paraphrases, **more)  # type: ignore[arg-type]
+def _row(instruction: str, *paraphrases: str, **more: object) -> InstructedTask:
+    return InstructedTask(instruction=instruction, paraphrases=paraphrases, **more)  # type: ignore[arg-type]
 
 
-TASKS: dict[str, Row] = {
+TASKS: dict[str, InstructedTask] = {
     "assembly": _row(
         "put the ring on the peg", "place the ring over the peg", "slip the ring onto the peg", marked=True
     ),
