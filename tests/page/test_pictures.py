@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
@@ -56,6 +57,27 @@ def test_a_later_page_may_not_be_a_bomb_either(tmp_path: Path):
     assert opened(path, 2000).size == (40, 30)
     with pytest.raises(DataError, match=r"page 2 of .* has 400 × 300 pixels"):
         opened(path, 2000, number=2)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_a_scan_of_16_bits_is_that_of_8(suffix: str, byteorder: str, tmp_path: Path):
+    """Each value of 8 bits as 16: cut off at 255 instead, all of the page but black would be white."""
+    shades = np.arange(256, dtype=np.uint8).reshape(8, 32)
+    deep = Image.fromarray((shades.astype(np.uint16) * 257).astype(f"{byteorder}u2"))
+    deep.save(tmp_path / f"deep.{suffix}")
+    for given in (deep, tmp_path / f"deep.{suffix}"):
+        found = opened(given)
+        assert found.mode == "L"
+        assert np.array_equal(np.asarray(found), shades)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_a_picture_of_32_bits_is_refused(dtype: type, tmp_path: Path):
+    path = tmp_path / "deep.tiff"
+    Image.fromarray(np.full((8, 8), 7, dtype=dtype)).save(path)
+    with pytest.raises(DataError, match=r"`.*deep\.tiff` has 32 bits a pixel .* save it as a picture of 8 or 16 bits"):
+        opened(path)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

@@ -7,6 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vertebra.errors import DataError
 from vertebra.page.units import Size
 from vertebra.reading import reading
@@ -40,8 +42,8 @@ def opened(image: Any, most: int = MOST_PIXELS, *, number: int = 1) -> Any:
             if number > 1:
                 found.seek(number - 1)
                 require_pixels(found.size, f"page {number} of {_named(image)}", most)
-            upright = _on_white(ImageOps.exif_transpose(found))
-            return upright.convert("RGB" if found.mode not in ("L", "1") else "L")
+            upright = _on_white(_of_8_bits(ImageOps.exif_transpose(found), image))
+            return upright.convert("RGB" if upright.mode not in ("L", "1") else "L")
     finally:
         if found is not image:
             found.close()
@@ -52,6 +54,23 @@ def pages_in(path: str | Path) -> int:
     smaller copies of the first."""
     with _file(path, None) as found, reading(f"`{path}` cannot be decoded", "save it again", error=DataError):
         return int(getattr(found, "n_frames", 1)) if found.format == "TIFF" else 1
+
+
+def _of_8_bits(image: Any, given: Any) -> Any:
+    """A scan of 16 bits in the 8 of all others, by its upper half: converted as it is, it would be cut off at 255, and all
+    of it white. Numbers of 32 bits have no white that a file names."""
+    from PIL import Image
+
+    if image.mode in ("I", "F"):
+        raise DataError(
+            f"{_named(given)} has 32 bits a pixel (mode {image.mode}), and nothing says which value is white; save it as a "
+            "picture of 8 or 16 bits"
+        )
+    return (
+        Image.fromarray(np.asarray(image).astype(np.uint16) >> 8).convert("L")
+        if image.mode.startswith("I;16")
+        else image
+    )
 
 
 def _on_white(image: Any) -> Any:
