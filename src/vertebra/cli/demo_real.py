@@ -7,12 +7,12 @@ Where it cannot be fetched one line reports it, and the demo goes on without it.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from vertebra.cli.machine import cores
 from vertebra.errors import MissingPartError, NetworkError
 
 LANGUAGE, VISION = "smollm2-135m-instruct", "dinov2-small"
@@ -82,7 +82,7 @@ class all_threads:
         import torch
 
         self.before = torch.get_num_threads()
-        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        torch.set_num_threads(cores())
 
     def __exit__(self, *error: object) -> None:
         import torch

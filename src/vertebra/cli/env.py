@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vertebra.cli.machine import cores
+
 app = typer.Typer(add_completion=False)
 
 _CORE = (
@@ -141,9 +143,8 @@ def _found(part: OptionalPart) -> dict[str, Any]:
 def _devices() -> list[dict[str, str]]:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = f", {_memory() / 2**30:.0f} GiB memory" if _memory() else ""
-    devices = [{"name": "cpu", "what": f"{cores} cores, torch uses {torch.get_num_threads()} threads{memory}"}]
+    devices = [{"name": "cpu", "what": f"{cores()} cores, torch uses {torch.get_num_threads()} threads{memory}"}]
     for index in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(index)
         what = f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability {card.major}.{card.minor}"

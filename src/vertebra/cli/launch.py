@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vertebra.cli import parent
+from vertebra.cli.machine import cores
 from vertebra.errors import VertebraError
 
 ERRORS = "VERTEBRA_ERRORS"
@@ -77,7 +78,7 @@ class _Process:
 
 def _start(rank: int, count: int, arguments: Sequence[str], errors: Path, port: int, pipe: int) -> _Process:
     environment = {
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count)),
+        "OMP_NUM_THREADS": str(max(1, cores() // count)),
         **os.environ,
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vertebra.cli.machine import require_processes
 from vertebra.cli.paths import PATH
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def collect(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Let the scripted experts show each task, and write what they saw and did. Failures are counted, and left out."""
+    require_processes("--workers", workers)
     from vertebra.simulate.collecting import collect as collected
 
     options = _options(
@@ -155,6 +157,7 @@ def evaluate(
     from vertebra.evaluate.remote import is_address
     from vertebra.evaluate.settings import EvaluationSettings
 
+    require_processes("--workers", workers)
     if not is_address(model):
         require_name(model)  # before torch is imported for it
     options = _options(

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vertebra.cli.machine import require_processes
 from vertebra.cli.paths import PATH
 
 app = typer.Typer(add_completion=False)
@@ -35,13 +36,11 @@ def train(
     nproc: Annotated[int, typer.Option(help="So many processes on this machine (torchrun).")] = 1,
 ) -> None:
     """Train by a recipe: pretrain, finetune, LoRA, policies; exact, and resumed bit for bit."""
-    from vertebra.errors import ConfigError
     from vertebra.training.recipes import read_recipe
 
     settings = [*(set_ or []), *([] if data is None else [f"data.path={data}"])]
     config = read_recipe(recipe, settings)  # typos show before anything starts
-    if nproc < 1:
-        raise ConfigError(f"--nproc is {nproc}; expected 1 or more")
+    require_processes("--nproc", nproc)
     if nproc > 1 and "WORLD_SIZE" not in os.environ:
         raise typer.Exit(_launch(nproc))
     from vertebra.cli.output import console
