@@ -230,7 +230,9 @@ def test_the_server_tells_what_it_is(served):
     for path, methods in spec["paths"].items():
         for method in methods:
             assert asked(served.url + path, b"{}" if method == "post" else None)[0] in (200, 400), path
-    assert asked(served.url + "/nothing")[0] == 404
+    status, answer, _ = asked(served.url + "/v1/chat/completion", b"{}")
+    assert (status, answer["error"]["type"]) == (404, "not found")
+    assert "nothing is at `/v1/chat/completion`. Did you mean `/v1/chat/completions`" in answer["error"]["message"]
     assert asked(served.url + "/v1/chat/completions", b"{}")[0] == 400
 
 

@@ -80,6 +80,11 @@ def test_a_token_in_openpis_words():
             opened(server, Authorization="Bearer secret", Origin="http://evil.example")
 
 
+def test_a_socket_where_nothing_is(served):
+    with pytest.raises(Denied, match="404"):
+        opened(served, "nothing")
+
+
 def test_vla_evals_own_connection(served, direct):
     connection_of = pytest.importorskip("vla_eval.connection").Connection
     seen = {"images": {"agentview": image(0), "eye_in_hand_wrist": image(1)}, "states": STATE, "task_description": TASK}

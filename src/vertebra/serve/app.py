@@ -6,8 +6,10 @@ from typing import Any
 
 from starlette.routing import Route, Router, WebSocketRoute
 
+from vertebra.errors import did_you_mean, shortened
 from vertebra.serve import acting, chat, pages
-from vertebra.serve.gate import Gate
+from vertebra.serve.gate import Gate, denied
+from vertebra.serve.refusals import Nothing
 from vertebra.serve.service import Service
 from vertebra.serve.sockets import socket
 
@@ -30,4 +32,12 @@ def application(service: Service) -> Any:
         Route("/v1/models", chat.models),
         WebSocketRoute("/", socket),
     ]
-    return Gate(Router(routes), service)
+
+    async def elsewhere(scope: Any, receive: Any, send: Any) -> None:
+        path, known = scope["path"], sorted({route.path for route in routes})
+        nothing = Nothing(f"nothing is at `{shortened(path)}`.{did_you_mean(path, known)} Here are {', '.join(known)}")
+        if scope["type"] == "http":
+            raise nothing
+        await denied(scope, receive, send, nothing)
+
+    return Gate(Router(routes, default=elsewhere), service)

@@ -8,17 +8,19 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from vertebra.decode.choose.grammar import json_schema
-from vertebra.errors import DataError, UnknownNameError
+from vertebra.decode.settings import settings_of
+from vertebra.errors import DataError, GenerationError, UnknownNameError
 from vertebra.serve.acting import body_of
 from vertebra.serve.observing import bounded_image
 from vertebra.serve.refusals import Broken, Refusal, refusal_of
@@ -140,7 +142,23 @@ def options_of(given: Mapping[str, Any], time_limit: float) -> dict[str, Any]:
     constraint = _constraint(given.get("response_format"))
     if constraint is not None:
         options["constraint"] = constraint
-    return {**options, "max_time": time_limit}
+    options["max_time"] = time_limit
+    with _in_their_words(given):
+        settings_of(**options)  # what is wrong is refused at once, and not when its turn comes
+    return options
+
+
+@contextmanager
+def _in_their_words(given: Mapping[str, Any]) -> Iterator[None]:
+    """Errors about a setting name it as the client did."""
+    try:
+        yield
+    except GenerationError as error:
+        text = str(error)
+        for theirs, ours in _SETTINGS.items():
+            if given.get(theirs) is not None:
+                text = re.sub(rf"\b{ours}\b", theirs, text)
+        raise GenerationError(text) from None
 
 
 def _constraint(form: Any) -> Any:

@@ -76,8 +76,7 @@ class Gate:
                 raise Busy(f"{service.sockets} websockets are open already")
         except Refusal as refusal:
             service.metrics.request("websocket", str(refusal.status), 0.0)
-            await receive()
-            await _denied(scope, receive, send, refusal)
+            await denied(scope, receive, send, refusal)
             return
         service.sockets += 1
         try:
@@ -109,8 +108,9 @@ def refused(refusal: Refusal) -> JSONResponse:
     return JSONResponse({"error": body}, status_code=refusal.status, headers=headers)
 
 
-async def _denied(scope: Any, receive: Any, send: Any, refusal: Refusal) -> None:
+async def denied(scope: Any, receive: Any, send: Any, refusal: Refusal) -> None:
     """A websocket that is not opened: an answer in HTTP where the server can, as ours does."""
+    await receive()
     if "websocket.http.response" in scope.get("extensions", {}):
         await refused(refusal)(scope, receive, send)
     else:

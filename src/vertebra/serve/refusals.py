@@ -26,6 +26,12 @@ class Foreign(Refusal):
     status, close, kind = 403, 1008, "foreign origin"
 
 
+class Nothing(Refusal):
+    """There is nothing at that address."""
+
+    status, close, kind = 404, 1008, "not found"
+
+
 class TooLate(Refusal):
     """The body did not come in time."""
 
