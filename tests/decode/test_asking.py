@@ -19,7 +19,7 @@ from vertebra.decode.scoring import score
 from vertebra.decode.settings import Question
 from vertebra.decode.state.prefill import prefill
 from vertebra.decode.tracing.trace import trace
-from vertebra.errors import ConfigError, DataError, GenerationError, PromptError, SequenceError, UnknownNameError
+from vertebra.errors import ConfigError, DataError, GenerationError, PromptError, TooLongError, UnknownNameError
 from vertebra.model.model import model_of
 from vertebra.page import Document, Line, Page, write_pages
 from vertebra.page.formats.own import as_dict
@@ -182,7 +182,15 @@ def test_embeddings_are_what_the_table_would_have_given(model):
     ("prompt", "options", "error", "what"),
     [
         (None, {}, GenerationError, "there is no prompt"),
-        (3, {}, SequenceError, "got int"),
+        (3, {}, GenerationError, "is of type int; expected a text, a conversation"),
+        ([], {}, GenerationError, "is an empty list"),
+        (TALK[0], {}, GenerationError, "becomes a conversation in a list"),
+        (b"Go", {}, GenerationError, "a text by `.decode\\(\\)`"),
+        ([5, 6], {}, GenerationError, "Ids become a sequence"),
+        (torch.tensor([[5, 6]]), {}, GenerationError, "Ids become a sequence"),
+        ([None, 3], {}, GenerationError, "a list of NoneType, int"),
+        ("word " * 3000, {}, TooLongError, "has 512 positions: row 0 has 6007 .* Shorten the prompt"),
+        ("word " * 3000, {"num_beams": 2}, TooLongError, "Shorten the prompt"),
         ([*TALK, "there"], {}, PromptError, "message 1 is 'there'"),
         ([{"role": "user"}], {}, PromptError, "needs `role` and `content`"),
         (ASKED, {"images": ["a.png"]}, ConfigError, "has no part `image`"),

@@ -217,3 +217,9 @@ class TestCaches:
             cache = model(**batch, use_cache=True).past_key_values
         with pytest.raises(SequenceError, match=r"at least one new one \(`batch.append\(ids\)`\)"):
             model(**batch, past_key_values=cache)
+
+
+@pytest.mark.parametrize("given", ["text", [3], [{"role": "user"}]])
+def test_what_is_no_sequence_is_not_collated(given):
+    with pytest.raises(SequenceError, match="expected `TokenSequence`s"):
+        shared().collate(given)

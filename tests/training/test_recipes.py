@@ -8,6 +8,7 @@ import pytest
 
 from vertebra.errors import ConfigError
 from vertebra.training.recipes import find_recipe, read_recipe
+from vertebra.training.verbs import config_of
 
 OWN = Path(__file__).parents[2] / "recipes"
 
@@ -73,6 +74,17 @@ def test_a_name_that_is_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"no recipe `chat-lor`\. Did you mean `chat-lora`.*\? Recipes: .*squares"):
         find_recipe("chat-lor")
+
+
+def test_overrides_reach_a_config_too():
+    """Given beside a config they were ignored in silence."""
+    config = read_recipe("causal-lm")
+    assert config_of(config, ["seed=7", "optim.lr=0.5"]) == read_recipe("causal-lm", ["seed=7", "optim.lr=0.5"])
+    assert config_of(config) is config
+    with pytest.raises(ConfigError, match=r"unknown setting `optim\.lrr`"):
+        config_of(config, ["optim.lrr=1"])
+    with pytest.raises(ConfigError, match="a recipe of type dict; expected a YAML file"):
+        config_of({"seed": 1})
 
 
 def test_the_folder_of_a_run_is_its_recipe_and_goes_on_there(tmp_path, monkeypatch):

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vertebra.decode.settings import Question
+from vertebra.decode.state.decoding import DecodeState
 from vertebra.errors import ConfigError, DataError, GenerationError
 from vertebra.model.fresh import given_part
 from vertebra.model.inputs import whole_batch
@@ -72,6 +74,7 @@ def ask(model: Model, prompt: Any, question: Question | None = None) -> AskedPro
             raise GenerationError(
                 f"{', '.join(question.given)}: the prompt is a {type(prompt).__name__}, which holds all of it already"
             )
+        _require_prompt(prompt)
         return AskedPrompt(model=model, prompt=prompt)
     if len(rows) > 1 and (question.images or question.page is not None):
         raise GenerationError(
@@ -92,6 +95,30 @@ def _rows(prompt: Any, question: Question) -> list[Any] | None:
     if isinstance(prompt, Sequence) and any(isinstance(one, str) or _is_conversation(one) for one in prompt):
         return list(prompt)
     return None
+
+
+def _require_prompt(given: Any) -> None:
+    """Refuse what is no prompt in the words of whoever wrote it."""
+    several = isinstance(given, Sequence) and not isinstance(given, bytes) and len(given) > 0
+    if isinstance(given, TokenSequence | Batch | DecodeState):
+        return
+    if several and all(isinstance(one, TokenSequence) for one in given):
+        return
+    what, mend = f"of type {type(given).__name__}", ""
+    if isinstance(given, Mapping):
+        mend = ". One message becomes a conversation in a list: [{…}]"
+    elif isinstance(given, bytes):
+        mend = ". Bytes become a text by `.decode()`"
+    elif isinstance(given, torch.Tensor | np.ndarray) or (several and all(isinstance(one, int) for one in given)):
+        mend = ". Ids become a sequence by `TokenSequence.of(ids)`"
+    elif several:
+        what = f"a {type(given).__name__} of {', '.join(sorted({type(one).__name__ for one in given}))}"
+    elif isinstance(given, Sequence):
+        what = f"an empty {type(given).__name__}"
+    raise GenerationError(
+        f"the prompt is {what}; expected a text, a conversation ([{{role, content}}, …]), a TokenSequence, a list of these, "
+        f"a Batch or a DecodeState{mend}"
+    )
 
 
 def _is_conversation(given: Any) -> bool:
@@ -164,7 +191,7 @@ class Asker:
         if self._items["page"] is not None:
             items["boxes"] = [line["box"] for line in self._items["page"]]
         features = [self.model.prepare(items)] if items else None
-        return self.model.collate(sequences, features, side="left")
+        return self.model.collate(sequences, features, side="left", max_length=None)  # decoding knows its limits itself
 
     def _as_it_stands(self, text: str) -> TokenSequence:
         encoder = tokenizer_of(self.model.tokenizer)

@@ -141,7 +141,9 @@ class Model(nn.Module):
         """
         side = side or self.backbone.tokenizer.padding_side
         limit = self.context
-        if limit is not None and all(int(sequence.position.max(initial=0)) < limit for sequence in sequences):
+        if limit is not None and all(
+            isinstance(s, TokenSequence) and int(s.position.max(initial=0)) < limit for s in sequences
+        ):
             limit = max([limit, *map(len, sequences)])
         options.setdefault("max_length", limit)
         return collate(sequences, features, pad_id=self.backbone.pad_token_id, side=side, **options).to(self.device)

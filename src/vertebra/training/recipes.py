@@ -57,6 +57,10 @@ def read_run(folder: str | Path) -> RunConfig:
 
 def find_recipe(name: str | Path) -> Path:
     """The file that a name or path means; of a run's folder, the recipe that it was trained by."""
+    if not isinstance(name, str | Path):
+        raise ConfigError(
+            f"a recipe of type {type(name).__name__}; expected a YAML file, the name of one, or a run's folder"
+        )
     given = Path(name)
     try:
         for path in (

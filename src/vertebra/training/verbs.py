@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vertebra import config as configs
 from vertebra.training.config import RunConfig
 from vertebra.training.planning import plan as planning
 from vertebra.training.planning.plan import Plan
@@ -46,4 +47,7 @@ def plan(recipe: str | Path | RunConfig, overrides: Iterable[str] = (), **option
 
 def config_of(recipe: str | Path | RunConfig, overrides: Iterable[str] = ()) -> RunConfig:
     """The config of a recipe, overrides applied."""
-    return recipe if isinstance(recipe, RunConfig) else read_recipe(recipe, overrides)
+    if not isinstance(recipe, RunConfig):
+        return read_recipe(recipe, overrides)
+    overrides = list(overrides)
+    return configs.resolve(RunConfig, configs.plain(recipe), overrides, where="the config") if overrides else recipe
