@@ -66,11 +66,9 @@ def _of_8_bits(image: Any, given: Any) -> Any:
             f"{_named(given)} has 32 bits a pixel (mode {image.mode}), and nothing says which value is white; save it as a "
             "picture of 8 or 16 bits"
         )
-    return (
-        Image.fromarray(np.asarray(image).astype(np.uint16) >> 8).convert("L")
-        if image.mode.startswith("I;16")
-        else image
-    )
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def _on_white(image: Any) -> Any:
